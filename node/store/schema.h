@@ -1,0 +1,65 @@
+/* Starling store: the application's schema as we need it: tables, their columns and keys, and what we cannot replicate.
+ * Read through an ordinary connection on the application's file. */
+#ifndef NODE_STORE_SCHEMA_H
+#define NODE_STORE_SCHEMA_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum affinity { AFFINITY_BLOB, AFFINITY_TEXT, AFFINITY_NUMERIC, AFFINITY_INTEGER, AFFINITY_REAL };
+enum collation { COLLATION_BINARY, COLLATION_NOCASE, COLLATION_RTRIM, COLLATION_OTHER };
+
+enum key_kind {
+    KEY_INTEGER, /* one INTEGER PRIMARY KEY column, an alias of the rowid: SQLite may number the rows */
+    KEY_COLUMNS, /* PRIMARY KEY columns that the application gives; WITHOUT ROWID or not */
+};
+
+struct column {
+    char *name;
+    enum affinity affinity;
+    enum collation collation; /* of the key's index for key columns */
+    int key_place;            /* 0: not in the key; else 1 + place in the key */
+    bool not_null;
+};
+
+/* A declared foreign key of this table. */
+struct foreign_key {
+    char *parent;         /* table */
+    uint32_t count;       /* columns */
+    char **from, **to;    /* child columns, parent columns (the parent's key where the schema leaves them out) */
+};
+
+struct table {
+    char *name;
+    uint32_t number; /* as our triggers write it; set by capture_install() */
+    enum key_kind key_kind;
+    bool without_rowid, strict, autoincrement;
+    uint32_t columns_count, key_count;
+    struct column *columns; /* stored columns in table order, without generated ones */
+    uint32_t *key;          /* indexes into columns, in key order */
+    struct foreign_key *foreign_keys;
+    uint32_t foreign_keys_count;
+    char *unsupported; /* NULL, or why it is not replicated, in words for `tables` ("has no primary key: …") */
+    bool excluded;     /* by policy: replicate = no */
+};
+
+struct schema {
+    struct table *tables; /* every ordinary user table, also unsupported ones; sorted by name */
+    uint32_t count;
+    int64_t version;  /* PRAGMA schema_version at reading */
+    uint64_t hash;    /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
+                         column order, defaults and the CREATE text do not count; policies neither */
+};
+
+/* Reads the schema in one read transaction. The tables of ours (_starling_*), sqlite_*, virtual tables and their shadow tables are
+ * left out, except that virtual tables appear as unsupported. 0, ERR_IO, ERR_NOTDB, ERR_CORRUPT, ERR_BUSY, ERR_NOMEM. */
+int schema_read(sqlite3 *app, struct schema *out);
+void schema_release(struct schema *s);
+const struct table *schema_find(const struct schema *s, const char *name, size_t len); /* NULL; names compare as SQLite's (ASCII case) */
+
+/* Why no row of this kind can be replicated in this build goes to table->unsupported: no PRIMARY KEY; a key column with a collation of the
+ * application's own; a generated column in the key; more than 16 key columns; a virtual table. */
+
+#endif

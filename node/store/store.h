@@ -1,0 +1,84 @@
+/* Starling store: one replicated database. Everything between the application's file and the protocol core: capture, drain,
+ * batch, log; receive, merge, project; recovery. SQLite only: no sockets, no loop, no threads. One store belongs to one thread.
+ *
+ * Two files: the application's (app_path), where only our notes, triggers and one row of marks live, and our own state database
+ * (state_path): registers, log, pending and parked changes. ARCHITECTURE.md follows one row through both.
+ *
+ * The owner calls store_turn() again and again and waits in between as it says. Callbacks run inside calls, on the owner's thread. */
+#ifndef NODE_STORE_STORE_H
+#define NODE_STORE_STORE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "node/store/appfile.h"
+#include "proto/batch.h"
+#include "proto/core.h"
+
+struct store;
+
+struct store_config {
+    const char *app_path, *state_path;
+    const char *db;    /* the name on the wire: the path relative to the instance folder */
+    const char *vfs;   /* for both files; NULL in production */
+    bool create;       /* the application's file does not exist yet: made from the first schema that arrives */
+    uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
+    const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
+    int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
+
+    void *ctx;
+    void (*on_batch)(void *ctx, struct bytes *batch);           /* ours, durable now; borrowed */
+    void (*on_stored)(void *ctx, const struct db_state *state); /* vector, digest or settled changed; durable */
+    void (*on_bad)(void *ctx, const struct origin *o, uint64_t version, const char *why); /* delivered, could not be taken */
+    void (*on_change)(void *ctx, json_t *change);               /* `watch` objects (interface); owned by the callee; only while watched */
+    void (*on_log)(void *ctx, int level, const char *text);     /* 0 error, 1 warning, 2 info (activity), 3 debug */
+};
+
+/* Opens both files, recovers, installs triggers. why gets one clear line. A database that cannot be used now (ERR_BUSY, ERR_DENIED, …) may
+ * be opened again later; nothing is lost meanwhile. */
+int store_open(struct store **out, const struct store_config *config, char *why, size_t why_len);
+/* Finishes nothing: what is durable stays, what is not comes again. */
+void store_close(struct store *s);
+
+/* One turn of work: drain what the application committed, merge what was delivered, project what can be shown, one slice of a first
+ * capture or rescan. Short (tens of ms). Returns the ms to wait before the next turn if nothing happens (0: at once, -1: only when something
+ * happens), or an error below -999 (enum err): the database cannot be served now; close, and open again later. why as above. */
+int store_turn(struct store *s, char *why, size_t why_len);
+/* The appfile, for notice.h. */
+struct appfile *store_appfile(struct store *s);
+
+/* Takes a batch that the core delivered (in order, causes first); merged by the next turn. Takes a reference of its own. */
+void store_deliver(struct store *s, struct bytes *batch);
+/* Reads up to bytes_max (at least one batch) of consecutive batches [from..to] of origin from the log. *batches is malloc'ed; the
+ * caller frees it and unrefs each. Count 0 when the first one is not there. */
+int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max,
+               struct bytes ***batches, uint32_t *count);
+/* A peer has versions of our own origin that we do not: write under a new epoch from now on. */
+int store_new_epoch(struct store *s);
+/* The base of a peer (see core.h): adopted when ours is 0. */
+void store_learn_base(struct store *s, uint64_t base);
+
+void store_state(struct store *s, struct db_state *out); /* out->have is borrowed: valid until the next call on s */
+/* True when everything that was committed by the application before this call has been drained and is durable (looks, and drains if need be). */
+int store_barrier(struct store *s);
+
+void store_watch(struct store *s, bool on);
+/* JSON for the interface, owned by the caller:
+ * status: the `databases` entry: name state error tables rows pending waiting(0) parked version digest conflicts, and more: base, capturing
+ *   {"done":rows,"table":…} or null, log_bytes, drained, projected, lock_ms_p99…
+ * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…]}] */
+json_t *store_status(struct store *s);
+json_t *store_tables(struct store *s);
+/* Reads the real content: table NULL: {"tables":{name:{"rows":n,"digest":hex}}}; bucket < 0: {"rows":n,"buckets":[256 × hex]} by key hash;
+ * else {"rows":[[key (value or array), hex],…]} of that bucket. Also {"vector":hex} of what is shown. NULL without that table. Slow: reads all rows. */
+json_t *store_verify(struct store *s, const char *table, int bucket);
+/* {"problems":[{"what","mend"}…]} : quick_check, journal mode, long readers seen, apps without busy timeout, schema skew, parked rows. */
+json_t *store_doctor(struct store *s);
+
+/* `starlingd --uninstall`: removes every trigger and table of ours from a database file. */
+int store_uninstall(const char *app_path, char *why, size_t why_len);
+/* For tests: what was shown so far counts as known from now on (knew := shown), as if 2 s had passed. */
+void store_time_passes(struct store *s);
+
+#endif

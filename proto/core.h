@@ -1,0 +1,187 @@
+/* Starling: the protocol core. Links, members, push, pull, causal holding. No I/O, no clock, no threads, no randomness of
+ * its own: events in (core_step), effects out (core_poll until it returns false), one deadline (core_deadline). The same
+ * events give the same effects. Nobody re-enters the core.
+ *
+ * What it does
+ *   links    A link is a byte stream that the caller dialled or accepted. Frames: u32 big-endian length (<= FRAME_BYTES_MAX)
+ *            then msgpack. First frame each way is HELLO. Two nodes that dialled each other keep one link: the one dialled
+ *            by the smaller node id. A link to ourselves is closed and that address not dialled again.
+ *   members  Everyone known: alive (a live link, or vouched for by an alive member), suspect, dead, left. Learned from
+ *            HELLO and from MEMBERS frames; higher incarnation wins. Full mesh: every alive or unknown member is dialled
+ *            (backoff 200 ms doubling to 15 s, with jitter); seeds for ever. A closed socket makes the member suspect at
+ *            once and is redialled at once; refused or silent then: dead. Silence on a link: suspect after
+ *            suspect_ms, dead after dead_ms (link closed).
+ *   beats    Each link carries a BEAT every beat_ms, with a digest per database (version vector digest, content digest),
+ *            only while something changed or every beat; round trips are measured by echo.
+ *   push     A local batch (already durable) goes at once to every link whose peer has, or was sent, the version before
+ *            it, while that link's queue is below its bound; else it is dropped there and pulled later.
+ *   pull     VECTOR frames (on link up, when a digest differs, and as acknowledgement after storing, at most every
+ *            ack_ms) carry the full vector of a database. What the peer has more of is pulled in exact ranges, from one
+ *            peer at a time per origin (another peer after pull_timeout_ms without progress). A peer that is pushing us the
+ *            same versions is not asked (short grace of lazy_ms first).
+ *   serving  Pulls are answered with EFFECT_READ from the caller's log, one outstanding read a link, next when the
+ *            link's queue has room: a slow peer costs bounded memory. A batch spans as many frames as it needs;
+ *            reassembly is bounded by BATCH_BYTES_MAX a link and only one batch a link is in reassembly at a time.
+ *   holding  A batch is delivered (EFFECT_DELIVER) when it is the next of its origin and its `after` differences are
+ *            covered by what was delivered; else it is held, in memory within hold_bytes_max a database; beyond it is
+ *            dropped and pulled again later.
+ *   refusal  Other cluster name, other protocol version, not allowed: REFUSE frame with one clear sentence, close, log.
+ *            A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
+ *            that peer: EFFECT_LOG with one clear line on both sides, and core_database_refused().
+ *
+ * Safety: the core never says it has what EVENT_STORED has not confirmed as durable. */
+#ifndef PROTO_CORE_H
+#define PROTO_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/bytes.h"
+#include "proto/origin.h"
+#include "proto/vv.h"
+
+#define PROTOCOL_VERSION 1
+#define FRAME_BYTES_MAX (1u << 20)
+#define MEMBERS_MAX 4096
+#define CORE_ADDRESS_MAX 300
+#define CORE_NAME_MAX 64
+
+struct core;
+
+struct core_config {
+    uint8_t key[NODE_KEY_BYTES]; /* our public key; the id follows from it */
+    char name[CORE_NAME_MAX];
+    char cluster[CORE_NAME_MAX];
+    char advertise[CORE_ADDRESS_MAX]; /* host:port others may dial; host may be empty: use the address the link came from */
+    uint64_t incarnation;             /* above that of any earlier run (e.g. wall-clock ms at start) */
+    uint64_t seed;                    /* for jitter */
+    /* milliseconds; 0 takes the default */
+    uint32_t beat_ms, suspect_ms, dead_ms, ack_ms, lazy_ms, pull_timeout_ms; /* 500 1500 3000 20 40 3000 */
+    size_t link_queue_max; /* bytes queued to one link before pushes are dropped, default 4 MiB */
+    size_t hold_bytes_max; /* default 16 MiB a database */
+};
+
+enum member_state { MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD, MEMBER_LEFT };
+
+struct member {
+    uint8_t id[NODE_ID_BYTES], key[NODE_KEY_BYTES];
+    char name[CORE_NAME_MAX];
+    char address[CORE_ADDRESS_MAX]; /* host:port to dial */
+    enum member_state state;
+    uint64_t incarnation;
+};
+
+/* What the store of one database says about itself. */
+struct db_state {
+    struct vv have;      /* merged and durable, for every origin (ours too): what we may tell others */
+    uint64_t base;       /* digest of the rows that were there before the first meeting; 0 none */
+    uint8_t digest[16];  /* of the content shown */
+    bool settled;        /* nothing pending, waiting to be shown or parked: the digest belongs to `have` */
+};
+
+enum event_type {
+    EVENT_TICK,
+    EVENT_LINK_OPEN,   /* link, dial (0: accepted), address of the other side */
+    EVENT_LINK_DATA,   /* link, data, len */
+    EVENT_LINK_SENT,   /* link, queued: bytes handed out for this link that the socket has not taken yet */
+    EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
+    EVENT_DIAL_FAILED, /* dial, text why */
+    EVENT_SEED,        /* text: host[:port] to join, kept for ever */
+    EVENT_MEMBER,      /* member: remembered from an earlier run (taken as dead until met) */
+    EVENT_DB_OPEN,     /* db, state: serve and fetch this database */
+    EVENT_DB_CLOSED,   /* db */
+    EVENT_BATCH_LOCAL, /* db, batch: ours, durable, in version order; state.have covers it already or with the next STORED */
+    EVENT_STORED,      /* db, state: the store's latest */
+    EVENT_READ,        /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked, maybe none */
+    EVENT_BATCH_BAD,   /* db, origin, version, text: delivered but not taken; this origin stops (others go on) until DB_OPEN */
+    EVENT_PAUSE,
+    EVENT_RESUME,
+    EVENT_LEAVE,   /* tell everyone that we leave for good */
+    EVENT_STOP,    /* we end for now: peers learn at once (BYE), links close when flushed */
+    EVENT_FORGET,  /* member.id: stop knowing that member */
+    EVENT_REQUEST, /* peer id, request (caller's number), data: an application request (verify) for that peer */
+    EVENT_REPLY,   /* link, request, data: answers EFFECT_REQUEST; at most FRAME_BYTES_MAX - 1024 bytes */
+};
+
+struct event {
+    enum event_type type;
+    uint64_t now_ms; /* monotonic; never goes back between steps */
+    uint64_t wall_ms;
+    uint64_t link, dial, request;
+    const char *db; /* database name */
+    const char *text, *address;
+    const uint8_t *data;
+    size_t len, queued;
+    const struct db_state *state;
+    const struct member *member;
+    const uint8_t *peer; /* node id */
+    struct bytes *batch; /* borrowed; the core takes its own reference */
+    struct bytes *const *batches;
+    uint32_t batches_count;
+    struct origin origin;
+    uint64_t version;
+};
+
+enum effect_type {
+    EFFECT_DIAL,      /* dial, text host:port: connect; answer with LINK_OPEN (dial) or DIAL_FAILED */
+    EFFECT_SEND,      /* link, chunks: bytes to append to that link's stream, in this order. `head` (len) then `batch` from..to */
+    EFFECT_CLOSE,     /* link, text why: flush what was sent, close; then LINK_CLOSED follows */
+    EFFECT_DELIVER,   /* db, batch (reference passes to the caller), peer: who sent it */
+    EFFECT_READ,      /* request, db, origin, version..version_last, bytes_max */
+    EFFECT_DB_WANTED, /* db: a peer has a database that we do not */
+    EFFECT_EPOCH,     /* db, version: a peer has versions of our origin that we do not: start a new epoch, then DB_OPEN again */
+    EFFECT_MEMBER,    /* member: changed; remember it (state LEFT after forget: drop it) */
+    EFFECT_REQUEST,   /* link, request, data, peer: a peer asks; answer with EVENT_REPLY */
+    EFFECT_REPLY,     /* request (the caller's), data or NULL when the peer is gone or did not answer in 30 s */
+    EFFECT_LOG,       /* level (0 error 1 warning 2 info 3 debug), text */
+};
+
+struct effect {
+    enum effect_type type;
+    uint64_t link, dial, request;
+    const char *db, *text; /* valid until the next core_step or core_poll */
+    const uint8_t *head;   /* SEND; likewise */
+    size_t len;
+    struct bytes *batch; /* SEND: borrowed body, bytes batch_from .. batch_to follow the head; NULL none. DELIVER: owned */
+    size_t batch_from, batch_to;
+    struct origin origin;
+    uint64_t version, version_last;
+    size_t bytes_max;
+    const struct member *member;
+    const uint8_t *data, *peer;
+    int level;
+};
+
+struct core *core_new(const struct core_config *config); /* NULL without memory */
+void core_free(struct core *core);
+/* Takes one event; never fails (without memory it closes the link at fault and logs). Then poll until false. */
+void core_step(struct core *core, const struct event *event);
+bool core_poll(struct core *core, struct effect *effect);
+/* Monotonic ms at which an EVENT_TICK is due; UINT64_MAX: none. */
+uint64_t core_deadline(const struct core *core);
+
+/* ---- looking in, for status; pointers valid until the next step */
+struct peer_info {
+    const struct member *member;
+    bool linked;
+    uint64_t link;            /* 0 when not linked */
+    uint32_t rtt_us;          /* from ms clocks the caller may overwrite with better */
+    bool in_sync;             /* the peer acknowledged, within the last 3 beats, equal vectors and digests for every database, and ours are settled */
+    uint64_t we_lack, they_lack; /* versions, over all databases, as that peer acknowledged them */
+    uint64_t last_seen_ms;    /* monotonic; 0 never */
+    uint64_t sent_bytes, received_bytes;
+    const char *refused;      /* NULL, or why we do not exchange (a database, or all) */
+};
+uint32_t core_peers(const struct core *core); /* count of members other than us that were not forgotten */
+bool core_peer(const struct core *core, uint32_t i, struct peer_info *out);
+const uint8_t *core_id(const struct core *core);
+/* Versions that are held for their dependencies in this database. */
+uint64_t core_waiting(const struct core *core, const char *db);
+const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
+const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
+bool core_paused(const struct core *core);
+/* Versions of `origin` in db that alive peer i acknowledged. */
+uint64_t core_acked(const struct core *core, uint32_t i, const char *db, const struct origin *origin);
+
+#endif
