@@ -14,15 +14,18 @@
  *   body (raw bytes after decompression) = msgpack objects one after the other:
  *     origins [[node bin16, epoch]...], names [str...], schema nil | [[type, name, table, sql]...], groups u32, then groups
  *   group = [ kind, table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
- *     Each bin is a stream of n msgpack objects (columnar, since equal things compress together): a value may be nil, int,
- *     float64, str (TEXT, any bytes), bin (BLOB). stamps: signed differences, the first to the head's stamp, then to the
- *     previous one in the group. idents by kind:
- *       GIVEN      one object a row: int (a single INTEGER key) or bin (the normalised key, see ident.h)
+ *     Each bin is a stream of n msgpack objects (columnar, since equal things compress together): a value is nil, int,
+ *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first).
+ *     stamps: signed differences, the first to the head's stamp, then to the previous one in the group. idents by kind, a
+ *     number always as the difference to the number before it in the group (0 at first); differences wrap at 64 bits:
+ *       GIVEN      one object a row: int, the number (a single INTEGER key), or bin (the normalised key, see ident.h)
  *       GIVEN_COLS nothing: the leading `key columns` of the group are the key, all compared BINARY; the group then has the
  *                  count of key columns as the only object of its idents stream
- *       BORN_HERE  int, the number; the origin and version are this batch's
+ *       BORN_HERE  one object a row: number; the origin and version are this batch's
  *       BORN       three objects a row: number, origin (index), version
  *       ADOPTED    two objects a row: number, content hash u64
+ *     A group has at least one row. Rows keep their order within a group; between groups order means nothing, the stamps
+ *     say what came first. Several groups may be alike.
  *
  * Reading trusts nothing: every count and size is bounded before use, and no allocation follows a declared size beyond
  * BATCH_RAW_MAX. All pointers in what is read borrow from the envelope or from the reader's own raw buffer. */
@@ -38,11 +41,17 @@
 #include "proto/origin.h"
 #include "proto/vv.h"
 
-#define BATCH_RAW_MAX (64u << 20)  /* bytes of body before compression */
+#define BATCH_RAW_MAX (64u << 20)   /* bytes of body before compression */
 #define BATCH_BYTES_MAX (66u << 20) /* bytes of envelope */
 #define BATCH_ROWS_MAX 50000u
 #define BATCH_COLUMNS_MAX 2000u /* SQLite's default SQLITE_MAX_COLUMN */
 #define BATCH_NAMES_MAX 65536u
+#define BATCH_ORIGINS_MAX 4096u
+#define BATCH_SCHEMA_MAX 65536u
+#define BATCH_FORMAT 1
+#define BATCH_HEAD_FIELDS 15
+#define BATCH_GROUP_FIELDS 7 /* and one more for each column */
+#define BATCH_PREV_BYTES 8
 #define BATCH_CHAIN_BYTES 32
 #define BATCH_SIGNATURE_BYTES 64
 #define BATCH_DB_NAME_MAX 255u
@@ -71,13 +80,13 @@ enum ident_kind { IDENT_GIVEN, IDENT_GIVEN_COLS, IDENT_BORN_HERE, IDENT_BORN, ID
 /* The identity of a row on the wire. */
 struct ident {
     enum ident_kind kind;
-    int64_t number;         /* BORN_HERE, BORN, ADOPTED; GIVEN when key == NULL */
-    const uint8_t *key;     /* GIVEN: normalised key; NULL: a single INTEGER key, in number */
+    int64_t number;     /* BORN_HERE, BORN, ADOPTED; GIVEN when key == NULL */
+    const uint8_t *key; /* GIVEN: normalised key; NULL: a single INTEGER key, in number */
     size_t key_len;
-    uint32_t key_columns;   /* GIVEN_COLS: how many leading columns of the change are the key */
-    struct origin origin;   /* BORN; BORN_HERE: filled in by the reader */
-    uint64_t version;       /* likewise */
-    uint64_t hash;          /* ADOPTED */
+    uint32_t key_columns; /* GIVEN_COLS: how many leading columns of the change are the key */
+    struct origin origin; /* BORN; BORN_HERE: filled in by the reader */
+    uint64_t version;     /* likewise */
+    uint64_t hash;        /* ADOPTED */
 };
 
 struct change {
@@ -87,15 +96,15 @@ struct change {
     uint64_t stamp;
     struct ident ident;
     uint32_t columns_count;
-    const char *const *columns;  /* names */
+    const char *const *columns; /* names */
     const size_t *columns_len;
     const struct value *values;
     uint32_t group; /* reading: number of the group; table and columns are the same pointers within one group */
 };
 
 struct schema_item {
-    const char *type, *name, *table, *sql; /* as in sqlite_schema; lengths beside them when read */
-    size_t type_len, name_len, table_len, sql_len;
+    const char *type, *name, *table, *sql;         /* as in sqlite_schema; sql may be NULL */
+    size_t type_len, name_len, table_len, sql_len; /* when writing, 0 means: terminated by NUL */
 };
 
 /* ---- writing: init, then schema and changes in any order, then seal; clear to start the next batch */
@@ -106,11 +115,12 @@ void batch_writer_clear(struct batch_writer *w);
 /* The whole schema of the author's database, when it changed. Copied. */
 int batch_writer_schema(struct batch_writer *w, const struct schema_item *items, uint32_t count);
 /* Appends one change to the group it fits in (same kind, table, ident kind and columns; at most 64 groups are kept open).
- * Values are copied. 0, ERR_TOOBIG (the change was not added and the batch is as it was: seal it and start another),
- * ERR_NOMEM. Fast path: the same `columns` pointer as the previous change of that table means the same columns. */
+ * All is copied, and groups are known by the text of their names, so that callers may use their arrays again at once. 0;
+ * ERR_TOOBIG (the change was not added and the batch is as it was: seal it and start another; if that was empty, the change
+ * fits in no batch); ERR_NOMEM (not added, either). Fast when like changes follow each other. */
 int batch_writer_add(struct batch_writer *w, const struct change *c);
 uint32_t batch_writer_rows(const struct batch_writer *w);
-size_t batch_writer_raw_bytes(const struct batch_writer *w);
+size_t batch_writer_raw_bytes(const struct batch_writer *w); /* of the body so far; a little above the truth */
 
 struct batch_head {
     struct origin origin;
@@ -118,8 +128,8 @@ struct batch_head {
     unsigned flags;
     const char *db;
     size_t db_len;
-    const uint8_t *prev;  /* 8 bytes */
-    const uint8_t *key;   /* 32 bytes or NULL */
+    const uint8_t *prev;   /* 8 bytes */
+    const uint8_t *key;    /* 32 bytes or NULL */
     struct vv after, knew; /* differences; owned, batch_head_release() */
     uint64_t schema;
     uint64_t stamp; /* of the first row; others relate to it */
@@ -128,8 +138,9 @@ struct batch_head {
     size_t body_len;
 };
 
-/* Makes the envelope: compresses where it helps (zstd level 1..), chains and signs. head->origin, version, flags (PART),
- * db, after, knew, schema and key (version 1) come from the caller. chain is read and then replaced by the new chain hash. */
+/* Makes the envelope: compresses where it helps, chains and signs. head->origin, version, flags (PART), db, after, knew and
+ * schema come from the caller; stamp too if there are no rows. The key of version 1 is the public half of `secret`. chain is
+ * read and then replaced by the new chain hash; on an error it stays. The writer keeps its content until cleared. */
 int batch_seal(struct batch_writer *w, const struct batch_head *head, const uint8_t secret[NODE_SECRET_BYTES],
                uint8_t chain[BATCH_CHAIN_BYTES], struct bytes **out);
 
@@ -137,18 +148,27 @@ int batch_seal(struct batch_writer *w, const struct batch_head *head, const uint
 /* The head alone, from untrusted bytes; borrows. 0, ERR_MALFORMED, ERR_FORMAT, ERR_TOOBIG, ERR_NOMEM. */
 int batch_head_read(struct batch_head *h, const uint8_t *data, size_t len);
 void batch_head_release(struct batch_head *h);
-/* Verifies prev and signature against the chain hash before it; replaces chain when it holds. 0 or ERR_SIGNATURE. */
+/* Verifies prev and signature against the chain hash before it, and that the origin's node is the one of this key; replaces
+ * chain when all holds. 0, ERR_SIGNATURE, ERR_NOMEM. */
 int batch_verify(const uint8_t *data, size_t len, const uint8_t key[NODE_KEY_BYTES], uint8_t chain[BATCH_CHAIN_BYTES]);
+
+/* The chain hash after this envelope, from the one before it. Verifies nothing. */
+void batch_chain(const uint8_t *data, size_t len, uint8_t chain[BATCH_CHAIN_BYTES]);
 
 struct batch_reader;
 struct batch_reader *batch_reader_new(void);
 void batch_reader_free(struct batch_reader *r);
-/* Decompresses and reads the names. data must outlive the reading. */
+/* Decompresses and reads the names. data must outlive the reading. Does not verify the signature. 0, ERR_MALFORMED,
+ * ERR_FORMAT, ERR_TOOBIG, ERR_NOMEM. */
 int batch_reader_open(struct batch_reader *r, const uint8_t *data, size_t len);
 const struct batch_head *batch_reader_head(const struct batch_reader *r);
+/* Ends the reading and gives back memory that grew large. What was read is no longer valid; _open and _free do the same. */
+void batch_reader_close(struct batch_reader *r);
 uint32_t batch_reader_schema_count(const struct batch_reader *r); /* 0: no schema in it */
 const struct schema_item *batch_reader_schema(const struct batch_reader *r, uint32_t i);
-/* 1: *c holds the next change (valid until the next call); 0: the end, everything was well-formed; else an error. */
+/* 1: *c holds the next change (valid until the next call); 0: the end, everything was well-formed; else an error. Rows come
+ * out before the end is known to be well-formed: whoever acts on them must be able to take it back. No column comes twice in
+ * a group's list, but two names of the list may have equal text. */
 int batch_reader_next(struct batch_reader *r, struct change *c);
 
 #endif

@@ -26,6 +26,8 @@ void buf_pack_i64(struct buf *b, int64_t v);
 void buf_pack_f64(struct buf *b, double v);
 void buf_pack_bool(struct buf *b, int v);
 void buf_pack_bin(struct buf *b, const void *p, size_t n);
+/* The header alone; the n bytes follow by buf_append or apart from this buffer. */
+void buf_pack_bin_header(struct buf *b, size_t n);
 void buf_pack_str(struct buf *b, const char *p, size_t n);
 void buf_pack_cstr(struct buf *b, const char *s);
 void buf_pack_array(struct buf *b, uint32_t n);

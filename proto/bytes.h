@@ -13,6 +13,8 @@ struct bytes {
 
 /* A new object with one reference, holding a copy of data (data may be NULL: left uninitialised). NULL without memory. */
 struct bytes *bytes_new(const void *data, size_t len);
+/* Gives back what lies behind the first len bytes; only while nobody else holds a reference. Returns the object, perhaps moved. */
+struct bytes *bytes_shrink(struct bytes *b, size_t len);
 struct bytes *bytes_ref(struct bytes *b);
 /* Drops one reference; frees with the last. NULL is ignored. */
 void bytes_unref(struct bytes *b);

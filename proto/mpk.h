@@ -17,7 +17,7 @@ enum mpk_type { MPK_END, MPK_NIL, MPK_BOOL, MPK_INT, MPK_UINT, MPK_FLOAT, MPK_ST
 
 struct mpk {
     const uint8_t *at, *end;
-    int err; /* 0 or ERR_MALFORMED / ERR_TOOBIG */
+    int err; /* 0, ERR_MALFORMED, or ERR_TOOBIG when only the caller's bound was broken */
 };
 
 void mpk_init(struct mpk *m, const void *data, size_t len);
@@ -30,8 +30,20 @@ double mpk_f64(struct mpk *m);
 const uint8_t *mpk_bin(struct mpk *m, size_t *len, size_t max); /* borrowed; NULL when failed */
 const uint8_t *mpk_bin_exact(struct mpk *m, size_t len);
 const char *mpk_str(struct mpk *m, size_t *len, size_t max); /* borrowed, not terminated, any bytes */
-uint32_t mpk_array(struct mpk *m, uint32_t max); /* element count; also fails if count exceeds the bytes left */
-void mpk_skip(struct mpk *m);                    /* one object of any type, nesting at most MPK_DEPTH_MAX */
+uint32_t mpk_array(struct mpk *m, uint32_t max);             /* element count; also fails if count exceeds the bytes left */
+/* The next object of any scalar type; fails on arrays and maps. */
+struct mpk_scalar {
+    enum mpk_type type; /* NIL, BOOL, INT, UINT, FLOAT, STR or BIN */
+    uint64_t u;         /* BOOL, UINT; INT: as two's complement */
+    double f;           /* FLOAT; a float32 is widened */
+    const uint8_t *p;   /* STR, BIN; borrowed */
+    size_t len;
+};
+bool mpk_scalar(struct mpk *m, struct mpk_scalar *out);
+void mpk_skip(struct mpk *m); /* one object of any type, nesting at most MPK_DEPTH_MAX */
+/* Fails on the caller's behalf, e.g. when a value that was read breaks a rule of the format. The first failure stays. */
+void mpk_fail(struct mpk *m, int err);
+static inline size_t mpk_left(const struct mpk *m) { return (size_t)(m->end - m->at); }
 /* 0 if nothing failed and everything was read, else the error. */
 int mpk_finish(const struct mpk *m);
 

@@ -20,5 +20,7 @@ struct admin;
 /* Binds STATE/admin.sock (relative to its folder: a socket path has 107 bytes) and serves on the node's loop. */
 int admin_open(struct admin **out, struct node *node);
 void admin_close(struct admin *a);
+/* Removes the socket's file, for an end that does not close. */
+void admin_unlink(struct admin *a);
 
 #endif

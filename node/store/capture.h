@@ -6,14 +6,22 @@
  *       kind   enum note_kind; at: julianday('now') as a REAL; nonce: random(); k0..: the key columns in key order
  *   _starling_mark(id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB, projection INTEGER, note INTEGER)
  *       which state database this file last saw, the last projection written, the newest note then
- *   triggers _starling_<tbl>_<b|i|u|m|d>
+ *   triggers _starling_<tbl>_<b|i|u|d>
+ *   trigger _starling_trim on _starling_dirty
  *
  * On each replicated table: AFTER INSERT notes NOTE_INSERT; on tables with an INTEGER PRIMARY KEY also BEFORE INSERT WHEN the key
- * IS NOT -1 (it shows -1 when SQLite is to number the row) notes NOTE_GIVEN with the key, so that GIVEN directly before INSERT of the
- * same key means that the application gave it; AFTER UPDATE notes NOTE_UPDATE with the new key; AFTER UPDATE WHEN the key changed
- * also notes NOTE_MOVED with the old key, just before the NOTE_UPDATE of the same statement's row or just after it (documented in
- * capture.c); AFTER DELETE notes NOTE_DELETE. Every trigger ends with
- *   DELETE FROM _starling_dirty WHERE seq <= last_insert_rowid() - NOTES_MAX
+ * IS NOT -1 (it shows -1 when SQLite is to number the row) notes NOTE_GIVEN with the key; AFTER UPDATE notes NOTE_UPDATE with the new key, and when the
+ * key changed, directly before it (seq - 1, same `at`), NOTE_MOVED with the old key; AFTER DELETE notes NOTE_DELETE. What surprises:
+ * - An INSERT is of a given key if a GIVEN of the same table and key comes before it in the same statement: same `at`, and no other INSERT of that
+ *   key in between. Usually it is the note directly before, but a REPLACE with recursive_triggers puts the DELETE of the old row
+ *   between them, and the application's own triggers may put notes of other rows there.
+ * - A GIVEN may stay alone: the row was ignored (OR IGNORE), or an UPSERT made it an UPDATE (of a row that may have another key).
+ * - A key given as -1 shows no GIVEN. Count an INSERT of -1 as given: SQLite itself comes to -1 only where -2 is the largest key.
+ * - "Changed" is by the column's collation ('a' to 'A' in a NOCASE key is no move), as for the identity.
+ * - REPLACE deletes without a NOTE_DELETE unless the application switched recursive_triggers on.
+ * - A key may be NULL where SQLite allows it (PRIMARY KEY columns of rowid tables without NOT NULL). Keys have their column's affinity applied.
+ * - Of a statement that SQLite undid (ABORT, ROLLBACK) no notes remain.
+ * The trim trigger keeps the ring at NOTES_MAX notes and at most 255 more: once in 256 notes it deletes those with seq <= NEW.seq - NOTES_MAX.
  * Plain INSERT only, never OR REPLACE or OR IGNORE. No function that another program might lack. */
 #ifndef NODE_STORE_CAPTURE_H
 #define NODE_STORE_CAPTURE_H
@@ -28,16 +36,19 @@
 
 enum note_kind { NOTE_INSERT = 1, NOTE_GIVEN = 2, NOTE_UPDATE = 3, NOTE_DELETE = 4, NOTE_MOVED = 5 };
 
-/* Unix milliseconds of a note's `at`. */
+/* Unix milliseconds of a note's `at`; 0 for what julianday() cannot have given. */
 int64_t note_ms(double julian_day);
 
-/* True when everything that capture_install would make is there as it should be (reads only). Sets schema->tables[].number. */
+/* *complete: everything that capture_install would make is there as it should be, and nothing more (reads only). Sets
+ * schema->tables[].number: 0 for tables without triggers of ours. */
 int capture_check(sqlite3 *app, struct schema *s, bool *complete);
 /* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
  * lock); numbers the tables. Existing right triggers stay. *installed gets a bit per table (caller frees, may be NULL): true
- * where triggers were made anew, so that writes may have been missed. 0, ERR_BUSY, ERR_READONLY, ERR_FULL, ERR_IO. */
+ * where triggers were made anew (or the note table was), so that writes may have been missed. Afterwards s->version is the version that our own triggers made.
+ * Before the lock it may read up to a million notes (some 60 ms).
+ * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed. */
 int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installed);
-/* Removes every trigger and table of ours. The schema is as it was. */
+/* Removes every trigger and table of ours, in one transaction; without any, no lock is taken. The schema is as it was. */
 int capture_remove(sqlite3 *app, int busy_ms);
 /* The state id in the mark row (16 bytes), projection and note; found = false without a row. */
 struct capture_mark {

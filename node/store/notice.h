@@ -20,13 +20,17 @@ enum notice_result {
     NOTICE_TIMEOUT = 8, /* timeout_ms passed */
 };
 
-/* Without inotify (exhausted limits) it polls every poll_ms and says so once through *why. a must outlive it. */
+/* Without inotify (exhausted limits) it polls every 20 ms and says so once through *why (else NULL). a must outlive it: close the notice first,
+ * it holds a statement on the reader. 0 or ERR_NOMEM, ERR_IO, ERR_CORRUPT, … as the reader says. */
 int notice_open(struct notice **out, struct appfile *a, int wake_fd, const char **why);
 void notice_close(struct notice *n);
 /* Waits up to timeout_ms (-1: no bound other than the slow poll's own wake-ups, which do not return unless something is new).
- * Returns a mask of enum notice_result. Several commits may show as one. Idle cost at most 0.05 % of a core. */
+ * Returns a mask of enum notice_result. Several commits may show as one; one that came while nobody waited is told at once. Idle cost
+ * at most 0.05 % of a core. The reader must be in no transaction, and its statements reset. NOTICE_FILE is told again, about four
+ * times a second, as long as the file is not the same. When a -wal appears, a->wal is refreshed. */
 unsigned notice_wait(struct notice *n, int timeout_ms);
-/* Looks now, without waiting: true if data_version moved since the last look. Our own writer connection's commits count as well. */
+/* Looks now, without waiting: true if data_version moved since the last look. Our own writer connection's commits count as well.
+ * Takes no lock while nothing has changed. */
 bool notice_look(struct notice *n);
 
 #endif

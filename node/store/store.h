@@ -63,6 +63,9 @@ void store_state(struct store *s, struct db_state *out); /* out->have is borrowe
 /* True when everything that was committed by the application before this call has been drained and is durable (looks, and drains if need be). */
 int store_barrier(struct store *s);
 
+/* False during a first capture: the database is not yet to be served. */
+bool store_ready(struct store *s);
+
 void store_watch(struct store *s, bool on);
 /* JSON for the interface, owned by the caller:
  * status: the `databases` entry: name state error tables rows pending waiting(0) parked version digest conflicts, and more: base, capturing
@@ -70,6 +73,8 @@ void store_watch(struct store *s, bool on);
  * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…]}] */
 json_t *store_status(struct store *s);
 json_t *store_tables(struct store *s);
+/* Open conflicts: [{"table","key":[…],"column" or "(deleted)","stamp","origin","value"}…], one for each losing write or death. */
+json_t *store_conflicts(struct store *s);
 /* Reads the real content: table NULL: {"tables":{name:{"rows":n,"digest":hex}}}; bucket < 0: {"rows":n,"buckets":[256 × hex]} by key hash;
  * else {"rows":[[key (value or array), hex],…]} of that bucket. Also {"vector":hex} of what is shown. NULL without that table. Slow: reads all rows. */
 json_t *store_verify(struct store *s, const char *table, int bucket);

@@ -1,0 +1,234 @@
+/* Starling node: `members`, `peers`, and the verbs that change who is met: `join`, `leave`, `forget`, `pause`, `resume`, `stop`. */
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/admin/conn.h"
+#include "node/clock.h"
+
+#define LEAVE_MS 30000
+#define LEAVE_POLL_MS 20
+
+const char *member_state_text(enum member_state state) {
+    static const char *const TEXTS[] = {"alive", "suspect", "dead", "left"};
+    return TEXTS[state];
+}
+
+uint64_t peer_lacks(struct node *n, uint32_t i, const char *db) {
+    const struct vv *have = core_vector(n->core, db);
+    uint64_t lacks = 0;
+    for (uint32_t e = 0; have != NULL && e < have->count; e++) {
+        uint64_t acked = core_acked(n->core, i, db, &have->entries[e].origin);
+        lacks += have->entries[e].version > acked ? have->entries[e].version - acked : 0;
+    }
+    return lacks;
+}
+
+json_t *peer_json(struct node *n, const struct peer_info *peer) {
+    char id[2 * NODE_ID_BYTES + 1];
+    uint64_t now = clock_mono_ms();
+    uint32_t rtt_us = peer->linked ? transport_rtt_us(n->transport, peer->link) : 0;
+    json_t *seen = peer->last_seen_ms == 0 ? json_null() : json_integer((json_int_t)(now > peer->last_seen_ms ? now - peer->last_seen_ms : 0));
+    json_t *p = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:o, s:I, s:I}", "id", identity_hex(peer->member->id, id), "name",
+                          peer->member->name, "addr", peer->member->address, "state", member_state_text(peer->member->state), "rtt_us",
+                          (json_int_t)(rtt_us != 0 ? rtt_us : peer->rtt_us), "in_sync", peer->in_sync, "we_lack", (json_int_t)peer->we_lack,
+                          "they_lack", (json_int_t)peer->they_lack, "last_seen_ms", seen, "sent_bytes", (json_int_t)peer->sent_bytes,
+                          "received_bytes", (json_int_t)peer->received_bytes);
+    if (p != NULL && peer->refused != NULL) {
+        json_object_set_new(p, "problem", json_string(peer->refused));
+        json_object_set_new(p, "refused", json_string(peer->refused));
+    }
+    return p;
+}
+
+json_t *peers_json(struct node *n) {
+    json_t *list = json_array();
+    struct peer_info peer;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
+        json_array_append_new(list, peer_json(n, &peer));
+    return list;
+}
+
+uint32_t alive_count(struct node *n) {
+    struct peer_info peer;
+    uint32_t count = 1;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
+        count += peer.member->state == MEMBER_ALIVE;
+    return count;
+}
+
+uint32_t member_count(struct node *n) {
+    struct peer_info peer;
+    uint32_t count = 1;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
+        count += peer.member->state != MEMBER_LEFT;
+    return count;
+}
+
+void verb_members(struct conn *c, const json_t *args) {
+    struct node *n = c->node;
+    char id[2 * NODE_ID_BYTES + 1];
+    (void)args;
+    const char *advertise = config_text(&n->config, OPTION_ADVERTISE);
+    json_t *self = json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:i, s:i, s:i, s:i, s:i}", "id", identity_hex(n->identity.id, id), "name",
+                             n->name, "addr", advertise[0] != 0 ? advertise : transport_listen_text(n->transport), "state", "alive", "self", 1,
+                             "rtt_us", 0, "in_sync", 1, "we_lack", 0, "they_lack", 0, "last_seen_ms", 0, "sent_bytes", 0, "received_bytes", 0);
+    json_t *list = json_array(), *peers = peers_json(n);
+    json_array_append_new(list, self);
+    json_array_extend(list, peers);
+    json_decref(peers);
+    conn_done(c, 0, json_pack("{s:o}", "members", list), NULL);
+}
+
+void verb_peers(struct conn *c, const json_t *args) {
+    (void)args;
+    conn_done(c, 0, json_pack("{s:o}", "peers", peers_json(c->node)), NULL);
+}
+
+void verb_join(struct conn *c, const json_t *args) {
+    const json_t *addresses = json_object_get(args, "addresses");
+    char host[ADDRESS_HOST_MAX], why[400];
+    uint16_t port;
+    for (size_t i = 0; i < json_array_size(addresses); i++) {
+        const char *text = json_string_value(json_array_get(addresses, i));
+        if (text != NULL && strlen(text) < CORE_ADDRESS_MAX && address_parse(text, ADDRESS_PORT, host, &port) == 0 && host[0] != 0 && port != 0)
+            continue;
+        snprintf(why, sizeof(why), "%.200s: not an address: say HOST or HOST:PORT", text != NULL ? text : "?");
+        conn_done(c, 2, NULL, why);
+        return;
+    }
+    if (json_array_size(addresses) == 0) {
+        conn_done(c, 2, NULL, "say whom to join: HOST or HOST:PORT");
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(addresses); i++) {
+        struct event e = {.type = EVENT_SEED, .text = json_string_value(json_array_get(addresses, i))};
+        node_step(c->node, &e);
+    }
+    conn_done(c, 0, NULL, NULL);
+}
+
+void verb_forget(struct conn *c, const json_t *args) {
+    const char *who = json_string_value(json_object_get(args, "node"));
+    struct peer_info peer;
+    struct member found = {0};
+    uint32_t matches = 0;
+    for (uint32_t i = 0; who != NULL && core_peer(c->node->core, i, &peer); i++) {
+        char id[2 * NODE_ID_BYTES + 1];
+        identity_hex(peer.member->id, id);
+        if (strcmp(peer.member->name, who) != 0 && (strlen(who) < 4 || strncmp(id, who, strlen(who)) != 0))
+            continue;
+        found = *peer.member;
+        matches++;
+    }
+    if (matches != 1) {
+        conn_done(c, who == NULL ? 2 : 1, NULL, who == NULL ? "say which member" : matches == 0 ? "no such member: see `starling members`"
+                                                                                     : "several members match: give the id");
+        return;
+    }
+    if (found.state == MEMBER_ALIVE) {
+        conn_done(c, 1, NULL, "that member is alive: stop it first, or let it `leave`");
+        return;
+    }
+    struct event e = {.type = EVENT_FORGET, .member = &found};
+    node_step(c->node, &e);
+    conn_done(c, 0, NULL, NULL);
+}
+
+static void exchange(struct conn *c, enum event_type type) {
+    struct event e = {.type = type};
+    node_step(c->node, &e);
+    log_line(c->node->log, LOG_INFO, NULL, type == EVENT_PAUSE ? "paused: nothing is exchanged until `starling resume`" : "exchanging again");
+    conn_done(c, 0, NULL, NULL);
+}
+
+void verb_pause(struct conn *c, const json_t *args) {
+    (void)args;
+    exchange(c, EVENT_PAUSE);
+}
+
+void verb_resume(struct conn *c, const json_t *args) {
+    (void)args;
+    exchange(c, EVENT_RESUME);
+}
+
+void verb_stop(struct conn *c, const json_t *args) {
+    (void)args;
+    conn_done(c, 0, NULL, NULL);
+    node_stop(c->node, false);
+}
+
+/* ---- leave: barrier -> somebody alive has all that is here -> the node ends */
+
+struct leaving {
+    uint64_t deadline_ms;
+};
+
+/* NULL: one alive member has everything; else what is missing. */
+static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
+    struct peer_info peer;
+    uint32_t alive = 0;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
+        uint64_t lacks = 0;
+        if (peer.member->state != MEMBER_ALIVE)
+            continue;
+        alive++;
+        for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
+            uint64_t of_db = peer_lacks(n, i, db->name);
+            if (of_db > 0)
+                snprintf(why, why_len, "%s lacks %llu versions of %s", peer.member->name, (unsigned long long)of_db, db->name);
+            lacks += of_db;
+        }
+        if (lacks == 0)
+            return NULL;
+    }
+    if (member_count(n) == 1)
+        return NULL; /* alone: there is nobody to hand anything to */
+    if (alive == 0)
+        snprintf(why, why_len, "no other member is alive to take over what is here");
+    return why;
+}
+
+static void leave_poll(struct conn *c) {
+    struct leaving *l = c->task;
+    char why[300] = "", text[400];
+    if (not_handed_over(c->node, why, sizeof(why)) == NULL) {
+        struct node *n = c->node;
+        conn_done(c, 0, NULL, NULL);
+        node_stop(n, true);
+        return;
+    }
+    if (clock_mono_ms() >= l->deadline_ms) {
+        snprintf(text, sizeof(text), "not left: %s: try again when another member is alive, or just stop this node", why);
+        conn_done(c, 1, NULL, text);
+        return;
+    }
+    conn_timer(c, LEAVE_POLL_MS, leave_poll);
+}
+
+static void leave_drained(struct conn *c, json_t *answers) {
+    bool all = true;
+    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next)
+        all = all && (db->state != DB_SERVED || json_is_true(json_object_get(answers, db->name)));
+    json_decref(answers);
+    if (!all && clock_mono_ms() < ((struct leaving *)c->task)->deadline_ms)
+        gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained);
+    else
+        leave_poll(c);
+}
+
+static void leave_release(struct conn *c) { free(c->task); }
+
+void verb_leave(struct conn *c, const json_t *args) {
+    struct leaving *l = calloc(1, sizeof(*l));
+    (void)args;
+    if (l == NULL) {
+        conn_done(c, 1, NULL, "out of memory");
+        return;
+    }
+    l->deadline_ms = clock_mono_ms() + LEAVE_MS;
+    c->task = l;
+    c->release = leave_release;
+    gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained);
+}

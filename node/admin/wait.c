@@ -1,0 +1,196 @@
+/* Starling node: `wait`. First everything that the application had committed before the call becomes durable batches (a barrier in each
+ * database); then our versions are remembered; then the state is looked at until every alive member has acknowledged them and is in sync. What is
+ * missing is said when time is up. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/admin/conn.h"
+#include "node/clock.h"
+
+#define POLL_MS 10
+#define PROGRESS_MS 500
+#define TIMEOUT_S 60
+
+struct target { /* one database */
+    char *name;
+    uint64_t asked; /* number of the barrier's question; 0 not asked */
+    bool drained;
+    struct vv ours; /* our own versions then */
+    struct target *next;
+};
+
+struct wait {
+    uint64_t deadline_ms, progress_ms;
+    uint32_t members;
+    struct target *targets;
+    char missing[400];
+};
+
+static void wait_release(struct conn *c) {
+    struct wait *w = c->task;
+    for (struct target *t = w->targets, *next; t != NULL; t = next) {
+        next = t->next;
+        vv_release(&t->ours);
+        free(t->name);
+        free(t);
+    }
+    free(w);
+}
+
+static bool misses(struct wait *w, const char *format, const char *who, const char *what) {
+    snprintf(w->missing, sizeof(w->missing), format, who, what);
+    return false;
+}
+
+static void remember(struct node *n, struct target *t) {
+    const struct vv *have = core_vector(n->core, t->name);
+    t->drained = true;
+    for (uint32_t i = 0; have != NULL && i < have->count; i++)
+        if (memcmp(have->entries[i].origin.node, n->identity.id, NODE_ID_BYTES) == 0 &&
+            vv_set(&t->ours, &have->entries[i].origin, have->entries[i].version) != 0)
+            t->drained = false; /* without memory: asked again */
+}
+
+static void barrier_answered(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    struct wait *w = c->task;
+    for (struct target *t = w->targets; t != NULL; t = t->next) {
+        if (t->asked != number)
+            continue;
+        t->asked = 0;
+        if (json_is_true(answer))
+            remember(c->node, t);
+    }
+    json_decref(answer);
+}
+
+/* True when all targets are drained; asks those that are not. */
+static bool drained(struct conn *c) {
+    struct wait *w = c->task;
+    bool all = true;
+    for (struct target *t = w->targets; t != NULL; t = t->next) {
+        struct database *db = databases_find(c->node->databases, t->name);
+        if (t->drained || db == NULL)
+            continue;
+        all = false;
+        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+            misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
+        else
+            misses(w, "%s%s has not taken up all that was committed", "", t->name);
+        if (t->asked == 0 && db->state == DB_SERVED)
+            t->asked = node_ask(c->node, db, QUESTION_BARRIER, NULL, -1, barrier_answered, c);
+    }
+    return all;
+}
+
+static bool databases_equal(struct node *n, struct wait *w) {
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
+        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+            return misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
+        if (db->state == DB_OPENING)
+            return misses(w, "%s%s is being opened", "", db->name);
+        const char *refused = core_database_refused(n->core, db->name);
+        if (refused != NULL)
+            return misses(w, "%s%s", "", refused);
+        if (core_waiting(n->core, db->name) > 0)
+            return misses(w, "%s%s holds batches that wait for others", "", db->name);
+        if (!db->settled)
+            return misses(w, "%s%s has changes that are not batched, not shown yet or parked: see `starling status` and `starling tables`", "", db->name);
+    }
+    return true;
+}
+
+static bool peer_has_all(struct node *n, struct wait *w, uint32_t i, const struct peer_info *peer) {
+    char text[200];
+    if (peer->refused != NULL)
+        return misses(w, "%s: %s", peer->member->name, peer->refused);
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
+        uint64_t lacks = peer_lacks(n, i, db->name);
+        snprintf(text, sizeof(text), "%llu version%s of %.150s", (unsigned long long)lacks, lacks == 1 ? "" : "s", db->name);
+        if (lacks > 0)
+            return misses(w, "%s lacks %s", peer->member->name, text);
+    }
+    for (const struct target *t = w->targets; t != NULL; t = t->next)
+        for (uint32_t e = 0; e < t->ours.count; e++)
+            if (core_acked(n->core, i, t->name, &t->ours.entries[e].origin) < t->ours.entries[e].version)
+                return misses(w, "%s has not acknowledged %s", peer->member->name, t->name);
+    snprintf(text, sizeof(text), "%llu versions are missing here", (unsigned long long)peer->we_lack);
+    if (peer->we_lack > 0)
+        return misses(w, "%s has more: %s", peer->member->name, text);
+    if (!peer->in_sync)
+        return misses(w, "%s has not acknowledged equal versions and content%s", peer->member->name, "");
+    return true;
+}
+
+static bool converged(struct node *n, struct wait *w) {
+    char text[100];
+    struct peer_info peer;
+    if (n->state == NODE_STARTING)
+        return misses(w, "%s%s", "", "the node is starting");
+    if (core_paused(n->core))
+        return misses(w, "%s%s", "", "the node is paused: say `starling resume`");
+    if (!databases_equal(n, w))
+        return false;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
+        if (peer.member->state == MEMBER_SUSPECT)
+            return misses(w, "%s is suspect%s", peer.member->name, "");
+        if (peer.member->state == MEMBER_ALIVE && !peer_has_all(n, w, i, &peer))
+            return false;
+    }
+    snprintf(text, sizeof(text), "%u of %u members are alive", alive_count(n), w->members);
+    return alive_count(n) >= w->members || misses(w, "%s%s", "only ", text);
+}
+
+static void wait_look(struct conn *c) {
+    struct wait *w = c->task;
+    uint64_t now = clock_mono_ms();
+    if (drained(c) && converged(c->node, w)) {
+        conn_done(c, 0, json_pack("{s:b, s:I}", "converged", 1, "alive", (json_int_t)alive_count(c->node)), NULL);
+        return;
+    }
+    if (now >= w->deadline_ms) {
+        char why[450];
+        snprintf(why, sizeof(why), "not converged: %s", w->missing);
+        conn_done(c, 1, json_pack("{s:b, s:I, s:s}", "converged", 0, "alive", (json_int_t)alive_count(c->node), "missing", w->missing), why);
+        return;
+    }
+    if (now >= w->progress_ms) {
+        w->progress_ms = now + PROGRESS_MS;
+        conn_progress(c, w->missing, 0, -1);
+    }
+    conn_timer(c, POLL_MS, wait_look);
+}
+
+static bool target_add(struct wait *w, const char *name) {
+    struct target *t = calloc(1, sizeof(*t));
+    if (t == NULL || (t->name = strdup(name)) == NULL) {
+        free(t);
+        return false;
+    }
+    vv_init(&t->ours);
+    t->next = w->targets;
+    w->targets = t;
+    return true;
+}
+
+void verb_wait(struct conn *c, const json_t *args) {
+    const json_t *members = json_object_get(args, "members"), *timeout = json_object_get(args, "timeout_s");
+    struct wait *w = calloc(1, sizeof(*w));
+    bool ok = w != NULL;
+    double timeout_s = json_is_number(timeout) ? json_number_value(timeout) : TIMEOUT_S;
+    databases_scan(c->node->databases); /* a database that was made just before the call counts as well */
+    for (struct database *db = databases_first(c->node->databases); ok && db != NULL; db = db->hh.next)
+        ok = target_add(w, db->name);
+    c->task = w;
+    c->release = w != NULL ? wait_release : NULL;
+    if (!ok) {
+        conn_done(c, 1, NULL, "out of memory");
+        return;
+    }
+    w->members = json_is_integer(members) && json_integer_value(members) > 0 ? (uint32_t)json_integer_value(members) : 1;
+    w->deadline_ms = clock_mono_ms() + (timeout_s > 0 ? timeout_s < 1e9 ? (uint64_t)(timeout_s * 1000) : (uint64_t)1e12 : 0);
+    w->progress_ms = clock_mono_ms() + PROGRESS_MS;
+    snprintf(w->missing, sizeof(w->missing), "nothing was looked at yet");
+    wait_look(c);
+}

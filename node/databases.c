@@ -1,0 +1,410 @@
+/* The happy path for databases is:
+ *   databases_start -> scan -> a file with SQLite's header -> worker_start -> MESSAGE_OPENED (node.c) ... databases_stop -> MESSAGE_ENDED ->
+ *   databases_ended joins -> databases_close -> databases_free.
+ * Possible failure modes are:
+ *   - inotify is exhausted: only the periodic scan finds new files, at most a few seconds later;
+ *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes;
+ *   - a worker cannot be started: state error; the next scan tries again.
+ * Scans are paced so that they cost at most about 0.05 % of a core, however large the folder is. */
+#include "node/databases.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "node/dbname.h"
+#include "node/node.h"
+#include "node/folder.h"
+#include "proto/err.h"
+
+#define PERIOD_MIN_MS 1000
+#define PERIOD_MAX_MS 30000
+#define PERIOD_PER_SCAN 2000 /* times the duration of a scan */
+#define HINT_MS 20           /* after an event: several come together */
+#define HINT_PER_SCAN 50
+#define FOLDER_EVENTS (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CLOSE_WRITE | IN_ONLYDIR)
+
+/* A file that was looked into and is no database. */
+struct other {
+    struct {
+        dev_t dev;
+        ino_t ino;
+    } key;
+    struct timespec mtime;
+    off_t size;
+    uint64_t scan; /* the last one that met it */
+    UT_hash_handle hh;
+};
+
+struct databases {
+    struct node *node;
+    char *instance, *state;
+    struct database *list;
+    struct other *others;
+    uv_timer_t timer;
+    uv_poll_t poll;
+    int inotify_fd;
+    bool stopped, polling, warned;
+    uint64_t scans, duration_ms;
+};
+
+/* ---- entries */
+
+static int by_name(const struct database *a, const struct database *b) { return strcmp(a->name, b->name); }
+
+struct database *databases_find(const struct databases *d, const char *name) {
+    struct database *db;
+    HASH_FIND_STR(d->list, name, db);
+    return db;
+}
+
+struct database *databases_first(const struct databases *d) { return d->list; }
+uint32_t databases_count(const struct databases *d) { return HASH_COUNT(d->list); }
+
+void database_failed(struct database *db, const char *why) {
+    char *copy = strdup(why);
+    free(db->error);
+    db->error = copy;
+    if (db->state != DB_ALIEN)
+        db->state = DB_FAILED;
+}
+
+static struct database *entry_new(struct databases *d, const char *name) {
+    struct database *db = calloc(1, sizeof(*db));
+    if (db == NULL)
+        return NULL;
+    db->node = d->node;
+    db->name = strdup(name);
+    if (db->name == NULL || asprintf(&db->path, "%s/%s", d->instance, name) < 0) {
+        free(db->name);
+        free(db);
+        return NULL;
+    }
+    HASH_ADD_KEYPTR(hh, d->list, db->name, strlen(db->name), db);
+    HASH_SORT(d->list, by_name);
+    return db;
+}
+
+static void worker_begin(struct databases *d, struct database *db, bool create) {
+    char escaped[3 * 256 + 1], *state_path = NULL;
+    if (!dbname_escape(db->name, escaped, sizeof(escaped)) || asprintf(&state_path, "%s/db/%s.state", d->state, escaped) < 0)
+        return;
+    struct worker_config config = {
+        .database = db,
+        .inbox = &d->node->inbox,
+        .db = db->name,
+        .app_path = db->path,
+        .state_path = state_path,
+        .excluded = config_excluded(&d->node->config, db->name),
+        .create = create,
+        .key = d->node->identity.key,
+        .secret = d->node->identity.secret,
+    };
+    int r = strlen(escaped) + strlen(".state-journal") > NAME_MAX ? ERR_TOOBIG : worker_start(&db->worker, &config);
+    free(state_path);
+    if (r == 0) {
+        db->state = DB_OPENING;
+        node_database_started(db);
+        return;
+    }
+    db->worker = NULL;
+    bool news = db->error == NULL;
+    database_failed(db, r == ERR_TOOBIG ? "the name is too long: shorten the path below the instance folder" : "no thread could be started: see ulimit -u");
+    if (news)
+        log_line(d->node->log, LOG_ERROR, db->name, "%s", db->error);
+}
+
+static void alien_begin(struct databases *d, const char *name, const struct stat *st) {
+    struct database *db = databases_find(d, name);
+    char why[PATH_MAX];
+    if (db == NULL && (db = entry_new(d, name)) == NULL)
+        return;
+    if (db->state != DB_ALIEN) {
+        db->state = DB_ALIEN;
+        snprintf(why, sizeof(why), "%s is not a SQLite database: move it away or restore it; the other databases are replicated", name);
+        database_failed(db, why);
+        log_line(d->node->log, LOG_ERROR, NULL, "%s", why);
+    }
+    db->look = *st;
+}
+
+static void entry_free(struct databases *d, struct database *db) {
+    assert(db->worker == NULL);
+    HASH_DEL(d->list, db);
+    json_decref(db->status);
+    free(db->name);
+    free(db->path);
+    free(db->error);
+    free(db);
+}
+
+/* ---- scanning */
+
+static bool same_look(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+           a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+static bool held(const struct databases *d, const struct stat *st) {
+    for (struct database *db = d->list; db != NULL; db = db->hh.next)
+        if (db->worker != NULL && worker_holds(db->worker, st->st_dev, st->st_ino))
+            return true;
+    return false;
+}
+
+/* Known as no database since it last changed? Remembers it as looked into. */
+static bool known_other(struct databases *d, const struct stat *st) {
+    struct other *o, key = {0};
+    key.key.dev = st->st_dev;
+    key.key.ino = st->st_ino;
+    HASH_FIND(hh, d->others, &key.key, sizeof(key.key), o);
+    if (o == NULL)
+        return false;
+    o->scan = d->scans;
+    return o->size == st->st_size && o->mtime.tv_sec == st->st_mtim.tv_sec && o->mtime.tv_nsec == st->st_mtim.tv_nsec;
+}
+
+static void remember_other(struct databases *d, const struct stat *st) {
+    struct other *o, key = {0};
+    key.key.dev = st->st_dev;
+    key.key.ino = st->st_ino;
+    HASH_FIND(hh, d->others, &key.key, sizeof(key.key), o);
+    if (o == NULL) {
+        if ((o = calloc(1, sizeof(*o))) == NULL)
+            return;
+        o->key = key.key;
+        HASH_ADD(hh, d->others, key, sizeof(o->key), o);
+    }
+    o->mtime = st->st_mtim;
+    o->size = st->st_size;
+    o->scan = d->scans;
+}
+
+static void on_folder(void *ctx, const char *path) {
+    struct databases *d = ctx;
+    if (d->inotify_fd < 0 || inotify_add_watch(d->inotify_fd, path, FOLDER_EVENTS) >= 0 || errno != ENOSPC || d->warned)
+        return;
+    d->warned = true;
+    log_line(d->node->log, LOG_WARNING, NULL,
+             "no more folders can be watched: new databases are found a few seconds later: raise fs.inotify.max_user_watches");
+}
+
+static void on_file(void *ctx, const char *name, const char *path, const struct stat *st) {
+    struct databases *d = ctx;
+    struct database *db = databases_find(d, name);
+    if (db != NULL && db->state != DB_ALIEN && db->worker != NULL)
+        return; /* its worker looks after it */
+    if (db != NULL && db->state == DB_ALIEN && same_look(&db->look, st))
+        return;
+    if (st->st_size == 0 && db == NULL)
+        return; /* an application has just made it; SQLite writes the header with the first table */
+    if (known_other(d, st) || held(d, st))
+        return;
+    enum folder_header header = folder_header(path);
+    bool usual = dbname_usual(name);
+    if (header == FOLDER_FILE_SQLITE || (header == FOLDER_FILE_UNREADABLE && usual)) { /* unreadable: the store says why */
+        if (db == NULL && (db = entry_new(d, name)) == NULL)
+            return;
+        worker_begin(d, db, false);
+    } else if (usual && header == FOLDER_FILE_OTHER) {
+        alien_begin(d, name, st);
+    } else {
+        remember_other(d, st);
+    }
+}
+
+void databases_scan(struct databases *d) {
+    if (d->stopped)
+        return;
+    uint64_t begin = uv_hrtime();
+    struct folder_walk walk = {d->instance, d->state, d, on_folder, on_file};
+    struct database *db, *db_next;
+    struct other *o, *o_next;
+    struct stat st;
+
+    d->scans++;
+    folder_walk(&walk);
+    HASH_ITER(hh, d->others, o, o_next) {
+        if (o->scan != d->scans) {
+            HASH_DEL(d->others, o);
+            free(o);
+        }
+    }
+    HASH_ITER(hh, d->list, db, db_next) { /* those that only had the name are forgotten with the file */
+        if (db->worker == NULL && lstat(db->path, &st) != 0)
+            entry_free(d, db);
+    }
+    d->duration_ms = (uv_hrtime() - begin) / 1000000;
+}
+
+static void scan_cb(uv_timer_t *timer);
+
+static void arm(struct databases *d, uint64_t ms) {
+    if (!d->stopped)
+        uv_timer_start(&d->timer, scan_cb, ms, 0);
+}
+
+static void scan_cb(uv_timer_t *timer) {
+    struct databases *d = timer->data;
+    databases_scan(d);
+    uint64_t period = d->duration_ms * PERIOD_PER_SCAN;
+    arm(d, period < PERIOD_MIN_MS ? PERIOD_MIN_MS : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
+    node_settle(d->node);
+}
+
+static void inotify_cb(uv_poll_t *handle, int status, int events) {
+    struct databases *d = handle->data;
+    char buffer[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+    bool hint = false;
+    ssize_t n;
+    (void)events;
+    while (status == 0 && (n = read(d->inotify_fd, buffer, sizeof(buffer))) > 0) {
+        for (char *at = buffer; at < buffer + n;) {
+            const struct inotify_event *e = (const struct inotify_event *)at;
+            at += sizeof(*e) + e->len;
+            if ((e->mask & IN_CLOSE_WRITE) != 0 && !dbname_usual(e->name))
+                continue; /* an application's own files; those that turn into a database are found by the next scan */
+            struct database *db = e->len > 0 ? databases_find(d, e->name) : NULL;
+            bool served = db != NULL && db->worker != NULL; /* its worker watches it */
+            hint = hint || (e->mask & (IN_Q_OVERFLOW | IN_ISDIR)) != 0 || (e->len > 0 && !dbname_companion(e->name) && !served);
+        }
+    }
+    uint64_t soon = d->duration_ms * HINT_PER_SCAN + HINT_MS;
+    if (hint && uv_timer_get_due_in(&d->timer) > soon)
+        arm(d, soon);
+}
+
+/* ---- life */
+
+struct databases *databases_open(struct node *node, const char *instance, const char *state) {
+    struct databases *d = calloc(1, sizeof(*d));
+    if (d == NULL)
+        return NULL;
+    d->node = node;
+    d->instance = strdup(instance);
+    d->state = strdup(state);
+    d->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    uv_timer_init(&node->loop, &d->timer);
+    d->timer.data = d->poll.data = d;
+    if (d->inotify_fd >= 0 && uv_poll_init(&node->loop, &d->poll, d->inotify_fd) == 0)
+        d->polling = true;
+    return d;
+}
+
+void databases_start(struct databases *d) {
+    if (d->polling)
+        uv_poll_start(&d->poll, UV_READABLE, inotify_cb);
+    scan_cb(&d->timer);
+}
+
+void databases_stop(struct databases *d) {
+    d->stopped = true;
+    uv_timer_stop(&d->timer);
+    if (d->polling)
+        uv_poll_stop(&d->poll);
+    for (struct database *db = d->list; db != NULL; db = db->hh.next)
+        if (db->worker != NULL)
+            worker_stop(db->worker);
+}
+
+void databases_ended(struct databases *d, struct database *db) {
+    assert(d->stopped && db->worker != NULL);
+    worker_join(db->worker);
+    db->worker = NULL;
+}
+
+bool databases_running(const struct databases *d) {
+    for (struct database *db = d->list; db != NULL; db = db->hh.next)
+        if (db->worker != NULL)
+            return true;
+    return false;
+}
+
+void databases_close(struct databases *d) {
+    uv_close((uv_handle_t *)&d->timer, NULL);
+    if (d->polling)
+        uv_close((uv_handle_t *)&d->poll, NULL);
+}
+
+void databases_free(struct databases *d) {
+    struct database *db, *next;
+    struct other *o, *o_next;
+    if (d == NULL)
+        return;
+    HASH_ITER(hh, d->list, db, next) { entry_free(d, db); }
+    HASH_ITER(hh, d->others, o, o_next) {
+        HASH_DEL(d->others, o);
+        free(o);
+    }
+    if (d->inotify_fd >= 0)
+        close(d->inotify_fd);
+    free(d->instance);
+    free(d->state);
+    free(d);
+}
+
+/* ---- made for a peer's database */
+
+static bool folders_make(const char *instance, const char *name) {
+    char path[PATH_MAX];
+    for (const char *slash = strchr(name, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        struct stat st;
+        int n = snprintf(path, sizeof(path), "%s/%.*s", instance, (int)(slash - name), name);
+        if (n < 0 || (size_t)n >= sizeof(path) || (mkdir(path, 0777) != 0 && errno != EEXIST))
+            return false;
+        if (lstat(path, &st) != 0 || !S_ISDIR(st.st_mode)) /* not through a link that leads out of the instance folder */
+            return false;
+    }
+    return true;
+}
+
+void databases_want(struct databases *d, const char *name) {
+    struct stat st;
+    char path[PATH_MAX];
+    if (d->stopped || databases_find(d, name) != NULL)
+        return;
+    if (!dbname_ok(name)) {
+        log_line(d->node->log, LOG_WARNING, NULL, "a peer has a database with a name that is not taken: %.200s", name);
+        return;
+    }
+    databases_scan(d);
+    if (databases_find(d, name) != NULL)
+        return;
+    bool there = snprintf(path, sizeof(path), "%s/%s", d->instance, name) < (int)sizeof(path) && lstat(path, &st) == 0;
+    bool made = there ? S_ISREG(st.st_mode) && st.st_size == 0 : folders_make(d->instance, name);
+    struct database *db = entry_new(d, name);
+    if (db == NULL)
+        return;
+    if (made) {
+        log_line(d->node->log, LOG_INFO, name, "a peer has this database: fetching it");
+        worker_begin(d, db, true);
+        return;
+    }
+    database_failed(db, "something that is not a database stands where a peer has this database: move it away");
+    log_line(d->node->log, LOG_ERROR, name, "%s", db->error);
+}
+
+/* ---- listing without a node */
+
+struct listing {
+    void (*found)(void *ctx, const char *name, const char *path, bool alien);
+    void *ctx;
+};
+
+static void list_file(void *ctx, const char *name, const char *path, const struct stat *st) {
+    struct listing *l = ctx;
+    enum folder_header header = st->st_size == 0 ? FOLDER_FILE_EMPTY : folder_header(path);
+    if (header == FOLDER_FILE_SQLITE || ((header == FOLDER_FILE_OTHER || header == FOLDER_FILE_UNREADABLE) && dbname_usual(name)))
+        l->found(l->ctx, name, path, header == FOLDER_FILE_OTHER);
+}
+
+int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien), void *ctx) {
+    struct listing l = {found, ctx};
+    struct folder_walk walk = {instance, state, &l, NULL, list_file};
+    return folder_walk(&walk);
+}

@@ -1,0 +1,61 @@
+/* Starling node: which databases there are. Finds them in the instance folder, makes those that peers have, and knows what
+ * state each is in. Each has a worker thread, except a file that only looks like one by its name.
+ *
+ * A file that SQLite has open in this process is never opened here: closing any descriptor of a file drops all POSIX locks that the process
+ * has on it, SQLite's among them. So only files with an unknown device and inode number are looked into. */
+#ifndef NODE_DATABASES_H
+#define NODE_DATABASES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <uthash.h>
+#include <uv.h>
+
+#include "node/worker.h"
+
+struct node;
+struct databases;
+
+/*              OPENED                 CLOSED with a reason
+ *  DB_OPENING ────────▶ DB_SERVED ─────────────────────────▶ DB_FAILED ── OPENED ──▶ DB_SERVED
+ *  DB_ALIEN: not a SQLite database; becomes DB_OPENING when the file turns into one */
+enum database_state { DB_OPENING, DB_SERVED, DB_FAILED, DB_ALIEN };
+
+struct database {
+    struct node *node;
+    char *name, *path;
+    struct worker *worker; /* NULL: DB_ALIEN */
+    enum database_state state;
+    char *error;    /* NULL while it is served */
+    bool in_core;   /* the core was told DB_OPEN */
+    bool settled;   /* as the store said last */
+    json_t *status; /* the last `databases` entry; NULL none yet */
+    struct stat look; /* DB_ALIEN: as it was looked into */
+    UT_hash_handle hh;
+};
+
+struct databases *databases_open(struct node *node, const char *instance, const char *state); /* NULL without memory */
+/* Starts looking, now and whenever the folder changes. */
+void databases_start(struct databases *d);
+void databases_scan(struct databases *d); /* looks now */
+/* Stops looking and asks all workers to end. */
+void databases_stop(struct databases *d);
+/* MESSAGE_ENDED came: joins that thread. */
+void databases_ended(struct databases *d, struct database *db);
+bool databases_running(const struct databases *d); /* a worker has not ended yet */
+void databases_close(struct databases *d);         /* closes the handles; then databases_free() once they are closed */
+void databases_free(struct databases *d);
+
+struct database *databases_find(const struct databases *d, const char *name); /* NULL */
+struct database *databases_first(const struct databases *d);                  /* in order of names; then hh.next */
+uint32_t databases_count(const struct databases *d);
+/* A peer has this database and we do not: makes it, empty, to be filled. Bad names are refused with a line in the log. */
+void databases_want(struct databases *d, const char *name);
+void database_failed(struct database *db, const char *why); /* sets state and error */
+
+/* For --check and --uninstall: calls `found` for each file with SQLite's header, and with alien = true for files that only have the name. */
+int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien), void *ctx);
+
+#endif

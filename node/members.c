@@ -1,0 +1,160 @@
+/* Starling node: the members that were met, remembered over restarts (see identity.h for the file). */
+#include <jansson.h>
+#include <limits.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "node/identity.h"
+#include "proto/err.h"
+
+struct members {
+    char *path;
+    uint64_t incarnation;
+    struct member *list;
+    uint32_t count;
+    bool changed;
+};
+
+static bool hex_read(const json_t *object, const char *field, uint8_t *out, size_t len) {
+    const char *text = json_string_value(json_object_get(object, field));
+    size_t got = 0;
+    return text != NULL && strlen(text) == 2 * len && sodium_hex2bin(out, len, text, 2 * len, NULL, &got, NULL) == 0 && got == len;
+}
+
+static bool text_read(const json_t *object, const char *field, char *out, size_t max) {
+    const char *text = json_string_value(json_object_get(object, field));
+    return text != NULL && (size_t)snprintf(out, max, "%s", text) < max;
+}
+
+static struct member *find(struct members *m, const uint8_t id[NODE_ID_BYTES]) {
+    for (uint32_t i = 0; i < m->count; i++)
+        if (memcmp(m->list[i].id, id, NODE_ID_BYTES) == 0)
+            return &m->list[i];
+    return NULL;
+}
+
+static bool append(struct members *m, const struct member *member) {
+    struct member *list = m->count >= MEMBERS_MAX ? NULL : realloc(m->list, (m->count + 1) * sizeof(*list));
+    if (list == NULL)
+        return false;
+    m->list = list;
+    m->list[m->count++] = *member;
+    return true;
+}
+
+static bool file_read(struct members *m, const json_t *file) {
+    size_t i;
+    json_t *entry;
+    if (!json_is_object(file) || !json_is_array(json_object_get(file, "members")))
+        return false;
+    m->incarnation = (uint64_t)json_integer_value(json_object_get(file, "incarnation"));
+    json_array_foreach(json_object_get(file, "members"), i, entry) {
+        struct member member = {.state = MEMBER_DEAD};
+        member.incarnation = (uint64_t)json_integer_value(json_object_get(entry, "incarnation"));
+        if (hex_read(entry, "id", member.id, sizeof(member.id)) && hex_read(entry, "key", member.key, sizeof(member.key)) &&
+            text_read(entry, "name", member.name, sizeof(member.name)) && text_read(entry, "address", member.address, sizeof(member.address)) &&
+            find(m, member.id) == NULL)
+            append(m, &member);
+    }
+    return true;
+}
+
+struct members *members_open(const char *state, char *why, size_t why_len) {
+    struct members *m = calloc(1, sizeof(*m));
+    json_error_t error;
+    why[0] = 0;
+    if (m == NULL || asprintf(&m->path, "%s/members.json", state) < 0) {
+        free(m);
+        return NULL;
+    }
+    if (access(m->path, F_OK) != 0)
+        return m;
+    json_t *file = json_load_file(m->path, 0, &error);
+    if (!file_read(m, file)) {
+        char aside[PATH_MAX];
+        snprintf(aside, sizeof(aside), "%s.bad", m->path);
+        rename(m->path, aside);
+        snprintf(why, why_len, "%s could not be read and was put aside as members.json.bad: members are learned anew from --join", m->path);
+    }
+    json_decref(file);
+    return m;
+}
+
+int members_save(struct members *m) {
+    if (!m->changed)
+        return 0;
+    json_t *list = json_array(), *file = json_pack("{s:I, s:o}", "incarnation", (json_int_t)m->incarnation, "members", list);
+    for (uint32_t i = 0; i < m->count && file != NULL; i++) {
+        char id[2 * NODE_ID_BYTES + 1], key[2 * NODE_KEY_BYTES + 1];
+        const struct member *member = &m->list[i];
+        sodium_bin2hex(key, sizeof(key), member->key, sizeof(member->key));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I}", "id", identity_hex(member->id, id), "key", key, "name",
+                                              member->name, "address", member->address, "incarnation", (json_int_t)member->incarnation));
+    }
+    char *text = file == NULL ? NULL : json_dumps(file, JSON_INDENT(1)), fresh[PATH_MAX];
+    json_decref(file);
+    if (text == NULL)
+        return ERR_NOMEM;
+    int r = ERR_IO;
+    int fd = -1;
+    if (snprintf(fresh, sizeof(fresh), "%s.new", m->path) < (int)sizeof(fresh))
+        fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        size_t len = strlen(text);
+        bool written = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
+        close(fd);
+        if (written && rename(fresh, m->path) == 0) {
+            m->changed = false;
+            r = 0;
+        }
+    }
+    free(text);
+    return r;
+}
+
+void members_close(struct members *m) {
+    if (m == NULL)
+        return;
+    members_save(m);
+    free(m->list);
+    free(m->path);
+    free(m);
+}
+
+uint64_t members_incarnation(struct members *m, uint64_t wall_ms) {
+    m->incarnation = wall_ms > m->incarnation ? wall_ms : m->incarnation + 1;
+    m->changed = true;
+    members_save(m);
+    return m->incarnation;
+}
+
+uint32_t members_count(const struct members *m) { return m->count; }
+
+const struct member *members_at(const struct members *m, uint32_t i) { return i < m->count ? &m->list[i] : NULL; }
+
+bool members_put(struct members *m, const struct member *member) {
+    struct member *known = find(m, member->id);
+    if (member->state == MEMBER_LEFT) {
+        if (known == NULL)
+            return false;
+        *known = m->list[--m->count];
+        m->changed = true;
+        return true;
+    }
+    if (known == NULL)
+        return m->changed = append(m, member) || m->changed;
+    if (strcmp(known->name, member->name) == 0 && strcmp(known->address, member->address) == 0 &&
+        known->incarnation == member->incarnation && memcmp(known->key, member->key, sizeof(known->key)) == 0)
+        return false; /* states are not remembered: after a restart everyone is to be met anew */
+    *known = *member;
+    return m->changed = true;
+}
+
+void members_clear(struct members *m) {
+    m->count = 0;
+    m->changed = true;
+}

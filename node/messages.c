@@ -1,0 +1,154 @@
+/* Starling node: what the workers said, one message at a time, and who watches changes. */
+#include "node/node.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+struct watcher {
+    void (*change)(void *ctx, const json_t *change);
+    void *ctx;
+    struct watcher *next;
+};
+
+static void opened(struct node *n, struct database *db, struct message *m) {
+    struct event e = {.type = EVENT_DB_OPEN, .db = db->name, .state = &m->state};
+    if (db->state == DB_FAILED)
+        log_line(n->log, LOG_INFO, db->name, "served again");
+    free(db->error);
+    db->error = NULL;
+    db->state = DB_SERVED;
+    db->settled = m->state.settled;
+    db->in_core = true;
+    node_step(n, &e);
+}
+
+static void closed(struct node *n, struct database *db, const struct message *m) {
+    if (db->in_core) {
+        struct event e = {.type = EVENT_DB_CLOSED, .db = db->name};
+        db->in_core = false;
+        node_step(n, &e);
+    }
+    db->settled = false;
+    if (m->text == NULL || m->text[0] == 0)
+        return; /* OPENED or a reason follows at once */
+    database_failed(db, m->text);
+    log_line(n->log, LOG_ERROR, NULL, "%s", m->text);
+}
+
+static void stored(struct node *n, struct database *db, struct message *m) {
+    struct event e = {.type = EVENT_STORED, .db = db->name, .state = &m->state};
+    db->settled = m->state.settled;
+    if (db->in_core)
+        node_step(n, &e);
+}
+
+static void batch(struct node *n, struct database *db, struct message *m) {
+    struct event e = {.type = EVENT_BATCH_LOCAL, .db = db->name, .batch = m->batches[0]};
+    if (db->in_core)
+        node_step(n, &e);
+}
+
+static void bad(struct node *n, struct database *db, struct message *m) {
+    struct event e = {.type = EVENT_BATCH_BAD, .db = db->name, .origin = m->origin, .version = m->version};
+    e.text = m->text != NULL ? m->text : "not taken";
+    if (db->in_core)
+        node_step(n, &e);
+}
+
+static void logged(struct node *n, struct database *db, const struct message *m) {
+    if (m->text == NULL)
+        return;
+    if (m->level == LOG_INFO)
+        log_activity(n->log, db->name, m->text);
+    else
+        log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s", m->text);
+}
+
+static void act(struct node *n, struct message *m) {
+    struct database *db = m->database;
+    struct watcher *w, *next;
+    switch (m->type) {
+    case MESSAGE_OPENED:
+        opened(n, db, m);
+        break;
+    case MESSAGE_CLOSED:
+        closed(n, db, m);
+        break;
+    case MESSAGE_BATCH:
+        batch(n, db, m);
+        break;
+    case MESSAGE_STORED:
+        stored(n, db, m);
+        break;
+    case MESSAGE_BAD:
+        bad(n, db, m);
+        break;
+    case MESSAGE_READ: {
+        struct event e = {.type = EVENT_READ, .request = m->number, .batches = m->batches, .batches_count = m->batches_count};
+        node_step(n, &e);
+        break;
+    }
+    case MESSAGE_LOG:
+        logged(n, db, m);
+        break;
+    case MESSAGE_CHANGE:
+        LL_FOREACH_SAFE(n->watchers, w, next) { w->change(w->ctx, m->json); }
+        break;
+    case MESSAGE_ANSWER:
+        node_answer(n, m->number, m->json);
+        m->json = NULL;
+        break;
+    case MESSAGE_ENDED:
+        databases_ended(n->databases, db);
+        break;
+    }
+}
+
+bool node_inbox(struct node *n, int count) {
+    struct message *m = NULL;
+    while (count-- > 0) {
+        if ((m = inbox_take(&n->inbox)) == NULL)
+            return false;
+        act(n, m);
+        message_free(m);
+    }
+    return true;
+}
+
+static void watch_post(struct database *db, bool on) {
+    struct job *job = db->worker == NULL ? NULL : job_new(JOB_WATCH);
+    if (job == NULL)
+        return;
+    job->on = on;
+    worker_post(db->worker, job);
+}
+
+void node_database_started(struct database *db) {
+    if (db->node->watchers != NULL)
+        watch_post(db, true);
+}
+
+static void watch_all(struct node *n, bool on) {
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+        watch_post(db, on);
+}
+
+struct watcher *node_watch(struct node *n, void (*change)(void *ctx, const json_t *change), void *ctx) {
+    struct watcher *w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return NULL;
+    w->change = change;
+    w->ctx = ctx;
+    if (n->watchers == NULL)
+        watch_all(n, true);
+    LL_PREPEND(n->watchers, w);
+    return w;
+}
+
+void node_unwatch(struct node *n, struct watcher *w) {
+    LL_DELETE(n->watchers, w);
+    free(w);
+    if (n->watchers == NULL)
+        watch_all(n, false);
+}

@@ -1,0 +1,310 @@
+/* The happy path for node is:
+ *   node_open: folder, members, core, transport, databases, admin socket -> node_run: the loop -> node_stop (signal, `stop`, `leave`): workers
+ *   finish the turn at hand, peers are told, links close -> the loop ends -> node_close.
+ * Possible failure modes are:
+ *   - anything in node_open: what was opened is closed again and why has the line;
+ *   - a worker does not end within DRAIN_MS, or a link within PART_MS: the node ends without them. What is durable stays, the rest comes
+ *     again: that is what the store is made for. */
+#include "node/node.h"
+
+#include <assert.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/admin/admin.h"
+#include "node/clock.h"
+#include "proto/err.h"
+
+#define DRAIN_MS 2500
+#define PART_MS 1500
+#define SAVE_MS 500
+#define MESSAGES_PER_ROUND 256
+#define MESSAGES_PER_SETTLE 32
+
+/* ---- stepping */
+
+void node_step(struct node *n, struct event *e) {
+    struct effect effect;
+    assert(!n->stepping);
+    n->stepping = true;
+    e->now_ms = clock_mono_ms();
+    e->wall_ms = clock_wall_ms();
+    core_step(n->core, e);
+    while (core_poll(n->core, &effect))
+        node_effect(n, &effect);
+    n->stepping = false;
+}
+
+static void tick_cb(uv_timer_t *timer) {
+    struct node *n = timer->data;
+    struct event e = {.type = EVENT_TICK};
+    n->tick_at = UINT64_MAX;
+    node_step(n, &e);
+    node_settle(n);
+}
+
+static void tick_set(struct node *n) {
+    uint64_t at = core_deadline(n->core), now = uv_now(&n->loop);
+    if (at == n->tick_at)
+        return;
+    n->tick_at = at;
+    if (at == UINT64_MAX)
+        uv_timer_stop(&n->tick);
+    else
+        uv_timer_start(&n->tick, tick_cb, at > now ? at - now : 0, 0);
+}
+
+static bool all_opened(const struct node *n) {
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+        if (db->state == DB_OPENING)
+            return false;
+    return true;
+}
+
+static void end_check(struct node *n);
+
+void node_settle(struct node *n) {
+    if (n->settling || n->state == NODE_ENDED)
+        return; /* from within an answer: the round under way goes on */
+    n->settling = true;
+    for (bool more = true; more;) {
+        struct event e;
+        more = false;
+        while (transport_settle(n->transport, &e)) {
+            node_step(n, &e);
+            more = true;
+        }
+        if (n->answered != NULL) {
+            questions_deliver(n);
+            more = true;
+        }
+    }
+    n->settling = false;
+    if (n->state == NODE_STARTING && all_opened(n))
+        n->state = NODE_RUNNING;
+    tick_set(n);
+    end_check(n);
+}
+
+static void transport_event(void *ctx, struct event *e) {
+    struct node *n = ctx;
+    if (n->state == NODE_ENDED)
+        return;
+    node_step(n, e);
+    node_settle(n);
+}
+
+static bool link_greeted(void *ctx, uint64_t link) {
+    struct node *n = ctx;
+    struct peer_info peer;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
+        if (peer.linked && peer.link == link)
+            return true;
+    return false;
+}
+
+static void inbox_cb(uv_async_t *async) {
+    struct node *n = async->data;
+    for (int i = 0; i < MESSAGES_PER_ROUND / MESSAGES_PER_SETTLE && n->state != NODE_ENDED; i++) {
+        if (!node_inbox(n, MESSAGES_PER_SETTLE)) {
+            node_settle(n);
+            return;
+        }
+        node_settle(n);
+    }
+    if (n->state != NODE_ENDED)
+        uv_async_send(async); /* links and timers have their turn in between */
+}
+
+/* ---- ending */
+
+static void everything_close(struct node *n) {
+    admin_close(n->admin);
+    n->admin = NULL;
+    transport_close(n->transport);
+    databases_close(n->databases);
+    inbox_end(&n->inbox);
+    uv_close((uv_handle_t *)&n->inbox.async, NULL);
+    uv_close((uv_handle_t *)&n->tick, NULL);
+    uv_close((uv_handle_t *)&n->saving, NULL);
+    uv_close((uv_handle_t *)&n->ending, NULL);
+    for (int i = 0; i < 3; i++)
+        uv_close((uv_handle_t *)&n->signals[i], NULL);
+}
+
+static void end(struct node *n) {
+    n->state = NODE_ENDED;
+    if (databases_running(n->databases)) {
+        log_line(n->log, LOG_WARNING, NULL, "a database did not finish in time: it continues where it was at the next start");
+        members_save(n->members);
+        admin_unlink(n->admin);
+        _exit(0); /* its thread cannot be joined, and what it holds must not be freed under it */
+    }
+    everything_close(n);
+}
+
+static void part(struct node *n) {
+    struct event e = {.type = n->left ? EVENT_LEAVE : EVENT_STOP};
+    n->state = NODE_PARTING;
+    uv_timer_stop(&n->ending);
+    if (n->left)
+        members_clear(n->members);
+    node_step(n, &e);
+}
+
+static void ending_cb(uv_timer_t *timer) {
+    struct node *n = timer->data;
+    if (n->state == NODE_DRAINING) {
+        part(n);
+        uv_timer_start(&n->ending, ending_cb, PART_MS, 0);
+        node_settle(n);
+    } else if (n->state == NODE_PARTING) {
+        end(n);
+    }
+}
+
+static void end_check(struct node *n) {
+    if (n->state == NODE_DRAINING && !databases_running(n->databases))
+        uv_timer_start(&n->ending, ending_cb, 0, 0); /* not from within whatever called node_settle() */
+    else if (n->state == NODE_PARTING && transport_links(n->transport) == 0)
+        uv_timer_start(&n->ending, ending_cb, 0, 0);
+}
+
+void node_stop(struct node *n, bool leave) {
+    if (n->state >= NODE_DRAINING)
+        return;
+    n->left = leave;
+    n->state = NODE_DRAINING;
+    log_line(n->log, LOG_INFO, NULL, leave ? "leaving the cluster" : "stopping");
+    transport_quiet(n->transport);
+    databases_stop(n->databases);
+    uv_timer_start(&n->ending, ending_cb, databases_running(n->databases) ? DRAIN_MS : 0, 0);
+}
+
+static void signal_cb(uv_signal_t *signal, int number) {
+    struct node *n = signal->data;
+    if (number == SIGHUP)
+        node_reload(n);
+    else
+        node_stop(n, false);
+    node_settle(n);
+}
+
+/* ---- opening */
+
+static int core_open(struct node *n, char *why, size_t why_len) {
+    struct core_config config = {0};
+    char port[16];
+    memcpy(config.key, n->identity.key, sizeof(config.key));
+    snprintf(config.name, sizeof(config.name), "%s", n->name);
+    snprintf(config.cluster, sizeof(config.cluster), "%s", config_text(&n->config, OPTION_CLUSTER));
+    snprintf(port, sizeof(port), ":%u", transport_port(n->transport));
+    const char *advertise = config_text(&n->config, OPTION_ADVERTISE);
+    char host[ADDRESS_HOST_MAX];
+    uint16_t advertised_port = 0;
+    if (advertise[0] == 0)
+        snprintf(config.advertise, sizeof(config.advertise), "%s", port);
+    else if (address_parse(advertise, transport_port(n->transport), host, &advertised_port) == 0)
+        snprintf(config.advertise, sizeof(config.advertise), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host, advertised_port);
+    config.incarnation = members_incarnation(n->members, clock_wall_ms());
+    randombytes_buf(&config.seed, sizeof(config.seed));
+    n->core = core_new(&config);
+    if (n->core == NULL)
+        snprintf(why, why_len, "out of memory");
+    return n->core == NULL ? ERR_NOMEM : 0;
+}
+
+static void core_begin(struct node *n) {
+    for (uint32_t i = 0; i < members_count(n->members); i++) {
+        struct event e = {.type = EVENT_MEMBER, .member = members_at(n->members, i)};
+        node_step(n, &e);
+    }
+    const struct setting *join = &n->config.settings[OPTION_JOIN];
+    for (uint32_t i = 0; i < join->count; i++) {
+        struct event e = {.type = EVENT_SEED, .text = join->values[i]};
+        node_step(n, &e);
+    }
+}
+
+static void saving_cb(uv_timer_t *timer) {
+    struct node *n = timer->data;
+    if (members_save(n->members) != 0)
+        log_line(n->log, LOG_WARNING, NULL, "the list of members could not be saved in %s", config_text(&n->config, OPTION_STATE));
+}
+
+void node_members_changed(struct node *n) {
+    if (!uv_is_active((uv_handle_t *)&n->saving))
+        uv_timer_start(&n->saving, saving_cb, SAVE_MS, 0);
+}
+
+static int handles_open(struct node *n) {
+    static const int SIGNALS[3] = {SIGTERM, SIGINT, SIGHUP};
+    if (inbox_init(&n->inbox, &n->loop, inbox_cb, n) != 0)
+        return ERR_IO;
+    uv_timer_init(&n->loop, &n->tick);
+    uv_timer_init(&n->loop, &n->saving);
+    uv_timer_init(&n->loop, &n->ending);
+    n->tick.data = n->saving.data = n->ending.data = n;
+    for (int i = 0; i < 3; i++) {
+        uv_signal_init(&n->loop, &n->signals[i]);
+        n->signals[i].data = n;
+        uv_signal_start(&n->signals[i], signal_cb, SIGNALS[i]);
+    }
+    return 0;
+}
+
+int node_open(struct node *n, char *why, size_t why_len) {
+    const char *state = config_text(&n->config, OPTION_STATE);
+    n->started_ms = clock_mono_ms();
+    n->tick_at = UINT64_MAX;
+    snprintf(n->name, sizeof(n->name), "%s", config_text(&n->config, OPTION_NAME));
+    if (uv_loop_init(&n->loop) != 0 || (n->members = members_open(state, why, why_len)) == NULL) {
+        snprintf(why, why_len, "out of memory or descriptors: see ulimit -n");
+        return ERR_NOMEM;
+    }
+    if (why[0] != 0)
+        log_line(n->log, LOG_WARNING, NULL, "%s", why);
+    struct transport_config config = {&n->loop, n->log, config_text(&n->config, OPTION_LISTEN), n, transport_event, link_greeted};
+    int r = transport_open(&n->transport, &config, why, why_len);
+    if (r != 0)
+        return r;
+    r = core_open(n, why, why_len);
+    if (r != 0)
+        return r;
+    if (handles_open(n) != 0 || (n->databases = databases_open(n, config_text(&n->config, OPTION_INSTANCE), state)) == NULL) {
+        snprintf(why, why_len, "out of memory or descriptors: see ulimit -n");
+        return ERR_NOMEM;
+    }
+    r = admin_open(&n->admin, n);
+    if (r != 0) {
+        snprintf(why, why_len, "cannot serve %s/admin.sock: %s: see the permissions of the state folder", state, err_text(r));
+        return r;
+    }
+    core_begin(n);
+    databases_start(n->databases); /* settles */
+    return 0;
+}
+
+void node_run(struct node *n) { uv_run(&n->loop, UV_RUN_DEFAULT); }
+
+void node_close(struct node *n) {
+    assert(n->state == NODE_ENDED);
+    questions_release(n);
+    transport_free(n->transport);
+    databases_free(n->databases);
+    inbox_release(&n->inbox);
+    core_free(n->core);
+    members_close(n->members);
+    int busy = uv_loop_close(&n->loop);
+    assert(busy == 0);
+    (void)busy;
+}
+
+const char *node_socket_path(const struct node *n, char *out, size_t out_len) {
+    snprintf(out, out_len, "%s/admin.sock", config_text(&n->config, OPTION_STATE));
+    return out;
+}

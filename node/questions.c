@@ -1,0 +1,204 @@
+/* Starling node: questions to workers and to peers, and what peers ask us.
+ *
+ * A peer's question and its answer are JSON: {"ask": "verify", "db", "table"|null, "bucket"} is answered as store_verify() does, {"ask": "clock"} with
+ * {"wall_ms"}; {"error": "…"} when there is no answer. */
+#include "node/node.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "node/clock.h"
+
+#define PEER_QUESTIONS_MAX 32
+#define REPLY_BYTES_MAX (FRAME_BYTES_MAX - 1024)
+
+struct question_open {
+    uint64_t number;
+    answer_fn fn;
+    void *ctx; /* of the asker, for cancelling */
+    json_t *answer;
+    struct question_open *prev, *next;
+};
+
+static struct question_open *open_new(struct node *n, answer_fn fn, void *ctx) {
+    struct question_open *q = calloc(1, sizeof(*q));
+    if (q == NULL)
+        return NULL;
+    q->number = ++n->question_last;
+    q->fn = fn;
+    q->ctx = ctx;
+    DL_APPEND(n->questions, q);
+    return q;
+}
+
+void node_answer(struct node *n, uint64_t number, json_t *answer) {
+    struct question_open *q;
+    DL_FOREACH(n->questions, q) {
+        if (q->number != number)
+            continue;
+        DL_DELETE(n->questions, q);
+        q->answer = answer;
+        DL_APPEND(n->answered, q);
+        return;
+    }
+    json_decref(answer); /* nobody waits for it any more */
+}
+
+uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx) {
+    struct question_open *q = open_new(n, fn, ctx);
+    struct job *job = q == NULL || db->worker == NULL ? NULL : job_new(JOB_QUESTION);
+    if (q == NULL)
+        return 0;
+    uint64_t number = q->number;
+    if (job == NULL) {
+        node_answer(n, number, NULL);
+        return number;
+    }
+    job->number = number;
+    job->question = question;
+    job->table = table == NULL ? NULL : strdup(table);
+    job->bucket = bucket;
+    worker_post(db->worker, job);
+    return number;
+}
+
+uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx) {
+    struct question_open *q = open_new(n, fn, ctx);
+    char *text = payload == NULL ? NULL : json_dumps(payload, JSON_COMPACT);
+    json_decref(payload);
+    if (q == NULL) {
+        free(text);
+        return 0;
+    }
+    uint64_t number = q->number;
+    if (text == NULL) {
+        node_answer(n, number, NULL);
+        return number;
+    }
+    struct event e = {.type = EVENT_REQUEST, .peer = peer, .request = number, .data = (const uint8_t *)text, .len = strlen(text)};
+    node_step(n, &e);
+    free(text);
+    return number;
+}
+
+static void list_cancel(struct question_open **list, const void *ctx) {
+    struct question_open *q, *next;
+    DL_FOREACH_SAFE(*list, q, next) {
+        if (ctx != NULL && q->ctx != ctx)
+            continue;
+        DL_DELETE(*list, q);
+        json_decref(q->answer);
+        free(q);
+    }
+}
+
+void node_ask_cancel(struct node *n, void *ctx) {
+    assert(ctx != NULL);
+    list_cancel(&n->questions, ctx);
+    list_cancel(&n->answered, ctx);
+}
+
+void questions_deliver(struct node *n) {
+    while (n->answered != NULL) { /* answering may ask again, or cancel others */
+        struct question_open *q = n->answered;
+        DL_DELETE(n->answered, q);
+        q->fn(q->ctx, q->number, q->answer);
+        free(q);
+    }
+}
+
+/* ---- a peer asks us */
+
+struct peer_question {
+    struct node *node;
+    uint64_t link, request;
+};
+
+static void reply_send(struct peer_question *p, json_t *answer) {
+    if (answer == NULL)
+        answer = json_pack("{s:s}", "error", "not there, or not served now");
+    char *text = json_dumps(answer, JSON_COMPACT);
+    json_t *rows = json_object_get(answer, "rows");
+    if (text != NULL && strlen(text) > REPLY_BYTES_MAX && json_is_array(rows)) {
+        /* Too many rows for one frame: differences are shown by example, so the first ones will do. */
+        size_t keep = json_array_size(rows) * (REPLY_BYTES_MAX / 2) / strlen(text);
+        while (json_array_size(rows) > keep)
+            json_array_remove(rows, json_array_size(rows) - 1);
+        json_object_set_new(answer, "cut", json_true());
+        free(text);
+        text = json_dumps(answer, JSON_COMPACT);
+    }
+    if (text == NULL || strlen(text) > REPLY_BYTES_MAX) {
+        free(text);
+        text = strdup("{\"error\":\"the answer is too large\"}");
+    }
+    json_decref(answer);
+    struct event e = {.type = EVENT_REPLY, .link = p->link, .request = p->request, .data = (const uint8_t *)text};
+    e.len = text == NULL ? 0 : strlen(text);
+    if (text != NULL)
+        node_step(p->node, &e);
+    free(text);
+    free(p);
+}
+
+static void peer_answered(void *ctx, uint64_t number, json_t *answer) {
+    (void)number;
+    reply_send(ctx, answer);
+}
+
+static uint32_t peer_questions(const struct node *n) {
+    uint32_t count = 0;
+    const struct question_open *q;
+    DL_FOREACH(n->questions, q) { count += q->fn == peer_answered; }
+    return count;
+}
+
+/* Called while the core is polled: the answer goes out from node_settle(). */
+void node_request(struct node *n, const struct effect *e) {
+    struct peer_question *p = calloc(1, sizeof(*p));
+    json_error_t error;
+    json_t *request = json_loadb((const char *)e->data, e->len, 0, &error);
+    const char *ask = json_string_value(json_object_get(request, "ask")), *name = json_string_value(json_object_get(request, "db"));
+    if (p == NULL || ask == NULL) {
+        free(p);
+        json_decref(request);
+        return; /* no answer within the time limit is an answer */
+    }
+    *p = (struct peer_question){n, e->link, e->request};
+    struct database *db = name == NULL ? NULL : databases_find(n->databases, name);
+    if (strcmp(ask, "verify") == 0 && db != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
+        json_t *bucket = json_object_get(request, "bucket");
+        json_int_t at = json_is_integer(bucket) ? json_integer_value(bucket) : -1;
+        if (node_ask(n, db, QUESTION_VERIFY, json_string_value(json_object_get(request, "table")), at < 0 || at > 255 ? -1 : (int)at,
+                     peer_answered, p) == 0)
+            free(p);
+        json_decref(request);
+        return;
+    }
+    json_t *answer = strcmp(ask, "clock") == 0 ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
+                                               : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
+    struct question_open *q = open_new(n, peer_answered, p);
+    if (q == NULL) {
+        json_decref(answer);
+        free(p);
+    } else {
+        node_answer(n, q->number, answer);
+    }
+    json_decref(request);
+}
+
+void questions_release(struct node *n) {
+    struct question_open *q;
+    DL_FOREACH(n->questions, q) {
+        if (q->fn == peer_answered)
+            free(q->ctx);
+    }
+    DL_FOREACH(n->answered, q) {
+        if (q->fn == peer_answered)
+            free(q->ctx);
+    }
+    list_cancel(&n->questions, NULL);
+    list_cancel(&n->answered, NULL);
+}

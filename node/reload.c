@@ -1,0 +1,61 @@
+/* Starling node: SIGHUP. What can change while running does (log level and format, more addresses to join); of the rest it is said that it needs a
+ * restart. A configuration with an error changes nothing. */
+#include "node/node.h"
+
+#include <string.h>
+
+#include "proto/err.h"
+
+static bool has(const struct setting *list, const char *value) {
+    for (uint32_t i = 0; i < list->count; i++)
+        if (strcmp(list->values[i], value) == 0)
+            return true;
+    return false;
+}
+
+static bool same_policies(const struct config *a, const struct config *b) {
+    if (a->databases_count != b->databases_count)
+        return false;
+    for (uint32_t i = 0; i < a->databases_count; i++) {
+        const struct database_policy *x = &a->databases[i], *y = &b->databases[i];
+        if (strcmp(x->db, y->db) != 0 || x->tables_count != y->tables_count)
+            return false;
+        for (uint32_t t = 0; t < x->tables_count; t++)
+            if (strcmp(x->tables[t].table, y->tables[t].table) != 0 || x->tables[t].replicate != y->tables[t].replicate)
+                return false;
+    }
+    return true;
+}
+
+static void take(struct node *n, struct config *fresh, enum option_id id) {
+    struct setting keep = n->config.settings[id];
+    n->config.settings[id] = fresh->settings[id];
+    fresh->settings[id] = keep;
+}
+
+void node_reload(struct node *n) {
+    struct config fresh;
+    char why[1024];
+    if (config_load(&fresh, n->argc, n->argv, why, sizeof(why)) != 0) {
+        log_line(n->log, LOG_ERROR, NULL, "the configuration was not read again: %s", why);
+        return;
+    }
+    for (uint32_t i = 0; i < fresh.settings[OPTION_JOIN].count; i++) {
+        struct event e = {.type = EVENT_SEED, .text = fresh.settings[OPTION_JOIN].values[i]};
+        if (!has(&n->config.settings[OPTION_JOIN], e.text))
+            node_step(n, &e);
+    }
+    take(n, &fresh, OPTION_JOIN);
+    take(n, &fresh, OPTION_LOG_LEVEL);
+    take(n, &fresh, OPTION_LOG_FORMAT);
+    log_configure(n->log, config_text(&n->config, OPTION_LOG_LEVEL), config_text(&n->config, OPTION_LOG_FORMAT));
+    log_line(n->log, LOG_INFO, NULL, "the configuration was read again");
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        enum option_id id = (enum option_id)i;
+        if (id != OPTION_JOIN && id != OPTION_LOG_LEVEL && id != OPTION_LOG_FORMAT && !config_same(&n->config, &fresh, id))
+            log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec(id)->name);
+    }
+    if (!same_policies(&n->config, &fresh))
+        log_line(n->log, LOG_WARNING, NULL, "the settings of databases have changed: restart starlingd for them");
+    config_release(&fresh);
+}

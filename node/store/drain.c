@@ -1,0 +1,573 @@
+/* What the application committed, into registers, log and a batch. The happy path: read the notes beyond our mark under one
+ * snapshot, sort them by row, read each row once, compare with the hashes in its register, and write what differs as one change.
+ * A note means "look again"; only for identities its kind counts: a delete followed by an insert of the same number is a death
+ * and a new birth. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "node/store/report.h"
+#include "proto/err.h"
+
+#define DRAIN_NOTES_MAX 50000
+
+struct note {
+    struct tio *io;
+    int64_t seq, ms, number;
+    uint32_t key_at, key_len; /* in `keys`, for keys that are not one integer */
+    uint8_t kind;
+};
+
+struct notes {
+    struct note *list;
+    uint32_t count, cap;
+    struct buf keys;
+    int64_t last_seq, last_nonce, earliest_ms;
+    bool more;
+};
+
+/* ---- reading notes */
+
+static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3_stmt *q) {
+    const struct table *t = note->io->table;
+    if (t->key_kind == KEY_INTEGER) {
+        note->number = sqlite3_column_int64(q, 5);
+        return 0;
+    }
+    struct value values[16];
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sql_column_value(q, (int)(5 + i), &values[i]);
+    int err = tables_key_of(note->io, values, &s->key2);
+    if (err)
+        return err;
+    note->key_at = (uint32_t)n->keys.len;
+    note->key_len = (uint32_t)s->key2.len;
+    buf_append(&n->keys, s->key2.data, s->key2.len);
+    return n->keys.failed;
+}
+
+static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
+    uint32_t number = (uint32_t)sqlite3_column_int64(q, 1);
+    n->last_seq = sqlite3_column_int64(q, 0);
+    n->last_nonce = sqlite3_column_int64(q, 4);
+    struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
+    if (!io) /* a table that was dropped, or is not replicated any more */
+        return 0;
+    if (n->count == n->cap) {
+        uint32_t cap = n->cap ? n->cap * 2 : 64;
+        struct note *p = realloc(n->list, cap * sizeof *p);
+        if (!p)
+            return ERR_NOMEM;
+        n->list = p;
+        n->cap = cap;
+    }
+    struct note *note = &n->list[n->count++];
+    memset(note, 0, sizeof *note);
+    note->io = io;
+    note->seq = n->last_seq;
+    note->kind = (uint8_t)sqlite3_column_int(q, 2);
+    note->ms = note_ms(sqlite3_column_double(q, 3));
+    if (note->ms < n->earliest_ms)
+        n->earliest_ms = note->ms;
+    return note_key(s, n, note, q);
+}
+
+/* 1 the note at our mark is as we know it; 0 it is not: notes were lost, or another file is in this place. */
+static int mark_holds(struct store *s, bool locked) {
+    if (!s->hot.note_seq)
+        return 1;
+    sqlite3_stmt *q = s->a_nonce[locked];
+    sqlite3_bind_int64(q, 1, s->hot.note_seq);
+    int row = sql_step(q);
+    if (row == 1 && sqlite3_column_int64(q, 0) != s->hot.note_nonce)
+        row = 0;
+    sqlite3_reset(q);
+    return row;
+}
+
+static int read_notes(struct store *s, struct notes *n, bool locked) {
+    sqlite3_stmt *q = s->a_version[locked];
+    int row = sql_step(q);
+    if (row < 0)
+        return row;
+    bool same = row == 1 && sqlite3_column_int64(q, 0) == s->schema.version;
+    sqlite3_reset(q);
+    if (!same)
+        return ERR_SCHEMA;
+    if ((row = mark_holds(s, locked)) != 1)
+        return row ? row : DRAIN_RESCAN;
+    q = s->a_notes[locked];
+    sqlite3_bind_int64(q, 1, s->hot.note_seq);
+    sqlite3_bind_int64(q, 2, DRAIN_NOTES_MAX + 1);
+    uint32_t read = 0;
+    while ((row = sql_step(q)) == 1) {
+        if (read++ == DRAIN_NOTES_MAX) {
+            n->more = true;
+            break;
+        }
+        if ((row = note_add(s, n, q)) < 0)
+            break;
+    }
+    sqlite3_reset(q);
+    return row < 0 ? row : 0;
+}
+
+/* ---- notes of one row together, in the order of the notes */
+
+static int note_cmp(const void *x, const void *y, void *keys) {
+    const struct note *a = x, *b = y;
+    const uint8_t *sort_keys = keys;
+    if (a->io != b->io)
+        return a->io < b->io ? -1 : 1;
+    if (a->number != b->number)
+        return a->number < b->number ? -1 : 1;
+    if (a->key_len || b->key_len) {
+        uint32_t n = a->key_len < b->key_len ? a->key_len : b->key_len;
+        int d = memcmp(sort_keys + a->key_at, sort_keys + b->key_at, n);
+        if (d)
+            return d;
+        if (a->key_len != b->key_len)
+            return a->key_len < b->key_len ? -1 : 1;
+    }
+    return a->seq < b->seq ? -1 : a->seq > b->seq;
+}
+
+static bool same_row(const struct notes *n, const struct note *a, const struct note *b) {
+    return a->io == b->io && a->number == b->number && a->key_len == b->key_len &&
+           memcmp(n->keys.data + a->key_at, n->keys.data + b->key_at, a->key_len) == 0;
+}
+
+static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look) {
+    const struct note *first = &n->list[from];
+    memset(look, 0, sizeof *look);
+    look->io = first->io;
+    look->place.kind = IDENT_GIVEN;
+    look->place.number = first->number;
+    look->place.text = first->io->table->key_kind == KEY_COLUMNS;
+    look->place.key = n->keys.data + first->key_at;
+    look->place.key_len = first->key_len;
+    bool given = look->place.text || first->io->table->without_rowid;
+    bool announced = false;
+    for (uint32_t i = from; i < to; i++) {
+        look->ms = n->list[i].ms;
+        switch (n->list[i].kind) {
+        case NOTE_GIVEN: announced = true; break;
+        case NOTE_INSERT:
+            look->born = true;
+            look->given = given || announced;
+            announced = false;
+            break;
+        case NOTE_DELETE:
+        case NOTE_MOVED:
+            look->died = true;
+            look->born = look->given = announced = false;
+            break;
+        default: announced = false; break;
+        }
+    }
+}
+
+int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
+    struct tio *io = look->io;
+    if (io->count + 1 > s->look_values_cap) {
+        struct value *p = realloc(s->look_values, (io->count + 1) * sizeof *p);
+        if (!p)
+            return ERR_NOMEM;
+        s->look_values = p;
+        s->look_values_cap = io->count + 1;
+    }
+    look->values = s->look_values;
+    int row = tables_bind_key(stmt, 1, &look->place);
+    if (row < 0 || (row = sql_step(stmt)) < 0)
+        return row;
+    look->present = row == 1;
+    for (uint32_t i = 0; i < io->count && look->present; i++)
+        sql_column_value(stmt, (int)i, &look->values[i]);
+    return 0;
+}
+
+/* ---- one row */
+
+struct edit { /* one change of ours, about to be written */
+    enum change_kind kind;
+    struct rowid who;
+    const struct column_set *set;
+    const struct value *values;
+};
+
+static void wire_ident(struct store *s, const struct edit *e, const struct tio *io, struct ident *out) {
+    memset(out, 0, sizeof *out);
+    out->number = e->who.number;
+    if (e->who.kind == IDENT_BORN) {
+        bool here = e->who.origin == s->own && e->who.version == s->origins[s->own].version + 1;
+        out->kind = here ? IDENT_BORN_HERE : IDENT_BORN;
+        out->origin = s->origin_ids[e->who.origin];
+        out->version = e->who.version;
+    } else if (e->who.kind == IDENT_ADOPTED) {
+        out->kind = IDENT_ADOPTED;
+        out->hash = e->who.hash;
+    } else if (e->who.text && e->kind == CHANGE_INSERT && io->binary_key) {
+        out->kind = IDENT_GIVEN_COLS;
+        out->key_columns = io->table->key_count;
+    } else {
+        out->kind = IDENT_GIVEN;
+        out->key = e->who.text ? e->who.key : NULL;
+        out->key_len = e->who.key_len;
+    }
+}
+
+/* Into the batch being written. A full batch is sealed as a part and another one begun. */
+static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t at) {
+    for (int tries = 0; tries < 2; tries++) {
+        bool here = e->who.kind == IDENT_BORN && e->kind == CHANGE_INSERT;
+        if (here)
+            e->who.version = s->origins[s->own].version + 1;
+        struct change c = {.kind = e->kind, .table = io->table->name, .table_len = strlen(io->table->name), .stamp = at};
+        wire_ident(s, e, io, &c.ident);
+        if (e->set) {
+            c.columns_count = e->set->count;
+            c.columns = e->set->names;
+            c.columns_len = e->set->lens;
+            c.values = e->values;
+        }
+        int err = batch_writer_add(s->writer, &c);
+        if (err != ERR_TOOBIG || tries)
+            return err;
+        if ((err = drain_seal(s, true)))
+            return err;
+    }
+    return ERR_TOOBIG;
+}
+
+/* Above the note's time, our last stamp and what is replaced. What was found without a note goes just above the value that this file last had,
+ * so that anything newer elsewhere wins; what was there before us gets the lowest stamp. */
+static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
+    uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
+    if (look->ms == LOOK_ADOPTED)
+        return top;
+    if (look->ms == LOOK_FOUND && top)
+        return top;
+    uint64_t at = hlc_of_ms((uint64_t)(look->ms == LOOK_FOUND ? store_wall_ms(s) : look->ms));
+    at = at > s->floor ? at : s->floor;
+    return at > top ? at : top;
+}
+
+/* Writes one change of ours: batch, register, counters, what waits to be shown. */
+static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edit *e, const struct row_look *look, const uint64_t *hashes) {
+    struct origins_order o = store_order(s);
+    struct tbl *t = io->tbl;
+    uint64_t at = stamp_for(s, r, look);
+    int err = edit_write(s, io, e, at);
+    if (err == ERR_TOOBIG) {
+        s->too_large++;
+        store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db, t->name,
+                  BATCH_RAW_MAX >> 20);
+        return 0;
+    }
+    if (err)
+        return err;
+    struct seen seen;
+    seen_of(s, s->own, &seen);
+    struct write by = {s->own, s->origins[s->own].version + 1, at};
+    bool known = reg_known(r), had = known && (r->deaths_count || s->open_conflicts || !reg_alive(r, &o));
+    if (known)
+        rows_account(s, t, &e->who, r, NULL);
+    r->who = e->who;
+    if (e->kind == CHANGE_DELETE) {
+        reg_death(r, by, &seen, &o, &err);
+        s->deaths = true;
+    } else {
+        if (e->kind == CHANGE_INSERT)
+            reg_insert(r, by, &seen, &o);
+        for (uint32_t i = 0; i < e->set->count && !err; i++)
+            reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], &seen, &err);
+    }
+    hlc_observe(&s->clock, at);
+    if (at > s->own_last)
+        s->own_last = at;
+    rows_account(s, t, &e->who, NULL, r);
+    uint32_t conflicts;
+    if (err || (err = rows_store(s, t, &e->who, r, true)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
+        return err;
+    t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;
+    s->drained_rows++;
+    if (s->watched && look->ms != LOOK_ADOPTED)
+        report_change(s, t, &e->who, e->kind, e->set, e->values, look->ms < 0 ? store_wall_ms(s) : look->ms);
+    return 0;
+}
+
+/* The file's whole content of this row is known now: what is pending about it is told anew. */
+static int refresh_pending(struct store *s, struct pending_row *p, const struct row_look *look, const uint64_t *hashes) {
+    struct tio *io = look->io;
+    struct shown_cell *cells = malloc((io->count + 1) * sizeof *cells);
+    if (!cells)
+        return ERR_NOMEM;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < io->count && look->present; i++)
+        cells[n++] = (struct shown_cell){io->numbers[i], hashes[i]};
+    struct pending_row *same;
+    int err = pending_set(s, p->tbl, &p->who, look->present, cells, n, NULL, &same);
+    free(cells);
+    return err ? err : pending_store(s, same);
+}
+
+static const struct column_set *all_columns(struct tio *io) {
+    if (!io->all) {
+        uint32_t *at = malloc((io->count + 1) * sizeof *at);
+        if (!at)
+            return NULL;
+        for (uint32_t i = 0; i < io->count; i++)
+            at[i] = i;
+        io->all = tables_column_set_new(io, at, io->count);
+        free(at);
+    }
+    return io->all;
+}
+
+static void new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who) {
+    *who = look->place;
+    if (look->place.text || look->io->table->without_rowid)
+        return;
+    if (look->ms == LOOK_ADOPTED) { /* two copies of one database give the same rows the same identities */
+        uint64_t sum = look->io->tbl->hash;
+        for (uint32_t i = 0; i < look->io->count; i++) {
+            uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;
+            sum += x ^ (x >> 29);
+        }
+        who->kind = IDENT_ADOPTED;
+        who->hash = sum;
+    } else if (look->born && !look->given) {
+        who->kind = IDENT_BORN;
+        who->origin = s->own;
+        who->version = s->origins[s->own].version + 1;
+    }
+}
+
+static int insert_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
+    struct edit e = {.kind = CHANGE_INSERT, .values = look->values, .set = all_columns(look->io)};
+    if (!e.set)
+        return ERR_NOMEM;
+    new_identity(s, look, hashes, &e.who);
+    if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
+        int err = rows_evict(s, look->io->tbl, &look->place);
+        if (err)
+            return err;
+        reg_clear(r);
+    }
+    return edit_apply(s, look->io, r, &e, look, hashes);
+}
+
+static int update_row(struct store *s, struct row_look *look, struct reg *r, const struct pending_row *p, const uint64_t *hashes) {
+    struct tio *io = look->io;
+    struct origins_order o = store_order(s);
+    uint32_t changed[BATCH_COLUMNS_MAX], n = 0;
+    for (uint32_t i = 0; i < io->count; i++) {
+        uint64_t shown;
+        const struct cell *c = reg_winner(r, io->numbers[i], &o);
+        bool known = c != NULL;
+        if (c)
+            shown = c->hash;
+        if (p && pending_shown(p, io->numbers[i], &shown))
+            known = true;
+        if (!known) { /* a column that came later: its default until somebody writes it */
+            int err = tables_default_hash(s, io, i, &shown);
+            if (err)
+                return err;
+        }
+        if (shown != hashes[i])
+            changed[n++] = i;
+    }
+    if (!n)
+        return 0;
+    struct edit e = {.kind = CHANGE_UPDATE, .who = r->who, .set = tables_columns(io, changed, n)};
+    struct value *values = malloc(n * sizeof *values);
+    if (!e.set || !values) {
+        free(values);
+        return ERR_NOMEM;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        values[i] = look->values[changed[i]];
+    e.values = values;
+    int err = edit_apply(s, io, r, &e, look, hashes);
+    free(values);
+    return err;
+}
+
+static int delete_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
+    struct edit e = {.kind = CHANGE_DELETE, .who = r->who};
+    return edit_apply(s, look->io, r, &e, look, hashes);
+}
+
+int drain_row(struct store *s, struct row_look *look) {
+    struct tio *io = look->io;
+    struct reg *r = &s->reg;
+    uint64_t small[64], *hashes = small;
+    int err = rows_at_home(s, io->tbl, &look->place, r);
+    if (err)
+        return err;
+    if (io->count > 64 && !(hashes = malloc(io->count * sizeof *hashes)))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < io->count && look->present; i++)
+        hashes[i] = value_hash(&look->values[i]);
+    struct origins_order o = store_order(s);
+    struct rowid who = r->who;
+    struct pending_row *p = reg_known(r) ? pending_find(s, io->tbl, &who) : NULL;
+    bool shown = reg_known(r) && (p ? p->present : reg_alive(r, &o));
+    if (!shown && look->present) {
+        err = insert_row(s, look, r, hashes);
+    } else if (shown && !look->present) {
+        err = delete_row(s, look, r, hashes);
+    } else if (shown && look->died && look->born) { /* deleted and inserted again: another life */
+        struct rowid next;
+        new_identity(s, look, hashes, &next);
+        if (!rowid_same(&who, &next))
+            err = delete_row(s, look, r, hashes);
+        if (!err)
+            err = insert_row(s, look, r, hashes);
+    } else if (shown) {
+        err = update_row(s, look, r, p, hashes);
+    }
+    if (!err && p && (p = pending_find(s, io->tbl, &who))) {
+        bool same = look->present && rows_at_home(s, io->tbl, &look->place, r) == 0 && rowid_same(&r->who, &who);
+        struct row_look gone = *look;
+        if (!same)
+            gone.present = false;
+        err = refresh_pending(s, p, same ? look : &gone, hashes);
+    }
+    if (hashes != small)
+        free(hashes);
+    return err;
+}
+
+/* ---- the batch */
+
+int drain_begin_changes(struct store *s, int64_t earliest_ms) {
+    struct seen now;
+    shown_knew(s, earliest_ms, &now);
+    struct origin_row *own = &s->origins[s->own];
+    for (uint32_t i = 0; i < now.count; i++) {
+        uint64_t before = i < own->knew_count ? own->knew[i] : 0;
+        if (i == s->own || now.versions[i] <= before)
+            continue;
+        int err = vv_raise(&s->knew_news, &s->origin_ids[i], now.versions[i]);
+        if (err || (err = state_knew_set(s, s->own, i, now.versions[i])))
+            return err;
+    }
+    if (own->version) {
+        int err = state_knew_set(s, s->own, s->own, own->version);
+        if (err)
+            return err;
+    }
+    /* A write that is noticed soon after it was made goes above all that was seen here; an old one keeps its true age. */
+    bool recent = earliest_ms < 0 || earliest_ms >= store_wall_ms(s) - 2000;
+    uint64_t last = recent ? s->clock.last : s->own_last;
+    s->floor = last + 1;
+    return 0;
+}
+
+static int after_diff(struct store *s, struct vv *now, struct vv *diff) {
+    for (uint32_t i = 0; i < s->origins_count; i++) {
+        int err = i == s->own || !s->origins[i].version ? 0 : vv_set(now, &s->origin_ids[i], s->origins[i].version);
+        if (err)
+            return err;
+    }
+    return vv_diff(diff, &s->after_sent, now);
+}
+
+int drain_seal(struct store *s, bool part) {
+    struct origin_row *own = &s->origins[s->own];
+    bool parts_open = s->hot.published < own->version && !s->scan; /* a last part is owed, if only an empty one */
+    bool schema = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
+    int err = schema ? schema_pack(s) : 0;
+    if (err == ERR_TOOBIG)
+        schema = false;
+    else if (err)
+        return err;
+    if (!schema && !s->base_due && batch_writer_rows(s->writer) == 0 && (part || !parts_open))
+        return 0;
+    struct vv now, after;
+    vv_init(&now);
+    vv_init(&after);
+    struct bytes *b = NULL;
+    struct batch_head head = {.origin = own->id, .version = own->version + 1, .flags = part ? BATCH_PART : 0, .db = s->config.db,
+                              .db_len = strlen(s->config.db), .knew = s->knew_news, .schema = s->schema.hash};
+    if (head.version == 1)
+        head.key = s->config.key;
+    if ((err = after_diff(s, &now, &after)))
+        goto out;
+    head.after = after;
+    if ((err = batch_seal(s->writer, &head, s->config.secret, own->chain, &b)) || (err = log_write(s, s->own, head.version, b)))
+        goto out;
+    if (s->deaths && (err = merge_remember_seen(s, s->own, head.version)))
+        goto out;
+    s->deaths = false;
+    own->version = head.version;
+    own->changed = true;
+    if (schema)
+        s->hot.schema_sent = s->schema.hash;
+    vv_clear(&s->knew_news);
+    if ((err = vv_copy(&s->after_sent, &now)) || (err = state_knew_set(s, s->own, s->own, own->version)))
+        goto out;
+    s->base_due = false;
+    if (!part && !s->scan)
+        s->hot.published = own->version;
+    batch_writer_clear(s->writer);
+    tables_batch_done(s);
+    s->stored_changed = true;
+out:
+    bytes_unref(b);
+    vv_release(&now);
+    vv_release(&after);
+    return err;
+}
+
+/* ---- the whole drain */
+
+static int drain_notes(struct store *s, struct notes *n, bool locked) {
+    bool sorted = true;
+    for (uint32_t i = 1; i < n->count && sorted; i++)
+        sorted = note_cmp(&n->list[i - 1], &n->list[i], n->keys.data) < 0;
+    if (!sorted)
+        qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
+    int err = state_begin(s);
+    if (err || (s->flights && (err = pending_map_flights(s))) || (err = drain_begin_changes(s, n->earliest_ms)))
+        return err;
+    for (uint32_t i = 0, to; i < n->count && !err; i = to) {
+        for (to = i + 1; to < n->count && same_row(n, &n->list[i], &n->list[to]);)
+            to++;
+        struct row_look look;
+        look_of(n, i, to, &look);
+        sqlite3_stmt *q = locked ? look.io->peek : look.io->read;
+        if (!(err = drain_look(s, &look, q)))
+            err = drain_row(s, &look);
+        sqlite3_reset(q);
+    }
+    return err;
+}
+
+int drain(struct store *s, bool locked) {
+    struct notes n = {.earliest_ms = INT64_MAX};
+    buf_init(&n.keys, 256u << 20);
+    int err = locked ? 0 : sql_run(s->a_begin);
+    if (err)
+        return err;
+    err = read_notes(s, &n, locked);
+    bool moved = !err && n.last_seq > s->hot.note_seq;
+    if (moved)
+        err = drain_notes(s, &n, locked);
+    if (!locked) {
+        sql_run(s->a_end);
+        /* What we are about to promise must not be lost by the file that it came from. */
+        if (!err && moved)
+            err = appfile_sync(&s->app, s->app.reader);
+    }
+    if (!err && moved) {
+        s->hot.note_seq = n.last_seq;
+        s->hot.note_nonce = n.last_nonce;
+        err = drain_seal(s, n.more);
+    }
+    free(n.list);
+    buf_release(&n.keys);
+    return err ? err : n.more ? DRAIN_MORE : moved ? DRAIN_DONE : DRAIN_NOTHING;
+}

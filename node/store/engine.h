@@ -1,0 +1,380 @@
+/* Starling store: what the files of the store share: the struct behind store.h, and the functions between them.
+ * One file a concept; in the order in which a row meets them:
+ *
+ *   drain.c    notes of the application → changes → registers, batch, log
+ *   scan.c     the same for rows without notes: first capture, rescan
+ *   merge.c    batches of others → registers, log, what is to be shown
+ *   project.c  what is to be shown → the application's file
+ *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
+ *   values.c   the value of a write, found again in the log
+ *   state.c    the state database: opening, origins, tables, columns, marks
+ *   report.c   JSON for the interface; verify.c digests of the real content */
+#ifndef NODE_STORE_ENGINE_H
+#define NODE_STORE_ENGINE_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uthash.h>
+
+#include "node/store/capture.h"
+#include "node/store/register.h"
+#include "node/store/schema.h"
+#include "node/store/sql.h"
+#include "node/store/store.h"
+#include "proto/hlc.h"
+
+enum { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+/* ---- names: tables and columns as the state database numbers them; they exist whether or not the application has them */
+enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY };
+
+struct tbl {
+    uint32_t no;
+    char *name;
+    uint64_t hash; /* of the name, for digests */
+    enum shape shape;
+    int64_t rows, last_change_ms, top; /* living rows; top: highest number a register was ever stored under */
+    uint64_t lost;                     /* rows that are gone from the file without a note: too many to be believed */
+    bool captured;                     /* its rows were captured once; later finds are local writes */
+    bool dirty;                        /* rows or last_change differ from the state database */
+    char **columns;
+    uint64_t *column_hashes;
+    uint32_t columns_count, columns_cap;
+    sqlite3_stmt *get, *put, *del; /* registers at home */
+    struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
+};
+
+/* One table of the application's file: statements and column numbers. `order` lists the columns as changes carry them: key columns first;
+ * a single INTEGER key is left out, since the identity tells it. */
+struct update_stmt {
+    uint32_t count;
+    uint32_t *columns; /* indexes into order */
+    sqlite3_stmt *stmt;
+};
+
+struct column_set {
+    uint32_t count;
+    const char **names;
+    size_t *lens;
+    uint32_t *at; /* indexes into order */
+};
+
+struct tio {
+    const struct table *table;
+    struct tbl *tbl;
+    uint32_t count;    /* columns in order */
+    uint32_t *order;   /* → table->columns */
+    uint32_t *numbers; /* → tbl->columns */
+    const char **names;
+    size_t *lens;
+    bool binary_key;    /* all key columns compare BINARY */
+    uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
+    uint32_t by_number_count;
+    sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
+    struct update_stmt updates[8];
+    uint32_t updates_next;
+    struct column_set **sets;
+    uint32_t sets_count, sets_cap;
+    struct column_set *all; /* every column */
+    uint64_t *defaults;     /* hash of each column's default, 0 not known yet */
+};
+
+/* ---- who wrote */
+struct origin_row {
+    struct origin id;
+    uint8_t key[NODE_KEY_BYTES];
+    bool keyed;
+    uint64_t version; /* merged */
+    uint8_t chain[BATCH_CHAIN_BYTES];
+    uint64_t *knew; /* by origin number */
+    uint32_t knew_count;
+    bool changed; /* to be written with the next commit of the state */
+};
+
+/* ---- rows whose content in the application's file is not what the registers say */
+struct shown_cell {
+    uint32_t column;
+    uint64_t hash;
+};
+
+struct pending_row {
+    UT_hash_handle hh;
+    struct tbl *tbl;
+    struct rowid who; /* key points into `name` */
+    bool present;     /* the file has the row */
+    uint32_t cells_count;
+    struct shown_cell *cells; /* columns whose content differs, or may differ, from the registers */
+    char *reason;             /* parked: why; NULL: in flight */
+    uint32_t part_of;         /* 1 + origin number: held until that commit's last part is here; 0 not held */
+    bool retry;               /* parked, but to be tried again now */
+    bool queued;              /* failed in the projection at hand, to be tried again in it */
+    bool done;                /* shown by the projection at hand */
+    bool stored;              /* has a row in the state database */
+    bool mapped;              /* only known from a flight, whose changes for it are still right; else it is shown from the registers */
+    uint32_t name_len;
+    uint8_t name[]; /* hash key: table number and identity */
+};
+
+/* One change to the application's file, made by merging, in order. Values borrow from the flight's reader. */
+struct op {
+    uint8_t kind; /* CHANGE_INSERT, CHANGE_UPDATE, CHANGE_DELETE; CHANGE_KINDS: find out from the registers */
+    struct tbl *tbl;
+    struct rowid who;
+    uint32_t count;
+    uint32_t *columns; /* numbers in tbl; shared within a group */
+    struct value *values;
+};
+
+struct arena_block;
+struct arena {
+    struct arena_block *block;
+};
+
+/* A merged batch on its way into the application's file. */
+struct flight {
+    struct flight *next;
+    int64_t seq;
+    uint32_t origin;
+    uint64_t version;
+    bool part;
+    struct bytes *batch;
+    struct batch_reader *reader;
+    struct arena arena;
+    struct op *ops;
+    uint32_t ops_count, ops_cap;
+    struct buf before; /* what the file shows of the rows: stored, and read again after a crash */
+};
+
+struct shown_at { /* the vector that was shown from that moment on */
+    int64_t ms;
+    uint64_t *versions;
+    uint32_t count;
+};
+
+struct hot { /* one row in the state database, written with every commit */
+    int64_t note_seq, note_nonce;
+    uint64_t hlc;
+    uint64_t digest_a, digest_b, base;
+    int64_t flight_seq;    /* last flight made */
+    int64_t projected_seq; /* last flight shown */
+    uint64_t published;    /* own versions that may leave */
+    uint64_t schema_sent;  /* hash of the schema that others have from us */
+    int64_t shown_ms;      /* when something was shown last */
+    int64_t created;       /* 1: we made the application's file, and follow CREATE until the application does its own */
+};
+
+struct bad_batch { /* was taken from the core, but what is inside cannot be read */
+    uint32_t origin;
+    uint64_t version;
+};
+
+struct value_cache;
+struct scan;
+
+struct store {
+    struct store_config config;
+    struct appfile app;
+    bool app_open;
+    sqlite3 *db;
+    uint8_t state_id[16];
+    struct hot hot;
+    struct hlc clock;
+
+    struct schema schema;
+    struct tio *tios;
+    uint32_t tios_count;
+    struct tio **by_trigger; /* number in notes → table */
+    uint32_t by_trigger_count;
+    int64_t schema_changed_ms; /* wall; 0: what others have is right */
+
+    struct tbl **tbls;
+    uint32_t tbls_count;
+    struct origin_row *origins;
+    struct origin *origin_ids; /* the same ids, for comparing */
+    uint32_t origins_count, own;
+
+    struct bad_batch bad;      /* version 0: none */
+    bool in_tx;                /* a transaction on the state database is open */
+    struct batch_writer *writer;
+    struct reg reg, reg2;
+    struct buf blob;
+    struct buf key, key2;
+
+    struct bytes **delivered; /* queue of batches to merge */
+    uint32_t delivered_count, delivered_cap;
+    uint64_t given;        /* own versions that the owner has got */
+    uint64_t own_last;     /* our last stamp in this run */
+    bool schema_stale;        /* to be read again before anything else */
+    bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
+    uint64_t floor;        /* stamps of the batch being written are above it */
+    struct vv after_sent;  /* `after` of our last batch; empty after a restart: then it is sent whole */
+    struct vv knew_news;   /* what `knew` gained since our last batch */
+    bool deaths;           /* the batch being written holds deaths */
+    struct value *look_values;
+    uint32_t look_values_cap;
+    uint32_t too_large;    /* rows that fit in no batch */
+    struct flight *flights, **flights_tail;
+    struct pending_row *pending;
+    uint32_t parked_count, held_count;
+    bool flights_mapped; /* the flights' rows are in `pending` as well, since a drain came between */
+    struct shown_at *shown;
+    uint32_t shown_count, shown_cap;
+    struct value_cache *values;
+    struct scan *scan;
+    int64_t open_conflicts;
+
+    bool watched, stored_changed;
+    uint64_t *vector; /* scratch for seen */
+    uint32_t vector_cap;
+    struct vv have;
+    int64_t readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
+    uint32_t project_tries;
+    uint64_t drained_rows, projected_rows;
+    int64_t lock_us[256];
+    uint32_t lock_next, lock_count;
+
+    sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del, *s_flight_put,
+        *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
+    sqlite3_stmt *a_begin, *a_end;
+    sqlite3_stmt *a_notes[2], *a_nonce[2], *a_version[2]; /* on the reader, and on the writer */
+    sqlite3_stmt *w_begin, *w_commit, *w_rollback, *w_last, *w_mark, *w_trim;
+    uint32_t note_keys; /* k columns of the note table */
+};
+
+/* ---- store.c */
+void store_log(struct store *s, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int64_t store_wall_ms(struct store *s); /* of the VFS, as the triggers see it */
+int64_t store_mono_us(void);
+void store_lock_time(struct store *s, int64_t us);
+static inline struct origins_order store_order(const struct store *s) { return (struct origins_order){s->origin_ids}; }
+
+int store_open_app(struct store *s, bool create, char *why, size_t why_len);
+
+/* ---- arena: memory that is freed at once */
+void *arena_alloc(struct arena *a, size_t size); /* NULL without memory */
+void arena_release(struct arena *a);
+
+/* ---- state.c */
+int state_open(struct store *s, char *why, size_t why_len);
+void state_close(struct store *s);
+int state_begin(struct store *s); /* no-op inside a transaction */
+int state_commit(struct store *s); /* writes the hot row, changed origins and tables; not yet synced */
+void state_rollback(struct store *s); /* also reads back what memory holds of the state */
+int state_sync(struct store *s);
+int state_reload(struct store *s);
+int state_origin(struct store *s, const struct origin *id, uint32_t *no);   /* found or made */
+int state_find_origin(const struct store *s, const struct origin *id);      /* -1: unknown */
+int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no);
+int state_shape(struct store *s, struct tbl *t, enum shape shape); /* makes the table of registers */
+bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
+int state_set_bad(struct store *s, struct bad_batch bad); /* in a transaction of its own */
+int state_knew_set(struct store *s, uint32_t origin, uint32_t of, uint64_t version);
+
+/* ---- tables.c: the application's tables, bound */
+int tables_load(struct store *s); /* schema → tios; after opening and after each change of schema */
+void tables_unload(struct store *s);
+const struct column_set *tables_columns(struct tio *io, const uint32_t *at, uint32_t count); /* the same set, the same pointers */
+struct column_set *tables_column_set_new(struct tio *io, const uint32_t *at, uint32_t count);
+int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *hash);
+void tables_batch_done(struct store *s); /* pointers of column sets may be given up */
+int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
+int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who); /* next free parameter, or an error */
+int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
+void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
+int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a normalised key from the network */
+int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
+bool tables_converts(const struct tio *io, uint32_t at, const struct value *v); /* this column would store v otherwise */
+int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
+
+/* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
+ * shows there, or when nobody else is; else in `extra`, by identity. */
+int rows_find(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* r cleared when unknown */
+int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, struct reg *r); /* whoever lives under that number or key */
+int rows_store(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool home);
+int rows_evict(struct store *s, struct tbl *t, const struct rowid *place); /* who is at home moves to extra */
+int rows_forget_extra(struct store *s, struct tbl *t, const struct rowid *who);
+bool rowid_same(const struct rowid *a, const struct rowid *b);
+uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r);
+void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after);
+int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count);
+/* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
+int rows_each_conflict(struct store *s, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
+int rowid_pack(const struct rowid *who, struct buf *b);
+int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
+int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */
+
+/* ---- values.c */
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, struct value *v);
+void values_release(struct store *s);
+int log_read(struct store *s, uint32_t origin, uint64_t version, struct bytes **out);
+int log_write(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b);
+
+/* ---- drain.c */
+enum { DRAIN_NOTHING = 0, DRAIN_DONE = 1, DRAIN_MORE = 2, DRAIN_RESCAN = 3 };
+/* Takes what the application committed since the last drain into the open transaction of the state. locked: on the writer, inside
+ * its BEGIN IMMEDIATE. DRAIN_MORE: a part; call again. DRAIN_RESCAN: notes are missing. ERR_SCHEMA: the schema changed. */
+int drain(struct store *s, bool locked);
+struct row_look { /* what a look at one row of the file found */
+    struct tio *io;
+    struct rowid place;        /* number or key */
+    int64_t ms;                /* when it was written; LOOK_ADOPTED: it was there before us */
+    bool died, born, given;    /* the notes: deleted; inserted; with a key that the application gave */
+    bool present;
+    struct value *values;      /* in io's order */
+};
+#define LOOK_ADOPTED (-1)
+#define LOOK_FOUND (-2) /* found without a note: a rescan */
+int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
+int drain_row(struct store *s, struct row_look *look);         /* compares with the registers, writes changes */
+int drain_seal(struct store *s, bool part);                    /* ends the batch, if it holds anything */
+int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* reads the row; reset stmt afterwards */
+
+/* ---- scan.c */
+int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
+int scan_step(struct store *s);
+bool scan_running(const struct store *s);
+void scan_stop(struct store *s);
+int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
+json_t *scan_json(const struct store *s);
+
+/* ---- schema_sync.c: the author's schema in a batch */
+int schema_pack_base(struct store *s);
+int schema_pack(struct store *s);                                  /* ours, into the batch being written */
+int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin); /* theirs: creates a database that is missing here */
+int schema_refresh(struct store *s); /* after the application changed it: read again, triggers, bind */
+
+/* ---- merge.c */
+/* The identity of a change, origins as local numbers; the key may point into s->key2. */
+int merge_rowid(struct store *s, const struct change *c, struct rowid *who);
+int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version);
+int merge_delivered(struct store *s); /* all that is queued, into the open transaction of the state */
+void seen_of(struct store *s, uint32_t origin, struct seen *out);
+
+/* ---- pending.c */
+struct pending_row *pending_find(struct store *s, const struct tbl *t, const struct rowid *who);
+int pending_map_flights(struct store *s);
+int pending_set(struct store *s, struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count,
+                const char *reason, struct pending_row **out);
+int pending_store(struct store *s, struct pending_row *p);
+void pending_remove(struct store *s, struct pending_row *p);
+int pending_load(struct store *s);
+int pending_merge_before(struct store *s, const struct buf *before, uint32_t part_of);
+int before_add(struct buf *b, const struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count);
+void pending_unmap_flights(struct store *s);
+int pending_touch(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n);
+void pending_clear(struct store *s);
+bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash); /* overrides the registers? */
+
+/* ---- project.c */
+enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3 };
+int project(struct store *s);
+#define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
+#define SHOWN_KEEP_MS 12000
+void flight_free(struct store *s, struct flight *f);
+int project_recover(struct store *s);
+void shown_push(struct store *s);
+void shown_knew(struct store *s, int64_t ms, struct seen *out); /* what an author at that time had seen for sure */
+
+#endif

@@ -1,0 +1,674 @@
+/* What is merged, into the application's file. The happy path: nobody reads, BEGIN IMMEDIATE, the last note is our mark, the ops of
+ * the flights in order, the mark row, old notes trimmed, COMMIT; then, with the lock released, the WAL is synced, and only then our
+ * state takes note. A crash in between finds the flights again, and the mark in the application's file says which of them are there.
+ *
+ * Rows in `pending` are not written by ops but from the registers, their values from the log: rows that a drain touched in between, held
+ * parts, parked rows that are tried again. What breaks a constraint is parked: kept, said in status, tried again later. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "node/store/report.h"
+#include "proto/err.h"
+
+#define PROJECT_ROWS 2000u
+#define TRIM_NOTES 4000
+
+void flight_free(struct store *s, struct flight *f) {
+    (void)s;
+    free(f->ops);
+    arena_release(&f->arena);
+    batch_reader_free(f->reader);
+    bytes_unref(f->batch);
+    buf_release(&f->before);
+    free(f);
+}
+
+/* ---- what was shown when */
+
+static int shown_entry(struct store *s, int64_t ms) {
+    if (s->shown_count == s->shown_cap) {
+        uint32_t cap = s->shown_cap ? s->shown_cap * 2 : 16;
+        struct shown_at *p = realloc(s->shown, cap * sizeof *p);
+        if (!p)
+            return ERR_NOMEM;
+        s->shown = p;
+        s->shown_cap = cap;
+    }
+    struct shown_at *e = &s->shown[s->shown_count];
+    if (!(e->versions = malloc((s->origins_count + 1) * sizeof *e->versions)))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        e->versions[i] = s->origins[i].version;
+    e->count = s->origins_count;
+    e->ms = ms;
+    s->shown_count++;
+    return 0;
+}
+
+/* Everything merged is on show since now. Entries within 50 ms are one (the later time counts), so that the list stays short. */
+void shown_push(struct store *s) {
+    int64_t now = store_wall_ms(s);
+    uint32_t keep = 0;
+    while (keep + 1 < s->shown_count && s->shown[keep + 1].ms <= now - SHOWN_KEEP_MS)
+        free(s->shown[keep++].versions);
+    memmove(s->shown, s->shown + keep, (s->shown_count - keep) * sizeof *s->shown);
+    s->shown_count -= keep;
+    if (s->shown_count > 1 && now - s->shown[s->shown_count - 2].ms < 50)
+        free(s->shown[--s->shown_count].versions);
+    shown_entry(s, now);
+}
+
+void shown_knew(struct store *s, int64_t ms, struct seen *out) {
+    out->count = 0;
+    out->versions = NULL;
+    for (uint32_t i = 0; i < s->shown_count; i++)
+        if (s->shown[i].ms <= ms - SHOWN_RECENT_MS) {
+            out->versions = s->shown[i].versions;
+            out->count = s->shown[i].count;
+        }
+}
+
+/* ---- ops */
+
+struct projecting {
+    struct store *s;
+    const uint32_t *mapped; /* the columns array that `at` belongs to */
+    struct tio *mapped_io;
+    uint32_t *at; /* its columns as indexes into io's order; UINT32_MAX: not here */
+    uint32_t at_cap, here; /* how many are here */
+    bool whole;            /* they are all of io's columns */
+    sqlite3_stmt *update;
+    struct arena arena;
+    bool parked; /* something new was parked */
+};
+
+static int map_columns(struct projecting *p, struct tio *io, const uint32_t *columns, uint32_t count) {
+    if (p->mapped == columns && p->mapped_io == io && columns)
+        return 0;
+    if (count > p->at_cap) {
+        uint32_t *at = realloc(p->at, count * sizeof *at);
+        if (!at)
+            return ERR_NOMEM;
+        p->at = at;
+        p->at_cap = count;
+    }
+    p->here = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        p->at[i] = columns[i] < io->by_number_count && io->by_number[columns[i]] ? io->by_number[columns[i]] - 1 : UINT32_MAX;
+        p->here += p->at[i] != UINT32_MAX;
+    }
+    p->whole = p->here == io->count;
+    p->mapped = columns;
+    p->mapped_io = io;
+    p->update = NULL;
+    return 0;
+}
+
+/* A row with some columns only: the others take their defaults. */
+static int insert_some(struct projecting *p, struct tio *io, const struct rowid *who, const struct value *values, uint32_t count) {
+    sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
+    bool number = io->table->key_kind == KEY_INTEGER;
+    sqlite3_str_appendf(q, "INSERT INTO main.\"%w\"(", io->table->name);
+    if (number)
+        sqlite3_str_appendf(q, "\"%w\"", io->table->columns[io->table->key[0]].name);
+    uint32_t n = number;
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sqlite3_str_appendf(q, "%s\"%w\"", n++ ? "," : "", io->names[p->at[i]]);
+    sqlite3_str_appendall(q, ") VALUES(");
+    for (uint32_t i = 0; i < n; i++)
+        sqlite3_str_appendall(q, i ? ",?" : "?");
+    sqlite3_str_appendall(q, ")");
+    char *text = sqlite3_str_finish(q);
+    sqlite3_stmt *stmt = NULL;
+    int err = text ? sql_prepare(p->s->app.writer, &stmt, "%s", text) : ERR_NOMEM;
+    sqlite3_free(text);
+    if (err)
+        return err;
+    int place = 1;
+    if (number)
+        sqlite3_bind_int64(stmt, place++, who->number);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(stmt, place++, &values[i]);
+    err = sql_run(stmt);
+    sqlite3_finalize(stmt);
+    return err;
+}
+
+static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values, uint32_t count) {
+    int err = map_columns(p, io, columns, count);
+    if (err)
+        return err;
+    if (!p->whole)
+        return insert_some(p, io, who, values, count);
+    int first = 1;
+    if (io->table->key_kind == KEY_INTEGER)
+        sqlite3_bind_int64(io->insert, first++, who->number);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(io->insert, first + (int)p->at[i], &values[i]);
+    return sql_run(io->insert);
+}
+
+static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values, uint32_t count) {
+    int err = map_columns(p, io, columns, count);
+    if (err || !p->here)
+        return err;
+    if (!p->update) {
+        uint32_t at[BATCH_COLUMNS_MAX], n = 0;
+        for (uint32_t i = 0; i < count; i++)
+            if (p->at[i] != UINT32_MAX)
+                at[n++] = p->at[i];
+        if ((err = tables_update_stmt(p->s, io, at, n, &p->update)))
+            return err;
+    }
+    sqlite3_stmt *stmt = p->update;
+    p->update = NULL; /* the small cache of statements may give it away */
+    int place = 1;
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(stmt, place++, &values[i]);
+    if ((err = tables_bind_key(stmt, place, who)) < 0)
+        return err;
+    if ((err = sql_run(stmt)))
+        return err;
+    return sqlite3_changes(p->s->app.writer) ? 0 : ERR_NOTFOUND;
+}
+
+static int write_delete(struct tio *io, const struct rowid *who) {
+    int err = tables_bind_key(io->del, 1, who);
+    return err < 0 ? err : sql_run(io->del);
+}
+
+/* ---- rows from the registers */
+
+static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, const struct cell *c, const struct rowid *who, struct value *v) {
+    const struct write *w = &r->writes[c->write];
+    int err = values_find(p->s, w->origin, w->version, t, who, c->column, v);
+    if (err || !v->p)
+        return err;
+    uint8_t *copy = arena_alloc(&p->arena, v->len + 1); /* the cache of values may give it up before it is written */
+    if (!copy)
+        return ERR_NOMEM;
+    memcpy(copy, v->p, v->len);
+    v->p = copy;
+    return 0;
+}
+
+/* All columns (changed = false), or those whose content in the file differs. */
+static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, bool changed, uint32_t **columns,
+                  struct value **values, uint32_t *count) {
+    struct origins_order o = store_order(p->s);
+    *count = 0;
+    *columns = arena_alloc(&p->arena, (t->columns_count + 1) * sizeof **columns);
+    *values = arena_alloc(&p->arena, (t->columns_count + 1) * sizeof **values);
+    if (!*columns || !*values)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < t->io->count; i++) {
+        uint32_t column = t->io->numbers[i];
+        const struct cell *c = reg_winner(r, column, &o);
+        uint64_t shown;
+        if (!c || (changed && (!pending_shown(row, column, &shown) || shown == c->hash)))
+            continue;
+        int err = value_of(p, t, r, c, &row->who, &(*values)[*count]);
+        if (err)
+            return err;
+        (*columns)[(*count)++] = column;
+    }
+    return 0;
+}
+
+static int park(struct projecting *p, struct pending_row *row, const char *why) {
+    struct store *s = p->s;
+    int err = state_begin(s);
+    row->retry = false;
+    if (err || (row->reason && strcmp(row->reason, why) == 0))
+        return err;
+    char *text = strdup(why);
+    if (!text)
+        return ERR_NOMEM;
+    if (!row->reason) {
+        s->parked_count++;
+        store_log(s, LOG_WARNING, "%s: a change to \"%s\" cannot be shown here: %s; it is kept, and shown as soon as it can be", s->config.db, row->tbl->name, why);
+    }
+    free(row->reason);
+    row->reason = text;
+    row->mapped = false;
+    p->parked = true;
+    return pending_store(s, row);
+}
+
+static int park_constraint(struct projecting *p, struct pending_row *row) {
+    char why[300];
+    snprintf(why, sizeof why, "%s", sqlite3_errmsg(p->s->app.writer));
+    return park(p, row, why);
+}
+
+/* The row takes its number, if whoever had it is gone. 1: it is taken. */
+static int take_home(struct store *s, struct pending_row *row, struct reg *r) {
+    struct origins_order o = store_order(s);
+    if (row->tbl->shape != (row->who.text ? SHAPE_KEY : SHAPE_NUMBER))
+        return 1;
+    int err = rows_at_home(s, row->tbl, &row->who, &s->reg2);
+    if (err)
+        return err;
+    if (reg_known(&s->reg2)) {
+        struct rowid holder = s->reg2.who;
+        struct pending_row *h = pending_find(s, row->tbl, &holder);
+        if (h && !h->done ? h->present : reg_alive(&s->reg2, &o))
+            return 1;
+    }
+    if ((err = state_begin(s)) || (err = rows_evict(s, row->tbl, &row->who)) || (err = rows_store(s, row->tbl, &row->who, r, true)))
+        return err;
+    return rows_forget_extra(s, row->tbl, &row->who);
+}
+
+static int show_row(struct projecting *p, struct pending_row *row, bool anew) {
+    struct store *s = p->s;
+    struct tbl *t = row->tbl;
+    struct reg *r = &s->reg;
+    struct origins_order o = store_order(s);
+    bool home;
+    if (!t->io)
+        return park(p, row, "the application has no such table here, or its key is of another kind");
+    int err = rows_find(s, t, &row->who, r, &home);
+    if (err)
+        return err;
+    bool alive = reg_alive(r, &o);
+    if (alive && !home) {
+        if ((err = take_home(s, row, r)) == 1)
+            return park(p, row, "its number belongs to another row here");
+        if (err)
+            return err;
+    }
+    uint32_t *columns, count;
+    struct value *values;
+    p->mapped = NULL;
+    if (!alive) {
+        err = row->present ? write_delete(t->io, &row->who) : 0;
+    } else if (!row->present || anew) {
+        if (!(err = gather(p, t, r, row, false, &columns, &values, &count)))
+            err = write_insert(p, t->io, &row->who, columns, values, count);
+    } else {
+        if (!(err = gather(p, t, r, row, true, &columns, &values, &count)) && count)
+            err = write_update(p, t->io, &row->who, columns, values, count);
+        if (err == ERR_NOTFOUND) { /* gone from the file without a note */
+            row->present = false;
+            return show_row(p, row, false);
+        }
+    }
+    p->mapped = NULL;
+    arena_release(&p->arena);
+    if (err == ERR_CONSTRAINT)
+        return 1;
+    if (err == ERR_NOTFOUND)
+        return park(p, row, "its value is not in the log any more");
+    if (!err)
+        row->done = true;
+    return err;
+}
+
+/* ---- what broke a constraint: perhaps only in this order (a swap of UNIQUE values): out with all of them, and in again in final form */
+
+static int put_back(struct projecting *p, struct pending_row **rows, uint32_t count) {
+    struct store *s = p->s;
+    struct origins_order o = store_order(s);
+    int err = sql_exec(s->app.writer, "SAVEPOINT starling_swap");
+    if (err)
+        return err;
+    for (uint32_t i = 0; i < count && !err; i++)
+        if (rows[i]->present)
+            err = write_delete(rows[i]->tbl->io, &rows[i]->who);
+    for (uint32_t i = 0; i < count && !err; i++) {
+        bool home;
+        if (!(err = rows_find(s, rows[i]->tbl, &rows[i]->who, &s->reg, &home)) && reg_alive(&s->reg, &o))
+            err = show_row(p, rows[i], true);
+    }
+    if (err)
+        sql_exec(s->app.writer, "ROLLBACK TO starling_swap");
+    sql_exec(s->app.writer, "RELEASE starling_swap");
+    for (uint32_t i = 0; i < count; i++)
+        rows[i]->done = err == 0;
+    return err;
+}
+
+static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t count) {
+    for (bool progress = true; progress && count;) {
+        progress = false;
+        for (uint32_t i = 0; i < count;) {
+            int err = show_row(p, rows[i], false);
+            if (err < 0)
+                return err;
+            if (err == 0) {
+                rows[i] = rows[--count];
+                progress = true;
+            } else {
+                i++;
+            }
+        }
+    }
+    if (count > 1 && put_back(p, rows, count) == 0)
+        return 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int err = show_row(p, rows[i], false); /* once more, for the reason */
+        if (err == 1)
+            err = park_constraint(p, rows[i]);
+        if (err < 0)
+            return err;
+    }
+    return 0;
+}
+
+static int retry_failed(struct projecting *p, struct pending_row *const *all, uint32_t count) {
+    struct pending_row **rows = malloc((count + 1) * sizeof(struct pending_row *));
+    if (!rows)
+        return ERR_NOMEM;
+    memcpy(rows, all, count * sizeof(struct pending_row *));
+    int err = retry_rows(p, rows, count);
+    free(rows);
+    return err;
+}
+
+/* ---- one projection */
+
+struct failed {
+    struct pending_row **rows;
+    uint32_t count, cap;
+};
+
+static int failed_add(struct failed *f, struct pending_row *row) {
+    if (f->count == f->cap) {
+        uint32_t cap = f->cap ? f->cap * 2 : 16;
+        struct pending_row **p = realloc(f->rows, cap * sizeof(struct pending_row *));
+        if (!p)
+            return ERR_NOMEM;
+        f->rows = p;
+        f->cap = cap;
+    }
+    row->mapped = false;
+    row->queued = true;
+    f->rows[f->count++] = row;
+    return 0;
+}
+
+static int write_op(struct projecting *p, const struct op *op) {
+    switch (op->kind) {
+    case CHANGE_INSERT: return write_insert(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
+    case CHANGE_UPDATE: return write_update(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
+    case CHANGE_DELETE: return write_delete(op->tbl->io, &op->who);
+    default: return ERR_CONSTRAINT; /* from the registers */
+    }
+}
+
+static int write_flight(struct projecting *p, struct flight *f, struct failed *failed) {
+    struct store *s = p->s;
+    for (uint32_t i = 0; i < f->ops_count; i++) {
+        struct op *op = &f->ops[i];
+        struct pending_row *row = s->pending ? pending_find(s, op->tbl, &op->who) : NULL;
+        if (row && !row->mapped)
+            continue; /* from the registers, later */
+        int err = op->tbl->io ? write_op(p, op) : ERR_CONSTRAINT;
+        if (err == ERR_CONSTRAINT || err == ERR_NOTFOUND) {
+            bool mapped = s->flights_mapped;
+            if ((err = pending_map_flights(s)))
+                return err;
+            if (!mapped)
+                s->flights_mapped = true;
+            row = pending_find(s, op->tbl, &op->who);
+            if (!row)
+                return ERR_INTERNAL;
+            err = failed_add(failed, row);
+        }
+        if (err)
+            return err;
+        if (s->watched && op->kind < CHANGE_KINDS)
+            report_remote(s, f, op);
+    }
+    return 0;
+}
+
+static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
+
+static int write_pending(struct projecting *p, struct failed *failed) {
+    struct pending_row *row, *next;
+    uint32_t n = 0;
+    int err = 0;
+    HASH_ITER(hh, p->s->pending, row, next) {
+        if (!wants_showing(row) || row->done || row->queued)
+            continue;
+        if (n++ >= BATCH_ROWS_MAX)
+            break;
+        err = show_row(p, row, false);
+        if (err == 1)
+            err = failed_add(failed, row);
+        if (err < 0)
+            return err;
+    }
+    return retry_failed(p, failed->rows, failed->count);
+}
+
+static int64_t last_flight(struct store *s) {
+    uint32_t rows = 0;
+    int64_t seq = s->hot.projected_seq;
+    for (struct flight *f = s->flights; f && (rows == 0 || rows + f->ops_count <= PROJECT_ROWS); f = f->next) {
+        rows += f->ops_count;
+        seq = f->seq;
+    }
+    return seq;
+}
+
+static int write_mark(struct store *s, int64_t seq) {
+    sqlite3_bind_blob(s->w_mark, 1, s->state_id, sizeof s->state_id, SQLITE_STATIC);
+    sqlite3_bind_int64(s->w_mark, 2, seq);
+    sqlite3_bind_int64(s->w_mark, 3, s->hot.note_seq);
+    int err = sql_run(s->w_mark);
+    if (err)
+        return err;
+    sqlite3_bind_int64(s->w_trim, 1, s->hot.note_seq);
+    sqlite3_bind_int64(s->w_trim, 2, TRIM_NOTES);
+    return sql_run(s->w_trim);
+}
+
+/* After the application's file is durable: our state takes note, unsynced. */
+static int tick_off(struct store *s, int64_t seq) {
+    int err = state_begin(s);
+    if (err)
+        return err;
+    struct pending_row *row, *next;
+    HASH_ITER(hh, s->pending, row, next) {
+        if (row->done)
+            pending_remove(s, row);
+    }
+    sqlite3_bind_int64(s->s_flight_del, 1, seq);
+    if ((err = sql_run(s->s_flight_del)))
+        return err;
+    s->hot.projected_seq = seq;
+    s->hot.shown_ms = store_wall_ms(s);
+    while (s->flights && s->flights->seq <= seq) {
+        struct flight *f = s->flights;
+        s->projected_rows += f->ops_count;
+        s->flights = f->next;
+        flight_free(s, f);
+    }
+    if (!s->flights) {
+        s->flights_tail = &s->flights;
+        pending_unmap_flights(s);
+    }
+    s->stored_changed = true;
+    return 0;
+}
+
+static int last_note_is_mark(struct store *s) {
+    int row = sql_step(s->w_last);
+    if (row < 0)
+        return row;
+    bool same = row ? sqlite3_column_int64(s->w_last, 0) == s->hot.note_seq : s->hot.note_seq == 0;
+    sqlite3_reset(s->w_last);
+    if (!same)
+        return 0;
+    row = sql_step(s->a_version[1]);
+    if (row < 0)
+        return row;
+    same = sqlite3_column_int64(s->a_version[1], 0) == s->schema.version;
+    sqlite3_reset(s->a_version[1]);
+    return same ? 1 : ERR_SCHEMA;
+}
+
+/* Inside BEGIN IMMEDIATE. 0, PROJECT_DRAIN, or an error. */
+static int project_locked(struct store *s, int64_t seq) {
+    int same = last_note_is_mark(s);
+    if (same < 0)
+        return same;
+    if (!same) {
+        if (s->project_tries++ < 3)
+            return PROJECT_DRAIN;
+        int err = drain(s, true); /* the fourth time under the lock, so that a busy application cannot keep us out for ever */
+        if (err < 0 || err == DRAIN_RESCAN || err == DRAIN_MORE)
+            return err < 0 ? err : PROJECT_DRAIN;
+    }
+    struct projecting p = {.s = s};
+    struct failed failed = {0};
+    int err = 0;
+    for (struct flight *f = s->flights; f && f->seq <= seq && !err; f = f->next)
+        err = write_flight(&p, f, &failed);
+    if (!err && (s->pending || failed.count))
+        err = write_pending(&p, &failed);
+    for (uint32_t i = 0; i < failed.count; i++)
+        failed.rows[i]->queued = false;
+    free(failed.rows);
+    free(p.at);
+    arena_release(&p.arena);
+    if (!err && p.parked && !(err = state_commit(s)))
+        err = state_sync(s); /* the one sync under the lock: what is parked must be known as parked once the mark says that it was shown */
+    return err ? err : write_mark(s, seq);
+}
+
+static void not_done(struct store *s) {
+    struct pending_row *row, *next;
+    HASH_ITER(hh, s->pending, row, next) row->done = false;
+}
+
+static int wait_for_readers(struct store *s) {
+    int64_t limit = s->config.readers_wait_ms ? s->config.readers_wait_ms : 10000, now = store_mono_us() / 1000;
+    int readers = appfile_readers(&s->app);
+    if (readers <= 0) {
+        return readers;
+    }
+    if (!s->readers_since_ms)
+        s->readers_since_ms = now;
+    return now - s->readers_since_ms < limit ? 1 : 0;
+}
+
+static bool anything_to_show(struct store *s) {
+    if (s->flights)
+        return true;
+    struct pending_row *row, *next;
+    HASH_ITER(hh, s->pending, row, next) {
+        if (wants_showing(row))
+            return true;
+    }
+    return false;
+}
+
+int project(struct store *s) {
+    if (!s->app_open || !anything_to_show(s))
+        return PROJECT_NOTHING;
+    int err = wait_for_readers(s);
+    if (err)
+        return err < 0 ? err : PROJECT_WAIT;
+    int64_t began = store_mono_us();
+    if ((err = sql_run(s->w_begin)))
+        return err == ERR_BUSY ? PROJECT_WAIT : err;
+    if (wait_for_readers(s) == 1) {
+        sql_run(s->w_rollback);
+        return PROJECT_WAIT;
+    }
+    int64_t seq = last_flight(s);
+    err = project_locked(s, seq);
+    if (!err && (err = sql_run(s->w_commit)) == ERR_BUSY) { /* DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
+        sql_run(s->w_rollback);
+        not_done(s);
+        return PROJECT_WAIT;
+    }
+    if (err) {
+        sql_run(s->w_rollback);
+        not_done(s);
+        return err;
+    }
+    store_lock_time(s, store_mono_us() - began);
+    s->project_tries = 0;
+    s->readers_since_ms = 0;
+    if ((err = appfile_sync(&s->app, s->app.writer)) || (err = tick_off(s, seq)))
+        return err;
+    shown_push(s);
+    return PROJECT_DONE;
+}
+
+/* ---- after a restart */
+
+static int recover_row(struct store *s, struct pending_row *row, bool covered) {
+    struct tio *io = row->tbl->io;
+    if (!io)
+        return 0;
+    struct row_look look = {.io = io, .place = row->who};
+    bool home;
+    int err = rows_find(s, row->tbl, &row->who, &s->reg, &home);
+    if (err || (err = drain_look(s, &look, io->read)))
+        return err;
+    struct origins_order o = store_order(s);
+    bool alive = reg_alive(&s->reg, &o), same = alive == look.present;
+    for (uint32_t i = 0; i < io->count && same && alive; i++) {
+        const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
+        same = !c || c->hash == value_hash(&look.values[i]);
+    }
+    sqlite3_reset(io->read);
+    if (same && !home && alive && (err = take_home(s, row, &s->reg)) < 0)
+        return err;
+    if ((same || covered) && !row->reason)
+        row->done = true;
+    return 0;
+}
+
+/* Flights that the mark in the application's file covers are there, whether or not we noted it; the others are shown from the registers. */
+int project_recover(struct store *s) {
+    struct capture_mark mark;
+    sqlite3_stmt *q;
+    int row, err = capture_mark_read(s->app.reader, &mark);
+    if (err)
+        return err;
+    int64_t covered = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0 ? mark.projection : 0;
+    if ((err = state_begin(s)) || (err = pending_load(s)) || (err = sql_prepare(s->db, &q, "SELECT seq, before FROM flight ORDER BY seq")))
+        return err;
+    while ((row = sql_step(q)) == 1) {
+        struct buf before = {.data = (uint8_t *)(uintptr_t)sqlite3_column_blob(q, 1), .len = (size_t)sqlite3_column_bytes(q, 1)};
+        if (sqlite3_column_int64(q, 0) > covered && (row = pending_merge_before(s, &before, 0)))
+            break;
+    }
+    sqlite3_finalize(q);
+    if (row)
+        return row;
+    struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) {
+        p->mapped = false;
+        if (!p->part_of && (err = recover_row(s, p, false)))
+            return err;
+    }
+    HASH_ITER(hh, s->pending, p, next) {
+        if (p->done)
+            pending_remove(s, p);
+        else if (!p->stored && (err = pending_store(s, p)))
+            return err;
+    }
+    if ((err = sql_exec(s->db, "DELETE FROM flight")))
+        return err;
+    if (covered > s->hot.projected_seq)
+        s->hot.projected_seq = covered;
+    s->hot.projected_seq = s->hot.flight_seq;
+    if ((err = state_commit(s)) || (err = state_sync(s)))
+        return err;
+    return shown_entry(s, s->hot.shown_ms);
+}

@@ -1,0 +1,371 @@
+#include "node/store/register.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/err.h"
+
+enum { KIND_MASK = 3, BORN_FIRST = 4, SIMPLE = 8, DIED = 16, DEATHS = 32, INSERTED_FIRST = 64 };
+
+static const struct stamp NEVER = {0, UINT32_MAX};
+
+void reg_init(struct reg *r) {
+    memset(r, 0, sizeof *r);
+    reg_clear(r);
+}
+
+void reg_release(struct reg *r) {
+    free(r->writes);
+    free(r->cells);
+    free(r->deaths);
+    memset(r, 0, sizeof *r);
+}
+
+void reg_clear(struct reg *r) {
+    r->writes_count = r->cells_count = r->deaths_count = 0;
+    r->inserted = r->died = NEVER;
+    memset(&r->who, 0, sizeof r->who);
+}
+
+static int grow(void **array, uint32_t *cap, uint32_t need, size_t size) {
+    if (need <= *cap)
+        return 0;
+    uint32_t n = need < 16 ? 16 : need + need / 2;
+    void *p = realloc(*array, (size_t)n * size);
+    if (!p)
+        return ERR_NOMEM;
+    *array = p;
+    *cap = n;
+    return 0;
+}
+
+/* ---- stored form */
+
+static void put_varint(struct buf *b, uint64_t v) {
+    uint8_t *p = buf_reserve(b, 10);
+    if (!p)
+        return;
+    size_t n = 0;
+    for (; v >= 0x80; v >>= 7)
+        p[n++] = (uint8_t)(v | 0x80);
+    p[n++] = (uint8_t)v;
+    b->len += n;
+}
+
+static void put_u64(struct buf *b, uint64_t v) { buf_append(b, &v, 8); }
+
+struct in {
+    const uint8_t *at, *end;
+    bool bad;
+};
+
+static uint64_t get_varint(struct in *in) {
+    uint64_t v = 0;
+    for (unsigned shift = 0; shift < 64; shift += 7) {
+        if (in->at == in->end)
+            break;
+        uint8_t c = *in->at++;
+        v |= (uint64_t)(c & 0x7f) << shift;
+        if (c < 0x80)
+            return v;
+    }
+    in->bad = true;
+    return 0;
+}
+
+static uint64_t get_u64(struct in *in) {
+    uint64_t v = 0;
+    if (in->end - in->at < 8) {
+        in->bad = true;
+        return 0;
+    }
+    memcpy(&v, in->at, 8);
+    in->at += 8;
+    return v;
+}
+
+/* A count of things of at least `size` bytes each: never more than what is left can hold. */
+static uint32_t get_count(struct in *in, size_t size) {
+    uint64_t n = get_varint(in);
+    if (n > (uint64_t)(in->end - in->at) / size)
+        in->bad = true;
+    return in->bad ? 0 : (uint32_t)n;
+}
+
+static uint32_t get_origin(struct in *in) {
+    uint64_t v = get_varint(in);
+    if (v > UINT32_MAX)
+        in->bad = true;
+    return (uint32_t)v;
+}
+
+static int decode_cells(struct reg *r, struct in *in, bool simple) {
+    uint32_t n = get_count(in, 8);
+    if (grow((void **)&r->cells, &r->cells_cap, n, sizeof *r->cells))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        struct cell *c = &r->cells[i];
+        c->column = simple ? i : get_origin(in);
+        c->write = simple ? 0 : get_origin(in);
+        c->hash = get_u64(in);
+        if (c->write >= r->writes_count)
+            in->bad = true;
+    }
+    r->cells_count = in->bad ? 0 : n;
+    return 0;
+}
+
+int reg_decode(struct reg *r, const void *data, size_t len) {
+    struct in in = {data, (const uint8_t *)data + len, len == 0};
+    reg_clear(r);
+    if (in.bad)
+        return ERR_CORRUPT;
+    uint8_t flags = *in.at++;
+    switch (flags & KIND_MASK) {
+    case 0: r->who.kind = IDENT_GIVEN; break;
+    case 1: r->who.kind = IDENT_BORN; break;
+    default: r->who.kind = IDENT_ADOPTED; break;
+    }
+    if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
+        r->who.origin = get_origin(&in);
+        r->who.version = get_varint(&in);
+    } else if (r->who.kind == IDENT_ADOPTED) {
+        r->who.hash = get_u64(&in);
+    }
+    uint32_t n = get_count(&in, 10);
+    if (grow((void **)&r->writes, &r->writes_cap, n, sizeof *r->writes))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        r->writes[i].origin = get_origin(&in);
+        r->writes[i].version = get_varint(&in);
+        r->writes[i].at = get_u64(&in);
+    }
+    r->writes_count = in.bad ? 0 : n;
+    if ((flags & (BORN_FIRST | INSERTED_FIRST | SIMPLE)) && r->writes_count == 0)
+        return ERR_CORRUPT;
+    if (flags & BORN_FIRST) {
+        r->who.origin = r->writes[0].origin;
+        r->who.version = r->writes[0].version;
+    }
+    if (flags & INSERTED_FIRST) {
+        r->inserted = (struct stamp){r->writes[0].at, r->writes[0].origin};
+    } else {
+        r->inserted.origin = get_origin(&in);
+        r->inserted.at = get_u64(&in);
+    }
+    if (flags & DIED) {
+        r->died.origin = get_origin(&in);
+        r->died.at = get_u64(&in);
+    }
+    if (flags & DEATHS) {
+        n = get_count(&in, 10);
+        if (grow((void **)&r->deaths, &r->deaths_cap, n, sizeof *r->deaths))
+            return ERR_NOMEM;
+        for (uint32_t i = 0; i < n; i++) {
+            r->deaths[i].origin = get_origin(&in);
+            r->deaths[i].version = get_varint(&in);
+            r->deaths[i].at = get_u64(&in);
+        }
+        r->deaths_count = in.bad ? 0 : n;
+    }
+    int err = decode_cells(r, &in, flags & SIMPLE);
+    if (err)
+        return err;
+    return in.bad || in.at != in.end ? ERR_CORRUPT : 0;
+}
+
+/* Writes that no cell refers to any more are dropped while storing. */
+static uint32_t live_writes(const struct reg *r, uint32_t *map) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->writes_count; i++)
+        map[i] = UINT32_MAX;
+    for (uint32_t i = 0; i < r->cells_count; i++)
+        if (map[r->cells[i].write] == UINT32_MAX)
+            map[r->cells[i].write] = 0;
+    for (uint32_t i = 0; i < r->writes_count; i++)
+        if (map[i] == 0)
+            map[i] = n++;
+    return n;
+}
+
+static bool is_simple(const struct reg *r, uint32_t writes) {
+    if (writes != 1)
+        return false;
+    for (uint32_t i = 0; i < r->cells_count; i++)
+        if (r->cells[i].column != i)
+            return false;
+    return true;
+}
+
+int reg_encode(const struct reg *r, struct buf *out) {
+    uint32_t small[32], *map = small;
+    if (r->writes_count > 32 && !(map = malloc(r->writes_count * sizeof *map)))
+        return ERR_NOMEM;
+    uint32_t writes = live_writes(r, map);
+    const struct write *first = NULL;
+    for (uint32_t i = 0; i < r->writes_count && !first; i++)
+        if (map[i] == 0)
+            first = &r->writes[i];
+    bool simple = is_simple(r, writes);
+    uint8_t flags = r->who.kind == IDENT_BORN ? 1 : r->who.kind == IDENT_ADOPTED ? 2 : 0;
+    if (flags == 1 && first && first->origin == r->who.origin && first->version == r->who.version)
+        flags |= BORN_FIRST;
+    if (first && first->origin == r->inserted.origin && first->at == r->inserted.at)
+        flags |= INSERTED_FIRST;
+    flags |= (uint8_t)((simple ? SIMPLE : 0) | (r->died.origin != UINT32_MAX ? DIED : 0) | (r->deaths_count ? DEATHS : 0));
+    buf_append(out, &flags, 1);
+    if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
+        put_varint(out, r->who.origin);
+        put_varint(out, r->who.version);
+    } else if (r->who.kind == IDENT_ADOPTED) {
+        put_u64(out, r->who.hash);
+    }
+    put_varint(out, writes);
+    for (uint32_t i = 0; i < r->writes_count; i++)
+        if (map[i] != UINT32_MAX) {
+            put_varint(out, r->writes[i].origin);
+            put_varint(out, r->writes[i].version);
+            put_u64(out, r->writes[i].at);
+        }
+    if (!(flags & INSERTED_FIRST)) {
+        put_varint(out, r->inserted.origin);
+        put_u64(out, r->inserted.at);
+    }
+    if (flags & DIED) {
+        put_varint(out, r->died.origin);
+        put_u64(out, r->died.at);
+    }
+    if (flags & DEATHS) {
+        put_varint(out, r->deaths_count);
+        for (uint32_t i = 0; i < r->deaths_count; i++) {
+            put_varint(out, r->deaths[i].origin);
+            put_varint(out, r->deaths[i].version);
+            put_u64(out, r->deaths[i].at);
+        }
+    }
+    put_varint(out, r->cells_count);
+    for (uint32_t i = 0; i < r->cells_count; i++) {
+        if (!simple) {
+            put_varint(out, r->cells[i].column);
+            put_varint(out, map[r->cells[i].write]);
+        }
+        put_u64(out, r->cells[i].hash);
+    }
+    if (map != small)
+        free(map);
+    return out->failed;
+}
+
+/* ---- questions */
+
+bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version) {
+    return origin < s->count && s->versions[origin] >= version;
+}
+
+int stamp_cmp(struct stamp a, struct stamp b, const struct origins_order *o) {
+    if (a.at != b.at)
+        return a.at < b.at ? -1 : 1;
+    if (a.origin == b.origin)
+        return 0;
+    if (a.origin == UINT32_MAX || b.origin == UINT32_MAX)
+        return a.origin == UINT32_MAX ? -1 : 1;
+    if (a.at == 0) /* adopted: all authors of the lowest stamp are equal; the same row has the same content there */
+        return 0;
+    return origin_cmp(&o->ids[a.origin], &o->ids[b.origin]);
+}
+
+bool reg_known(const struct reg *r) {
+    return r->cells_count || r->inserted.origin != UINT32_MAX || r->died.origin != UINT32_MAX;
+}
+
+bool reg_alive(const struct reg *r, const struct origins_order *o) {
+    return r->inserted.origin != UINT32_MAX && stamp_cmp(r->inserted, r->died, o) > 0;
+}
+
+const struct cell *reg_winner(const struct reg *r, uint32_t column, const struct origins_order *o) {
+    const struct cell *best = NULL;
+    for (uint32_t i = 0; i < r->cells_count; i++) {
+        const struct cell *c = &r->cells[i];
+        if (c->column < column)
+            continue;
+        if (c->column > column)
+            break;
+        if (!best) {
+            best = c;
+            continue;
+        }
+        int d = stamp_cmp(reg_cell_stamp(r, c), reg_cell_stamp(r, best), o);
+        if (d > 0 || (d == 0 && c->hash > best->hash))
+            best = c;
+    }
+    return best;
+}
+
+uint64_t reg_top(const struct reg *r) {
+    uint64_t top = r->inserted.at > r->died.at ? r->inserted.at : r->died.at;
+    for (uint32_t i = 0; i < r->cells_count; i++)
+        if (r->writes[r->cells[i].write].at > top)
+            top = r->writes[r->cells[i].write].at;
+    return top;
+}
+
+/* ---- merging */
+
+static void forget_seen_deaths(struct reg *r, const struct seen *seen) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->deaths_count; i++)
+        if (!seen_covers(seen, r->deaths[i].origin, r->deaths[i].version))
+            r->deaths[n++] = r->deaths[i];
+    r->deaths_count = n;
+}
+
+void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
+    forget_seen_deaths(r, seen);
+    if (grow((void **)&r->deaths, &r->deaths_cap, r->deaths_count + 1, sizeof *r->deaths)) {
+        *err = ERR_NOMEM;
+        return;
+    }
+    r->deaths[r->deaths_count++] = (struct death){by.origin, by.version, by.at};
+    struct stamp s = {by.at, by.origin};
+    if (stamp_cmp(s, r->died, o) > 0)
+        r->died = s;
+}
+
+void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o) {
+    forget_seen_deaths(r, seen);
+    struct stamp s = {by.at, by.origin};
+    if (stamp_cmp(s, r->inserted, o) > 0)
+        r->inserted = s;
+}
+
+static uint32_t intern_write(struct reg *r, struct write by, int *err) {
+    for (uint32_t i = r->writes_count; i-- > 0;)
+        if (r->writes[i].origin == by.origin && r->writes[i].version == by.version && r->writes[i].at == by.at)
+            return i;
+    if (grow((void **)&r->writes, &r->writes_cap, r->writes_count + 1, sizeof *r->writes)) {
+        *err = ERR_NOMEM;
+        return 0;
+    }
+    r->writes[r->writes_count] = by;
+    return r->writes_count++;
+}
+
+void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err) {
+    uint32_t w = intern_write(r, by, err);
+    if (*err || (*err = grow((void **)&r->cells, &r->cells_cap, r->cells_count + 1, sizeof *r->cells)))
+        return;
+    uint32_t n = r->cells_count, from = n;
+    while (from > 0 && r->cells[from - 1].column >= column)
+        from--;
+    uint32_t to = from, keep = from;
+    for (; to < n && r->cells[to].column == column; to++) {
+        const struct write *old = &r->writes[r->cells[to].write];
+        bool same = old->origin == by.origin && old->version == by.version;
+        if (!same && !seen_covers(seen, old->origin, old->version))
+            r->cells[keep++] = r->cells[to];
+    }
+    memmove(&r->cells[keep + 1], &r->cells[to], (n - to) * sizeof *r->cells);
+    r->cells[keep] = (struct cell){column, w, hash};
+    r->cells_count = keep + 1 + (n - to);
+}

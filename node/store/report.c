@@ -1,0 +1,338 @@
+/* What the interface shows of one database, as JSON. Derived from the state at hand at each call, never kept. */
+#include "node/store/report.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/err.h"
+
+/* ---- values */
+
+static json_t *base64(const uint8_t *p, size_t len) {
+    size_t n = sodium_base64_ENCODED_LEN(len, sodium_base64_VARIANT_ORIGINAL);
+    char *text = malloc(n);
+    if (!text)
+        return json_null();
+    sodium_bin2base64(text, n, p ? p : (const uint8_t *)"", len, sodium_base64_VARIANT_ORIGINAL);
+    json_t *j = json_pack("{s:s}", "base64", text);
+    free(text);
+    return j;
+}
+
+json_t *report_value(const struct value *v) {
+    char text[40];
+    json_t *j = NULL;
+    switch (v->type) {
+    case VALUE_NULL: return json_null();
+    case VALUE_INT:
+        if (v->as.i <= (1LL << 53) && v->as.i >= -(1LL << 53))
+            return json_integer(v->as.i);
+        snprintf(text, sizeof text, "%lld", (long long)v->as.i);
+        return json_pack("{s:s}", "int", text);
+    case VALUE_FLOAT:
+        if (isfinite(v->as.f))
+            return json_real(v->as.f);
+        return json_pack("{s:s}", "float", v->as.f > 0 ? "inf" : "-inf");
+    case VALUE_TEXT: j = json_stringn(v->len ? (const char *)v->p : "", v->len); break;
+    case VALUE_BLOB: break;
+    }
+    return j ? j : base64(v->p, v->len);
+}
+
+/* {"column": value…} of the key. */
+json_t *report_key(const struct tbl *t, const struct rowid *who) {
+    json_t *key = json_object();
+    struct value values[16];
+    int n = tables_key_values(who, values, 16);
+    for (int i = 0; i < n; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "%d", i);
+        const char *column = t->io && (uint32_t)i < t->io->table->key_count ? t->io->table->columns[t->io->table->key[i]].name : name;
+        json_object_set_new(key, column, report_value(&values[i]));
+    }
+    return key;
+}
+
+static json_t *key_array(const struct rowid *who) {
+    json_t *key = json_array();
+    struct value values[16];
+    int n = tables_key_values(who, values, 16);
+    for (int i = 0; i < n; i++)
+        json_array_append_new(key, report_value(&values[i]));
+    return key;
+}
+
+/* ---- watch */
+
+static const char *const OPS[] = {"insert", "update", "delete"};
+
+static json_t *change_object(struct store *s, struct tbl *t, const struct rowid *who, unsigned kind, json_t *changes, uint32_t origin, int64_t ms) {
+    char text[2 * NODE_ID_BYTES + 1];
+    sodium_bin2hex(text, sizeof text, s->origin_ids[origin].node, NODE_ID_BYTES);
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:I, s:b}", "db", s->config.db, "table", t->name, "op", OPS[kind < 3 ? kind : 1], "key", report_key(t, who), "changes",
+                     changes, "node", text, "time_ms", (json_int_t)ms, "local", origin == s->own);
+}
+
+void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set, const struct value *values,
+                   int64_t ms) {
+    json_t *changes = json_object();
+    for (uint32_t i = 0; set && i < set->count; i++)
+        json_object_set_new(changes, set->names[i], report_value(&values[i]));
+    json_t *j = change_object(s, t, who, kind, changes, s->own, ms);
+    if (s->config.on_change && j)
+        s->config.on_change(s->config.ctx, j);
+    else
+        json_decref(j);
+}
+
+void report_remote(struct store *s, const struct flight *f, const struct op *op) {
+    json_t *changes = json_object();
+    for (uint32_t i = 0; i < op->count; i++)
+        json_object_set_new(changes, op->tbl->columns[op->columns[i]], report_value(&op->values[i]));
+    json_t *j = change_object(s, op->tbl, &op->who, op->kind, changes, f->origin, store_wall_ms(s));
+    if (s->config.on_change && j)
+        s->config.on_change(s->config.ctx, j);
+    else
+        json_decref(j);
+}
+
+/* ---- what has no place here */
+
+/* Columns that others write and the application here does not have. */
+static uint32_t missing_columns(const struct tbl *t) {
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < t->columns_count && t->io; c++)
+        n += c >= t->io->by_number_count || !t->io->by_number[c];
+    return n;
+}
+
+int64_t tables_unshown(struct store *s) {
+    int64_t n = 0;
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        const struct tbl *t = s->tbls[i];
+        if (!t->io)
+            n += t->rows;
+        else if (t->rows)
+            n += missing_columns(t);
+        n += (int64_t)t->lost;
+    }
+    return n + s->too_large;
+}
+
+/* ---- status */
+
+static int64_t pending_notes(struct store *s) {
+    int64_t n = 0;
+    if (!s->app_open || sql_int(s->app.reader, 0, &n, "SELECT count(*) FROM (SELECT 1 FROM main._starling_dirty WHERE seq > %lld LIMIT 100000)", (long long)s->hot.note_seq))
+        return 0;
+    return n;
+}
+
+static int cmp_int64(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double lock_p99_ms(const struct store *s) {
+    int64_t sorted[256];
+    if (!s->lock_count)
+        return 0;
+    memcpy(sorted, s->lock_us, s->lock_count * sizeof *sorted);
+    qsort(sorted, s->lock_count, sizeof *sorted, cmp_int64);
+    return (double)sorted[s->lock_count * 99 / 100] / 1000.0;
+}
+
+static json_t *versions(struct store *s) {
+    struct db_state state;
+    json_t *j = json_object();
+    store_state(s, &state);
+    for (uint32_t i = 0; i < state.have.count; i++) {
+        char text[ORIGIN_TEXT_BYTES];
+        json_object_set_new(j, origin_text(&state.have.entries[i].origin, text), json_integer((json_int_t)state.have.entries[i].version));
+    }
+    return j;
+}
+
+json_t *store_status(struct store *s) {
+    int64_t rows = 0, tables = 0, log_bytes = 0, in_flight = 0;
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        rows += s->tbls[i]->rows;
+    for (uint32_t i = 0; i < s->schema.count; i++)
+        tables++;
+    for (struct flight *f = s->flights; f; f = f->next)
+        in_flight += f->ops_count;
+    sql_int(s->db, 0, &log_bytes, "SELECT total(length(b)) FROM (SELECT b FROM log ORDER BY id DESC LIMIT 20000)");
+    char digest[33];
+    uint8_t bytes[16];
+    memcpy(bytes, &s->hot.digest_a, 8);
+    memcpy(bytes + 8, &s->hot.digest_b, 8);
+    sodium_bin2hex(digest, sizeof digest, bytes, sizeof bytes);
+    char base[17];
+    snprintf(base, sizeof base, "%016" PRIx64, s->hot.base);
+    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:f, s:I}", "name", s->config.db, "state",
+                     s->scan ? "adopting" : "ok", "error", "tables", (json_int_t)tables, "rows", (json_int_t)rows, "pending", (json_int_t)pending_notes(s), "waiting",
+                     (json_int_t)s->held_count, "parked", (json_int_t)(s->parked_count + tables_unshown(s)), "version", versions(s), "digest", digest, "conflicts",
+                     (json_int_t)s->open_conflicts, "base", base, "capturing", scan_json(s), "log_bytes", (json_int_t)log_bytes, "drained", (json_int_t)s->drained_rows,
+                     "projected", (json_int_t)s->projected_rows, "lock_ms_p99", lock_p99_ms(s), "in_flight", (json_int_t)in_flight);
+}
+
+/* ---- tables */
+
+static void problem(json_t *list, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void problem(json_t *list, const char *format, ...) {
+    char text[600];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    json_array_append_new(list, json_string(text));
+}
+
+static uint32_t parked_problems(struct store *s, const struct tbl *t, json_t *problems) {
+    uint32_t n = 0;
+    struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) {
+        if (p->tbl != t || !p->reason)
+            continue;
+        if (n++ < 10) {
+            json_t *key = report_key(t, &p->who);
+            char *text = json_dumps(key, JSON_COMPACT);
+            problem(problems, "parked %s: %s", text ? text : "?", p->reason);
+            free(text);
+            json_decref(key);
+        }
+    }
+    if (n > 10)
+        problem(problems, "… and %u more parked rows", n - 10);
+    return n;
+}
+
+static json_t *table_json(struct store *s, const char *name, const struct table *table, struct tbl *t) {
+    json_t *problems = json_array();
+    const char *identity = !table || table->unsupported || table->excluded ? "none" : table->key_kind == KEY_INTEGER && !table->without_rowid ? "numbered" : "given";
+    bool replicated = table && !table->unsupported && !table->excluded && t && t->io;
+    uint32_t parked = 0;
+    if (table && table->unsupported)
+        problem(problems, "not replicated in this build: %s", table->unsupported);
+    if (table && table->excluded)
+        problem(problems, "not replicated: replicate = no");
+    if (t) {
+        parked = parked_problems(s, t, problems);
+        if (!table && t->rows)
+            problem(problems, "the application has no such table here: its rows are kept, and shown when it is created");
+        else if (!t->io && t->rows && !table->unsupported && !table->excluded)
+            problem(problems, "its key is of another kind on another server: rows from there are kept, not shown");
+        for (uint32_t c = 0; t->io && t->rows && c < t->columns_count; c++)
+            if (c >= t->io->by_number_count || !t->io->by_number[c])
+                problem(problems, "column \"%s\" of another server is not here: its values are kept, and shown when it is added", t->columns[c]);
+        if (t->lost)
+            problem(problems, "%llu rows are gone from the file without a note: not taken for deletions; bring the table back, or delete them again",
+                    (unsigned long long)t->lost);
+    }
+    int64_t rows = t ? t->rows : 0;
+    if (table && (table->unsupported || table->excluded) && s->app_open)
+        sql_int(s->app.reader, 0, &rows, "SELECT count(*) FROM main.\"%w\"", table->name);
+    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated", replicated, "pending", 0, "parked",
+                     (json_int_t)parked + (t && !t->io ? (json_int_t)t->rows : 0), "last_change_ms", (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
+}
+
+static struct tbl *tbl_named(struct store *s, const char *name) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (sqlite3_stricmp(s->tbls[i]->name, name) == 0)
+            return s->tbls[i];
+    return NULL;
+}
+
+json_t *store_tables(struct store *s) {
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < s->schema.count; i++)
+        json_array_append_new(list, table_json(s, s->schema.tables[i].name, &s->schema.tables[i], tbl_named(s, s->schema.tables[i].name)));
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->rows && !schema_find(&s->schema, s->tbls[i]->name, strlen(s->tbls[i]->name)))
+            json_array_append_new(list, table_json(s, s->tbls[i]->name, NULL, s->tbls[i]));
+    return list;
+}
+
+/* ---- open conflicts */
+
+struct listing {
+    struct store *s;
+    struct tbl *tbl;
+    struct rowid who;
+    json_t *list;
+};
+
+static int list_one(void *ctx, const struct cell *c, const struct death *d) {
+    struct listing *l = ctx;
+    const struct write *w = c ? &l->s->reg.writes[c->write] : NULL;
+    struct value v = {.type = VALUE_NULL};
+    uint32_t origin = c ? w->origin : d->origin;
+    if (c) {
+        int err = values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, &v);
+        if (err && err != ERR_NOTFOUND)
+            return err;
+    }
+    char stamp[24], text[ORIGIN_TEXT_BYTES];
+    snprintf(stamp, sizeof stamp, "%" PRIu64, c ? w->at : d->at);
+    json_array_append_new(l->list, json_pack("{s:s, s:o, s:s, s:s, s:s, s:o}", "table", l->tbl->name, "key", key_array(&l->who), "column",
+                                             c ? l->tbl->columns[c->column] : "(deleted)", "stamp", stamp, "origin", origin_text(&l->s->origin_ids[origin], text), "value",
+                                             report_value(&v)));
+    return 0;
+}
+
+json_t *store_conflicts(struct store *s) {
+    sqlite3_stmt *q;
+    json_t *list = json_array();
+    if (sql_prepare(s->db, &q, "SELECT tbl, who FROM open"))
+        return list;
+    while (sql_step(q) == 1) {
+        struct listing l = {.s = s, .list = list};
+        for (uint32_t i = 0; i < s->tbls_count; i++)
+            if (s->tbls[i]->no == (uint32_t)sqlite3_column_int64(q, 0))
+                l.tbl = s->tbls[i];
+        const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
+        bool home;
+        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) || rows_each_conflict(s, &s->reg, list_one, &l))
+            break;
+    }
+    sqlite3_finalize(q);
+    return list;
+}
+
+/* ---- doctor */
+
+static void found(json_t *list, const char *what, const char *mend) { json_array_append_new(list, json_pack("{s:s, s:s}", "what", what, "mend", mend)); }
+
+json_t *store_doctor(struct store *s) {
+    json_t *list = json_array();
+    char text[600];
+    if (!s->app_open)
+        return json_pack("{s:o}", "problems", list);
+    sqlite3_stmt *q;
+    if (sql_prepare(s->app.reader, &q, "PRAGMA quick_check(1)") == 0) {
+        int row = sql_step(q);
+        if (row < 0 || strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0) {
+            snprintf(text, sizeof text, "%s: the file is damaged: %s", s->config.db, row == 1 ? (const char *)sqlite3_column_text(q, 0) : sqlite3_errmsg(s->app.reader));
+            found(list, text, "stop the application, restore the file from a backup or with sqlite3's .recover, and start again: other servers bring what is missing");
+        }
+        sqlite3_finalize(q);
+    }
+    if (!s->app.wal) {
+        snprintf(text, sizeof text, "%s: journal mode is not WAL: readers and writers block each other, ours too", s->config.db);
+        found(list, text, "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it");
+    }
+    if (s->readers_since_ms && store_mono_us() / 1000 - s->readers_since_ms > 1000) {
+        snprintf(text, sizeof text, "%s: a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", s->config.db,
+                 (long long)(store_mono_us() / 1000 - s->readers_since_ms) / 1000);
+        found(list, text, "finish SELECTs (fetch all rows, or close the cursor) before writing or waiting in the application");
+    }
+    if (s->parked_count + tables_unshown(s)) {
+        snprintf(text, sizeof text, "%s: %lld changes cannot be shown here", s->config.db, (long long)(s->parked_count + tables_unshown(s)));
+        found(list, text, "`starling tables` says which and why");
+    }
+    return json_pack("{s:o}", "problems", list);
+}

@@ -1,0 +1,341 @@
+/* Registers in the state database. The happy path for a row is home: the table of registers, under its number or key, where one
+ * seek finds it. Two rows of different identity may have one number (two servers numbered them apart): the one that the
+ * application's file shows is at home, the others are in `extra` under their identity. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+bool rowid_same(const struct rowid *a, const struct rowid *b) {
+    if (a->kind != b->kind || a->text != b->text)
+        return false;
+    if (a->text)
+        return a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0;
+    if (a->number != b->number)
+        return false;
+    if (a->kind == IDENT_BORN)
+        return a->origin == b->origin && a->version == b->version;
+    return a->kind != IDENT_ADOPTED || a->hash == b->hash;
+}
+
+/* ---- identities as bytes: kind | text << 7, then number or length and key, then what the kind adds */
+
+int rowid_pack(const struct rowid *who, struct buf *b) {
+    uint8_t head = (uint8_t)(who->kind | (who->text ? 0x80 : 0));
+    buf_append(b, &head, 1);
+    if (who->text) {
+        uint32_t n = (uint32_t)who->key_len;
+        buf_append(b, &n, 4);
+        buf_append(b, who->key, who->key_len);
+        return b->failed;
+    }
+    buf_append(b, &who->number, 8);
+    if (who->kind == IDENT_BORN) {
+        buf_append(b, &who->origin, 4);
+        buf_append(b, &who->version, 8);
+    } else if (who->kind == IDENT_ADOPTED) {
+        buf_append(b, &who->hash, 8);
+    }
+    return b->failed;
+}
+
+static bool take(void *to, size_t n, const uint8_t **at, const uint8_t *end) {
+    if ((size_t)(end - *at) < n)
+        return false;
+    memcpy(to, *at, n);
+    *at += n;
+    return true;
+}
+
+int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end) {
+    uint8_t head;
+    memset(who, 0, sizeof *who);
+    if (!take(&head, 1, at, end))
+        return ERR_CORRUPT;
+    who->kind = head & 0x7f;
+    who->text = head & 0x80;
+    if (who->text) {
+        uint32_t n;
+        if (!take(&n, 4, at, end) || n > (size_t)(end - *at))
+            return ERR_CORRUPT;
+        who->key = *at;
+        who->key_len = n;
+        *at += n;
+        return 0;
+    }
+    if (!take(&who->number, 8, at, end))
+        return ERR_CORRUPT;
+    if (who->kind == IDENT_BORN && (!take(&who->origin, 4, at, end) || !take(&who->version, 8, at, end)))
+        return ERR_CORRUPT;
+    if (who->kind == IDENT_ADOPTED && !take(&who->hash, 8, at, end))
+        return ERR_CORRUPT;
+    return 0;
+}
+
+int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b) {
+    buf_append(b, &t->no, 4);
+    return rowid_pack(who, b);
+}
+
+/* ---- at home */
+
+static bool fits_home(const struct tbl *t, const struct rowid *who) { return t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER); }
+
+static void bind_place(sqlite3_stmt *q, const struct rowid *place) {
+    if (place->text)
+        sqlite3_bind_blob64(q, 1, place->key_len ? (const void *)place->key : "", place->key_len, SQLITE_STATIC);
+    else
+        sqlite3_bind_int64(q, 1, place->number);
+}
+
+int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, struct reg *r) {
+    (void)s;
+    reg_clear(r);
+    if (!fits_home(t, place) || (!place->text && place->number > t->top))
+        return 0;
+    bind_place(t->get, place);
+    int row = sql_step(t->get);
+    if (row < 0)
+        return row;
+    int err = 0;
+    if (row) {
+        err = reg_decode(r, sqlite3_column_blob(t->get, 0), (size_t)sqlite3_column_bytes(t->get, 0));
+        r->who.text = place->text;
+        r->who.number = place->number;
+        r->who.key = place->key;
+        r->who.key_len = place->key_len;
+    }
+    sqlite3_reset(t->get);
+    return err;
+}
+
+static int extra_get(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r) {
+    buf_clear(&s->blob);
+    int err = rowid_pack(who, &s->blob);
+    if (err)
+        return err;
+    sqlite3_bind_int64(s->s_extra_get, 1, t->no);
+    sqlite3_bind_blob64(s->s_extra_get, 2, s->blob.data, s->blob.len, SQLITE_STATIC);
+    int row = sql_step(s->s_extra_get);
+    reg_clear(r);
+    if (row < 0)
+        return row;
+    if (row)
+        err = reg_decode(r, sqlite3_column_blob(s->s_extra_get, 0), (size_t)sqlite3_column_bytes(s->s_extra_get, 0));
+    sqlite3_reset(s->s_extra_get);
+    r->who = *who;
+    return err;
+}
+
+int rows_find(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {
+    *home = fits_home(t, who);
+    if (*home) {
+        int err = rows_at_home(s, t, who, r);
+        if (err)
+            return err;
+        if (!reg_known(r)) { /* a free home: then nobody of that number or key is in extra either */
+            r->who = *who;
+            return 0;
+        }
+        if (rowid_same(&r->who, who))
+            return 0;
+    }
+    *home = false;
+    return extra_get(s, t, who, r);
+}
+
+static int put_home(struct store *s, struct tbl *t, const struct rowid *place, const struct reg *r) {
+    buf_clear(&s->blob);
+    int err = reg_encode(r, &s->blob);
+    if (err)
+        return err;
+    bind_place(t->put, place);
+    sqlite3_bind_blob64(t->put, 2, s->blob.data, s->blob.len, SQLITE_STATIC);
+    if (!place->text && place->number > t->top)
+        t->top = place->number;
+    return sql_run(t->put);
+}
+
+static int put_extra(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
+    buf_clear(&s->blob);
+    buf_clear(&s->key);
+    int err = reg_encode(r, &s->blob);
+    if (err || (err = rowid_pack(who, &s->key)))
+        return err;
+    sqlite3_bind_int64(s->s_extra_put, 1, t->no);
+    sqlite3_bind_blob64(s->s_extra_put, 2, s->key.data, s->key.len, SQLITE_STATIC);
+    sqlite3_bind_blob64(s->s_extra_put, 3, s->blob.data, s->blob.len, SQLITE_STATIC);
+    return sql_run(s->s_extra_put);
+}
+
+int rows_store(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool home) {
+    return home ? put_home(s, t, who, r) : put_extra(s, t, who, r);
+}
+
+int rows_evict(struct store *s, struct tbl *t, const struct rowid *place) {
+    int err = rows_at_home(s, t, place, &s->reg2);
+    if (err || !reg_known(&s->reg2))
+        return err;
+    struct rowid who = s->reg2.who;
+    if ((err = put_extra(s, t, &who, &s->reg2)))
+        return err;
+    bind_place(t->del, place);
+    return sql_run(t->del);
+}
+
+/* ---- counting and digests: over the registers, which are what the file shows once nothing is pending */
+
+static uint64_t mix(uint64_t x) { /* finalizer of splitmix64 (Steele, Lea, Flood 2014) */
+    x ^= x >> 30;
+    x *= 0xbf58476d1ce4e5b9u;
+    x ^= x >> 27;
+    x *= 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    uint64_t sum = 0;
+    if (!who->text)
+        sum += mix((uint64_t)who->number ^ 0x6e756d626572ull);
+    for (uint32_t i = 0; i < r->cells_count; i++) {
+        const struct cell *c = &r->cells[i];
+        bool siblings = (i + 1 < r->cells_count && c[1].column == c->column) || (i > 0 && c[-1].column == c->column);
+        if (siblings) {
+            if (i > 0 && c[-1].column == c->column)
+                continue;
+            c = reg_winner(r, c->column, &o);
+        }
+        sum += mix(t->column_hashes[c->column] ^ c->hash * 0x9e3779b97f4a7c15u);
+    }
+    return mix(sum ^ t->hash);
+}
+
+void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after) {
+    struct origins_order o = store_order(s);
+    if (before && reg_alive(before, &o)) {
+        uint64_t h = rows_digest_hash(s, t, who, before);
+        s->hot.digest_a -= h;
+        s->hot.digest_b -= mix(h ^ 0x5bd1e995u);
+        t->rows--;
+    }
+    if (after && reg_alive(after, &o)) {
+        uint64_t h = rows_digest_hash(s, t, who, after);
+        s->hot.digest_a += h;
+        s->hot.digest_b += mix(h ^ 0x5bd1e995u);
+        t->rows++;
+    }
+    t->dirty = true;
+}
+
+/* ---- open conflicts of one row: counted here, listed in report.c by the same rules */
+
+static int load_seen(struct store *s, const struct death *d, struct buf *out) {
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "SELECT knew FROM seen WHERE origin=%u AND version=%lld", d->origin, (long long)d->version);
+    if (err)
+        return err;
+    if (sql_step(q) == 1)
+        buf_append(out, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+    sqlite3_finalize(q);
+    return out->failed;
+}
+
+static bool death_saw(const struct buf *knew, const struct write *w) {
+    for (size_t i = 0; i + 16 <= knew->len; i += 16) {
+        uint64_t pair[2];
+        memcpy(pair, knew->data + i, 16);
+        if (pair[0] == w->origin)
+            return pair[1] >= w->version;
+    }
+    return false;
+}
+
+/* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
+int rows_each_conflict(struct store *s, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
+    struct origins_order o = store_order(s);
+    bool alive = reg_alive(r, &o);
+    struct buf knew[8];
+    uint32_t deaths = alive ? 0 : r->deaths_count < 8 ? r->deaths_count : 8;
+    int err = 0;
+    for (uint32_t i = 0; i < deaths; i++) {
+        buf_init(&knew[i], 1 << 20);
+        if (!err)
+            err = load_seen(s, &r->deaths[i], &knew[i]);
+    }
+    for (uint32_t i = 0; i < r->cells_count && !err; i++) {
+        const struct cell *c = &r->cells[i];
+        const struct cell *best = reg_winner(r, c->column, &o);
+        bool lost = c->hash != best->hash;
+        if (!alive && !lost) {
+            lost = true;
+            for (uint32_t d = 0; d < deaths; d++)
+                if (death_saw(&knew[d], &r->writes[c->write]))
+                    lost = false;
+        }
+        if (lost)
+            err = call(ctx, c, NULL);
+    }
+    for (uint32_t i = 0; i < r->deaths_count && alive && !err; i++)
+        err = call(ctx, NULL, &r->deaths[i]);
+    for (uint32_t i = 0; i < deaths; i++)
+        buf_release(&knew[i]);
+    return err;
+}
+
+static int count_one(void *ctx, const struct cell *c, const struct death *d) {
+    (void)c;
+    (void)d;
+    ++*(uint32_t *)ctx;
+    return 0;
+}
+
+/* Could this row have an open conflict at all? */
+static bool suspicious(const struct reg *r) {
+    if (r->deaths_count)
+        return true;
+    for (uint32_t i = 1; i < r->cells_count; i++)
+        if (r->cells[i].column == r->cells[i - 1].column && r->cells[i].hash != r->cells[i - 1].hash)
+            return true;
+    return false;
+}
+
+int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count) {
+    *count = 0;
+    struct origins_order o = store_order(s);
+    int err = suspicious(r) || !reg_alive(r, &o) ? rows_each_conflict(s, r, count_one, count) : 0;
+    if (err || (!*count && !had))
+        return err;
+    buf_clear(&s->key);
+    if ((err = rowid_pack(who, &s->key)))
+        return err;
+    int64_t old = 0;
+    sqlite3_stmt *q;
+    if ((err = sql_prepare(s->db, &q, "SELECT n FROM open WHERE tbl=%u AND who=?", t->no)))
+        return err;
+    sqlite3_bind_blob64(q, 1, s->key.data, s->key.len, SQLITE_STATIC);
+    if (sql_step(q) == 1)
+        old = sqlite3_column_int64(q, 0);
+    sqlite3_finalize(q);
+    if (old == *count)
+        return 0;
+    sqlite3_stmt *change = *count ? s->s_open_put : s->s_open_del;
+    sqlite3_bind_int64(change, 1, t->no);
+    sqlite3_bind_blob64(change, 2, s->key.data, s->key.len, SQLITE_STATIC);
+    if (*count)
+        sqlite3_bind_int64(change, 3, *count);
+    s->open_conflicts += (int64_t)*count - old;
+    return sql_run(change);
+}
+
+int rows_forget_extra(struct store *s, struct tbl *t, const struct rowid *who) {
+    buf_clear(&s->key);
+    int err = rowid_pack(who, &s->key);
+    if (err)
+        return err;
+    sqlite3_bind_int64(s->s_extra_del, 1, t->no);
+    sqlite3_bind_blob64(s->s_extra_del, 2, s->key.data, s->key.len, SQLITE_STATIC);
+    return sql_run(s->s_extra_del);
+}

@@ -1,0 +1,297 @@
+/* The application's schema: ours into a batch, theirs into a database that is missing here, and ours again after it changed.
+ *
+ * A database that is missing here (or holds no table yet) is created whole from the first author's schema. One that we created also follows the
+ * tables that come later, until the application changes the schema by itself. In any other database, DDL is the application's own matter. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define SCHEMA_ITEMS_MAX 20000
+
+/* ---- ours, into the batch being written */
+
+static int pack_items(struct store *s, bool schema) {
+    struct schema_item *items = NULL;
+    struct arena arena = {0};
+    uint32_t n = 0, cap = 0;
+    char base[17];
+    sqlite3_stmt *q = NULL;
+    int err = sql_prepare(s->app.reader, &q,
+                          "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE %s AND sql IS NOT NULL AND name NOT LIKE '\\_starling\\_%%' ESCAPE '\\'"
+                          " AND name NOT LIKE 'sqlite\\_%%' ESCAPE '\\' AND name NOT IN (SELECT name FROM pragma_table_list WHERE type='shadow')"
+                          " ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid",
+                          schema ? "1" : "0");
+    int row = 0;
+    while (!err && (row = sql_step(q)) == 1) {
+        if (n + 2 > cap) {
+            cap = cap ? cap * 2 : 32;
+            struct schema_item *p = realloc(items, cap * sizeof *p);
+            if (!p) {
+                err = ERR_NOMEM;
+                break;
+            }
+            items = p;
+        }
+        const char **texts[4] = {&items[n].type, &items[n].name, &items[n].table, &items[n].sql};
+        size_t *lens[4] = {&items[n].type_len, &items[n].name_len, &items[n].table_len, &items[n].sql_len};
+        for (int i = 0; i < 4 && !err; i++) {
+            *lens[i] = (size_t)sqlite3_column_bytes(q, i);
+            char *copy = arena_alloc(&arena, *lens[i] + 1);
+            if (!copy) {
+                err = ERR_NOMEM;
+                break;
+            }
+            memcpy(copy, *lens[i] ? (const char *)sqlite3_column_text(q, i) : "", *lens[i] + 0);
+            copy[*lens[i]] = 0;
+            *texts[i] = copy;
+        }
+        n++;
+    }
+    if (!err && row < 0)
+        err = row;
+    sqlite3_finalize(q);
+    if (!err && s->hot.base) {
+        struct schema_item *p = realloc(items, (n + 1) * sizeof *p);
+        if (p) {
+            items = p;
+            snprintf(base, sizeof base, "%016" PRIx64, s->hot.base);
+            items[n++] = (struct schema_item){.type = "base", .type_len = 4, .name = base, .name_len = 16, .table = "", .sql = ""};
+        } else {
+            err = ERR_NOMEM;
+        }
+    }
+    if (!err && n)
+        err = batch_writer_schema(s->writer, items, n);
+    free(items);
+    arena_release(&arena);
+    return err;
+}
+
+int schema_pack(struct store *s) { return pack_items(s, true); }
+int schema_pack_base(struct store *s) { return pack_items(s, false); }
+
+/* ---- theirs */
+
+/* Text that came over the network may create, and nothing else. */
+static int only_create(void *ctx, int action, const char *a, const char *b, const char *c, const char *d) {
+    (void)ctx;
+    (void)b;
+    (void)c;
+    (void)d;
+    switch (action) {
+    case SQLITE_CREATE_TABLE:
+    case SQLITE_CREATE_INDEX:
+    case SQLITE_CREATE_VIEW:
+    case SQLITE_CREATE_TRIGGER:
+    case SQLITE_CREATE_VTABLE:
+        return a && sqlite3_strnicmp(a, "_starling_", 10) == 0 ? SQLITE_DENY : SQLITE_OK;
+    case SQLITE_READ:
+    case SQLITE_SELECT:
+    case SQLITE_FUNCTION:
+    case SQLITE_REINDEX:
+    case SQLITE_RECURSIVE:
+    case SQLITE_TRANSACTION:
+        return SQLITE_OK;
+    case SQLITE_INSERT:
+    case SQLITE_UPDATE:
+    case SQLITE_DELETE: return SQLITE_OK; /* CREATE writes sqlite_schema and shadow tables; a statement that is not CREATE is refused by its text */
+    default: return SQLITE_DENY;
+    }
+}
+
+static bool is_create(const struct schema_item *i) { return i->sql_len > 7 && sqlite3_strnicmp(i->sql, "CREATE ", 7) == 0; }
+
+static bool is_type(const struct schema_item *i, const char *type) { return i->type_len == strlen(type) && memcmp(i->type, type, i->type_len) == 0; }
+
+static int create_item(struct store *s, const struct schema_item *item) {
+    int64_t there;
+    int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE", (int)item->name_len, item->name);
+    if (err || there)
+        return err;
+    sqlite3_stmt *stmt = NULL;
+    const char *tail = NULL;
+    sqlite3_set_authorizer(s->app.writer, only_create, NULL);
+    int rc = sqlite3_prepare_v2(s->app.writer, item->sql, (int)item->sql_len, &stmt, &tail);
+    sqlite3_set_authorizer(s->app.writer, NULL, NULL);
+    if (rc == SQLITE_OK && stmt && (!tail || tail >= item->sql + item->sql_len))
+        rc = sqlite3_step(stmt) == SQLITE_DONE ? SQLITE_OK : sqlite3_errcode(s->app.writer);
+    else if (rc == SQLITE_OK)
+        rc = SQLITE_ERROR;
+    char text[300];
+    snprintf(text, sizeof text, "%s", sqlite3_errmsg(s->app.writer));
+    sqlite3_finalize(stmt);
+    if (rc == SQLITE_OK)
+        return 0;
+    err = appfile_error(rc);
+    if (err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
+        return err;
+    store_log(s, LOG_WARNING, "%s: %.*s \"%.*s\" of another server cannot be created here (%s): its rows wait until the application creates it", s->config.db,
+              (int)item->type_len, item->type, (int)item->name_len, item->name, text);
+    return 0;
+}
+
+static int create_all(struct store *s, const struct batch_reader *r, uint32_t *made) {
+    static const char *const ORDER[] = {"table", "index", "view", "trigger"};
+    int err = sql_run(s->w_begin);
+    if (err)
+        return err;
+    int64_t before, after = 0;
+    err = sql_int(s->app.writer, 0, &before, "SELECT count(*) FROM main.sqlite_schema");
+    for (unsigned o = 0; o < 4 && !err; o++)
+        for (uint32_t i = 0; i < batch_reader_schema_count(r) && !err; i++) {
+            const struct schema_item *item = batch_reader_schema(r, i);
+            if (is_type(item, ORDER[o]) && is_create(item))
+                err = create_item(s, item);
+        }
+    if (!err)
+        err = sql_int(s->app.writer, 0, &after, "SELECT count(*) FROM main.sqlite_schema");
+    *made = (uint32_t)(after - before);
+    if (!err)
+        err = sql_run(s->w_commit);
+    if (err)
+        sql_run(s->w_rollback);
+    return err;
+}
+
+static void take_base(struct store *s, const struct batch_reader *r) {
+    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++) {
+        const struct schema_item *item = batch_reader_schema(r, i);
+        char hex[17] = "";
+        if (!is_type(item, "base") || item->name_len != 16 || s->hot.base)
+            continue;
+        memcpy(hex, item->name, 16);
+        s->hot.base = strtoull(hex, NULL, 16);
+    }
+}
+
+int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
+    (void)origin;
+    if (!batch_reader_schema_count(r))
+        return 0;
+    take_base(s, r);
+    bool tables = false;
+    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
+        tables |= is_type(batch_reader_schema(r, i), "table");
+    if (!tables || (s->app_open && s->schema.count && !s->hot.created))
+        return 0;
+    int err;
+    if (!s->app_open) {
+        char why[600] = "";
+        if ((err = store_open_app(s, true, why, sizeof why))) {
+            store_log(s, LOG_ERROR, "%s", why);
+            return err;
+        }
+    }
+    uint32_t made = 0;
+    if ((err = create_all(s, r, &made)) || !made)
+        return err;
+    s->hot.created = 1;
+    if ((err = schema_refresh(s)))
+        return err;
+    s->hot.schema_sent = s->schema.hash; /* the others have it: it is theirs */
+    s->schema_waits = false;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (s->tios[i].tbl && !s->tios[i].tbl->captured)
+            s->tios[i].tbl->captured = s->tios[i].tbl->dirty = true; /* empty: nothing to scan */
+    scan_stop(s);
+    store_log(s, LOG_INFO, "%s: %u tables, indexes, views and triggers created as on the other servers", s->config.db, made);
+    return 0;
+}
+
+/* ---- ours, after it changed */
+
+static bool excluded(const struct store *s, const char *name) {
+    for (const char *const *e = s->config.excluded; e && *e; e++)
+        if (sqlite3_stricmp(*e, name) == 0)
+            return true;
+    return false;
+}
+
+static int read_schema(struct store *s) {
+    schema_release(&s->schema);
+    memset(&s->schema, 0, sizeof s->schema);
+    int err = schema_read(s->app.reader, &s->schema);
+    for (uint32_t i = 0; i < s->schema.count && !err; i++)
+        s->schema.tables[i].excluded = excluded(s, s->schema.tables[i].name);
+    return err;
+}
+
+static int install(struct store *s) {
+    bool complete = false, *anew = NULL;
+    int err = capture_check(s->app.reader, &s->schema, &complete);
+    if (err || complete)
+        return err;
+    if ((err = capture_install(s->app.writer, &s->schema, 50, &anew)))
+        return err;
+    /* writes to a table without triggers were missed: it is read again */
+    if (!(err = state_begin(s)))
+        for (uint32_t i = 0; i < s->schema.count && !err; i++) {
+            struct tbl *t;
+            if (!anew || !anew[i] || s->schema.tables[i].unsupported || s->schema.tables[i].excluded)
+                continue;
+            if (!(err = state_table(s, s->schema.tables[i].name, strlen(s->schema.tables[i].name), &t)) && t->captured) {
+                t->captured = false;
+                t->dirty = true;
+            }
+        }
+    free(anew);
+    return err;
+}
+
+static int note_statements(struct store *s) {
+    int64_t keys;
+    int err = sql_int(s->app.reader, 0, &keys, "SELECT count(*) FROM pragma_table_info('_starling_dirty') WHERE name GLOB 'k[0-9]*'");
+    sqlite3 *connections[2] = {s->app.reader, s->app.writer};
+    char columns[400] = "";
+    size_t n = 0;
+    for (int64_t i = 0; i < keys && n < sizeof columns - 16; i++)
+        n += (size_t)snprintf(columns + n, sizeof columns - n, ", k%lld", (long long)i);
+    for (int i = 0; i < 2 && !err; i++) {
+        sqlite3_finalize(s->a_notes[i]);
+        sqlite3_finalize(s->a_nonce[i]);
+        sqlite3_finalize(s->a_version[i]);
+        s->a_notes[i] = s->a_nonce[i] = s->a_version[i] = NULL;
+        if ((err = sql_prepare(connections[i], &s->a_notes[i], "SELECT seq, tbl, kind, at, nonce%s FROM main._starling_dirty WHERE seq>? ORDER BY seq LIMIT ?", columns)) ||
+            (err = sql_prepare(connections[i], &s->a_nonce[i], "SELECT nonce FROM main._starling_dirty WHERE seq=?")))
+            break;
+        err = sql_prepare(connections[i], &s->a_version[i], "PRAGMA main.schema_version");
+    }
+    sqlite3_finalize(s->w_last);
+    sqlite3_finalize(s->w_mark);
+    sqlite3_finalize(s->w_trim);
+    s->w_last = s->w_mark = s->w_trim = NULL;
+    if (err || (err = sql_prepare(s->app.writer, &s->w_last, "SELECT seq FROM main._starling_dirty ORDER BY seq DESC LIMIT 1")) ||
+        (err = sql_prepare(s->app.writer, &s->w_mark,
+                           "INSERT INTO main._starling_mark(id, state, projection, note) VALUES(1, ?, ?, ?)"
+                           " ON CONFLICT(id) DO UPDATE SET state=excluded.state, projection=excluded.projection, note=excluded.note")))
+        return err;
+    return sql_prepare(s->app.writer, &s->w_trim, "DELETE FROM main._starling_dirty WHERE seq < ?1 AND seq < (SELECT min(seq) FROM main._starling_dirty) + ?2");
+}
+
+int schema_refresh(struct store *s) {
+    uint64_t before = s->schema.hash;
+    bool first = s->schema.version == 0;
+    s->schema_stale = true;
+    tables_unload(s); /* they point into the schema */
+    int err = read_schema(s);
+    if (err || (err = install(s)))
+        return err;
+    int64_t version;
+    if ((err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version")))
+        return err;
+    s->schema.version = version; /* ours now; what the application changes afterwards shows as another */
+    if ((err = tables_load(s)) || (err = note_statements(s)))
+        return err;
+    s->schema_stale = false;
+    if (!first && before != s->schema.hash)
+        s->hot.created = 0;
+    if (s->hot.schema_sent != s->schema.hash && s->schema.count) {
+        s->schema_waits = true;
+        s->schema_changed_ms = store_mono_us() / 1000;
+    }
+    return scan_start(s, false);
+}

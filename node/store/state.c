@@ -1,0 +1,536 @@
+/* The state database of one replicated database: registers, log, marks. One connection, one thread, exclusive: a second
+ * daemon cannot open it. Commits are not synced by SQLite (synchronous NORMAL in WAL mode); state_sync() does it when the
+ * protocol asks for it, once for all that is pending. */
+#include <assert.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define STATE_FORMAT 1
+
+static const char SCHEMA[] =
+    "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
+    "CREATE TABLE hot(id INTEGER PRIMARY KEY, note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq,"
+    "  published, schema_sent, shown_ms, created);"
+    "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, chain BLOB, knew BLOB,"
+    "  UNIQUE(node, epoch));"
+    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured INTEGER);"
+    "CREATE TABLE col(tbl INTEGER, no INTEGER, name TEXT, PRIMARY KEY(tbl, no)) WITHOUT ROWID;"
+    "CREATE TABLE extra(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
+    "CREATE TABLE log(id INTEGER PRIMARY KEY, b BLOB);"
+    "CREATE TABLE flight(seq INTEGER PRIMARY KEY, origin INTEGER, version INTEGER, part INTEGER, before BLOB);"
+    "CREATE TABLE shown(name BLOB PRIMARY KEY, present INTEGER, cells BLOB, reason TEXT, part_of INTEGER) WITHOUT ROWID;"
+    "CREATE TABLE open(tbl INTEGER, who BLOB, n INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
+    "CREATE TABLE seen(origin INTEGER, version INTEGER, knew BLOB, PRIMARY KEY(origin, version)) WITHOUT ROWID;"
+    "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
+
+static int load_hot(struct store *s) {
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "SELECT note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq, published,"
+                                     " schema_sent, shown_ms, created FROM hot");
+    if (err)
+        return err;
+    int row = sql_step(q);
+    if (row == 1) {
+        struct hot *h = &s->hot;
+        h->note_seq = sqlite3_column_int64(q, 0);
+        h->note_nonce = sqlite3_column_int64(q, 1);
+        h->hlc = (uint64_t)sqlite3_column_int64(q, 2);
+        h->digest_a = (uint64_t)sqlite3_column_int64(q, 3);
+        h->digest_b = (uint64_t)sqlite3_column_int64(q, 4);
+        h->base = (uint64_t)sqlite3_column_int64(q, 5);
+        h->flight_seq = sqlite3_column_int64(q, 6);
+        h->projected_seq = sqlite3_column_int64(q, 7);
+        h->published = (uint64_t)sqlite3_column_int64(q, 8);
+        h->schema_sent = (uint64_t)sqlite3_column_int64(q, 9);
+        h->shown_ms = sqlite3_column_int64(q, 10);
+        h->created = sqlite3_column_int64(q, 11);
+        s->clock.last = h->hlc;
+    }
+    sqlite3_finalize(q);
+    return row == 1 ? 0 : row ? row : ERR_CORRUPT;
+}
+
+static int save_hot(struct store *s) {
+    struct hot *h = &s->hot;
+    const int64_t values[] = {h->note_seq, h->note_nonce,   (int64_t)s->clock.last, (int64_t)h->digest_a,  (int64_t)h->digest_b,    (int64_t)h->base,
+                              h->flight_seq, h->projected_seq, (int64_t)h->published,  (int64_t)h->schema_sent, h->shown_ms, h->created};
+    h->hlc = s->clock.last;
+    for (int i = 0; i < 12; i++)
+        sqlite3_bind_int64(s->s_hot, i + 1, values[i]);
+    return sql_run(s->s_hot);
+}
+
+/* ---- vectors as blobs: u32 origin number, u64 version, little ends first */
+
+static void pack_versions(struct buf *b, const uint64_t *versions, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++)
+        if (versions[i]) {
+            uint64_t pair[2] = {i, versions[i]};
+            buf_append(b, pair, sizeof pair);
+        }
+}
+
+int state_knew_set(struct store *s, uint32_t origin, uint32_t of, uint64_t version) {
+    struct origin_row *o = &s->origins[origin];
+    if (of >= o->knew_count) {
+        uint64_t *p = realloc(o->knew, (of + 1) * sizeof *p);
+        if (!p)
+            return ERR_NOMEM;
+        memset(p + o->knew_count, 0, (of + 1 - o->knew_count) * sizeof *p);
+        o->knew = p;
+        o->knew_count = of + 1;
+    }
+    if (version > o->knew[of])
+        o->knew[of] = version;
+    o->changed = true;
+    return 0;
+}
+
+/* ---- origins */
+
+static void origins_release(struct store *s) {
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        free(s->origins[i].knew);
+    free(s->origins);
+    free(s->origin_ids);
+    s->origins = NULL;
+    s->origin_ids = NULL;
+    s->origins_count = 0;
+}
+
+static int origins_add(struct store *s, const struct origin *id) {
+    struct origin_row *p = realloc(s->origins, (s->origins_count + 1) * sizeof *p);
+    if (!p)
+        return ERR_NOMEM;
+    s->origins = p;
+    struct origin *ids = realloc(s->origin_ids, (s->origins_count + 1) * sizeof *ids);
+    if (!ids)
+        return ERR_NOMEM;
+    s->origin_ids = ids;
+    ids[s->origins_count] = *id;
+    memset(&p[s->origins_count], 0, sizeof *p);
+    p[s->origins_count++].id = *id;
+    return 0;
+}
+
+int state_find_origin(const struct store *s, const struct origin *id) {
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        if (origin_cmp(&s->origin_ids[i], id) == 0)
+            return (int)i;
+    return -1;
+}
+
+int state_origin(struct store *s, const struct origin *id, uint32_t *no) {
+    int at = state_find_origin(s, id);
+    if (at < 0) {
+        if (s->origins_count >= VV_ENTRIES_MAX)
+            return ERR_TOOBIG;
+        int err = origins_add(s, id);
+        if (err)
+            return err;
+        at = (int)s->origins_count - 1;
+        s->origins[at].changed = true;
+    }
+    *no = (uint32_t)at;
+    return 0;
+}
+
+static int save_origins(struct store *s) {
+    for (uint32_t i = 0; i < s->origins_count; i++) {
+        struct origin_row *o = &s->origins[i];
+        if (!o->changed)
+            continue;
+        struct buf b;
+        buf_init(&b, 1 << 20);
+        pack_versions(&b, o->knew, o->knew_count);
+        sqlite3_bind_int64(s->s_origin_put, 1, i);
+        sqlite3_bind_blob(s->s_origin_put, 2, o->id.node, NODE_ID_BYTES, SQLITE_STATIC);
+        sqlite3_bind_int64(s->s_origin_put, 3, o->id.epoch);
+        if (o->keyed)
+            sqlite3_bind_blob(s->s_origin_put, 4, o->key, NODE_KEY_BYTES, SQLITE_STATIC);
+        else
+            sqlite3_bind_null(s->s_origin_put, 4);
+        sqlite3_bind_int64(s->s_origin_put, 5, (int64_t)o->version);
+        sqlite3_bind_blob(s->s_origin_put, 6, o->chain, BATCH_CHAIN_BYTES, SQLITE_STATIC);
+        sqlite3_bind_blob64(s->s_origin_put, 7, b.data ? (const void *)b.data : "", b.len, SQLITE_STATIC);
+        int err = b.failed ? b.failed : sql_run(s->s_origin_put);
+        buf_release(&b);
+        if (err)
+            return err;
+        o->changed = false;
+    }
+    return 0;
+}
+
+static int load_origins(struct store *s) {
+    origins_release(s);
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "SELECT node, epoch, key, version, chain, knew FROM origin ORDER BY no");
+    if (err)
+        return err;
+    int row;
+    while ((row = sql_step(q)) == 1) {
+        struct origin id;
+        if (sqlite3_column_bytes(q, 0) != NODE_ID_BYTES || sqlite3_column_bytes(q, 4) != BATCH_CHAIN_BYTES) {
+            row = ERR_CORRUPT;
+            break;
+        }
+        memcpy(id.node, sqlite3_column_blob(q, 0), NODE_ID_BYTES);
+        id.epoch = (uint32_t)sqlite3_column_int64(q, 1);
+        if ((row = origins_add(s, &id)))
+            break;
+        struct origin_row *o = &s->origins[s->origins_count - 1];
+        if (sqlite3_column_bytes(q, 2) == NODE_KEY_BYTES) {
+            memcpy(o->key, sqlite3_column_blob(q, 2), NODE_KEY_BYTES);
+            o->keyed = true;
+        }
+        o->version = (uint64_t)sqlite3_column_int64(q, 3);
+        memcpy(o->chain, sqlite3_column_blob(q, 4), BATCH_CHAIN_BYTES);
+        size_t n = (size_t)sqlite3_column_bytes(q, 5) / 16;
+        const uint8_t *pairs = sqlite3_column_blob(q, 5);
+        for (size_t i = 0; i < n; i++) {
+            uint64_t pair[2];
+            memcpy(pair, pairs + 16 * i, 16);
+            if (pair[0] < VV_ENTRIES_MAX && (row = state_knew_set(s, s->origins_count - 1, (uint32_t)pair[0], pair[1])))
+                break;
+        }
+        s->origins[s->origins_count - 1].changed = false;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+/* Our own origin: the highest epoch of our node id. */
+static int find_own(struct store *s) {
+    struct origin me = {.epoch = 0};
+    node_id_of_key(me.node, s->config.key);
+    bool found = false;
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        if (memcmp(s->origin_ids[i].node, me.node, NODE_ID_BYTES) == 0 && (!found || s->origin_ids[i].epoch >= me.epoch)) {
+            me.epoch = s->origin_ids[i].epoch;
+            found = true;
+        }
+    int err = state_origin(s, &me, &s->own);
+    if (!err && !s->origins[s->own].keyed) {
+        memcpy(s->origins[s->own].key, s->config.key, NODE_KEY_BYTES);
+        s->origins[s->own].keyed = s->origins[s->own].changed = true;
+    }
+    return err;
+}
+
+/* ---- tables and columns */
+
+static uint64_t name_hash(const char *name, size_t len) {
+    char folded[256];
+    size_t n = len < sizeof folded ? len : sizeof folded;
+    for (size_t i = 0; i < n; i++)
+        folded[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + 32 : name[i]);
+    struct value v = {.type = VALUE_TEXT, .p = (const uint8_t *)folded, .len = n};
+    return value_hash(&v);
+}
+
+static void tbl_free(struct tbl *t) {
+    for (uint32_t i = 0; i < t->columns_count; i++)
+        free(t->columns[i]);
+    free(t->columns);
+    free(t->column_hashes);
+    sqlite3_finalize(t->get);
+    sqlite3_finalize(t->put);
+    sqlite3_finalize(t->del);
+    free(t->name);
+    free(t);
+}
+
+static int tbl_statements(struct store *s, struct tbl *t) {
+    int err;
+    if ((err = sql_prepare(s->db, &t->get, "SELECT b FROM r%u WHERE k=?", t->no)) ||
+        (err = sql_prepare(s->db, &t->put, "INSERT INTO r%u(k,b) VALUES(?,?) ON CONFLICT(k) DO UPDATE SET b=excluded.b", t->no)) ||
+        (err = sql_prepare(s->db, &t->del, "DELETE FROM r%u WHERE k=?", t->no)))
+        return err;
+    if (t->shape == SHAPE_NUMBER)
+        return sql_int(s->db, INT64_MIN, &t->top, "SELECT max(k) FROM r%u", t->no);
+    return 0;
+}
+
+static int tbl_column(struct tbl *t, const char *name, size_t len) {
+    if (t->columns_count == t->columns_cap) {
+        uint32_t cap = t->columns_cap ? t->columns_cap * 2 : 16;
+        char **p = realloc(t->columns, cap * sizeof *p);
+        if (!p)
+            return ERR_NOMEM;
+        t->columns = p;
+        uint64_t *h = realloc(t->column_hashes, cap * sizeof *h);
+        if (!h)
+            return ERR_NOMEM;
+        t->column_hashes = h;
+        t->columns_cap = cap;
+    }
+    char *copy = strndup(name, len);
+    if (!copy)
+        return ERR_NOMEM;
+    t->columns[t->columns_count] = copy;
+    t->column_hashes[t->columns_count++] = name_hash(name, len);
+    return 0;
+}
+
+static int tbls_add(struct store *s, uint32_t no, const char *name, size_t len, struct tbl **out) {
+    struct tbl **p = realloc(s->tbls, (s->tbls_count + 1) * sizeof *p);
+    struct tbl *t = calloc(1, sizeof *t);
+    if (p)
+        s->tbls = p;
+    if (!p || !t || !(t->name = strndup(name, len))) {
+        free(t);
+        return ERR_NOMEM;
+    }
+    t->no = no;
+    t->hash = name_hash(name, len);
+    t->top = INT64_MIN;
+    s->tbls[s->tbls_count++] = t;
+    *out = t;
+    return 0;
+}
+
+static int load_tables(struct store *s) {
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "SELECT no, name, shape, rows, last_change, captured FROM tbl ORDER BY no");
+    if (err)
+        return err;
+    int row;
+    while ((row = sql_step(q)) == 1) {
+        struct tbl *t;
+        if ((row = tbls_add(s, (uint32_t)sqlite3_column_int64(q, 0), (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), &t)))
+            break;
+        t->shape = (enum shape)sqlite3_column_int(q, 2);
+        t->rows = sqlite3_column_int64(q, 3);
+        t->last_change_ms = sqlite3_column_int64(q, 4);
+        t->captured = sqlite3_column_int(q, 5);
+        if (t->shape != SHAPE_NONE && (row = tbl_statements(s, t)))
+            break;
+    }
+    sqlite3_finalize(q);
+    if (row || (err = sql_prepare(s->db, &q, "SELECT tbl, name FROM col ORDER BY tbl, no")))
+        return row ? row : err;
+    while ((row = sql_step(q)) == 1) {
+        uint32_t no = (uint32_t)sqlite3_column_int64(q, 0);
+        for (uint32_t i = 0; i < s->tbls_count && !row; i++)
+            if (s->tbls[i]->no == no)
+                row = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1));
+        if (row < 0)
+            break;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+int state_table(struct store *s, const char *name, size_t len, struct tbl **out) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (sqlite3_strnicmp(s->tbls[i]->name, name, (int)len) == 0 && strlen(s->tbls[i]->name) == len) {
+            *out = s->tbls[i];
+            return 0;
+        }
+    assert(s->in_tx);
+    uint32_t no = s->tbls_count ? s->tbls[s->tbls_count - 1]->no + 1 : 1;
+    int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0)", no, (int)len, name);
+    return err ? err : tbls_add(s, no, name, len, out);
+}
+
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no) {
+    for (uint32_t i = 0; i < t->columns_count; i++)
+        if (sqlite3_strnicmp(t->columns[i], name, (int)len) == 0 && strlen(t->columns[i]) == len) {
+            *no = i;
+            return 0;
+        }
+    assert(s->in_tx);
+    *no = t->columns_count;
+    int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q')", t->no, t->columns_count, (int)len, name);
+    return err ? err : tbl_column(t, name, len);
+}
+
+int state_shape(struct store *s, struct tbl *t, enum shape shape) {
+    if (t->shape != SHAPE_NONE)
+        return 0;
+    assert(s->in_tx);
+    int err = shape == SHAPE_NUMBER ? sql_exec(s->db, "CREATE TABLE r%u(k INTEGER PRIMARY KEY, b BLOB)", t->no)
+                                    : sql_exec(s->db, "CREATE TABLE r%u(k BLOB PRIMARY KEY, b BLOB) WITHOUT ROWID", t->no);
+    if (err || (err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE no=%u", shape, t->no)))
+        return err;
+    t->shape = shape;
+    return tbl_statements(s, t);
+}
+
+static int save_tables(struct store *s) {
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        struct tbl *t = s->tbls[i];
+        if (!t->dirty)
+            continue;
+        int err = sql_exec(s->db, "UPDATE tbl SET rows=%lld, last_change=%lld, captured=%d WHERE no=%u", (long long)t->rows, (long long)t->last_change_ms,
+                           t->captured, t->no);
+        if (err)
+            return err;
+        t->dirty = false;
+    }
+    return 0;
+}
+
+/* ---- batches that cannot be taken: known by program version too, since a newer program may read them */
+
+bool state_is_bad(struct store *s, uint32_t origin, uint64_t version) {
+    int64_t n = 0;
+    sql_int(s->db, 0, &n, "SELECT count(*) FROM meta WHERE k='bad %u %llu %q'", origin, (unsigned long long)version, STARLING_VERSION);
+    return n != 0;
+}
+
+int state_set_bad(struct store *s, struct bad_batch bad) {
+    return sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('bad %u %llu %q', 1)", bad.origin, (unsigned long long)bad.version, STARLING_VERSION);
+}
+
+/* ---- transactions */
+
+int state_begin(struct store *s) {
+    if (s->in_tx)
+        return 0;
+    int err = sql_run(s->s_begin);
+    s->in_tx = err == 0;
+    return err;
+}
+
+int state_commit(struct store *s) {
+    assert(s->in_tx);
+    int err;
+    if ((err = save_origins(s)) || (err = save_tables(s)) || (err = save_hot(s)) || (err = sql_run(s->s_commit)))
+        return err;
+    s->in_tx = false;
+    return 0;
+}
+
+static void drop_caches(struct store *s) {
+    tables_unload(s);
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        tbl_free(s->tbls[i]);
+    free(s->tbls);
+    s->tbls = NULL;
+    s->tbls_count = 0;
+}
+
+int state_reload(struct store *s) {
+    int err;
+    drop_caches(s);
+    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = find_own(s)))
+        return err;
+    return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");
+}
+
+void state_rollback(struct store *s) {
+    if (!s->in_tx)
+        return;
+    sql_run(s->s_rollback);
+    s->in_tx = false;
+}
+
+int state_sync(struct store *s) { return sql_sync(s->db); }
+
+/* ---- opening */
+
+static const struct {
+    size_t at;
+    const char *text;
+} STATEMENTS[] = {
+#define S(field, text) {offsetof(struct store, field), text}
+    S(s_begin, "BEGIN IMMEDIATE"),
+    S(s_commit, "COMMIT"),
+    S(s_rollback, "ROLLBACK"),
+    S(s_hot, "UPDATE hot SET note_seq=?, note_nonce=?, hlc=?, digest_a=?, digest_b=?, base=?, flight_seq=?, projected_seq=?, published=?,"
+             " schema_sent=?, shown_ms=?, created=?"),
+    S(s_log_put, "INSERT INTO log VALUES(?,?)"),
+    S(s_log_get, "SELECT b FROM log WHERE id=?"),
+    S(s_extra_get, "SELECT b FROM extra WHERE tbl=? AND who=?"),
+    S(s_extra_put, "INSERT INTO extra VALUES(?,?,?) ON CONFLICT DO UPDATE SET b=excluded.b"),
+    S(s_extra_del, "DELETE FROM extra WHERE tbl=? AND who=?"),
+    S(s_flight_put, "INSERT INTO flight VALUES(?,?,?,?,?)"),
+    S(s_flight_del, "DELETE FROM flight WHERE seq<=?"),
+    S(s_shown_put, "INSERT OR REPLACE INTO shown VALUES(?,?,?,?,?)"),
+    S(s_shown_del, "DELETE FROM shown WHERE name=?"),
+    S(s_open_put, "INSERT INTO open VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=excluded.n"),
+    S(s_open_del, "DELETE FROM open WHERE tbl=? AND who=?"),
+    S(s_seen_put, "INSERT OR IGNORE INTO seen VALUES(?,?,?)"),
+    S(s_origin_put, "INSERT INTO origin VALUES(?,?,?,?,?,?,?) ON CONFLICT(no) DO UPDATE SET key=excluded.key, version=excluded.version,"
+                    " chain=excluded.chain, knew=excluded.knew"),
+#undef S
+};
+
+static sqlite3_stmt **statement(struct store *s, size_t i) { return (sqlite3_stmt **)(void *)((char *)s + STATEMENTS[i].at); }
+
+static int check_format(struct store *s, char *why, size_t why_len) {
+    int64_t format;
+    int err = sql_int(s->db, 0, &format, "SELECT count(*) FROM sqlite_schema WHERE name='meta'");
+    if (!err && format == 0) {
+        randombytes_buf(s->state_id, sizeof s->state_id);
+        char hex[33];
+        sodium_bin2hex(hex, sizeof hex, s->state_id, sizeof s->state_id);
+        if ((err = state_begin(s)) || (err = sql_exec(s->db, "%s", SCHEMA)) ||
+            (err = sql_exec(s->db, "INSERT INTO meta VALUES('format', %d), ('id', x'%s')", STATE_FORMAT, hex)))
+            return err;
+        err = sql_run(s->s_commit);
+        s->in_tx = false;
+        return err ? err : state_sync(s);
+    }
+    if (err || (err = sql_int(s->db, 0, &format, "SELECT v FROM meta WHERE k='format'")))
+        return err;
+    if (format != STATE_FORMAT) {
+        snprintf(why, why_len, "%s was written by another version of starlingd (format %lld, this one reads %d): run the version that wrote it", s->config.state_path,
+                 (long long)format, STATE_FORMAT);
+        return ERR_FORMAT;
+    }
+    sqlite3_stmt *q;
+    if ((err = sql_prepare(s->db, &q, "SELECT v FROM meta WHERE k='id'")))
+        return err;
+    err = sql_step(q) == 1 && sqlite3_column_bytes(q, 0) == sizeof s->state_id ? 0 : ERR_CORRUPT;
+    if (!err)
+        memcpy(s->state_id, sqlite3_column_blob(q, 0), sizeof s->state_id);
+    sqlite3_finalize(q);
+    return err;
+}
+
+int state_open(struct store *s, char *why, size_t why_len) {
+    const struct store_config *c = &s->config;
+    int rc = sqlite3_open_v2(c->state_path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, c->vfs);
+    int err = rc == SQLITE_OK ? 0 : appfile_error(rc);
+    if (!err) {
+        sqlite3_extended_result_codes(s->db, 1);
+        err = sql_exec(s->db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4096;"
+                              " PRAGMA wal_autocheckpoint=4000; PRAGMA temp_store=MEMORY");
+    }
+    if (!err) {
+        err = sql_prepare(s->db, &s->s_begin, "BEGIN IMMEDIATE");
+        if (!err)
+            err = sql_prepare(s->db, &s->s_commit, "COMMIT");
+    }
+    if (!err)
+        err = check_format(s, why, why_len);
+    for (size_t i = 2; !err && i < sizeof STATEMENTS / sizeof *STATEMENTS; i++)
+        err = sql_prepare(s->db, statement(s, i), "%s", STATEMENTS[i].text);
+    if (!err)
+        err = state_reload(s);
+    if (err && !*why)
+        snprintf(why, why_len, "cannot use the state database %s: %s%s%s: %s", c->state_path, err_text(err), s->db ? ": " : "", s->db ? sqlite3_errmsg(s->db) : "",
+                 err == ERR_FULL || err == ERR_IO ? "free space on that disk" : "check that folder, or move the state away to start anew");
+    return err;
+}
+
+void state_close(struct store *s) {
+    state_rollback(s);
+    drop_caches(s);
+    origins_release(s);
+    for (size_t i = 0; i < sizeof STATEMENTS / sizeof *STATEMENTS; i++) {
+        sqlite3_finalize(*statement(s, i));
+        *statement(s, i) = NULL;
+    }
+    sqlite3_close(s->db);
+    s->db = NULL;
+}

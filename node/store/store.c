@@ -1,0 +1,526 @@
+/* The store of one database: opening, turns of work, and what the owner asks. See store.h and engine.h. */
+#include "node/store/store.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
+#define RETRY_PARKED_MS 1000
+#define QUIET_TRIM_MS 5000
+#define CHECKPOINT_MS 100
+
+/* ---- small things */
+
+void store_log(struct store *s, int level, const char *format, ...) {
+    char text[1000];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (s->config.on_log)
+        s->config.on_log(s->config.ctx, level, text);
+}
+
+int64_t store_wall_ms(struct store *s) {
+    sqlite3_vfs *vfs = sqlite3_vfs_find(s->config.vfs);
+    sqlite3_int64 ms = 0;
+    if (vfs && vfs->iVersion >= 2 && vfs->xCurrentTimeInt64 && vfs->xCurrentTimeInt64(vfs, &ms) == SQLITE_OK)
+        return ms - 210866760000000; /* from the Julian epoch to Unix's */
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t store_mono_us(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static int64_t mono_ms(void) { return store_mono_us() / 1000; }
+
+void store_lock_time(struct store *s, int64_t us) {
+    s->lock_us[s->lock_next++ % 256] = us;
+    if (s->lock_count < 256)
+        s->lock_count++;
+}
+
+/* ---- opening */
+
+int store_open_app(struct store *s, bool create, char *why, size_t why_len) {
+    int err = appfile_open(&s->app, s->config.app_path, s->config.vfs, create, why, why_len);
+    if (err)
+        return err;
+    s->app_open = true;
+    if ((err = sql_prepare(s->app.reader, &s->a_begin, "BEGIN")) || (err = sql_prepare(s->app.reader, &s->a_end, "COMMIT")) ||
+        (err = sql_prepare(s->app.writer, &s->w_begin, "BEGIN IMMEDIATE")) || (err = sql_prepare(s->app.writer, &s->w_commit, "COMMIT")) ||
+        (err = sql_prepare(s->app.writer, &s->w_rollback, "ROLLBACK")))
+        snprintf(why, why_len, "%s: %s", s->config.app_path, sqlite3_errmsg(s->app.writer));
+    return err;
+}
+
+static void close_app(struct store *s) {
+    sqlite3_stmt **all[] = {&s->a_begin, &s->a_end, &s->a_notes[0], &s->a_notes[1], &s->a_nonce[0], &s->a_nonce[1], &s->a_version[0], &s->a_version[1],
+                            &s->w_begin, &s->w_commit, &s->w_rollback, &s->w_last, &s->w_mark, &s->w_trim};
+    if (!s->app_open)
+        return;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        sqlite3_finalize(*all[i]);
+        *all[i] = NULL;
+    }
+    appfile_close(&s->app);
+    s->app_open = false;
+}
+
+static int own_vectors(struct store *s) {
+    const struct origin_row *own = &s->origins[s->own];
+    for (uint32_t i = 0; i < own->knew_count; i++) {
+        int err = i == s->own || !own->knew[i] ? 0 : vv_set(&s->knew_news, &s->origin_ids[i], own->knew[i]);
+        if (err)
+            return err;
+    }
+    s->given = s->hot.published;
+    return 0;
+}
+
+static int copy_config(struct store *s, const struct store_config *c) {
+    s->config = *c;
+    s->config.app_path = strdup(c->app_path);
+    s->config.state_path = strdup(c->state_path);
+    s->config.db = strdup(c->db);
+    s->config.vfs = c->vfs ? strdup(c->vfs) : NULL;
+    s->config.excluded = NULL;
+    size_t n = 0;
+    while (c->excluded && c->excluded[n])
+        n++;
+    char **names = calloc(n + 1, sizeof *names);
+    for (size_t i = 0; names && i < n; i++)
+        names[i] = strdup(c->excluded[i]);
+    s->config.excluded = (const char *const *)names;
+    return s->config.app_path && s->config.state_path && s->config.db && names ? 0 : ERR_NOMEM;
+}
+
+static int open_all(struct store *s, char *why, size_t why_len) {
+    int err = state_open(s, why, why_len);
+    if (err)
+        return err;
+    bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
+    if (there || !s->config.create) {
+        if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = schema_refresh(s)) || (err = project_recover(s)))
+            return err;
+    } else if ((err = pending_load(s))) {
+        return err;
+    }
+    return own_vectors(s);
+}
+
+int store_open(struct store **out, const struct store_config *config, char *why, size_t why_len) {
+    struct store *s = calloc(1, sizeof *s);
+    *why = 0;
+    *out = NULL;
+    if (!s)
+        return ERR_NOMEM;
+    reg_init(&s->reg);
+    reg_init(&s->reg2);
+    buf_init(&s->blob, 256u << 20);
+    buf_init(&s->key, 256u << 20);
+    buf_init(&s->key2, 256u << 20);
+    vv_init(&s->after_sent);
+    vv_init(&s->knew_news);
+    vv_init(&s->have);
+    s->flights_tail = &s->flights;
+    s->writer = batch_writer_new();
+    s->stored_changed = true;
+    int err = s->writer ? copy_config(s, config) : ERR_NOMEM;
+    if (!err)
+        err = open_all(s, why, why_len);
+    if (err) {
+        if (!*why)
+            snprintf(why, why_len, "%s: %s: %s", config->app_path, err_text(err),
+                     s->app_open ? sqlite3_errmsg(s->app.writer) : "it is tried again by itself");
+        store_close(s);
+        return err;
+    }
+    *out = s;
+    return 0;
+}
+
+static void free_config(struct store *s) {
+    free((char *)(uintptr_t)s->config.app_path);
+    free((char *)(uintptr_t)s->config.state_path);
+    free((char *)(uintptr_t)s->config.db);
+    free((char *)(uintptr_t)s->config.vfs);
+    for (size_t i = 0; s->config.excluded && s->config.excluded[i]; i++)
+        free((char *)(uintptr_t)s->config.excluded[i]);
+    free((void *)(uintptr_t)s->config.excluded);
+}
+
+void store_close(struct store *s) {
+    if (!s)
+        return;
+    scan_stop(s);
+    values_release(s);
+    while (s->flights) {
+        struct flight *next = s->flights->next;
+        flight_free(s, s->flights);
+        s->flights = next;
+    }
+    for (uint32_t i = 0; i < s->delivered_count; i++)
+        bytes_unref(s->delivered[i]);
+    free(s->delivered);
+    pending_clear(s);
+    for (uint32_t i = 0; i < s->shown_count; i++)
+        free(s->shown[i].versions);
+    free(s->shown);
+    state_close(s);
+    schema_release(&s->schema);
+    close_app(s);
+    batch_writer_free(s->writer);
+    reg_release(&s->reg);
+    reg_release(&s->reg2);
+    buf_release(&s->blob);
+    buf_release(&s->key);
+    buf_release(&s->key2);
+    vv_release(&s->after_sent);
+    vv_release(&s->knew_news);
+    vv_release(&s->have);
+    free(s->look_values);
+    free(s->vector);
+    free_config(s);
+    free(s);
+}
+
+/* ---- telling the owner */
+
+void store_state(struct store *s, struct db_state *out) {
+    vv_clear(&s->have);
+    for (uint32_t i = 0; i < s->origins_count; i++) {
+        uint64_t version = i == s->own ? s->given : s->origins[i].version;
+        if (version)
+            vv_set(&s->have, &s->origin_ids[i], version);
+    }
+    out->have = s->have;
+    out->base = s->hot.base;
+    memcpy(out->digest, &s->hot.digest_a, 8);
+    memcpy(out->digest + 8, &s->hot.digest_b, 8);
+    out->settled = !s->flights && !s->pending && !s->scan && !s->delivered_count && tables_unshown(s) == 0;
+}
+
+bool store_ready(struct store *s) { return !s->scan && s->given == s->hot.published; }
+
+static int give(struct store *s) {
+    while (s->given < s->hot.published) {
+        struct bytes *b;
+        int err = log_read(s, s->own, s->given + 1, &b);
+        if (err)
+            return err;
+        s->given++;
+        s->stored_changed = true;
+        if (s->config.on_batch)
+            s->config.on_batch(s->config.ctx, b);
+        bytes_unref(b);
+    }
+    return 0;
+}
+
+static void tell_state(struct store *s) {
+    if (!s->stored_changed || s->scan)
+        return;
+    struct db_state state;
+    s->stored_changed = false;
+    store_state(s, &state);
+    if (s->config.on_stored)
+        s->config.on_stored(s->config.ctx, &state);
+}
+
+/* ---- turns */
+
+/* Ends the transaction of the state, makes it durable, and only then lets batches and acknowledgements leave. */
+static int make_durable(struct store *s) {
+    int err = 0;
+    if (s->in_tx) {
+        if ((err = state_commit(s)) || (err = state_sync(s)))
+            return err;
+    }
+    if ((err = give(s)))
+        return err;
+    tell_state(s);
+    return 0;
+}
+
+static int forget_transaction(struct store *s, int err) {
+    struct bad_batch bad = s->bad;
+    state_rollback(s);
+    if (bad.version)
+        state_set_bad(s, bad);
+    return err;
+}
+
+static void retry_parked(struct store *s) {
+    int64_t now = mono_ms();
+    uint32_t n = 0;
+    if (!s->parked_count || now < s->retry_parked_ms)
+        return;
+    s->retry_parked_ms = now + RETRY_PARKED_MS;
+    struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) {
+        if (p->reason && n++ < 500)
+            p->retry = true;
+    }
+}
+
+static int settle_schema(struct store *s) {
+    if (!s->schema_waits || mono_ms() - s->schema_changed_ms < SCHEMA_QUIET_MS || s->scan)
+        return 0;
+    s->schema_waits = false;
+    int err = state_begin(s);
+    return err ? err : drain_seal(s, false);
+}
+
+/* 0, DRAIN_MORE, or an error. */
+static int gather_changes(struct store *s) {
+    int err;
+    if (s->schema_stale && (err = schema_refresh(s)))
+        return err;
+    if (s->scan) {
+        if ((err = scan_step(s)) || s->scan)
+            return err ? err : DRAIN_MORE;
+        if ((err = state_begin(s)))
+            return err;
+    }
+    err = drain(s, false);
+    if (err == ERR_SCHEMA) {
+        s->schema_stale = true;
+        return DRAIN_MORE;
+    }
+    if (err == DRAIN_RESCAN) {
+        store_log(s, LOG_WARNING, "%s: the notes of some writes are gone (an older copy of the file, or more than %d writes while the node was away): reading all rows again", s->config.db,
+                  NOTES_MAX);
+        return scan_start(s, true) ? ERR_IO : DRAIN_MORE;
+    }
+    if (err < 0 || err == DRAIN_MORE)
+        return err;
+    if (err == DRAIN_DONE)
+        s->active_ms = mono_ms();
+    if ((err = settle_schema(s)))
+        return err;
+    if (s->hot.published < s->origins[s->own].version || s->base_due) {
+        if ((err = state_begin(s)) || (err = drain_seal(s, false)))
+            return err;
+        s->hot.published = s->origins[s->own].version;
+    }
+    return 0;
+}
+
+static int quiet_work(struct store *s) {
+    int64_t now = mono_ms();
+    if (now - s->checkpoint_ms >= CHECKPOINT_MS) {
+        int64_t held = appfile_checkpoint(&s->app, now - s->active_ms > 2000);
+        s->checkpoint_ms = now;
+        if (held > 0)
+            store_lock_time(s, held);
+    }
+    if (now - s->active_ms < QUIET_TRIM_MS || s->trim_ms == s->active_ms || appfile_readers(&s->app))
+        return 0;
+    s->trim_ms = s->active_ms;
+    if (sql_run(s->w_begin))
+        return 0;
+    int64_t began = store_mono_us();
+    sqlite3_bind_int64(s->w_trim, 1, s->hot.note_seq);
+    sqlite3_bind_int64(s->w_trim, 2, 20000);
+    int err = sql_run(s->w_trim);
+    int trimmed = sqlite3_changes(s->app.writer);
+    err = err ? err : trimmed ? sql_run(s->w_commit) : sql_run(s->w_rollback);
+    if (err)
+        sql_run(s->w_rollback);
+    store_lock_time(s, store_mono_us() - began);
+    if (trimmed == 20000)
+        s->trim_ms = 0;
+    return 0;
+}
+
+static int next_turn(struct store *s, int shown) {
+    if (shown == PROJECT_DRAIN || s->delivered_count)
+        return 0;
+    if (shown == PROJECT_WAIT)
+        return 1;
+    if (s->flights)
+        return 0;
+    if (s->schema_waits)
+        return SCHEMA_QUIET_MS / 3;
+    if (s->parked_count)
+        return RETRY_PARKED_MS;
+    if (s->app_open && s->trim_ms != s->active_ms)
+        return QUIET_TRIM_MS / 5;
+    return -1;
+}
+
+static int turn(struct store *s) {
+    int err = 0;
+    if (s->app_open) {
+        err = gather_changes(s);
+        if (err == ERR_BUSY)
+            return s->in_tx ? err : 5;
+        if (err < 0)
+            return err;
+        if (err == DRAIN_MORE) {
+            if (s->in_tx && (err = state_commit(s)))
+                return err;
+            return s->scan ? 2 : 0;
+        }
+    }
+    if (s->delivered_count && ((err = state_begin(s)) || (err = merge_delivered(s))))
+        return err;
+    if ((err = make_durable(s)))
+        return err;
+    if (!s->app_open)
+        return s->delivered_count ? 0 : -1;
+    retry_parked(s);
+    int shown = project(s);
+    if (shown == ERR_SCHEMA) {
+        s->schema_stale = true;
+        shown = PROJECT_DRAIN;
+    }
+    if (shown < 0)
+        return shown;
+    if (shown == PROJECT_DONE)
+        s->active_ms = mono_ms();
+    if (s->in_tx && (err = state_commit(s)))
+        return err;
+    if ((err = give(s)))
+        return err;
+    tell_state(s);
+    if (shown == PROJECT_NOTHING && !s->delivered_count)
+        quiet_work(s);
+    else if (shown == PROJECT_DONE && mono_ms() - s->checkpoint_ms >= CHECKPOINT_MS)
+        quiet_work(s);
+    return next_turn(s, shown);
+}
+
+int store_turn(struct store *s, char *why, size_t why_len) {
+    if (s->app_open && !s->config.vfs && !appfile_same(&s->app)) {
+        snprintf(why, why_len, "%s was replaced or removed: it is opened anew", s->config.app_path);
+        return ERR_CLOSED;
+    }
+    int r = turn(s);
+    if (r >= -1)
+        return r;
+    snprintf(why, why_len, "%s: %s (%s; %s): it is tried again by itself", s->config.app_path, err_text(r), s->app_open ? sqlite3_errmsg(s->app.reader) : "",
+             sqlite3_errmsg(s->db));
+    return forget_transaction(s, r);
+}
+
+/* ---- what the owner asks */
+
+struct appfile *store_appfile(struct store *s) { return s->app_open ? &s->app : NULL; }
+
+void store_deliver(struct store *s, struct bytes *batch) {
+    if (s->delivered_count == s->delivered_cap) {
+        uint32_t cap = s->delivered_cap ? s->delivered_cap * 2 : 64;
+        struct bytes **p = realloc(s->delivered, cap * sizeof(struct bytes *));
+        if (!p)
+            return; /* it comes again */
+        s->delivered = p;
+        s->delivered_cap = cap;
+    }
+    s->delivered[s->delivered_count++] = bytes_ref(batch);
+}
+
+int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches, uint32_t *count) {
+    *batches = NULL;
+    *count = 0;
+    int no = state_find_origin(s, origin);
+    if (no < 0 || from == 0)
+        return 0;
+    uint64_t top = (uint32_t)no == s->own ? s->given : s->origins[no].version;
+    if (to > top)
+        to = top;
+    size_t bytes = 0;
+    uint32_t cap = 0;
+    for (uint64_t v = from; v <= to && (*count == 0 || bytes < bytes_max); v++) {
+        struct bytes *b;
+        int err = log_read(s, (uint32_t)no, v, &b);
+        if (err)
+            return err == ERR_NOTFOUND ? 0 : err;
+        if (*count == cap) {
+            cap = cap ? cap * 2 : 16;
+            struct bytes **p = realloc(*batches, cap * sizeof(struct bytes *));
+            if (!p) {
+                bytes_unref(b);
+                return ERR_NOMEM;
+            }
+            *batches = p;
+        }
+        (*batches)[(*count)++] = b;
+        bytes += b->len;
+    }
+    return 0;
+}
+
+int store_new_epoch(struct store *s) {
+    struct origin next = s->origin_ids[s->own];
+    next.epoch++;
+    uint32_t no;
+    int err = state_begin(s);
+    if (err || (err = state_origin(s, &next, &no)))
+        return err;
+    uint32_t old = s->own;
+    s->own = no;
+    memcpy(s->origins[no].key, s->config.key, NODE_KEY_BYTES);
+    s->origins[no].keyed = s->origins[no].changed = true;
+    for (uint32_t i = 0; i < s->origins[old].knew_count && !err; i++)
+        err = state_knew_set(s, no, i, s->origins[old].knew[i]);
+    s->hot.published = s->given = 0;
+    vv_clear(&s->after_sent);
+    vv_clear(&s->knew_news);
+    if (err || (err = own_vectors(s)) || (err = state_commit(s)))
+        return err;
+    s->stored_changed = true;
+    store_log(s, LOG_WARNING, "%s: others have writes of this node that it has lost (an older copy of its state?): it goes on as epoch %u", s->config.db, next.epoch);
+    return state_sync(s);
+}
+
+void store_learn_base(struct store *s, uint64_t base) {
+    if (s->hot.base || !base || state_begin(s))
+        return;
+    s->hot.base = base;
+    s->stored_changed = true;
+}
+
+int store_barrier(struct store *s) {
+    if (!s->app_open)
+        return 1;
+    if (s->scan || s->schema_stale || s->given < s->hot.published)
+        return 0;
+    int64_t seq = 0;
+    if (sql_int(s->app.reader, 0, &seq, "SELECT max(seq) FROM main._starling_dirty"))
+        return 0;
+    return seq <= s->hot.note_seq && !s->in_tx && !s->schema_waits;
+}
+
+void store_watch(struct store *s, bool on) { s->watched = on; }
+
+void store_time_passes(struct store *s) {
+    for (uint32_t i = 0; i < s->shown_count; i++)
+        s->shown[i].ms -= SHOWN_RECENT_MS + 1;
+}
+
+int store_uninstall(const char *app_path, char *why, size_t why_len) {
+    struct appfile a;
+    int err = appfile_open(&a, app_path, NULL, false, why, why_len);
+    if (err)
+        return err;
+    err = capture_remove(a.writer, 5000);
+    if (err)
+        snprintf(why, why_len, "%s: %s: %s: stop the application and try again", app_path, err_text(err), sqlite3_errmsg(a.writer));
+    appfile_close(&a);
+    return err;
+}

@@ -1,0 +1,447 @@
+/* The application's tables, bound to our numbers and to prepared statements. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+/* ---- SQL text */
+
+static void put_name(sqlite3_str *q, const char *name) { sqlite3_str_appendf(q, "\"%w\"", name); }
+
+static void put_where_key(sqlite3_str *q, const struct table *t) {
+    for (uint32_t i = 0; i < t->key_count; i++) {
+        sqlite3_str_appendall(q, i ? " AND " : " WHERE ");
+        put_name(q, t->columns[t->key[i]].name);
+        sqlite3_str_appendall(q, "=?");
+    }
+}
+
+static int prepare(sqlite3 *db, sqlite3_str *q, sqlite3_stmt **out) {
+    char *text = sqlite3_str_finish(q);
+    if (!text)
+        return ERR_NOMEM;
+    int err = sql_prepare(db, out, "%s", text);
+    sqlite3_free(text);
+    return err;
+}
+
+static int prepare_read(sqlite3 *db, struct tio *io, sqlite3_stmt **out) {
+    sqlite3_str *q = sqlite3_str_new(db);
+    sqlite3_str_appendall(q, "SELECT ");
+    for (uint32_t i = 0; i < io->count; i++) {
+        if (i)
+            sqlite3_str_appendchar(q, 1, ',');
+        put_name(q, io->names[i]);
+    }
+    if (io->count == 0)
+        sqlite3_str_appendall(q, "1");
+    sqlite3_str_appendf(q, " FROM main.\"%w\"", io->table->name);
+    put_where_key(q, io->table);
+    return prepare(db, q, out);
+}
+
+static int prepare_insert(struct store *s, struct tio *io) {
+    sqlite3_str *q = sqlite3_str_new(s->app.writer);
+    const struct table *t = io->table;
+    sqlite3_str_appendf(q, "INSERT INTO main.\"%w\"(", t->name);
+    bool number = t->key_kind == KEY_INTEGER;
+    if (number)
+        put_name(q, t->columns[t->key[0]].name);
+    for (uint32_t i = 0; i < io->count; i++) {
+        if (i || number)
+            sqlite3_str_appendchar(q, 1, ',');
+        put_name(q, io->names[i]);
+    }
+    sqlite3_str_appendall(q, ") VALUES(?");
+    for (uint32_t i = 1; i < io->count + number; i++)
+        sqlite3_str_appendall(q, ",?");
+    sqlite3_str_appendchar(q, 1, ')');
+    return prepare(s->app.writer, q, &io->insert);
+}
+
+static int prepare_delete(struct store *s, struct tio *io) {
+    sqlite3_str *q = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendf(q, "DELETE FROM main.\"%w\"", io->table->name);
+    put_where_key(q, io->table);
+    return prepare(s->app.writer, q, &io->del);
+}
+
+int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
+    const unsigned n = sizeof io->updates / sizeof *io->updates;
+    for (unsigned i = 0; i < n; i++)
+        if (io->updates[i].stmt && io->updates[i].count == count && memcmp(io->updates[i].columns, at, count * sizeof *at) == 0) {
+            *out = io->updates[i].stmt;
+            return 0;
+        }
+    struct update_stmt *u = &io->updates[io->updates_next++ % n];
+    sqlite3_finalize(u->stmt);
+    free(u->columns);
+    memset(u, 0, sizeof *u);
+    if (!(u->columns = malloc((count ? count : 1) * sizeof *at)))
+        return ERR_NOMEM;
+    memcpy(u->columns, at, count * sizeof *at);
+    u->count = count;
+    sqlite3_str *q = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendf(q, "UPDATE main.\"%w\" SET ", io->table->name);
+    for (uint32_t i = 0; i < count; i++) {
+        if (i)
+            sqlite3_str_appendchar(q, 1, ',');
+        put_name(q, io->names[at[i]]);
+        sqlite3_str_appendall(q, "=?");
+    }
+    put_where_key(q, io->table);
+    int err = prepare(s->app.writer, q, &u->stmt);
+    *out = u->stmt;
+    return err;
+}
+
+/* ---- keys */
+
+/* Normalised key: per column a class byte, then: INT 8 bytes, FLOAT 8 bytes (only when not integral), TEXT and BLOB u32 length and bytes.
+ * Two keys are equal bytes exactly when SQLite compares them equal. */
+void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation) {
+    uint8_t head = (uint8_t)v->type;
+    if (v->type == VALUE_FLOAT && v->as.f >= -9.2233720368547758e18 && v->as.f < 9.2233720368547758e18 && (double)(int64_t)v->as.f == v->as.f) {
+        int64_t i = (int64_t)v->as.f;
+        head = VALUE_INT;
+        buf_append(b, &head, 1);
+        buf_append(b, &i, 8);
+        return;
+    }
+    buf_append(b, &head, 1);
+    if (v->type == VALUE_INT || v->type == VALUE_FLOAT) {
+        buf_append(b, &v->as, 8);
+        return;
+    }
+    if (v->type == VALUE_NULL)
+        return;
+    size_t len = v->len;
+    if (v->type == VALUE_TEXT && collation == COLLATION_RTRIM)
+        while (len && v->p[len - 1] == ' ')
+            len--;
+    uint32_t n = (uint32_t)len;
+    buf_append(b, &n, 4);
+    uint8_t *to = buf_reserve(b, len);
+    if (!to)
+        return;
+    if (len)
+        memcpy(to, v->p, len);
+    if (v->type == VALUE_TEXT && collation == COLLATION_NOCASE)
+        for (size_t i = 0; i < len; i++)
+            if (to[i] >= 'A' && to[i] <= 'Z')
+                to[i] = (uint8_t)(to[i] + 32);
+    b->len += len;
+}
+
+int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out) {
+    buf_clear(out);
+    for (uint32_t i = 0; i < io->table->key_count; i++)
+        tables_put_key_value(out, &key_values[i], io->table->columns[io->table->key[i]].collation);
+    return out->failed;
+}
+
+/* Reads one value of a normalised key. */
+static int key_value(const uint8_t **at, const uint8_t *end, struct value *v) {
+    uint32_t n;
+    memset(v, 0, sizeof *v);
+    v->type = (enum value_type)*(*at)++;
+    switch (v->type) {
+    case VALUE_NULL: return 0;
+    case VALUE_INT:
+    case VALUE_FLOAT:
+        if (end - *at < 8)
+            return ERR_MALFORMED;
+        memcpy(&v->as, *at, 8);
+        *at += 8;
+        return 0;
+    case VALUE_TEXT:
+    case VALUE_BLOB:
+        if (end - *at < 4)
+            return ERR_MALFORMED;
+        memcpy(&n, *at, 4);
+        *at += 4;
+        if (n > (size_t)(end - *at))
+            return ERR_MALFORMED;
+        v->p = *at;
+        v->len = n;
+        *at += n;
+        return 0;
+    default: return ERR_MALFORMED;
+    }
+}
+
+int tables_key_check(const uint8_t *key, size_t len) {
+    const uint8_t *at = key, *end = key + len;
+    struct value v;
+    int err = len ? 0 : ERR_MALFORMED;
+    while (!err && at < end)
+        err = key_value(&at, end, &v);
+    return err;
+}
+
+int tables_key_values(const struct rowid *who, struct value *out, uint32_t max) {
+    uint32_t n = 0;
+    if (!who->text) {
+        out[0] = (struct value){.type = VALUE_INT, .as.i = who->number};
+        return 1;
+    }
+    const uint8_t *at = who->key, *end = who->key + who->key_len;
+    while (at < end) {
+        if (n == max || key_value(&at, end, &out[n++]))
+            return ERR_MALFORMED;
+    }
+    return (int)n;
+}
+
+int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who) {
+    struct value values[16];
+    int n = tables_key_values(who, values, 16);
+    for (int i = 0; i < n; i++)
+        sql_bind_value(stmt, at + i, &values[i]);
+    return n < 0 ? n : at + n;
+}
+
+/* ---- conversions by declared types: a value of another storage class than the column prefers may be stored otherwise than it came */
+
+bool tables_converts(const struct tio *io, uint32_t at, const struct value *v) {
+    switch (io->table->columns[io->order[at]].affinity) {
+    case AFFINITY_BLOB: return false;
+    case AFFINITY_TEXT: return v->type == VALUE_INT || v->type == VALUE_FLOAT;
+    case AFFINITY_REAL: return v->type == VALUE_INT || v->type == VALUE_TEXT;
+    case AFFINITY_INTEGER:
+    case AFFINITY_NUMERIC: return v->type == VALUE_TEXT || v->type == VALUE_FLOAT;
+    }
+    return false;
+}
+
+int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash) {
+    static const char *const TYPES[] = {"BLOB", "TEXT", "NUMERIC", "INTEGER", "REAL"};
+    sqlite3_stmt *put = NULL, *get = NULL;
+    enum affinity a = io->table->columns[io->order[at]].affinity;
+    int err;
+    /* a TEMP table of one column a kind; SQLite's own conversion decides. Rare: schemas differ, or '581B' in an INTEGER column. */
+    if ((err = sql_exec(s->db, "CREATE TEMP TABLE IF NOT EXISTS convert_%s(v %s)", TYPES[a], TYPES[a])) ||
+        (err = sql_prepare(s->db, &put, "INSERT OR REPLACE INTO temp.convert_%s(rowid, v) VALUES(1, ?)", TYPES[a])) ||
+        (err = sql_prepare(s->db, &get, "SELECT v FROM temp.convert_%s", TYPES[a])))
+        goto out;
+    sql_bind_value(put, 1, v);
+    if ((err = sql_run(put)))
+        goto out;
+    if ((err = sql_step(get)) == 1) {
+        struct value got;
+        sql_column_value(get, 0, &got);
+        *hash = value_hash(&got);
+        err = 0;
+    }
+out:
+    sqlite3_finalize(put);
+    sqlite3_finalize(get);
+    return err;
+}
+
+/* The hash of what a row shows in a column that was added after it was written: the declared default. */
+int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *hash) {
+    if (!io->defaults && !(io->defaults = calloc(io->count + 1, sizeof *io->defaults)))
+        return ERR_NOMEM;
+    if (io->defaults[at]) {
+        *hash = io->defaults[at];
+        return 0;
+    }
+    struct value v = {.type = VALUE_NULL};
+    sqlite3_stmt *q = NULL, *e = NULL;
+    int err = sql_prepare(s->app.reader, &q, "SELECT dflt_value FROM pragma_table_info(%Q) WHERE name=%Q AND dflt_value IS NOT NULL", io->table->name, io->names[at]);
+    if (!err && (err = sql_step(q)) == 1) {
+        err = sql_prepare(s->app.reader, &e, "SELECT %s", (const char *)sqlite3_column_text(q, 0));
+        if (!err && (err = sql_step(e)) == 1) {
+            sql_column_value(e, 0, &v);
+            err = 0;
+        }
+    }
+    if (!err) {
+        *hash = value_hash(&v);
+        if (tables_converts(io, at, &v))
+            err = tables_convert(s, io, at, &v, hash);
+        io->defaults[at] = *hash;
+    }
+    sqlite3_finalize(e);
+    sqlite3_finalize(q);
+    return err;
+}
+
+/* ---- column sets */
+
+static void column_set_free(struct column_set *c) {
+    free(c->names);
+    free(c->lens);
+    free(c->at);
+    free(c);
+}
+
+struct column_set *tables_column_set_new(struct tio *io, const uint32_t *at, uint32_t count) {
+    struct column_set *c = calloc(1, sizeof *c);
+    size_t n = count ? count : 1;
+    if (!c || !(c->names = malloc(n * sizeof *c->names)) || !(c->lens = malloc(n * sizeof *c->lens)) || !(c->at = malloc(n * sizeof *c->at))) {
+        if (c)
+            column_set_free(c);
+        return NULL;
+    }
+    c->count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        c->at[i] = at[i];
+        c->names[i] = io->names[at[i]];
+        c->lens[i] = io->lens[at[i]];
+    }
+    return c;
+}
+
+const struct column_set *tables_columns(struct tio *io, const uint32_t *at, uint32_t count) {
+    for (uint32_t i = io->sets_count; i-- > 0;)
+        if (io->sets[i]->count == count && memcmp(io->sets[i]->at, at, count * sizeof *at) == 0)
+            return io->sets[i];
+    if (io->sets_count == io->sets_cap) {
+        uint32_t cap = io->sets_cap ? io->sets_cap * 2 : 4;
+        struct column_set **p = realloc(io->sets, cap * sizeof(struct column_set *));
+        if (!p)
+            return NULL;
+        io->sets = p;
+        io->sets_cap = cap;
+    }
+    struct column_set *c = tables_column_set_new(io, at, count);
+    if (c)
+        io->sets[io->sets_count++] = c;
+    return c;
+}
+
+static void drop_sets(struct tio *io) {
+    for (uint32_t i = 0; i < io->sets_count; i++)
+        column_set_free(io->sets[i]);
+    io->sets_count = 0;
+}
+
+void tables_batch_done(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (s->tios[i].sets_count > 64)
+            drop_sets(&s->tios[i]);
+}
+
+/* ---- loading */
+
+static void tio_release(struct tio *io) {
+    drop_sets(io);
+    free(io->sets);
+    if (io->all)
+        column_set_free(io->all);
+    free(io->defaults);
+    for (unsigned i = 0; i < sizeof io->updates / sizeof *io->updates; i++) {
+        sqlite3_finalize(io->updates[i].stmt);
+        free(io->updates[i].columns);
+    }
+    sqlite3_finalize(io->read);
+    sqlite3_finalize(io->peek);
+    sqlite3_finalize(io->insert);
+    sqlite3_finalize(io->del);
+    free(io->order);
+    free(io->numbers);
+    free(io->names);
+    free(io->lens);
+    free(io->by_number);
+    if (io->tbl)
+        io->tbl->io = NULL;
+}
+
+void tables_unload(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        tio_release(&s->tios[i]);
+    free(s->tios);
+    free(s->by_trigger);
+    s->tios = NULL;
+    s->by_trigger = NULL;
+    s->tios_count = s->by_trigger_count = 0;
+}
+
+static int tio_columns(struct store *s, struct tio *io) {
+    const struct table *t = io->table;
+    uint32_t n = t->columns_count ? t->columns_count : 1;
+    io->order = calloc(n, sizeof *io->order);
+    io->numbers = calloc(n, sizeof *io->numbers);
+    io->names = calloc(n, sizeof *io->names);
+    io->lens = calloc(n, sizeof *io->lens);
+    if (!io->order || !io->numbers || !io->names || !io->lens)
+        return ERR_NOMEM;
+    io->binary_key = t->key_kind == KEY_COLUMNS;
+    if (t->key_kind == KEY_COLUMNS)
+        for (uint32_t i = 0; i < t->key_count; i++) {
+            io->order[io->count++] = t->key[i];
+            if (t->columns[t->key[i]].collation != COLLATION_BINARY)
+                io->binary_key = false;
+        }
+    for (uint32_t i = 0; i < t->columns_count; i++)
+        if (!t->columns[i].key_place)
+            io->order[io->count++] = i;
+    uint32_t top = 0;
+    for (uint32_t i = 0; i < io->count; i++) {
+        io->names[i] = t->columns[io->order[i]].name;
+        io->lens[i] = strlen(io->names[i]);
+        int err = state_column(s, io->tbl, io->names[i], io->lens[i], &io->numbers[i]);
+        if (err)
+            return err;
+        if (io->numbers[i] >= top)
+            top = io->numbers[i] + 1;
+    }
+    if (!(io->by_number = calloc(top ? top : 1, sizeof *io->by_number)))
+        return ERR_NOMEM;
+    io->by_number_count = top;
+    for (uint32_t i = 0; i < io->count; i++)
+        io->by_number[io->numbers[i]] = i + 1;
+    return 0;
+}
+
+static int tio_load(struct store *s, struct tio *io, const struct table *t) {
+    int err;
+    io->table = t;
+    if ((err = state_table(s, t->name, strlen(t->name), &io->tbl)))
+        return err;
+    io->tbl->io = io;
+    enum shape shape = t->key_kind == KEY_INTEGER ? SHAPE_NUMBER : SHAPE_KEY;
+    if ((err = state_shape(s, io->tbl, shape)))
+        return err;
+    if (io->tbl->shape != shape) { /* the key changed its kind under the same name: rows of the old kind stay in extra */
+        io->tbl->io = NULL;
+        io->tbl = NULL;
+        return 0;
+    }
+    if ((err = tio_columns(s, io)) || (err = prepare_read(s->app.reader, io, &io->read)) || (err = prepare_read(s->app.writer, io, &io->peek)) ||
+        (err = prepare_insert(s, io)) || (err = prepare_delete(s, io)))
+        return err;
+    return 0;
+}
+
+int tables_load(struct store *s) {
+    int err = 0;
+    tables_unload(s);
+    if (!(s->tios = calloc(s->schema.count ? s->schema.count : 1, sizeof *s->tios)))
+        return ERR_NOMEM;
+    bool began = !s->in_tx;
+    if ((err = state_begin(s)))
+        return err;
+    uint32_t top = 0;
+    for (uint32_t i = 0; i < s->schema.count && !err; i++) {
+        const struct table *t = &s->schema.tables[i];
+        if (t->unsupported || t->excluded)
+            continue;
+        err = tio_load(s, &s->tios[s->tios_count++], t);
+        if (t->number >= top)
+            top = t->number + 1;
+    }
+    if (!err && !(s->by_trigger = calloc(top ? top : 1, sizeof *s->by_trigger)))
+        err = ERR_NOMEM;
+    if (err)
+        return err;
+    s->by_trigger_count = top;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (s->tios[i].tbl)
+            s->by_trigger[s->tios[i].table->number] = &s->tios[i];
+    return began ? state_commit(s) : 0;
+}

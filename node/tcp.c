@@ -1,0 +1,270 @@
+/* The happy path for tcp is:
+ *   tcp_alloc -> connected by accept or dial -> tcp_start -> read_cb ... tcp_append, tcp_flush (uv_try_write, and uv_write for what the
+ *   socket does not take) -> write_cb -> tcp_flush ... -> tcp_end -> all written -> shutdown_cb -> end of file -> close_cb twice -> freed.
+ * Possible failure modes are:
+ *   - read or write error, or end of file: tcp_drop(), the core hears LINK_CLOSED from the close callback;
+ *   - the other side neither reads nor closes while we end: the timer drops the link;
+ *   - no memory for a segment: tcp_drop(), as a stream with a hole in it is useless.
+ * The link is freed by the last close callback and nowhere else. */
+#include "node/tcp.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/clock.h"
+
+#define SEGMENT_BYTES 4096
+#define WRITE_SEGMENTS_MAX 64
+#define FLUSH_MS 2000
+#define SHUT_MS 1000
+
+static struct segment *segment_at(struct tcp *l, uint32_t i) { return &l->queue[(l->queue_at + i) % l->queue_cap]; }
+
+static void closed_cb(uv_handle_t *handle) {
+    struct tcp *l = handle->data;
+    struct transport *t = l->transport;
+    assert(l->handles > 0);
+    if (--l->handles > 0)
+        return;
+    HASH_DEL(t->links, l);
+    bool told = l->told_open;
+    uint64_t id = l->id;
+    char why[sizeof(l->why)];
+    memcpy(why, l->why, sizeof(why));
+    for (uint32_t i = 0; i < l->queue_count; i++)
+        bytes_unref(segment_at(l, i)->bytes);
+    free(l->queue);
+    free(l);
+    if (told) {
+        struct event e = {.type = EVENT_LINK_CLOSED, .link = id, .text = why};
+        t->config.event(t->config.ctx, &e);
+    }
+}
+
+struct tcp *tcp_alloc(struct transport *t) {
+    struct tcp *l = calloc(1, sizeof(*l));
+    if (l == NULL)
+        return NULL;
+    l->transport = t;
+    l->id = ++t->link_last;
+    uv_tcp_init(t->config.loop, &l->handle);
+    uv_timer_init(t->config.loop, &l->timer);
+    l->handles = 2;
+    l->handle.data = l->timer.data = l->write.data = l->shutdown.data = l;
+    l->opened_ms = clock_mono_ms();
+    HASH_ADD(hh, t->links, id, sizeof(l->id), l);
+    return l;
+}
+
+void tcp_drop(struct tcp *l, const char *why) {
+    if (l->state == STREAM_CLOSING)
+        return;
+    if (l->why[0] == 0)
+        snprintf(l->why, sizeof(l->why), "%s", why);
+    l->state = STREAM_CLOSING;
+    uv_close((uv_handle_t *)&l->handle, closed_cb);
+    uv_close((uv_handle_t *)&l->timer, closed_cb);
+}
+
+static void timer_cb(uv_timer_t *timer) { tcp_drop(timer->data, "the other side did not take what was sent"); }
+
+static void shutdown_cb(uv_shutdown_t *request, int status) {
+    struct tcp *l = request->data;
+    if (status != 0)
+        tcp_drop(l, uv_strerror(status));
+}
+
+static void tcp_shut(struct tcp *l) {
+    assert(l->queued == 0);
+    l->state = STREAM_SHUT;
+    if (uv_shutdown(&l->shutdown, (uv_stream_t *)&l->handle, shutdown_cb) != 0) {
+        tcp_drop(l, "closed");
+        return;
+    }
+    uv_timer_start(&l->timer, timer_cb, SHUT_MS, 0);
+}
+
+/* ---- reading */
+
+static void alloc_cb(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
+    struct tcp *l = handle->data;
+    (void)suggested;
+    *buf = uv_buf_init(l->transport->buffer, READ_BUFFER_BYTES);
+}
+
+static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
+    struct tcp *l = stream->data;
+    if (n < 0) {
+        tcp_drop(l, n == UV_EOF ? "the other side closed the connection" : uv_strerror((int)n));
+        return;
+    }
+    if (n == 0 || l->state != STREAM_UP)
+        return; /* ending: what still comes is of no interest */
+    struct event e = {.type = EVENT_LINK_DATA, .link = l->id, .data = (const uint8_t *)buf->base, .len = (size_t)n};
+    l->transport->config.event(l->transport->config.ctx, &e);
+}
+
+bool tcp_start(struct tcp *l, uint64_t dial) {
+    uv_tcp_nodelay(&l->handle, 1);
+    uv_tcp_keepalive(&l->handle, 1, 30);
+    int r = uv_read_start((uv_stream_t *)&l->handle, alloc_cb, read_cb);
+    if (r != 0) {
+        tcp_drop(l, uv_strerror(r));
+        return false;
+    }
+    l->dial = dial;
+    l->told_open = true;
+    struct event e = {.type = EVENT_LINK_OPEN, .link = l->id, .dial = dial, .address = l->address};
+    l->transport->config.event(l->transport->config.ctx, &e);
+    return true;
+}
+
+/* ---- writing */
+
+static bool queue_grow(struct tcp *l) {
+    if (l->queue_count < l->queue_cap)
+        return true;
+    uint32_t cap = l->queue_cap == 0 ? 8 : l->queue_cap * 2;
+    struct segment *queue = malloc(cap * sizeof(*queue));
+    if (queue == NULL)
+        return false;
+    for (uint32_t i = 0; i < l->queue_count; i++)
+        queue[i] = *segment_at(l, i);
+    free(l->queue);
+    l->queue = queue;
+    l->queue_cap = cap;
+    l->queue_at = 0;
+    return true;
+}
+
+static bool segment_add(struct tcp *l, struct segment segment) {
+    if (segment.bytes == NULL || !queue_grow(l)) {
+        bytes_unref(segment.bytes);
+        return false;
+    }
+    l->queue_count++;
+    *segment_at(l, l->queue_count - 1) = segment;
+    l->queued += segment.to - segment.from;
+    return true;
+}
+
+/* Small pieces are copied together, so that a burst of short frames is one segment. */
+static bool copy_add(struct tcp *l, const uint8_t *data, size_t len) {
+    if (l->queue_count > l->in_write) {
+        struct segment *last = segment_at(l, l->queue_count - 1);
+        if (last->ours && last->bytes->len - last->to >= len) {
+            memcpy(last->bytes->data + last->to, data, len);
+            last->to += len;
+            l->queued += len;
+            return true;
+        }
+    }
+    struct bytes *bytes = bytes_new(NULL, len > SEGMENT_BYTES ? len : SEGMENT_BYTES);
+    if (bytes == NULL)
+        return false;
+    memcpy(bytes->data, data, len);
+    return segment_add(l, (struct segment){bytes, 0, len, true});
+}
+
+void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct bytes *batch, size_t from, size_t to) {
+    bool ok = true;
+    if (l->state != STREAM_UP)
+        return;
+    assert(batch == NULL || (from <= to && to <= batch->len));
+    if (head_len > 0)
+        ok = copy_add(l, head, head_len);
+    if (ok && batch != NULL && to - from <= SEGMENT_BYTES / 4)
+        ok = to == from || copy_add(l, batch->data + from, to - from);
+    else if (ok && batch != NULL)
+        ok = segment_add(l, (struct segment){bytes_ref(batch), from, to, false});
+    if (!ok) {
+        tcp_drop(l, "out of memory");
+        return;
+    }
+    l->dirty = l->transport->any_dirty = true;
+}
+
+/* The first n bytes of the queue were taken. */
+static void consume(struct tcp *l, size_t n) {
+    assert(n <= l->queued);
+    l->queued -= n;
+    while (l->queue_count > 0) {
+        struct segment *first = segment_at(l, 0);
+        size_t left = first->to - first->from;
+        if (n < left) {
+            first->from += n;
+            return;
+        }
+        n -= left;
+        bytes_unref(first->bytes);
+        l->queue_at = (l->queue_at + 1) % l->queue_cap;
+        l->queue_count--;
+    }
+    assert(n == 0);
+}
+
+static uint32_t gather(struct tcp *l, uv_buf_t *bufs) {
+    uint32_t n = 0;
+    for (; n < l->queue_count && n < WRITE_SEGMENTS_MAX; n++) {
+        struct segment *s = segment_at(l, n);
+        bufs[n] = uv_buf_init((char *)s->bytes->data + s->from, (unsigned)(s->to - s->from));
+    }
+    return n;
+}
+
+static void write_cb(uv_write_t *request, int status) {
+    struct tcp *l = request->data;
+    l->writing = false;
+    if (status != 0) {
+        l->in_write = 0;
+        tcp_drop(l, uv_strerror(status));
+        return;
+    }
+    size_t n = 0;
+    for (uint32_t i = 0; i < l->in_write; i++)
+        n += segment_at(l, i)->to - segment_at(l, i)->from;
+    l->in_write = 0;
+    consume(l, n);
+    tcp_flush(l);
+    if (l->state == STREAM_UP) {
+        struct event e = {.type = EVENT_LINK_SENT, .link = l->id, .queued = l->queued};
+        l->transport->config.event(l->transport->config.ctx, &e);
+    }
+}
+
+void tcp_flush(struct tcp *l) {
+    uv_buf_t bufs[WRITE_SEGMENTS_MAX];
+    while (l->queue_count > 0 && !l->writing && l->state != STREAM_CLOSING) {
+        uint32_t count = gather(l, bufs);
+        int n = uv_try_write((uv_stream_t *)&l->handle, bufs, count);
+        if (n > 0) {
+            consume(l, (size_t)n);
+            continue;
+        }
+        if (n != UV_EAGAIN) {
+            tcp_drop(l, uv_strerror(n));
+            return;
+        }
+        int r = uv_write(&l->write, (uv_stream_t *)&l->handle, bufs, count, write_cb);
+        if (r != 0) {
+            tcp_drop(l, uv_strerror(r));
+            return;
+        }
+        l->writing = true;
+        l->in_write = count;
+    }
+    if (l->state == STREAM_FLUSHING && l->queue_count == 0)
+        tcp_shut(l);
+}
+
+void tcp_end(struct tcp *l, const char *why) {
+    if (l->state != STREAM_UP)
+        return;
+    snprintf(l->why, sizeof(l->why), "%s", why != NULL ? why : "closed");
+    l->state = STREAM_FLUSHING;
+    uv_timer_start(&l->timer, timer_cb, FLUSH_MS, 0);
+    l->dirty = l->transport->any_dirty = true; /* the flush that follows shuts it when nothing is queued */
+}

@@ -1,0 +1,50 @@
+/* Starling node: TCP for the protocol core. Listens, dials, moves bytes; knows nothing of what they mean.
+ *
+ * Calls on the transport never call back. What happens is told from the loop's callbacks through `event`, and what a call caused at once
+ * (a dial that cannot be made, bytes that the socket took) by transport_settle(), which the node calls after each round. */
+#ifndef NODE_TRANSPORT_H
+#define NODE_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "node/address.h"
+#include "node/log.h"
+#include "proto/core.h"
+
+#define UNGREETED_MAX 64
+
+struct transport;
+
+struct transport_config {
+    uv_loop_t *loop;
+    struct log *log;
+    const char *listen; /* HOST:PORT */
+    void *ctx;
+    void (*event)(void *ctx, struct event *e);          /* LINK_OPEN, LINK_DATA, LINK_CLOSED, DIAL_FAILED */
+    bool (*greeted)(void *ctx, uint64_t link);          /* is this link one of a member that we know? */
+};
+
+/* Listens. On failure one line in why. 0, ERR_BUSY (address in use), ERR_DENIED, ERR_IO, ERR_USAGE. */
+int transport_open(struct transport **out, const struct transport_config *config, char *why, size_t why_len);
+/* Stops listening and dialling; links stay. */
+void transport_quiet(struct transport *t);
+/* Closes everything at once; freed when the loop has run the close callbacks (transport_gone() then). */
+void transport_close(struct transport *t);
+bool transport_gone(const struct transport *t);
+void transport_free(struct transport *t);
+
+const char *transport_listen_text(const struct transport *t); /* HOST:PORT with the real port */
+uint16_t transport_port(const struct transport *t);
+uint32_t transport_links(const struct transport *t);
+uint32_t transport_rtt_us(const struct transport *t, uint64_t link); /* the kernel's smoothed figure; 0 unknown */
+
+/* The core's effects. */
+void transport_dial(struct transport *t, uint64_t dial, const char *address);
+void transport_send(struct transport *t, const struct effect *e);
+void transport_close_link(struct transport *t, uint64_t link, const char *why);
+/* Writes what was queued; then gives one event at a time that the calls above caused. False: none is left. */
+bool transport_settle(struct transport *t, struct event *e);
+
+#endif

@@ -1,0 +1,513 @@
+#include "node/worker.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "node/clock.h"
+#include "node/store/notice.h"
+#include "node/store/store.h"
+#include "proto/err.h"
+
+#define STACK_BYTES (1u << 20)
+#define RETRY_FIRST_MS 100
+#define RETRY_MAX_MS 10000
+#define LOOK_MS 500 /* how often a file that cannot be served is looked at */
+#define WHY_MAX 1024
+
+/*            open ok                     turn failed, file replaced, new epoch
+ *  CLOSED ─────────────▶ OPEN ─────────────────────────────────────────▶ CLOSED
+ *    ▲  └─ open failed: wait (backoff, or the file changes) ─┘
+ *  both ── worker_stop() ──▶ ENDED */
+enum worker_state { WORKER_CLOSED, WORKER_OPEN, WORKER_ENDED };
+
+struct worker {
+    struct worker_config config;
+    char *db, *app_path, *state_path;
+    uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
+    pthread_t thread;
+    int wake_fd;
+
+    pthread_mutex_t lock; /* guards what follows, up to the blank line */
+    struct job *jobs;
+    bool signaled, stopping, holds;
+    dev_t dev;
+    ino_t ino;
+
+    /* the thread's own */
+    enum worker_state state;
+    struct store *store;
+    struct notice *notice;
+    bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
+    uint64_t retry_ms, retry_at;
+    char error[WHY_MAX]; /* what was said last, "" while it is served */
+    struct stat look;    /* of the file when opening failed */
+};
+
+/* ---- loop side */
+
+struct job *job_new(enum job_type type) {
+    struct job *job = calloc(1, sizeof(*job));
+    if (job != NULL)
+        job->type = type;
+    return job;
+}
+
+static void job_free(struct job *job) {
+    bytes_unref(job->batch);
+    free(job->table);
+    free(job);
+}
+
+void worker_post(struct worker *w, struct job *job) {
+    pthread_mutex_lock(&w->lock);
+    DL_APPEND(w->jobs, job);
+    bool wake = !w->signaled;
+    w->signaled = true;
+    pthread_mutex_unlock(&w->lock);
+    if (wake)
+        eventfd_write(w->wake_fd, 1);
+}
+
+void worker_stop(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    w->signaled = true;
+    pthread_mutex_unlock(&w->lock);
+    eventfd_write(w->wake_fd, 1);
+}
+
+bool worker_holds(struct worker *w, dev_t dev, ino_t ino) {
+    pthread_mutex_lock(&w->lock);
+    bool holds = w->holds && w->dev == dev && w->ino == ino;
+    pthread_mutex_unlock(&w->lock);
+    return holds;
+}
+
+static void worker_free(struct worker *w) {
+    struct job *job, *next;
+    DL_FOREACH_SAFE(w->jobs, job, next) {
+        DL_DELETE(w->jobs, job);
+        job_free(job);
+    }
+    if (w->wake_fd >= 0)
+        close(w->wake_fd);
+    pthread_mutex_destroy(&w->lock);
+    free(w->db);
+    free(w->app_path);
+    free(w->state_path);
+    free(w);
+}
+
+void worker_join(struct worker *w) {
+    pthread_join(w->thread, NULL);
+    worker_free(w);
+}
+
+/* ---- thread side: messages */
+
+static struct message *tell(struct worker *w, enum message_type type) { return message_new(type, w->config.database); }
+
+static void on_batch(void *ctx, struct bytes *batch) {
+    struct worker *w = ctx;
+    struct message *m = w->announced ? tell(w, MESSAGE_BATCH) : NULL;
+    if (m == NULL)
+        return; /* it is in the log: peers pull it */
+    if ((m->batches = malloc(sizeof(*m->batches))) == NULL) {
+        message_free(m);
+        return;
+    }
+    m->batches[0] = bytes_ref(batch);
+    m->batches_count = 1;
+    inbox_put(w->config.inbox, m);
+}
+
+static bool state_copy(struct db_state *to, const struct db_state *from) {
+    if (vv_copy(&to->have, &from->have) != 0)
+        return false;
+    to->base = from->base;
+    memcpy(to->digest, from->digest, sizeof(to->digest));
+    to->settled = from->settled;
+    return true;
+}
+
+static void on_stored(void *ctx, const struct db_state *state) {
+    struct worker *w = ctx;
+    struct message *m = w->announced ? tell(w, MESSAGE_STORED) : NULL;
+    if (m == NULL)
+        return;
+    if (state_copy(&m->state, state))
+        inbox_put_latest(w->config.inbox, m);
+    else
+        message_free(m); /* the next one says it all */
+}
+
+static void on_bad(void *ctx, const struct origin *o, uint64_t version, const char *why) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_BAD);
+    if (m == NULL)
+        return;
+    m->origin = *o;
+    m->version = version;
+    m->text = strdup(why);
+    inbox_put(w->config.inbox, m);
+}
+
+static void on_change(void *ctx, json_t *change) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_CHANGE);
+    if (m == NULL) {
+        json_decref(change);
+        return;
+    }
+    m->json = change;
+    inbox_put(w->config.inbox, m);
+}
+
+static void on_log(void *ctx, int level, const char *text) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_LOG);
+    if (m == NULL)
+        return;
+    m->level = level;
+    m->text = strdup(text);
+    inbox_put(w->config.inbox, m);
+}
+
+static void answer(struct worker *w, uint64_t number, json_t *json) {
+    struct message *m = tell(w, MESSAGE_ANSWER);
+    if (m == NULL) {
+        json_decref(json);
+        return; /* whoever asked has a time limit */
+    }
+    m->number = number;
+    m->json = json;
+    inbox_put(w->config.inbox, m);
+}
+
+/* ---- thread side: opening and closing */
+
+static void held(struct worker *w, bool holds, dev_t dev, ino_t ino) {
+    pthread_mutex_lock(&w->lock);
+    w->holds = holds;
+    w->dev = dev;
+    w->ino = ino;
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* Closes what is open and says why; "" says nothing (a reopening that nobody needs to hear of). */
+static void close_store(struct worker *w, const char *why) {
+    notice_close(w->notice);
+    w->notice = NULL;
+    if (w->store != NULL)
+        store_close(w->store);
+    w->store = NULL;
+    held(w, false, 0, 0);
+    w->state = WORKER_CLOSED;
+    if (w->announced || strcmp(w->error, why) != 0) {
+        struct message *m = tell(w, MESSAGE_CLOSED);
+        if (m != NULL && (m->text = strdup(why)) != NULL) {
+            w->announced = false;
+            inbox_put(w->config.inbox, m);
+        } else {
+            message_free(m);
+        }
+    }
+    snprintf(w->error, sizeof(w->error), "%s", why);
+}
+
+static void fail(struct worker *w, const char *why) {
+    close_store(w, why);
+    w->retry_ms = w->retry_ms == 0 ? RETRY_FIRST_MS : w->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : w->retry_ms * 2;
+    w->retry_at = clock_mono_ms() + w->retry_ms;
+    if (stat(w->app_path, &w->look) != 0)
+        memset(&w->look, 0, sizeof(w->look));
+}
+
+static void announce(struct worker *w) {
+    struct message *m = tell(w, MESSAGE_OPENED);
+    struct db_state state;
+    store_state(w->store, &state);
+    if (m == NULL || !state_copy(&m->state, &state)) {
+        message_free(m);
+        fail(w, "out of memory");
+        return;
+    }
+    inbox_put(w->config.inbox, m);
+    w->announced = true;
+    w->state = WORKER_OPEN;
+    w->error[0] = 0;
+    if (w->watched)
+        store_watch(w->store, true);
+}
+
+static void open_store(struct worker *w) {
+    char why[WHY_MAX] = "";
+    struct stat st;
+    bool there = stat(w->app_path, &st) == 0;
+    if (!there && errno == ENOENT && !w->config.create) {
+        snprintf(why, sizeof(why), "%s: the file is gone: put it back, or restart starlingd to fetch it from the other servers", w->db);
+        fail(w, why);
+        return;
+    }
+    struct store_config config = {
+        .app_path = w->app_path,
+        .state_path = w->state_path,
+        .db = w->db,
+        .create = w->config.create && (!there || st.st_size == 0),
+        .excluded = w->config.excluded,
+        .ctx = w,
+        .on_batch = on_batch,
+        .on_stored = on_stored,
+        .on_bad = on_bad,
+        .on_change = on_change,
+        .on_log = on_log,
+    };
+    memcpy(config.key, w->key, sizeof(config.key));
+    memcpy(config.secret, w->secret, sizeof(config.secret));
+    if (there)
+        held(w, true, st.st_dev, st.st_ino); /* before SQLite opens it: nobody may look at it from now on */
+    int r = store_open(&w->store, &config, why, sizeof(why));
+    if (r != 0) {
+        w->store = NULL;
+        fail(w, why[0] != 0 ? why : err_text(r));
+        return;
+    }
+    struct appfile *app = store_appfile(w->store);
+    held(w, true, (dev_t)app->dev, (ino_t)app->ino);
+    w->config.create = false; /* from now on a missing file is one that somebody took away */
+    const char *limits = NULL;
+    r = notice_open(&w->notice, app, w->wake_fd, &limits);
+    if (r != 0) {
+        w->notice = NULL;
+        snprintf(why, sizeof(why), "%s: cannot watch the file: %s", w->db, err_text(r));
+        fail(w, why);
+        return;
+    }
+    if (limits != NULL)
+        on_log(w, 1, limits);
+    announce(w);
+}
+
+/* ---- thread side: jobs */
+
+static json_t *status_closed(const struct worker *w) {
+    return json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:{}, s:s, s:i}", "name", w->db, "state", "error", "error",
+                     w->error[0] != 0 ? w->error : NULL, "tables", 0, "rows", 0, "pending", 0, "waiting", 0, "parked", 0, "version",
+                     "digest", "", "conflicts", 0);
+}
+
+static json_t *ask_store(struct worker *w, const struct job *job) {
+    switch (job->question) {
+    case QUESTION_STATUS:
+        return w->store == NULL ? status_closed(w) : store_status(w->store);
+    case QUESTION_TABLES:
+        return w->store == NULL ? NULL : store_tables(w->store);
+    case QUESTION_DOCTOR:
+        return w->store == NULL ? NULL : store_doctor(w->store);
+    case QUESTION_BARRIER:
+        return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
+    case QUESTION_VERIFY:
+        return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
+    }
+    return NULL;
+}
+
+static void read_log(struct worker *w, const struct job *job) {
+    struct message *m = tell(w, MESSAGE_READ);
+    if (m == NULL)
+        return;
+    m->number = job->number;
+    if (w->store != NULL &&
+        store_read(w->store, &job->origin, job->from, job->to, job->bytes_max, &m->batches, &m->batches_count) != 0) {
+        m->batches = NULL; /* none: the core asks again, or another peer */
+        m->batches_count = 0;
+    }
+    inbox_put(w->config.inbox, m);
+}
+
+static void run_job(struct worker *w, struct job *job) {
+    char why[WHY_MAX];
+    switch (job->type) {
+    case JOB_DELIVER:
+        if (w->store != NULL) /* closed: the core delivers again after OPENED */
+            store_deliver(w->store, job->batch);
+        break;
+    case JOB_READ:
+        read_log(w, job);
+        break;
+    case JOB_EPOCH:
+        if (w->store == NULL)
+            break;
+        int r = store_new_epoch(w->store);
+        if (r != 0) {
+            snprintf(why, sizeof(why), "%s: a new epoch could not be started: %s", w->db, err_text(r));
+            fail(w, why);
+            break;
+        }
+        struct message *m = tell(w, MESSAGE_CLOSED);
+        if (m != NULL && (m->text = strdup("")) != NULL)
+            inbox_put(w->config.inbox, m);
+        else
+            message_free(m);
+        w->announced = false;
+        announce(w);
+        break;
+    case JOB_WATCH:
+        w->watched = job->on;
+        if (w->store != NULL)
+            store_watch(w->store, job->on);
+        break;
+    case JOB_QUESTION:
+        answer(w, job->number, ask_store(w, job));
+        break;
+    }
+}
+
+/* Runs what is queued. False: stop. */
+static bool run_jobs(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    struct job *jobs = w->jobs;
+    w->jobs = NULL;
+    if (w->signaled) {
+        eventfd_t count;
+        eventfd_read(w->wake_fd, &count);
+        w->signaled = false;
+    }
+    bool go_on = !w->stopping;
+    pthread_mutex_unlock(&w->lock);
+
+    struct job *job, *next;
+    DL_FOREACH_SAFE(jobs, job, next) {
+        DL_DELETE(jobs, job);
+        run_job(w, job);
+        job_free(job);
+    }
+    return go_on;
+}
+
+static bool queued(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool any = w->signaled;
+    pthread_mutex_unlock(&w->lock);
+    return any;
+}
+
+/* ---- thread side: life */
+
+static void turn(struct worker *w) {
+    char why[WHY_MAX] = "";
+    int wait = store_turn(w->store, why, sizeof(why));
+    if (wait < -1) {
+        fail(w, why[0] != 0 ? why : err_text(wait));
+        return;
+    }
+    w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
+    if (wait == 0 || queued(w))
+        return;
+    unsigned seen = notice_wait(w->notice, wait);
+    if ((seen & NOTICE_FILE) != 0 && !appfile_same(store_appfile(w->store))) {
+        close_store(w, "");
+        open_store(w);
+    }
+}
+
+static bool file_changed(const struct worker *w) {
+    struct stat st;
+    if (stat(w->app_path, &st) != 0)
+        memset(&st, 0, sizeof(st));
+    return st.st_ino != w->look.st_ino || st.st_size != w->look.st_size || st.st_mode != w->look.st_mode || st.st_uid != w->look.st_uid ||
+           st.st_mtim.tv_sec != w->look.st_mtim.tv_sec || st.st_mtim.tv_nsec != w->look.st_mtim.tv_nsec;
+}
+
+static void wait_closed(struct worker *w) {
+    for (;;) {
+        uint64_t now = clock_mono_ms();
+        if (now >= w->retry_at || file_changed(w))
+            return;
+        uint64_t left = w->retry_at - now;
+        struct pollfd wake = {.fd = w->wake_fd, .events = POLLIN};
+        if (poll(&wake, 1, (int)(left < LOOK_MS ? left : LOOK_MS)) > 0 && !run_jobs(w))
+            return;
+    }
+}
+
+static bool stopping(struct worker *w) {
+    pthread_mutex_lock(&w->lock);
+    bool now = w->stopping;
+    pthread_mutex_unlock(&w->lock);
+    return now;
+}
+
+static void *worker_main(void *arg) {
+    struct worker *w = arg;
+    while (!stopping(w)) {
+        switch (w->state) {
+        case WORKER_CLOSED:
+            if (w->retry_at != 0)
+                wait_closed(w);
+            if (!stopping(w))
+                open_store(w);
+            break;
+        case WORKER_OPEN:
+            if (run_jobs(w) && w->state == WORKER_OPEN)
+                turn(w);
+            break;
+        case WORKER_ENDED:
+            assert(false);
+        }
+    }
+    notice_close(w->notice);
+    w->notice = NULL;
+    if (w->store != NULL)
+        store_close(w->store);
+    w->store = NULL;
+    w->state = WORKER_ENDED;
+    struct message *m = NULL;
+    while ((m = tell(w, MESSAGE_ENDED)) == NULL)
+        poll(NULL, 0, 10); /* the loop waits for exactly this message */
+    inbox_put(w->config.inbox, m);
+    return NULL;
+}
+
+int worker_start(struct worker **out, const struct worker_config *config) {
+    struct worker *w = calloc(1, sizeof(*w));
+    if (w == NULL)
+        return ERR_NOMEM;
+    w->config = *config;
+    w->db = strdup(config->db);
+    w->app_path = strdup(config->app_path);
+    w->state_path = strdup(config->state_path);
+    memcpy(w->key, config->key, sizeof(w->key));
+    memcpy(w->secret, config->secret, sizeof(w->secret));
+    pthread_mutex_init(&w->lock, NULL);
+    w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (w->db == NULL || w->app_path == NULL || w->state_path == NULL || w->wake_fd < 0) {
+        worker_free(w);
+        return ERR_NOMEM;
+    }
+    pthread_attr_t attr;
+    sigset_t all, before;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the loop */
+    int r = pthread_create(&w->thread, &attr, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    if (r != 0) {
+        worker_free(w);
+        return ERR_IO;
+    }
+    *out = w;
+    return 0;
+}

@@ -1,0 +1,68 @@
+/* Starling node: one thread per database. It owns a struct store and nobody else touches that. Jobs come in through a queue
+ * and an eventfd, what happened goes out through the inbox. SQLite and fsync block here and never on the loop.
+ *
+ * When the store cannot be opened or a turn fails, the database is closed, said to be in error (once), and tried again with
+ * backoff up to 10 s, and as soon as the file looks different. The rest of the node keeps working. */
+#ifndef NODE_WORKER_H
+#define NODE_WORKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "node/inbox.h"
+#include "proto/core.h"
+
+struct worker;
+
+struct worker_config {
+    struct database *database; /* for messages */
+    struct inbox *inbox;
+    const char *db, *app_path, *state_path; /* copied */
+    const char *const *excluded;            /* must outlive the worker */
+    bool create;                            /* the file may be missing: a peer has this database */
+    const uint8_t *key, *secret;
+};
+
+enum job_type {
+    JOB_DELIVER,  /* batch (owned) */
+    JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
+    JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
+    JOB_WATCH,    /* on */
+    JOB_QUESTION, /* number, question, table, bucket; answered with MESSAGE_ANSWER */
+};
+
+enum question {
+    QUESTION_STATUS,
+    QUESTION_TABLES,
+    QUESTION_DOCTOR,
+    QUESTION_BARRIER, /* true when everything committed before is durable */
+    QUESTION_VERIFY,  /* table (NULL: all), bucket (-1: digests of all) */
+};
+
+struct job {
+    enum job_type type;
+    struct bytes *batch;
+    uint64_t number;
+    struct origin origin;
+    uint64_t from, to;
+    size_t bytes_max;
+    bool on;
+    enum question question;
+    char *table; /* owned */
+    int bucket;
+    struct job *prev, *next;
+};
+
+int worker_start(struct worker **out, const struct worker_config *config); /* 0, ERR_NOMEM, ERR_IO */
+/* Takes the job. */
+void worker_post(struct worker *w, struct job *job);
+struct job *job_new(enum job_type type); /* NULL without memory */
+/* Asks it to end after the turn at hand; MESSAGE_ENDED follows. */
+void worker_stop(struct worker *w);
+/* Waits for the thread and frees. Only after MESSAGE_ENDED, unless waiting is wanted. */
+void worker_join(struct worker *w);
+/* True if SQLite may have this file open in this thread: then nobody may open and close it, since that drops SQLite's locks. */
+bool worker_holds(struct worker *w, dev_t dev, ino_t ino);
+
+#endif

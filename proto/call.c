@@ -1,0 +1,89 @@
+/* Requests of one application to another over a link, and their answers. */
+#include <string.h>
+
+#include "proto/core_state.h"
+
+static void answer(struct core *core, uint64_t request, const uint8_t *peer, const uint8_t *data, size_t len) {
+    core_emit(core, &(struct effect){.type = EFFECT_REPLY, .request = request, .peer = peer, .data = data, .len = len});
+}
+
+void call_request(struct core *core, const uint8_t *peer, uint64_t request, const uint8_t *data, size_t len) {
+    const struct peer *p = member_find(core, peer);
+    struct link *l = p ? p->link : NULL;
+    if (!l || core->calls_count >= CALLS_MAX || len > FRAME_BYTES_MAX - 1024 || !stream_room(core, l)) {
+        answer(core, request, peer, NULL, 0);
+        return;
+    }
+    struct call *c = &core->calls[core->calls_count++];
+    *c = (struct call){request, ++core->last_number, l->id, core->now + CALL_TIMEOUT_MS, {0}};
+    memcpy(c->peer, peer, sizeof c->peer);
+    core_arm(core, c->deadline_ms);
+    stream_begin(core);
+    wire_pack_call(&core->scratch, WIRE_REQUEST, &(struct wire_call){c->number, data, len});
+    stream_send(core, l);
+}
+
+void call_reply(struct core *core, uint64_t link, uint64_t request, const uint8_t *data, size_t len) {
+    struct link *l = greet_link(core, link);
+    if (!l || l->state != LINK_UP || !l->calls)
+        return;
+    l->calls--;
+    if (len > FRAME_BYTES_MAX - 1024) {
+        core_log(core, 0, "%s: an answer of %llu bytes does not fit a frame", l->address, (unsigned long long)len);
+        return;
+    }
+    stream_begin(core);
+    wire_pack_call(&core->scratch, WIRE_REPLY, &(struct wire_call){request, data, len});
+    stream_send(core, l);
+}
+
+static void finish(struct core *core, uint32_t i, const uint8_t *data, size_t len) {
+    struct call c = core->calls[i];
+    core->calls[i] = core->calls[--core->calls_count];
+    answer(core, c.request, c.peer, data, len);
+}
+
+void call_receive(struct core *core, struct link *l, enum wire_type type, const struct wire_call *w) {
+    static const uint8_t empty[1];
+    const uint8_t *data = w->data ? w->data : empty;
+    if (type == WIRE_REPLY) {
+        for (uint32_t i = 0; i < core->calls_count; i++) {
+            if (core->calls[i].number == w->number && core->calls[i].link == l->id) {
+                finish(core, i, data, w->len);
+                return;
+            }
+        }
+        return; /* too late */
+    }
+    if (l->calls >= LINK_CALLS_MAX) {
+        core_log(core, 3, "%s: too many requests at once, one was dropped", l->address);
+        return;
+    }
+    l->calls++;
+    core_emit(core, &(struct effect){.type = EFFECT_REQUEST,
+                                     .link = l->id,
+                                     .request = w->number,
+                                     .peer = l->peer->m.id,
+                                     .data = data,
+                                     .len = w->len});
+}
+
+void call_link_down(struct core *core, const struct link *l) {
+    for (uint32_t i = 0; i < core->calls_count;) {
+        if (core->calls[i].link == l->id)
+            finish(core, i, NULL, 0);
+        else
+            i++;
+    }
+}
+
+void call_timers(struct core *core) {
+    for (uint32_t i = 0; i < core->calls_count;) {
+        if (core->calls[i].deadline_ms <= core->now) {
+            finish(core, i, NULL, 0);
+            continue;
+        }
+        core_arm(core, core->calls[i].deadline_ms);
+        i++;
+    }
+}

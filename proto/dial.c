@@ -1,0 +1,171 @@
+/* Whom to dial, and when: seeds for ever, and every member that did not leave. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+
+#define BACKOFF_FIRST_MS 200u
+#define BACKOFF_MAX_MS 15000u
+#define DIAL_LOST_MS 60000u /* an attempt that was never answered */
+#define SEEDS_MAX 256u
+
+void dial_soon(struct core *core, struct dialling *d, uint64_t delay_ms) {
+    d->next_ms = core->now + delay_ms;
+    core_arm(core, d->next_ms);
+}
+
+/* A quarter up or down, so that nodes that lost each other together do not dial together. */
+static uint64_t jitter(struct core *core, uint64_t ms) { return ms - ms / 4 + core_random(core) % (ms / 2 + 1); }
+
+static void back_off(struct core *core, struct dialling *d, bool refused) {
+    d->dial = 0;
+    d->backoff_ms = refused || d->backoff_ms > BACKOFF_MAX_MS / 2 ? BACKOFF_MAX_MS
+                    : d->backoff_ms                               ? d->backoff_ms * 2
+                                                                  : BACKOFF_FIRST_MS;
+    dial_soon(core, d, jitter(core, d->backoff_ms));
+}
+
+void dial_again(struct core *core, struct dialling *d, bool stable) {
+    if (!stable) {
+        back_off(core, d, false); /* a link that breaks as soon as it is up must not be made in a circle */
+        return;
+    }
+    d->backoff_ms = 0;
+    dial_soon(core, d, 0);
+}
+
+void dial_seed(struct core *core, const char *address) {
+    char clean[CORE_ADDRESS_MAX];
+    wire_clean(clean, sizeof clean, address, strlen(address));
+    for (uint32_t i = 0; i < core->seeds_count; i++) {
+        if (strcmp(core->seeds[i]->address, clean) == 0) { /* asked for again: do not wait */
+            core->seeds[i]->dialling.backoff_ms = 0;
+            dial_soon(core, &core->seeds[i]->dialling, 0);
+            return;
+        }
+    }
+    struct seed *s = NULL;
+    if (core->seeds_count < SEEDS_MAX && core_grow(&core->seeds, &core->seeds_cap, core->seeds_count))
+        s = calloc(1, sizeof *s);
+    if (!s) {
+        core_log(core, 1, "%s cannot be joined: too many addresses", clean);
+        return;
+    }
+    memcpy(s->address, clean, sizeof clean);
+    core->seeds[core->seeds_count++] = s;
+    dial_soon(core, &s->dialling, 0);
+}
+
+void dial_up(struct core *core, uint64_t dial, const struct peer *peer) {
+    if (!dial)
+        return;
+    for (uint32_t i = 0; i < core->seeds_count; i++) {
+        struct seed *s = core->seeds[i];
+        if (s->dialling.dial != dial)
+            continue;
+        s->dialling.dial = 0;
+        s->dialling.self = peer == NULL;
+        s->met = peer != NULL;
+        if (peer)
+            memcpy(s->id, peer->m.id, sizeof s->id);
+        dial_soon(core, &s->dialling, jitter(core, BACKOFF_FIRST_MS)); /* looked at again when that link is lost */
+        return;
+    }
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        struct peer *p = core->peers[i];
+        if (p->dialling.dial != dial)
+            continue;
+        if (peer == p) {
+            p->dialling.dial = 0;
+        } else {
+            p->dialling.self = peer == NULL;
+            back_off(core, &p->dialling, false); /* somebody else lives there now */
+        }
+        return;
+    }
+}
+
+void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused) {
+    if (!dial)
+        return;
+    for (uint32_t i = 0; i < core->seeds_count; i++) {
+        struct seed *s = core->seeds[i];
+        if (s->dialling.dial != dial)
+            continue;
+        core_log_once(core, s->met ? 2 : 1, "%s cannot be reached (%s); trying again", s->address, why ? why : "no answer");
+        back_off(core, &s->dialling, refused);
+        return;
+    }
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        struct peer *p = core->peers[i];
+        if (p->dialling.dial != dial)
+            continue;
+        if (refused && why) {
+            free(p->refused);
+            p->refused = core_text(why);
+        }
+        back_off(core, &p->dialling, refused);
+        if (p->lost_ms) {
+            p->lost_failed = true;
+            member_refresh(core, p, false);
+        }
+        return;
+    }
+}
+
+static bool due(struct core *core, struct dialling *d) {
+    if (d->dial && core->now - d->started_ms >= DIAL_LOST_MS)
+        back_off(core, d, false);
+    if (d->dial) {
+        core_arm(core, d->started_ms + DIAL_LOST_MS);
+        return false;
+    }
+    if (d->next_ms > core->now) {
+        core_arm(core, d->next_ms);
+        return false;
+    }
+    return true;
+}
+
+static void start(struct core *core, struct dialling *d, const char *address) {
+    d->dial = ++core->last_dial;
+    d->started_ms = core->now;
+    core_arm(core, core->now + DIAL_LOST_MS);
+    core_emit(core, &(struct effect){.type = EFFECT_DIAL, .dial = d->dial, .text = address});
+}
+
+/* A member that is linked, or being dialled, under this very address needs no second attempt. */
+static bool covered(const struct core *core, const struct seed *s) {
+    if (s->met) {
+        const struct peer *p = member_find(core, s->id);
+        if (p && p->link)
+            return true;
+    }
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        const struct peer *p = core->peers[i];
+        if (strcmp(p->m.address, s->address) == 0 && !p->left && (p->link || p->dialling.dial))
+            return true;
+    }
+    return false;
+}
+
+void dial_timers(struct core *core) {
+    if (core->phase != CORE_RUNNING)
+        return;
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        struct peer *p = core->peers[i];
+        if (p->link || p->left || p->dialling.self || !p->m.address[0])
+            continue;
+        if (due(core, &p->dialling))
+            start(core, &p->dialling, p->m.address);
+    }
+    for (uint32_t i = 0; i < core->seeds_count; i++) {
+        struct seed *s = core->seeds[i];
+        if (s->dialling.self || !due(core, &s->dialling))
+            continue;
+        if (covered(core, s))
+            dial_soon(core, &s->dialling, jitter(core, 1000)); /* cheap: only a look */
+        else
+            start(core, &s->dialling, s->address);
+    }
+}

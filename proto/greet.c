@@ -1,0 +1,295 @@
+/* The opening of a link: HELLO both ways, refusals, links to ourselves, duplicates. And its end. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+
+#define WHO_BYTES (CORE_NAME_MAX + CORE_ADDRESS_MAX + 8)
+#define CLOCK_WARN_MS 5000u
+
+struct link *greet_link(const struct core *core, uint64_t id) {
+    uint32_t low = 0, high = core->links_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (core->links[middle]->id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < core->links_count && core->links[low]->id == id ? core->links[low] : NULL;
+}
+
+const char *greet_who(const struct link *l, char *out, size_t cap) {
+    if (l->peer && l->peer->m.name[0])
+        snprintf(out, cap, "\"%s\" (%s)", l->peer->m.name, l->address);
+    else
+        snprintf(out, cap, "%s", l->address);
+    return out;
+}
+
+static void say_hello(struct core *core, struct link *l) {
+    const struct core_config *c = &core->config;
+    struct wire_hello h = {.protocol = PROTOCOL_VERSION,
+                           .cluster = {c->cluster, strlen(c->cluster)},
+                           .name = {c->name, strlen(c->name)},
+                           .advertise = {c->advertise, strlen(c->advertise)},
+                           .key = c->key,
+                           .incarnation = core->incarnation,
+                           .wall_ms = core->wall,
+                           .dial = l->dial,
+                           .flags = core->paused ? WIRE_PAUSED : 0};
+    stream_begin(core);
+    sync_hello_pack(core, &core->scratch, &h);
+    stream_send(core, l);
+}
+
+void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address) {
+    assert(id != 0);
+    assert(!greet_link(core, id));
+    struct link *l = link_new(id, dial, address);
+    if (!l || core->phase != CORE_RUNNING || !core_grow(&core->links, &core->links_cap, core->links_count)) {
+        link_free(l);
+        core_emit(core, &(struct effect){.type = EFFECT_CLOSE,
+                                         .link = id,
+                                         .text = core->phase == CORE_RUNNING ? "out of memory" : "this node stops"});
+        return;
+    }
+    uint32_t at = core->links_count;
+    while (at > 0 && core->links[at - 1]->id > id) {
+        core->links[at] = core->links[at - 1];
+        at--;
+    }
+    core->links[at] = l;
+    core->links_count++;
+    l->opened_ms = l->received_ms = core->now;
+    core_arm(core, core->now + HELLO_TIMEOUT_MS);
+    say_hello(core, l);
+}
+
+/* ---- the end */
+
+/* The link carries nothing any more: everyone who counted on it learns so. */
+static void down(struct core *core, struct link *l) {
+    struct peer *p = l->peer;
+    if (p && p->link == l) {
+        p->sent_bytes += l->sent_bytes;
+        p->received_bytes += l->received_bytes;
+        p->last_seen_ms = l->received_ms;
+        for (uint32_t i = 0; i < p->dbs_count; i++)
+            p->dbs[i].known = false;
+        call_link_down(core, l);
+        pull_link_down(core, l);
+        member_unlinked(core, p, core->phase != CORE_RUNNING);
+    }
+    l->peer = NULL;
+}
+
+void greet_close(struct core *core, struct link *l, int bye, const char *why) {
+    if (l->state != LINK_GREETING && l->state != LINK_UP)
+        return;
+    bool greeting = l->state == LINK_GREETING;
+    link_advance(l, LINK_CLOSING);
+    if (bye && !greeting) {
+        stream_begin(core);
+        wire_pack_bye(&core->scratch, (enum wire_type)bye);
+        stream_send(core, l);
+    }
+    core_emit(core, &(struct effect){.type = EFFECT_CLOSE, .link = l->id, .text = why});
+    if (greeting)
+        dial_failed(core, l->dial, why, true);
+    else
+        down(core, l);
+}
+
+void greet_closed(struct core *core, uint64_t id, const char *why) {
+    struct link *l = greet_link(core, id);
+    if (!l)
+        return;
+    char who[WHO_BYTES];
+    if (l->state == LINK_UP)
+        core_log(core, 2, "%s: connection lost: %s", greet_who(l, who, sizeof who), why ? why : "closed");
+    bool greeting = l->state == LINK_GREETING;
+    link_advance(l, LINK_GONE);
+    if (greeting)
+        dial_failed(core, l->dial, why ? why : "closed before HELLO", false);
+    else
+        down(core, l);
+    uint32_t at = 0;
+    while (core->links[at] != l)
+        at++;
+    core->links_count--;
+    memmove(core->links + at, core->links + at + 1, (core->links_count - at) * sizeof *core->links);
+    link_free(l);
+}
+
+void greet_refuse(struct core *core, struct link *l, const char *text) {
+    core_log_once(core, 1, "%s", text);
+    stream_begin(core);
+    wire_pack_refuse(&core->scratch, text);
+    stream_send(core, l);
+    greet_close(core, l, 0, text);
+}
+
+void greet_garbage(struct core *core, struct link *l, const uint8_t *data, size_t len) {
+    char start[24], text[WIRE_TEXT_MAX];
+    wire_clean(start, sizeof start, (const char *)data, len < 16 ? len : 16);
+    snprintf(text, sizeof text, "%s is not a Starling peer: it began with \"%s\", not with a HELLO", l->address, start);
+    core_log_once(core, 1, "%s", text);
+    greet_close(core, l, 0, text);
+}
+
+/* ---- HELLO */
+
+/* Where the peer can be dialled: what it advertises, with the host that its link came from where it names none. */
+static void address_of(const struct link *l, const struct wire_hello *h, char out[CORE_ADDRESS_MAX]) {
+    char advertised[CORE_ADDRESS_MAX], host[CORE_ADDRESS_MAX];
+    wire_clean(advertised, sizeof advertised, h->advertise.p, h->advertise.len);
+    const char *port = strrchr(advertised, ':');
+    size_t host_len = port ? (size_t)(port - advertised) : 0;
+    bool any = port && (host_len == 0 || strncmp(advertised, "0.0.0.0:", 8) == 0 || strncmp(advertised, "[::]:", 5) == 0);
+    if (advertised[0] == 0) {
+        snprintf(out, CORE_ADDRESS_MAX, "%s", l->dial ? l->address : "");
+        return;
+    }
+    if (!any) {
+        snprintf(out, CORE_ADDRESS_MAX, "%s", advertised);
+        return;
+    }
+    snprintf(host, sizeof host, "%s", l->address);
+    char *colon = strrchr(host, ':');
+    if (colon)
+        *colon = 0;
+    if (strlen(host) + strlen(port) < CORE_ADDRESS_MAX) {
+        memcpy(out, host, strlen(host));
+        memcpy(out + strlen(host), port, strlen(port) + 1);
+    } else {
+        out[0] = 0;
+    }
+}
+
+/* The link is refused, or leads to ourselves: true, and it is closing. */
+static bool turned_away(struct core *core, struct link *l, const struct wire_hello *h) {
+    char text[WIRE_TEXT_MAX];
+    if (h->protocol != PROTOCOL_VERSION) {
+        snprintf(text, sizeof text, "peer %s speaks protocol %llu, this node %u: run the same version of starlingd on both",
+                 l->address, (unsigned long long)h->protocol, PROTOCOL_VERSION);
+        greet_refuse(core, l, text);
+        return true;
+    }
+    if (!wire_text_equal(&h->cluster, core->config.cluster)) {
+        char cluster[CORE_NAME_MAX];
+        wire_clean(cluster, sizeof cluster, h->cluster.p, h->cluster.len);
+        snprintf(text, sizeof text,
+                 "peer %s belongs to cluster \"%s\", this node to \"%s\": start one of them with --cluster of the other",
+                 l->address, cluster, core->config.cluster);
+        greet_refuse(core, l, text);
+        return true;
+    }
+    if (memcmp(h->key, core->config.key, NODE_KEY_BYTES) != 0)
+        return false;
+    if (h->incarnation >= core->config.incarnation && h->incarnation <= core->incarnation) {
+        dial_up(core, l->dial, NULL);
+        l->dial = 0; /* decided: it is not a failed attempt */
+        greet_close(core, l, 0, "a link to this node itself");
+        return true;
+    }
+    snprintf(text, sizeof text,
+             "peer %s has the identity of this node (a copied state folder?): stop one of them and delete node.key in its "
+             "state folder",
+             l->address);
+    greet_refuse(core, l, text);
+    return true;
+}
+
+/* Of two links with one peer, is the new one to be kept? Both sides decide alike. */
+static bool newer_wins(const struct core *core, const struct link *old, const struct link *l, const struct peer *p,
+                       const struct wire_hello *h) {
+    if (h->incarnation > p->m.incarnation)
+        return true; /* the process behind the old one is gone */
+    if (core->now - old->received_ms >= 2 * (uint64_t)core->config.beat_ms)
+        return true;
+    bool old_ours = old->dial != 0, new_ours = l->dial != 0;
+    if (old_ours != new_ours)
+        return new_ours == (memcmp(core->id, p->m.id, NODE_ID_BYTES) < 0);
+    return l->serial > old->serial;
+}
+
+static void check_clock(struct core *core, const struct link *l, const struct wire_hello *h) {
+    uint64_t off = h->wall_ms > core->wall ? h->wall_ms - core->wall : core->wall - h->wall_ms;
+    char who[WHO_BYTES];
+    if (off >= CLOCK_WARN_MS)
+        core_log_once(core, 1, "%s: its clock is %llu s %s ours: set both, or the later clock's writes win",
+                      greet_who(l, who, sizeof who), (unsigned long long)off / 1000,
+                      h->wall_ms > core->wall ? "ahead of" : "behind");
+}
+
+static void up(struct core *core, struct link *l, struct peer *p, const struct wire_hello *h) {
+    link_advance(l, LINK_UP);
+    l->peer = p;
+    dial_up(core, l->dial, p);
+    struct member *m = &p->m;
+    wire_clean(m->name, sizeof m->name, h->name.p, h->name.len);
+    char address[CORE_ADDRESS_MAX] = {0};
+    address_of(l, h, address);
+    if (address[0]) {
+        if (strcmp(address, m->address) != 0)
+            p->dialling.self = false;
+        memcpy(m->address, address, sizeof address);
+    }
+    if (h->incarnation > m->incarnation)
+        m->incarnation = h->incarnation;
+    p->left = p->forgotten = false;
+    p->direct = true;
+    p->paused = (h->flags & WIRE_PAUSED) != 0;
+    free(p->refused);
+    p->refused = NULL;
+    sync_hello(core, p, h);
+    member_linked(core, p, l);
+    char who[WHO_BYTES];
+    core_log(core, 2, "%s: connected", greet_who(l, who, sizeof who));
+    check_clock(core, l, h);
+    member_tell_all(core, l);
+    sync_link_up(core, l);
+    if (l->state == LINK_UP)
+        stream_beat(core, l, 0);
+}
+
+void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size_t len) {
+    assert(l->state == LINK_GREETING);
+    struct mpk m;
+    uint32_t fields = 0;
+    struct wire_hello h;
+    if (wire_type(&m, frame, len, &fields) != WIRE_HELLO || wire_unpack_hello(&h, &m, fields)) {
+        greet_garbage(core, l, frame, len);
+        return;
+    }
+    if (turned_away(core, l, &h))
+        return;
+    struct peer *p = member_take(core, h.key);
+    if (!p) {
+        greet_refuse(core, l, "this node knows as many members as it can: forget some");
+        return;
+    }
+    if (p->left && h.incarnation <= p->m.incarnation) {
+        char text[WIRE_TEXT_MAX];
+        snprintf(text, sizeof text, "peer %s left the cluster or was forgotten here: start it again to let it join",
+                 l->address);
+        greet_refuse(core, l, text);
+        return;
+    }
+    l->serial = l->dial ? l->dial : h.dial;
+    struct link *old = p->link;
+    if (old && !newer_wins(core, old, l, p, &h)) {
+        dial_up(core, l->dial, p);
+        l->dial = 0;
+        greet_close(core, l, 0, "a second link with the same peer");
+        return;
+    }
+    if (old) {
+        greet_close(core, old, 0, "a second link with the same peer");
+        p->lost_ms = 0;
+    }
+    up(core, l, p, &h);
+}

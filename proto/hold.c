@@ -1,0 +1,233 @@
+/* Batches from others on their way to the store: in the order of their origin, after what their authors had seen, held in
+ * memory until then, and not faster than the store confirms. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+#include "proto/err.h"
+
+bool hold_full(const struct db *db) {
+    return db->inflight_count >= INFLIGHT_MAX || db->inflight_bytes >= INFLIGHT_BYTES_MAX;
+}
+
+/* ---- what is held of one origin: a queue sorted by version */
+
+static struct held *first_held(const struct source *s) { return s->held_count ? &s->held[s->held_first] : NULL; }
+
+static void drop_first(struct db *db, struct source *s) {
+    struct held *h = first_held(s);
+    db->held_bytes -= h->batch ? h->batch->len + HELD_OVERHEAD : 0;
+    db->held_count--;
+    bytes_unref(h->batch);
+    vv_release(&h->after);
+    s->held_first++;
+    if (--s->held_count == 0)
+        s->held_first = 0;
+}
+
+void hold_drop(struct db *db, struct source *s) {
+    while (s->held_count)
+        drop_first(db, s);
+}
+
+/* Where a version is among the held, or belongs. */
+static uint32_t held_place(const struct source *s, uint64_t version) {
+    uint32_t low = s->held_first, high = s->held_first + s->held_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (s->held[middle].version < version)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_held(const struct source *s, uint64_t version) {
+    uint32_t at = held_place(s, version);
+    return at < s->held_first + s->held_count && s->held[at].version == version;
+}
+
+static bool held_room(struct source *s) {
+    if (s->held_first + s->held_count < s->held_cap)
+        return true;
+    if (s->held_first > s->held_cap / 2) {
+        memmove(s->held, s->held + s->held_first, s->held_count * sizeof *s->held);
+        s->held_first = 0;
+        return true;
+    }
+    uint32_t cap = s->held_cap ? s->held_cap * 2 : 8;
+    struct held *held = realloc(s->held, cap * sizeof *held);
+    if (!held)
+        return false;
+    s->held = held;
+    s->held_cap = cap;
+    return true;
+}
+
+/* Takes the batch and the dependencies over; false (nothing taken) when there is no room. */
+static bool hold(struct core *core, struct db *db, struct source *s, const struct link *l, struct bytes *batch,
+                 struct batch_head *head) {
+    size_t bytes = batch->len + HELD_OVERHEAD + head->after.count * sizeof *head->after.entries;
+    if (bytes > core->config.hold_bytes_max || db->held_bytes > core->config.hold_bytes_max - bytes || !held_room(s))
+        return false;
+    uint32_t at = held_place(s, head->version);
+    memmove(s->held + at + 1, s->held + at, (s->held_first + s->held_count - at) * sizeof *s->held);
+    s->held[at] = (struct held){.version = head->version, .batch = batch, .after = head->after};
+    memcpy(s->held[at].from, l->peer->m.id, NODE_ID_BYTES);
+    vv_init(&head->after);
+    s->held_count++;
+    db->held_count++;
+    db->held_bytes += batch->len + HELD_OVERHEAD;
+    return true;
+}
+
+/* ---- delivering */
+
+static uint64_t delivered(struct db *db, const struct origin *o) {
+    const struct source *s = sync_source(db, o, false);
+    return s ? s->delivered : 0;
+}
+
+/* Was all that the author had seen delivered? Else remembers what is lacking. */
+static bool covered(struct db *db, struct source *s, const struct vv *after) {
+    if (s->wait_version && delivered(db, &s->wait) < s->wait_version)
+        return false;
+    s->wait_version = 0;
+    for (uint32_t i = 0; i < after->count; i++) {
+        const struct vv_entry *e = &after->entries[i];
+        if (delivered(db, &e->origin) >= e->version || origin_cmp(&e->origin, &s->origin) == 0)
+            continue;
+        s->wait = e->origin;
+        s->wait_version = e->version;
+        return false;
+    }
+    return true;
+}
+
+/* Takes the reference over. */
+static bool deliver(struct core *core, struct db *db, struct source *s, uint64_t version, struct bytes *batch,
+                    const uint8_t *from) {
+    assert(version == s->delivered + 1);
+    assert(db->inflight_count < INFLIGHT_MAX);
+    size_t bytes = batch->len;
+    if (!core_emit(core, &(struct effect){.type = EFFECT_DELIVER,
+                                          .db = db->name,
+                                          .batch = batch,
+                                          .peer = from,
+                                          .origin = s->origin,
+                                          .version = version}))
+        return false;
+    s->delivered = version;
+    db->inflight[db->inflight_count++] = (struct inflight){s, version, bytes};
+    db->inflight_bytes += bytes;
+    s->retry_ms = 0;
+    return true;
+}
+
+static bool deliver_held(struct core *core, struct db *db, struct source *s) {
+    bool any = false;
+    struct held *h;
+    while ((h = first_held(s))) {
+        if (h->version > s->delivered) {
+            if (h->version != s->delivered + 1 || hold_full(db) || !covered(db, s, &h->after))
+                break;
+            db->held_bytes -= h->batch->len + HELD_OVERHEAD;
+            if (!deliver(core, db, s, h->version, h->batch, h->from))
+                bytes_unref(h->batch); /* pulled again */
+            h->batch = NULL;
+            any = true;
+        }
+        drop_first(db, s);
+    }
+    return any;
+}
+
+void hold_ready(struct core *core, struct db *db) {
+    bool again = db->open && !core->paused;
+    while (again && db->held_count) {
+        again = false;
+        for (uint32_t i = 0; i < db->sources_count; i++)
+            if (db->sources[i]->held_count && deliver_held(core, db, db->sources[i]))
+                again = true;
+    }
+}
+
+void hold_stored(struct core *core, struct db *db) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < db->inflight_count; i++) {
+        struct inflight *f = &db->inflight[i];
+        if (f->source->have >= f->version || f->source->bad)
+            db->inflight_bytes -= f->bytes;
+        else
+            db->inflight[kept++] = *f;
+    }
+    db->inflight_count = kept;
+    hold_ready(core, db);
+    if (db->lacking)
+        pull_plan_at(core, db, core->now);
+}
+
+/* ---- arriving */
+
+/* A batch that came and could neither go on nor stay: it is pulled again when what it lacks is there, or after a while. */
+static void no_room(struct core *core, struct db *db, struct source *s) {
+    if (!hold_full(db))
+        s->retry_ms = core->now + core->config.pull_timeout_ms;
+    db->lacking = true; /* the store's next word leads to a plan */
+    pull_plan_at(core, db, core->now);
+}
+
+/* True when the batch went to the store or is held; else the caller drops it. */
+static bool arrive(struct core *core, struct link *l, struct db *db, struct batch_head *head, struct bytes *batch) {
+    struct source *s = sync_source(db, &head->origin, true);
+    if (!s)
+        return false;
+    if (s->pull_link == l->id)
+        s->pull_ms = core->now;
+    if (s->bad || head->version <= s->delivered || sync_ours(core, db, &s->origin) || is_held(s, head->version))
+        return false;
+    if (head->version > s->claimed)
+        s->claimed = head->version;
+    bool next = head->version == s->delivered + 1;
+    if (next && !hold_full(db) && covered(db, s, &head->after)) {
+        if (!deliver(core, db, s, head->version, batch, l->peer->m.id))
+            return false;
+        s->due_ms = core->now + core->config.lazy_ms; /* more is coming: whoever pushes is not asked for it */
+        hold_ready(core, db);
+        return true;
+    }
+    if (!next) {
+        db->lacking = true;
+        pull_plan_at(core, db, core->now + core->config.lazy_ms);
+    }
+    if (hold(core, db, s, l, batch, head))
+        return true;
+    no_room(core, db, s);
+    return false;
+}
+
+void hold_receive(struct core *core, struct link *l, struct bytes *batch) {
+    struct batch_head head;
+    int r = batch_head_read(&head, batch->data, batch->len);
+    char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8], why[128];
+    if (r == ERR_FORMAT) {
+        core_log_once(core, 1, "%s sends batches of a newer format: install the newest starlingd here",
+                      greet_who(l, who, sizeof who));
+    } else if (r) {
+        core_log(core, 1, "%s sent a batch that cannot be read (%s): the link is closed and dialled again",
+                 greet_who(l, who, sizeof who), err_text(r));
+        snprintf(why, sizeof why, "unreadable batch: %s", err_text(r));
+        greet_close(core, l, 0, why);
+    }
+    bool taken = false;
+    if (!r) {
+        struct db *db = sync_find(core, head.db, head.db_len);
+        taken = db && sync_exchanges(core, l, db) && head.version && arrive(core, l, db, &head, batch);
+        batch_head_release(&head);
+    }
+    if (!taken)
+        bytes_unref(batch);
+}

@@ -1,0 +1,70 @@
+/* Starling: one link, from its opening to its end, and the frames in its byte stream.
+ *
+ *                 HELLO taken                      LINK_CLOSED
+ *   GREETING ───────────────▶ UP ────────────────────────────┐
+ *      │  │                    │ BYE, silence, bad frame,     │
+ *      │  │ refused, bad       │ duplicate, STOP              ▼
+ *      │  └──────────────▶ CLOSING ───────────────────────▶ GONE
+ *      └────────────────────────── LINK_CLOSED ──────────────┘
+ *
+ * CLOSING: EFFECT_CLOSE is out; what still arrives is ignored; the caller's LINK_CLOSED ends it. A link belongs to a peer
+ * (link->peer) from UP on, and only while the peer says so too (peer->link). */
+#ifndef PROTO_LINK_H
+#define PROTO_LINK_H
+
+#include <stdbool.h>
+
+#include "proto/buf.h"
+#include "proto/core.h"
+#include "proto/wire.h"
+
+struct peer;
+struct db;
+
+enum link_state { LINK_GREETING, LINK_UP, LINK_CLOSING, LINK_GONE, LINK_STATES };
+
+/* A range that the peer asked us for. */
+struct serve_range {
+    struct db *db;
+    struct origin origin;
+    uint64_t from, to, bytes; /* bytes: credit left */
+};
+
+struct link {
+    uint64_t id, dial; /* dial: 0 accepted */
+    enum link_state state;
+    char address[CORE_ADDRESS_MAX];
+    struct peer *peer;
+    uint64_t serial; /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
+    uint64_t opened_ms, received_ms, beat_ms; /* beat_ms: when the last BEAT was sent */
+    uint32_t echo;      /* `sent` of the peer's last BEAT, and when that came */
+    uint64_t echo_ms;
+    size_t queued; /* bytes that the socket has not taken */
+    uint64_t sent_bytes, received_bytes;
+    /* arriving */
+    struct buf rx; /* an incomplete frame */
+    bool rx_taken; /* what is in rx was handed out */
+    struct buf batch; /* chunks of a batch so far */
+    size_t batch_total;
+    uint64_t answer_ms; /* when the last chunk came that answers a PULL of ours */
+    uint32_t pulls;     /* ranges asked here and not done */
+    /* serving */
+    struct serve_range *ranges;
+    uint32_t ranges_count, ranges_cap;
+    uint64_t read_request; /* outstanding EFFECT_READ, 0 none */
+    bool read_void;        /* its range was dropped meanwhile */
+    uint32_t calls;        /* requests of the peer that the caller has not answered */
+    bool members_due;      /* a MEMBERS frame did not fit the queue: send all when there is room */
+};
+
+struct link *link_new(uint64_t id, uint64_t dial, const char *address);
+void link_free(struct link *l);
+/* The only way to change the state; asserts that the table in link.c allows the move. */
+void link_advance(struct link *l, enum link_state to);
+/* The next whole frame of the stream. 1: *frame, *frame_len (the payload; borrowed until the next call); 0: all of the data
+ * was taken; ERR_TOOBIG: the length is above the bound of this state; ERR_NOMEM. */
+int link_frame(struct link *l, const uint8_t **data, size_t *len, const uint8_t **frame, size_t *frame_len);
+/* Adds a chunk. 0 and *whole NULL: more is to come; 0 and *whole: complete; ERR_MALFORMED: not the chunk that follows. */
+int link_chunk(struct link *l, const struct wire_batch *w, struct bytes **whole);
+
+#endif

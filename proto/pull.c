@@ -1,0 +1,330 @@
+/* Fetching what peers have more of, in exact ranges, and serving what they ask. The puller names a range and how many bytes it
+ * can take (its credit); the server answers with batches, then DONE. So both sides' memory is bounded, whatever the sizes. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+
+#define CREDIT_A_VERSION (64u << 10) /* short ranges take little credit, so that many origins are fetched side by side */
+#define CREDIT_MIN (64u << 10)
+
+/* ---- asking */
+
+void pull_plan_at(struct core *core, struct db *db, uint64_t at) {
+    if (at < db->plan_at)
+        db->plan_at = at;
+    core_arm(core, db->plan_at);
+}
+
+static void end_pull(struct core *core, struct db *db, struct source *s) {
+    struct link *l = greet_link(core, s->pull_link);
+    if (l && l->pulls)
+        l->pulls--;
+    assert(db->pull_bytes >= s->pull_bytes);
+    db->pull_bytes -= (size_t)s->pull_bytes;
+    s->pull_link = s->pull_bytes = 0;
+}
+
+static void avoid(struct core *core, struct source *s, uint64_t link) {
+    s->avoid_link = link;
+    s->avoid_ms = core->now + core->config.pull_timeout_ms;
+}
+
+/* The first version that is neither delivered nor held. */
+static uint64_t first_missing(const struct source *s) {
+    uint64_t v = s->delivered + 1;
+    for (uint32_t i = 0; i < s->held_count && s->held[s->held_first + i].version <= v; i++)
+        if (s->held[s->held_first + i].version == v)
+            v++;
+    return v;
+}
+
+/* The last version before the next one held. */
+static uint64_t last_missing(const struct source *s, uint64_t from) {
+    for (uint32_t i = 0; i < s->held_count; i++)
+        if (s->held[s->held_first + i].version > from)
+            return s->held[s->held_first + i].version - 1;
+    return s->claimed;
+}
+
+/* The author itself if it can, else whoever is asked least. */
+static struct link *choose(struct core *core, const struct db *db, const struct source *s, uint64_t from) {
+    struct link *best = NULL;
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (!sync_exchanges(core, l, db) || l->pulls >= PULLS_MAX || !stream_room(core, l))
+            continue;
+        if (l->id == s->avoid_link && core->now < s->avoid_ms)
+            continue;
+        if (vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin) < from)
+            continue;
+        if (memcmp(l->peer->m.id, s->origin.node, NODE_ID_BYTES) == 0)
+            return l;
+        if (!best || l->pulls < best->pulls)
+            best = l;
+    }
+    return best;
+}
+
+static void ask(struct core *core, struct db *db, struct source *s, struct link *l, uint64_t from, uint64_t to) {
+    uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin);
+    if (to > has)
+        to = has;
+    size_t used = db->held_bytes + db->pull_bytes;
+    uint64_t room = core->config.hold_bytes_max > used ? core->config.hold_bytes_max - used : 0;
+    uint64_t credit = to - from < PULL_BYTES / CREDIT_A_VERSION ? (to - from + 1) * CREDIT_A_VERSION : PULL_BYTES;
+    if (credit > room)
+        credit = room;
+    if (credit < CREDIT_MIN) {
+        /* Only what could go on to the store at once is worth asking: the one that all others wait for is among these.
+         * One at a time; planned again when it is done. */
+        if (db->pull_bytes || from != s->delivered + 1)
+            return;
+        credit = 1;
+    }
+    s->pull_link = l->id;
+    s->pull_from = from;
+    s->pull_ms = core->now;
+    s->pull_bytes = credit;
+    db->pull_bytes += (size_t)credit;
+    l->pulls++;
+    stream_begin(core);
+    wire_pack_pull(&core->scratch, &(struct wire_pull){.db = {db->name, strlen(db->name)},
+                                                       .origin = s->origin,
+                                                       .from = from,
+                                                       .to = to,
+                                                       .bytes = credit});
+    stream_send(core, l);
+}
+
+/* Looks after what was asked of a peer: true while it goes on. */
+static bool pulling(struct core *core, struct db *db, struct source *s) {
+    if (!s->pull_link)
+        return false;
+    const struct link *l = greet_link(core, s->pull_link);
+    uint64_t progress = s->pull_ms;
+    if (l && l->answer_ms > progress)
+        progress = l->answer_ms; /* it answers another range first, or a large batch is arriving */
+    uint64_t until = progress + core->config.pull_timeout_ms;
+    if (core->now < until) {
+        pull_plan_at(core, db, until);
+        return true;
+    }
+    avoid(core, s, s->pull_link);
+    end_pull(core, db, s);
+    return false;
+}
+
+static bool must_wait(struct core *core, struct db *db, const struct source *s) {
+    uint64_t until = s->due_ms;
+    if (s->retry_ms > until) {
+        const struct source *on = s->wait_version ? sync_source(db, &s->wait, false) : NULL;
+        if (!on || on->delivered < s->wait_version)
+            until = s->retry_ms;
+    }
+    if (core->now >= until)
+        return false;
+    pull_plan_at(core, db, until);
+    return true;
+}
+
+static void plan(struct core *core, struct db *db) {
+    db->plan_at = UINT64_MAX;
+    if (!db->open || core->paused)
+        return;
+    bool lacking = false;
+    for (uint32_t i = 0; i < db->sources_count; i++) {
+        struct source *s = db->sources[i];
+        bool busy = pulling(core, db, s);
+        if (s->claimed <= s->delivered || s->bad || sync_ours(core, db, &s->origin))
+            continue;
+        lacking = true;
+        if (busy || hold_full(db) || must_wait(core, db, s))
+            continue;
+        uint64_t from = first_missing(s), to = last_missing(s, from);
+        if (from > to)
+            continue; /* all here, waiting for others */
+        struct link *l = choose(core, db, s, from);
+        if (l)
+            ask(core, db, s, l, from, to);
+        else if (core->now < s->avoid_ms)
+            pull_plan_at(core, db, s->avoid_ms);
+        else /* queues are full, or nobody alive has it: their next word or a beat's time will tell */
+            pull_plan_at(core, db, core->now + core->config.beat_ms);
+    }
+    db->lacking = lacking;
+}
+
+void pull_timers(struct core *core) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        if (core->dbs[i]->plan_at <= core->now)
+            plan(core, core->dbs[i]);
+        core_arm(core, core->dbs[i]->plan_at);
+    }
+}
+
+void pull_done(struct core *core, struct link *l, const struct wire_done *d) {
+    struct db *db = sync_find(core, d->db.p, d->db.len);
+    struct source *s = db ? sync_source(db, &d->origin, false) : NULL;
+    if (!s || s->pull_link != l->id)
+        return;
+    uint64_t from = s->pull_from;
+    end_pull(core, db, s);
+    if (first_missing(s) == from && s->retry_ms <= core->now) { /* nothing of it came */
+        char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
+        if (d->next <= from)
+            core_log_once(core, 2, "%s: %s cannot send what it has of a member's writes; asking others", db->name,
+                          greet_who(l, who, sizeof who));
+        avoid(core, s, l->id);
+    }
+    pull_plan_at(core, db, core->now);
+}
+
+void pull_cancel(struct core *core, struct link *l, const struct db *only) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        if (only && db != only)
+            continue;
+        for (uint32_t k = 0; k < db->sources_count; k++)
+            if (db->sources[k]->pull_link == l->id)
+                end_pull(core, db, db->sources[k]);
+        if (db->lacking)
+            pull_plan_at(core, db, core->now);
+    }
+}
+
+/* ---- serving */
+
+static void drop_ranges(struct link *l, const struct db *only) {
+    uint32_t kept = 0;
+    if (l->ranges_count && (!only || l->ranges[0].db == only))
+        l->read_void = l->read_request != 0;
+    for (uint32_t i = 0; i < l->ranges_count; i++)
+        if (only && l->ranges[i].db != only)
+            l->ranges[kept++] = l->ranges[i];
+    l->ranges_count = kept;
+}
+
+void pull_link_down(struct core *core, struct link *l) {
+    pull_cancel(core, l, NULL);
+    drop_ranges(l, NULL);
+}
+
+void pull_stop(struct core *core) {
+    for (uint32_t i = 0; i < core->links_count; i++)
+        pull_link_down(core, core->links[i]);
+}
+
+void pull_forget_db(struct core *core, struct db *db) {
+    for (uint32_t i = 0; i < core->links_count; i++)
+        drop_ranges(core->links[i], db);
+    for (uint32_t k = 0; k < db->sources_count; k++)
+        if (db->sources[k]->pull_link)
+            end_pull(core, db, db->sources[k]);
+}
+
+static void done(struct core *core, struct link *l, const char *db, size_t len, const struct origin *o, uint64_t next) {
+    stream_begin(core);
+    wire_pack_done(&core->scratch, &(struct wire_done){.db = {db, len}, .origin = *o, .next = next});
+    stream_send(core, l);
+}
+
+static bool add_range(struct link *l, const struct serve_range *r) {
+    for (uint32_t i = l->read_request ? 1 : 0; i < l->ranges_count; i++) {
+        if (l->ranges[i].db == r->db && origin_cmp(&l->ranges[i].origin, &r->origin) == 0) {
+            l->ranges[i] = *r; /* it asks anew: what it asked before is void */
+            return true;
+        }
+    }
+    if (l->ranges_count >= RANGES_MAX)
+        return false;
+    if (l->ranges_count == l->ranges_cap) {
+        uint32_t cap = l->ranges_cap ? l->ranges_cap * 2 : 4;
+        struct serve_range *ranges = realloc(l->ranges, cap * sizeof *ranges);
+        if (!ranges)
+            return false;
+        l->ranges = ranges;
+        l->ranges_cap = cap;
+    }
+    l->ranges[l->ranges_count++] = *r;
+    return true;
+}
+
+void pull_asked(struct core *core, struct link *l, const struct wire_pull *p) {
+    struct db *db = sync_find(core, p->db.p, p->db.len);
+    const struct peer_db *pd = db ? sync_peer_db(core, l->peer, db) : NULL;
+    const struct source *s = db && db->open ? sync_source(db, &p->origin, false) : NULL;
+    struct serve_range r = {.db = db, .origin = p->origin, .from = p->from, .to = p->to, .bytes = p->bytes};
+    if (s && r.to > s->have)
+        r.to = s->have; /* never what is not durable */
+    bool can = s && pd && !pd->refused && !core->paused && r.from <= r.to && add_range(l, &r);
+    if (can)
+        pull_serve(core, l);
+    else
+        done(core, l, p->db.p, p->db.len, &p->origin, p->from);
+}
+
+void pull_serve(struct core *core, struct link *l) {
+    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count ||
+        l->queued >= core->config.link_queue_max / 2)
+        return;
+    const struct serve_range *r = &l->ranges[0];
+    l->read_request = ++core->last_number;
+    l->read_void = false;
+    if (!core_emit(core, &(struct effect){.type = EFFECT_READ,
+                                          .request = l->read_request,
+                                          .db = r->db->name,
+                                          .origin = r->origin,
+                                          .version = r->from,
+                                          .version_last = r->to,
+                                          .bytes_max = r->bytes < READ_BYTES ? (size_t)r->bytes : READ_BYTES})) {
+        l->read_request = 0;
+        greet_close(core, l, 0, "out of memory");
+    }
+}
+
+/* What was served counts as pushed, when it closes the gap: the next of ours can then follow at once. */
+static void served(struct core *core, const struct link *l, const struct serve_range *r, uint64_t first) {
+    struct peer_db *pd = sync_peer_db(core, l->peer, r->db);
+    if (!pd || memcmp(r->origin.node, core->id, NODE_ID_BYTES) != 0)
+        return;
+    if (origin_cmp(&pd->pushed_origin, &r->origin) != 0)
+        return;
+    uint64_t has = vv_get(&pd->have, &r->origin);
+    if (has < pd->pushed)
+        has = pd->pushed;
+    if (first <= has + 1 && r->from > pd->pushed + 1)
+        pd->pushed = r->from - 1;
+}
+
+void pull_read(struct core *core, uint64_t request, struct bytes *const *batches, uint32_t count) {
+    struct link *l = NULL;
+    for (uint32_t i = 0; i < core->links_count && !l; i++)
+        if (core->links[i]->read_request == request)
+            l = core->links[i];
+    if (!l || !request)
+        return; /* of a link that is gone */
+    l->read_request = 0;
+    if (l->state != LINK_UP || l->read_void || !l->ranges_count) {
+        pull_serve(core, l);
+        return;
+    }
+    struct serve_range r = l->ranges[0];
+    uint64_t first = r.from;
+    for (uint32_t i = 0; i < count && l->state == LINK_UP && r.from <= r.to; i++) {
+        stream_batch(core, l, batches[i], WIRE_ANSWER);
+        r.from++;
+        r.bytes -= batches[i]->len < r.bytes ? batches[i]->len : r.bytes;
+    }
+    if (l->state != LINK_UP)
+        return;
+    served(core, l, &r, first);
+    memmove(l->ranges, l->ranges + 1, (l->ranges_count - 1) * sizeof *l->ranges);
+    l->ranges_count--;
+    if (count == 0 || r.from > r.to || r.bytes == 0)
+        done(core, l, r.db->name, strlen(r.db->name), &r.origin, r.from);
+    else
+        l->ranges[l->ranges_count++] = r; /* behind the others: all get their turn */
+    pull_serve(core, l);
+}

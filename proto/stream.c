@@ -1,0 +1,297 @@
+/* The frames of links that are up: sent, taken apart and handed on; beats and silence. */
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+#include "proto/err.h"
+
+/* ---- sending */
+
+void stream_begin(struct core *core) { buf_clear(&core->scratch); }
+
+static bool put(struct core *core, struct link *l, struct bytes *batch, size_t from, size_t to) {
+    if (core->scratch.failed)
+        return false;
+    size_t bytes = core->scratch.len + (to - from);
+    if (!core_emit(core, &(struct effect){.type = EFFECT_SEND,
+                                          .link = l->id,
+                                          .head = core->scratch.data,
+                                          .len = core->scratch.len,
+                                          .batch = batch,
+                                          .batch_from = from,
+                                          .batch_to = to}))
+        return false;
+    l->queued += bytes;
+    l->sent_bytes += bytes;
+    return true;
+}
+
+/* A stream with a hole cannot go on. */
+static void broken(struct core *core, struct link *l) {
+    if (l->state == LINK_GREETING || l->state == LINK_UP)
+        greet_close(core, l, 0, "out of memory");
+}
+
+void stream_send(struct core *core, struct link *l) {
+    assert(l->state != LINK_GONE);
+    if (!put(core, l, NULL, 0, 0))
+        broken(core, l);
+}
+
+void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags) {
+    for (size_t at = 0; at < batch->len;) {
+        size_t n = batch->len - at < WIRE_CHUNK_BYTES ? batch->len - at : WIRE_CHUNK_BYTES;
+        stream_begin(core);
+        wire_pack_batch(&core->scratch,
+                        &(struct wire_batch){.flags = flags, .total = batch->len, .at = at, .chunk_len = n});
+        if (!put(core, l, batch, at, at + n)) {
+            broken(core, l);
+            return;
+        }
+        at += n;
+    }
+}
+
+bool stream_room(const struct core *core, const struct link *l) { return l->queued < core->config.link_queue_max; }
+
+void stream_beat(struct core *core, struct link *l, unsigned flags) {
+    struct wire_beat w = {.sent = (uint32_t)core->now, .flags = flags | (core->paused ? WIRE_PAUSED : 0u)};
+    if (l->echo_ms) {
+        uint64_t held = core->now - l->echo_ms;
+        w.echo = l->echo;
+        w.held = held < UINT32_MAX ? (uint32_t)held : UINT32_MAX;
+    }
+    sync_beat(core, l, &w);
+    if (l->state != LINK_UP)
+        return;
+    l->beat_ms = core->now;
+    core_arm(core, core->now + core->config.beat_ms);
+    stream_begin(core);
+    wire_pack_beat(&core->scratch, &w);
+    stream_send(core, l);
+}
+
+/* ---- taking frames. Each handler returns 0, or an error that ends the link. */
+
+static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_beat w;
+    int r = wire_unpack_beat(&w, m, fields);
+    if (r)
+        return r;
+    struct peer *p = l->peer;
+    l->echo = w.sent;
+    l->echo_ms = core->now;
+    if (w.echo) {
+        uint32_t away = (uint32_t)core->now - w.echo; /* clocks of 32 bits may wrap */
+        if (away >= w.held && away - w.held < 3600000)
+            p->rtt_us = (away - w.held) * 1000;
+    }
+    bool paused = (w.flags & WIRE_PAUSED) != 0;
+    bool changed = paused != p->paused;
+    p->paused = paused;
+    p->current = (w.flags & WIRE_BEAT_CURRENT) != 0;
+    p->beat_ms = core->now;
+    for (uint32_t i = 0; changed && i < core->dbs_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, p, core->dbs[i]);
+        if (pd)
+            pd->pushed = 0; /* it threw away what came meanwhile */
+        pull_plan_at(core, core->dbs[i], core->now);
+    }
+    if (changed && paused)
+        pull_link_down(core, l);
+    if (w.flags & WIRE_BEAT_WANT)
+        sync_tell_all(core, l);
+    else if (p->current && w.digest != sync_peer_digest(core, p))
+        stream_beat(core, l, WIRE_BEAT_WANT); /* we missed something: never expected, always mended */
+    return 0;
+}
+
+static int take_batch(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_batch w;
+    struct bytes *whole = NULL;
+    int r = wire_unpack_batch(&w, m, fields);
+    if (!r)
+        r = link_chunk(l, &w, &whole);
+    if (r)
+        return r;
+    if (w.flags & WIRE_ANSWER)
+        l->answer_ms = core->now;
+    if (whole)
+        hold_receive(core, l, whole);
+    return 0;
+}
+
+static int take_members(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_members w;
+    int r = wire_unpack_members(&w, m, fields);
+    if (!r)
+        member_receive(core, l, &w);
+    return r;
+}
+
+static int take_vector(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_vector v;
+    int r = wire_unpack_vector(&v, m, fields);
+    if (!r)
+        r = vv_unpack(&core->vv_scratch, &v.entries);
+    if (!r)
+        sync_receive(core, l, &v);
+    return r;
+}
+
+static int take_call(struct core *core, struct link *l, enum wire_type type, struct mpk *m, uint32_t fields) {
+    struct wire_call c;
+    int r = wire_unpack_call(&c, m, fields);
+    if (!r)
+        call_receive(core, l, type, &c);
+    return r;
+}
+
+static int take_bye(struct core *core, struct link *l, enum wire_type type, struct mpk *m, uint32_t fields) {
+    int r = wire_unpack_bye(m, fields);
+    if (r)
+        return r;
+    struct peer *p = l->peer;
+    char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
+    core_log(core, 2, "%s %s", greet_who(l, who, sizeof who), type == WIRE_LEAVE ? "left the cluster" : "stops");
+    greet_close(core, l, 0, type == WIRE_LEAVE ? "the peer left the cluster" : "the peer stops");
+    p->lost_ms = 0; /* it said so: nothing to suspect */
+    p->vouchers_count = 0;
+    if (type == WIRE_LEAVE)
+        member_left(core, p);
+    member_refresh(core, p, false);
+    dial_soon(core, &p->dialling, core->config.beat_ms);
+    return 0;
+}
+
+static int take_range(struct core *core, struct link *l, enum wire_type type, struct mpk *m, uint32_t fields) {
+    struct wire_pull pull;
+    struct wire_done done;
+    int r = type == WIRE_PULL ? wire_unpack_pull(&pull, m, fields) : wire_unpack_done(&done, m, fields);
+    if (r)
+        return r;
+    if (type == WIRE_PULL)
+        pull_asked(core, l, &pull);
+    else
+        pull_done(core, l, &done);
+    return 0;
+}
+
+static int take_refuse(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_text text;
+    int r = wire_unpack_refuse(&text, m, fields);
+    if (r)
+        return r;
+    char clean[WIRE_TEXT_MAX], who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
+    wire_clean(clean, sizeof clean, text.p, text.len);
+    core_log_once(core, 1, "%s refused this node: %s", greet_who(l, who, sizeof who), clean);
+    greet_close(core, l, 0, clean);
+    return 0;
+}
+
+static int take(struct core *core, struct link *l, const uint8_t *frame, size_t len) {
+    struct mpk m;
+    uint32_t fields = 0;
+    int type = wire_type(&m, frame, len, &fields);
+    switch (type) {
+    case WIRE_REFUSE:
+        return take_refuse(core, l, &m, fields);
+    case WIRE_MEMBERS:
+        return take_members(core, l, &m, fields);
+    case WIRE_BEAT:
+        return take_beat(core, l, &m, fields);
+    case WIRE_VECTOR:
+        return take_vector(core, l, &m, fields);
+    case WIRE_PULL:
+    case WIRE_DONE:
+        return take_range(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_BATCH:
+        return take_batch(core, l, &m, fields);
+    case WIRE_REQUEST:
+    case WIRE_REPLY:
+        return take_call(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_BYE:
+    case WIRE_LEAVE:
+        return take_bye(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_HELLO:
+        return ERR_MALFORMED; /* only the first frame may be one */
+    default:
+        if (type < 0)
+            return type;
+        core_log(core, 3, "%s: a frame of unknown type %d was skipped", l->address, type);
+        return 0;
+    }
+}
+
+void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len) {
+    if (l->state != LINK_GREETING && l->state != LINK_UP)
+        return;
+    l->received_bytes += len;
+    l->received_ms = core->now;
+    if (l->peer && l->peer->m.state == MEMBER_SUSPECT)
+        member_refresh(core, l->peer, false);
+    const uint8_t *frame;
+    size_t frame_len;
+    while (l->state == LINK_GREETING || l->state == LINK_UP) {
+        const uint8_t *at = data;
+        size_t left = len;
+        bool greeting = l->state == LINK_GREETING;
+        int r = link_frame(l, &data, &len, &frame, &frame_len);
+        if (r == 0)
+            return;
+        if (greeting && r == 1)
+            greet_receive(core, l, frame, frame_len);
+        else if (greeting)
+            greet_garbage(core, l, at, left);
+        else {
+            if (r == 1)
+                r = take(core, l, frame, frame_len);
+            if (r && l->state == LINK_UP) {
+                char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8], why[128];
+                core_log(core, 1, "%s sent a frame that cannot be read (%s): the link is closed and dialled again",
+                         greet_who(l, who, sizeof who), err_text(r));
+                snprintf(why, sizeof why, "unreadable frame: %s", err_text(r));
+                greet_close(core, l, 0, why);
+            }
+        }
+    }
+}
+
+/* ---- time */
+
+static void silence(struct core *core, struct link *l) {
+    const struct core_config *c = &core->config;
+    uint64_t quiet = core->now - l->received_ms;
+    if (quiet >= c->dead_ms) {
+        char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
+        core_log(core, 2, "%s has been silent for %u ms", greet_who(l, who, sizeof who), (unsigned)quiet);
+        struct peer *p = l->peer;
+        greet_close(core, l, 0, "silent");
+        p->lost_ms = 0; /* it was suspect long enough */
+        member_refresh(core, p, false);
+        return;
+    }
+    member_refresh(core, l->peer, false);
+    core_arm(core, l->received_ms + (quiet >= c->suspect_ms ? c->dead_ms : c->suspect_ms));
+}
+
+void stream_timers(struct core *core) {
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (l->state == LINK_GREETING) {
+            if (core->now - l->opened_ms >= HELLO_TIMEOUT_MS)
+                greet_close(core, l, 0, "no HELLO within 5 s: this is not a Starling peer, or a stalled one");
+            else
+                core_arm(core, l->opened_ms + HELLO_TIMEOUT_MS);
+        } else if (l->state == LINK_UP) {
+            silence(core, l);
+            if (l->state != LINK_UP)
+                continue;
+            if (core->now - l->beat_ms >= core->config.beat_ms)
+                stream_beat(core, l, 0);
+            else
+                core_arm(core, l->beat_ms + core->config.beat_ms);
+        }
+    }
+}

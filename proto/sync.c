@@ -1,0 +1,624 @@
+#include "proto/sync.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+#include "proto/err.h"
+
+/* A peer that lacks no more than this, and whose queue is short, is pushed to again: it holds what it gets and pulls the gap.
+ * Else a peer that once fell behind a steady writer would pull for ever, always one batch late. */
+#define PUSH_GAP 16u
+#define HELLO_DATABASES_BYTES (48u << 10) /* of a HELLO; the databases beyond come as VECTORs */
+
+/* ---- databases and origins */
+
+struct db *sync_find(const struct core *core, const char *name, size_t len) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        if (strncmp(db->name, name, len) == 0 && db->name[len] == 0)
+            return db;
+    }
+    return NULL;
+}
+
+/* Found or added (closed): peers may speak of databases that we do not have. */
+static struct db *take_db(struct core *core, const char *name, size_t len) {
+    if (len == 0 || len > BATCH_DB_NAME_MAX)
+        return NULL;
+    struct db *db = sync_find(core, name, len);
+    if (db)
+        return db;
+    if (core->dbs_count >= WIRE_DATABASES_MAX) {
+        core_log_once(core, 1, "more than %u databases: the others are not exchanged", WIRE_DATABASES_MAX);
+        return NULL;
+    }
+    if (!core->dbs)
+        core->dbs = calloc(WIRE_DATABASES_MAX, sizeof *core->dbs);
+    db = core->dbs ? calloc(1, sizeof *db) : NULL;
+    if (!db)
+        return NULL;
+    memcpy(db->name, name, len);
+    db->index = core->dbs_count;
+    db->gen = 1;
+    db->announce_at = db->plan_at = UINT64_MAX;
+    core->dbs[core->dbs_count++] = db;
+    return db;
+}
+
+struct source *sync_source(struct db *db, const struct origin *o, bool add) {
+    uint32_t low = 0, high = db->sources_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (origin_cmp(&db->sources[middle]->origin, o) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low < db->sources_count && origin_cmp(&db->sources[low]->origin, o) == 0)
+        return db->sources[low];
+    if (!add || db->sources_count >= VV_ENTRIES_MAX || !core_grow(&db->sources, &db->sources_cap, db->sources_count))
+        return NULL;
+    struct source *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->origin = *o;
+    memmove(db->sources + low + 1, db->sources + low, (db->sources_count - low) * sizeof *db->sources);
+    db->sources[low] = s;
+    db->sources_count++;
+    return s;
+}
+
+static void clear_sources(struct db *db) {
+    for (uint32_t i = 0; i < db->sources_count; i++) {
+        hold_drop(db, db->sources[i]);
+        free(db->sources[i]->held);
+        free(db->sources[i]);
+    }
+    db->sources_count = 0;
+    db->inflight_count = 0;
+    db->inflight_bytes = db->pull_bytes = 0;
+}
+
+void sync_db_free(struct db *db) {
+    clear_sources(db);
+    free(db->sources);
+    vv_release(&db->have);
+    free(db->bad);
+    free(db);
+}
+
+bool sync_ours(const struct core *core, const struct db *db, const struct origin *o) {
+    if (memcmp(o->node, core->id, NODE_ID_BYTES) != 0)
+        return false;
+    return !db->epoch_known || o->epoch > db->epoch_past;
+}
+
+uint64_t sync_vector_digest(struct db *db) {
+    if (!db->vector_known) {
+        db->vector = vv_digest(&db->have);
+        db->vector_known = true;
+    }
+    return db->vector;
+}
+
+static struct wire_db describe(struct db *db) {
+    return (struct wire_db){.name = {db->name, strlen(db->name)},
+                            .base = db->base,
+                            .vector = sync_vector_digest(db),
+                            .content = db->content,
+                            .settled = db->settled};
+}
+
+/* ---- peers */
+
+struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const struct db *db) {
+    assert(db->index < core->dbs_count);
+    if (db->index < p->dbs_count)
+        return &p->dbs[db->index];
+    struct peer_db *dbs = realloc(p->dbs, core->dbs_count * sizeof *dbs);
+    if (!dbs)
+        return NULL;
+    memset(dbs + p->dbs_count, 0, (core->dbs_count - p->dbs_count) * sizeof *dbs);
+    p->dbs = dbs;
+    p->dbs_count = core->dbs_count;
+    return &p->dbs[db->index];
+}
+
+void sync_peer_release(struct peer *p) {
+    for (uint32_t i = 0; i < p->dbs_count; i++) {
+        vv_release(&p->dbs[i].have);
+        free(p->dbs[i].refused);
+    }
+    free(p->dbs);
+}
+
+bool sync_exchanges(const struct core *core, const struct link *l, const struct db *db) {
+    if (core->paused || l->state != LINK_UP || !l->peer || l->peer->paused || !db->open)
+        return false;
+    const struct peer_db *pd = sync_peer_db(core, l->peer, db);
+    return pd && pd->open && pd->known && !pd->refused;
+}
+
+/* Two sides that both had rows before they met are kept apart. */
+static void compare_bases(struct core *core, struct peer *p, struct db *db) {
+    struct peer_db *pd = sync_peer_db(core, p, db);
+    if (!pd)
+        return;
+    bool differ = db->open && pd->open && db->base && pd->base && db->base != pd->base;
+    if (!differ) {
+        if (pd->refused)
+            pd->sent_full = false; /* it was told nothing while refused */
+        free(pd->refused);
+        pd->refused = NULL;
+        return;
+    }
+    if (pd->refused)
+        return;
+    char text[WIRE_TEXT_MAX];
+    snprintf(text, sizeof text,
+             "%s: this node and \"%s\" both had different rows before they first met, so they are not merged: empty one of "
+             "the two databases and join again",
+             db->name, p->m.name[0] ? p->m.name : p->m.address);
+    core_log_once(core, 0, "%s", text);
+    pd->refused = core_text(text);
+    pd->known = false;
+    vv_clear(&pd->have);
+}
+
+/* ---- telling */
+
+/* One VECTOR: in full, or what changed since this link was told last. */
+static void send_vector(struct core *core, struct link *l, struct db *db, struct peer_db *pd) {
+    bool full = !pd->sent_full || pd->sent_gen < db->full_gen;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < db->sources_count && !pd->refused; i++)
+        count += db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen);
+    struct wire_db d = describe(db);
+    stream_begin(core);
+    size_t at = wire_pack_vector(&core->scratch, &d, (full ? WIRE_FULL : 0u) | (db->open ? 0u : WIRE_CLOSED), count);
+    for (uint32_t i = 0; i < db->sources_count && count; i++)
+        if (db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen))
+            wire_pack_entry(&core->scratch, &db->sources[i]->origin, db->sources[i]->have);
+    wire_end(&core->scratch, at);
+    stream_send(core, l);
+    pd->sent_gen = db->gen;
+    pd->sent_full = !pd->refused;
+}
+
+/* The peer was not told the latest. To one that is refused the vector's entries are not told at all. */
+static bool untold(const struct db *db, const struct peer_db *pd) {
+    if (!db->open)
+        return pd->sent_gen && pd->sent_gen < db->gen;
+    return pd->sent_gen < db->gen || (!pd->sent_full && !pd->refused);
+}
+
+/* To whoever was not told the latest; links whose queue is full are tried again with their next beat. */
+static void announce(struct core *core, struct db *db) {
+    db->announce_at = UINT64_MAX;
+    db->announced_ms = core->now;
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (l->state != LINK_UP || !stream_room(core, l))
+            continue;
+        struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        if (pd && untold(db, pd))
+            send_vector(core, l, db, pd);
+    }
+}
+
+/* Something that others are told changed: at once, though at most every ack_ms. */
+static void changed(struct core *core, struct db *db) {
+    uint64_t at = db->announced_ms + core->config.ack_ms;
+    if (db->announced_ms == 0 || at < core->now)
+        at = core->now;
+    if (at < db->announce_at)
+        db->announce_at = at;
+    core_arm(core, db->announce_at);
+}
+
+void sync_hello_pack(const struct core *core, struct buf *b, struct wire_hello *h) {
+    size_t bytes = 0;
+    uint32_t scanned = 0;
+    h->dbs_count = 0;
+    for (; scanned < core->dbs_count; scanned++) {
+        if (!core->dbs[scanned]->open)
+            continue;
+        bytes += strlen(core->dbs[scanned]->name) + 50;
+        if (bytes > HELLO_DATABASES_BYTES)
+            break;
+        h->dbs_count++;
+    }
+    size_t at = wire_pack_hello(b, h);
+    for (uint32_t i = 0; i < scanned; i++) {
+        if (!core->dbs[i]->open)
+            continue;
+        struct wire_db d = describe(core->dbs[i]);
+        wire_pack_hello_db(b, &d);
+    }
+    wire_end(b, at);
+}
+
+void sync_tell_all(struct core *core, struct link *l) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
+        if (!pd)
+            continue;
+        pd->sent_full = false;
+        if (core->dbs[i]->open && l->state == LINK_UP)
+            send_vector(core, l, core->dbs[i], pd);
+    }
+}
+
+void sync_link_up(struct core *core, struct link *l) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
+        if (pd) {
+            pd->sent_gen = 0;
+            pd->pushed = 0;
+        }
+    }
+    sync_tell_all(core, l);
+}
+
+void sync_beat(struct core *core, struct link *l, struct wire_beat *w) {
+    bool current = true;
+    w->digest = 0;
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        if (!pd) {
+            current = false;
+            continue;
+        }
+        bool due = untold(db, pd);
+        if (due && stream_room(core, l) && l->state == LINK_UP) {
+            send_vector(core, l, db, pd);
+            due = false;
+        }
+        current = current && !due;
+        if (db->open) {
+            struct wire_db d = describe(db);
+            w->digest ^= wire_db_digest(&d);
+        }
+    }
+    w->flags |= current ? WIRE_BEAT_CURRENT : 0u;
+}
+
+/* ---- hearing */
+
+static void wanted(struct core *core, struct db *db) {
+    if (db->open || (db->wanted_ms && core->now - db->wanted_ms < DB_WANTED_MS))
+        return;
+    db->wanted_ms = core->now ? core->now : 1;
+    core_arm(core, core->now + DB_WANTED_MS);
+    core_emit(core, &(struct effect){.type = EFFECT_DB_WANTED, .db = db->name});
+}
+
+static void note(struct core *core, struct peer *p, struct db *db, const struct wire_db *d) {
+    struct peer_db *pd = sync_peer_db(core, p, db);
+    if (!pd)
+        return;
+    pd->open = true;
+    pd->base = d->base;
+    pd->vector = d->vector;
+    pd->settled = d->settled;
+    memcpy(pd->content, d->content, sizeof pd->content);
+    compare_bases(core, p, db);
+    wanted(core, db);
+}
+
+void sync_hello(struct core *core, struct peer *p, const struct wire_hello *h) {
+    for (uint32_t i = 0; i < p->dbs_count; i++)
+        p->dbs[i].open = p->dbs[i].known = false;
+    struct mpk m = h->dbs;
+    struct wire_db d;
+    for (uint32_t i = 0; i < h->dbs_count; i++) {
+        wire_next_db(&m, &d);
+        struct db *db = take_db(core, d.name.p, d.name.len);
+        struct peer_db *pd = db ? sync_peer_db(core, p, db) : NULL;
+        if (!pd)
+            continue;
+        if (pd->vector != d.vector)
+            vv_clear(&pd->have); /* what it acknowledged before does not hold any more, or not all */
+        note(core, p, db, &d);
+    }
+}
+
+/* The latest epoch of ours that this link's peer knows, if it is later. */
+static void latest_of_ours(const struct core *core, const struct link *l, const struct db *db, struct vv_entry *latest) {
+    const struct peer_db *pd = l->state == LINK_UP ? sync_peer_db(core, l->peer, db) : NULL;
+    for (uint32_t i = 0; pd && i < pd->have.count; i++) {
+        const struct vv_entry *e = &pd->have.entries[i];
+        if (memcmp(e->origin.node, core->id, NODE_ID_BYTES) == 0 && e->origin.epoch > latest->origin.epoch)
+            *latest = *e;
+    }
+}
+
+/* A peer has versions that we made and do not know: we lost them. */
+static void check_epoch(struct core *core, struct db *db, const struct source *s, uint64_t version) {
+    if (!db->open || db->epoch_asked || !sync_ours(core, db, &s->origin) || version <= s->delivered)
+        return;
+    for (uint32_t i = 0; i < db->sources_count; i++) { /* an epoch of ours that we left behind long ago */
+        const struct source *other = db->sources[i];
+        if (memcmp(other->origin.node, core->id, NODE_ID_BYTES) == 0 && other->origin.epoch > s->origin.epoch &&
+            other->delivered) {
+            db->epoch_known = true;
+            db->epoch_past = other->origin.epoch - 1;
+        }
+    }
+    if (!sync_ours(core, db, &s->origin))
+        return;
+    struct vv_entry latest = {s->origin, version};
+    for (uint32_t i = 0; i < core->links_count; i++)
+        latest_of_ours(core, core->links[i], db, &latest);
+    db->epoch_asked = true;
+    db->epoch_asked_up_to = latest.origin.epoch;
+    core_emit(core, &(struct effect){
+                        .type = EFFECT_EPOCH, .db = db->name, .origin = latest.origin, .version = latest.version});
+}
+
+/* What a peer claims to have: is there something to fetch? */
+static void claim(struct core *core, struct link *l, struct db *db, const struct vv_entry *e) {
+    struct source *s = sync_source(db, &e->origin, true);
+    if (!s)
+        return;
+    check_epoch(core, db, s, e->version);
+    if (e->version > s->delivered && s->claimed <= s->delivered) {
+        /* Its author may be pushing it to us at this moment; the author's own word comes behind its push. */
+        const struct peer *author = member_find(core, e->origin.node);
+        bool pushing = author && author->link && author->link != l;
+        s->due_ms = core->now + (pushing ? core->config.lazy_ms : 0);
+    }
+    if (e->version > s->claimed)
+        s->claimed = e->version;
+    if (s->claimed > s->delivered) {
+        db->lacking = true;
+        pull_plan_at(core, db, s->due_ms);
+    }
+}
+
+void sync_receive(struct core *core, struct link *l, const struct wire_vector *v) {
+    struct db *db = take_db(core, v->db.name.p, v->db.name.len);
+    struct peer_db *pd = db ? sync_peer_db(core, l->peer, db) : NULL;
+    if (!pd)
+        return;
+    if (v->flags & WIRE_CLOSED) {
+        pd->open = pd->known = false;
+        pull_cancel(core, l, db);
+        return;
+    }
+    note(core, l->peer, db, &v->db);
+    if (db->open && untold(db, pd))
+        changed(core, db);
+    if (pd->refused)
+        return;
+    const struct vv *heard = &core->vv_scratch;
+    int r = v->flags & WIRE_FULL ? vv_copy(&pd->have, heard) : vv_merge(&pd->have, heard);
+    if (r) {
+        pd->known = false;
+        return;
+    }
+    if (v->flags & WIRE_FULL)
+        pd->known = true;
+    if (!db->open)
+        return;
+    for (uint32_t i = 0; i < heard->count; i++)
+        claim(core, l, db, &heard->entries[i]);
+}
+
+uint64_t sync_peer_digest(const struct core *core, const struct peer *p) {
+    uint64_t digest = 0;
+    for (uint32_t i = 0; i < p->dbs_count; i++) {
+        const struct peer_db *pd = &p->dbs[i];
+        if (!pd->open)
+            continue;
+        const char *name = core->dbs[i]->name;
+        digest ^= wire_db_digest(&(struct wire_db){.name = {name, strlen(name)},
+                                                   .base = pd->base,
+                                                   .vector = pd->vector,
+                                                   .content = pd->content,
+                                                   .settled = pd->settled});
+    }
+    return digest;
+}
+
+/* ---- the truth about a peer */
+
+/* Ours that the store has not confirmed: no vector tells of it yet. */
+static bool ahead(const struct core *core, const struct db *db) {
+    for (uint32_t i = 0; i < db->sources_count; i++) {
+        const struct source *s = db->sources[i];
+        if (s->delivered > s->have && memcmp(s->origin.node, core->id, NODE_ID_BYTES) == 0)
+            return true;
+    }
+    return db->inflight_count > 0;
+}
+
+bool sync_in_sync(const struct core *core, const struct peer *p) {
+    if (!p->link || !p->current || core->now - p->beat_ms > 3 * (uint64_t)core->config.beat_ms)
+        return false;
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        const struct peer_db *pd = i < p->dbs_count ? &p->dbs[i] : NULL;
+        bool theirs = pd && pd->open;
+        if (!db->open && !theirs)
+            continue;
+        if (!db->open || !theirs || !pd->known || pd->refused || !pd->settled || !db->settled || ahead(core, db))
+            return false;
+        if (pd->vector != sync_vector_digest(db) || memcmp(pd->content, db->content, sizeof db->content) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* ---- the store's word */
+
+static void take_state(struct core *core, struct db *db, const struct db_state *state) {
+    bool news = !db->open || db->base != state->base || db->settled != state->settled ||
+                memcmp(db->content, state->digest, sizeof db->content) != 0;
+    uint64_t gen = db->gen + 1;
+    if (vv_copy(&db->have, &state->have)) {
+        core_log(core, 0, "%s: out of memory; its state is told to others later", db->name);
+        return;
+    }
+    for (uint32_t i = 0; i < state->have.count; i++) {
+        const struct vv_entry *e = &state->have.entries[i];
+        struct source *s = sync_source(db, &e->origin, true);
+        if (!s || s->have == e->version)
+            continue;
+        news = true;
+        if (e->version < s->have)
+            db->full_gen = gen;
+        s->have = e->version;
+        s->gen = gen;
+        if (s->delivered < s->have)
+            s->delivered = s->have;
+    }
+    if (!news)
+        return;
+    db->gen = gen;
+    db->vector_known = false;
+    db->settled = state->settled;
+    memcpy(db->content, state->digest, sizeof db->content);
+    if (db->base != state->base) {
+        db->base = state->base;
+        for (uint32_t i = 0; i < core->peers_count; i++)
+            compare_bases(core, core->peers[i], db);
+    }
+    changed(core, db);
+}
+
+/* Everything that linked peers say of this database counts from now on. */
+static void hear_again(struct core *core, struct db *db) {
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (l->state != LINK_UP)
+            continue;
+        compare_bases(core, l->peer, db);
+        const struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        for (uint32_t k = 0; pd && pd->open && pd->known && k < pd->have.count; k++)
+            claim(core, l, db, &pd->have.entries[k]);
+    }
+}
+
+void sync_open(struct core *core, const char *name, const struct db_state *state) {
+    struct db *db = take_db(core, name, strlen(name));
+    if (!db)
+        return;
+    pull_forget_db(core, db);
+    clear_sources(db);
+    free(db->bad);
+    db->bad = NULL;
+    if (db->epoch_asked) {
+        db->epoch_asked = false;
+        db->epoch_known = true;
+        db->epoch_past = db->epoch_asked_up_to;
+    }
+    db->full_gen = db->gen + 1;
+    db->open = false; /* so that its state is news, whatever it is */
+    take_state(core, db, state);
+    db->open = true;
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, core->peers[i], db);
+        if (pd)
+            pd->pushed = 0;
+    }
+    hear_again(core, db);
+    changed(core, db);
+}
+
+void sync_close(struct core *core, const char *name) {
+    struct db *db = sync_find(core, name, strlen(name));
+    if (!db || !db->open)
+        return;
+    pull_forget_db(core, db);
+    clear_sources(db);
+    db->open = false;
+    db->gen++;
+    for (uint32_t i = 0; i < core->peers_count; i++)
+        compare_bases(core, core->peers[i], db);
+    changed(core, db);
+}
+
+void sync_stored(struct core *core, const char *name, const struct db_state *state) {
+    struct db *db = sync_find(core, name, strlen(name));
+    if (!db || !db->open)
+        return;
+    take_state(core, db, state);
+    hold_stored(core, db);
+}
+
+void sync_batch_bad(struct core *core, const char *name, const struct origin *o, uint64_t version, const char *text) {
+    struct db *db = sync_find(core, name, strlen(name));
+    struct source *s = db && db->open ? sync_source(db, o, false) : NULL;
+    if (!s || s->bad)
+        return;
+    char who[ORIGIN_TEXT_BYTES], line[WIRE_TEXT_MAX];
+    snprintf(line, sizeof line, "%s: version %llu of %s cannot be taken, and what it wrote later waits: %s", db->name,
+             (unsigned long long)version, origin_text(o, who), text ? text : "no reason given");
+    core_log(core, 0, "%s", line);
+    free(db->bad);
+    db->bad = core_text(line);
+    s->bad = true;
+    s->delivered = s->have;
+    hold_drop(db, s);
+    hold_stored(core, db); /* what was in flight of it will not be confirmed */
+}
+
+/* ---- our own writes */
+
+void sync_local(struct core *core, const char *name, struct bytes *batch) {
+    struct db *db = sync_find(core, name, strlen(name));
+    struct batch_head head;
+    if (!db || !db->open || batch_head_read(&head, batch->data, batch->len))
+        return;
+    struct origin origin = head.origin;
+    uint64_t version = head.version;
+    batch_head_release(&head);
+    struct source *s = sync_source(db, &origin, true);
+    if (s && version > s->delivered)
+        s->delivered = version;
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (!sync_exchanges(core, l, db) || !stream_room(core, l))
+            continue;
+        struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        if (origin_cmp(&pd->pushed_origin, &origin) != 0) {
+            pd->pushed_origin = origin;
+            pd->pushed = 0;
+        }
+        uint64_t has = vv_get(&pd->have, &origin);
+        if (has < pd->pushed)
+            has = pd->pushed;
+        bool near = version <= has + PUSH_GAP && l->queued < core->config.link_queue_max / 4;
+        if (version <= has || (version > has + 1 && !near))
+            continue; /* it has it, or lacks more: then it pulls */
+        stream_batch(core, l, batch, 0);
+        pd->pushed = version;
+    }
+    if (s && db->held_count) /* something may have waited for it */
+        hold_ready(core, db);
+}
+
+void sync_timers(struct core *core) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        if (db->announce_at <= core->now)
+            announce(core, db);
+        core_arm(core, db->announce_at);
+        if (db->wanted_ms && !db->open) {
+            bool asked = false;
+            for (uint32_t k = 0; k < core->links_count && !asked; k++) {
+                const struct peer *p = core->links[k]->state == LINK_UP ? core->links[k]->peer : NULL;
+                asked = p && i < p->dbs_count && p->dbs[i].open;
+            }
+            if (asked)
+                wanted(core, db);
+            if (asked)
+                core_arm(core, db->wanted_ms + DB_WANTED_MS);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+/* Starling: what is known of each database, here and at each peer: vectors and digests told and heard (sync.c), batches on
+ * their way to the store (hold.c), and ranges asked for and served (pull.c).
+ *
+ * Three numbers per origin: `have`, confirmed as durable by the store (the only one that others are told); `delivered`,
+ * given to the store or ours and committed; `claimed`, the highest that a linked peer says it has.
+ *   have <= delivered;  delivered < claimed: there is something to fetch. */
+#ifndef PROTO_SYNC_H
+#define PROTO_SYNC_H
+
+#include <stdbool.h>
+
+#include "proto/batch.h"
+#include "proto/core.h"
+#include "proto/wire.h"
+
+#define INFLIGHT_MAX 256u                 /* batches delivered and not confirmed, a database */
+#define INFLIGHT_BYTES_MAX (32u << 20)
+#define HELD_OVERHEAD 128u                /* counted for each held batch besides its bytes */
+#define PULL_BYTES (4u << 20)             /* credit of one range */
+#define PULLS_MAX 64u                     /* ranges asked of one link at a time */
+#define READ_BYTES (1u << 20)             /* asked of the caller at a time */
+#define RANGES_MAX 256u                   /* ranges that one peer may have waiting here */
+#define DB_WANTED_MS 60000u
+
+struct core;
+struct link;
+struct peer;
+
+/* A batch that waits for the ones before it. */
+struct held {
+    uint64_t version;
+    struct bytes *batch;
+    struct vv after;
+    uint8_t from[NODE_ID_BYTES];
+};
+
+struct source {
+    struct origin origin;
+    uint64_t have, delivered, claimed;
+    uint64_t gen; /* db->gen when `have` last changed */
+    bool bad;     /* the store refused a batch of it */
+    struct held *held; /* by version: held[held_first] .. */
+    uint32_t held_first, held_count, held_cap;
+    /* The first dependency that the next batch lacks; version 0: none known. */
+    struct origin wait;
+    uint64_t wait_version;
+    /* pulling */
+    uint64_t pull_link; /* 0 none */
+    uint64_t pull_from, pull_ms, pull_bytes;
+    uint64_t due_ms;   /* not before: it may be on its way by push */
+    uint64_t retry_ms; /* a batch was dropped for want of room: not before, or when wait_version is there */
+    uint64_t avoid_link, avoid_ms;
+};
+
+struct inflight {
+    struct source *source;
+    uint64_t version;
+    size_t bytes;
+};
+
+struct db {
+    char name[BATCH_DB_NAME_MAX + 1];
+    uint32_t index;
+    bool open;
+    struct vv have;
+    uint64_t base, vector; /* vector: digest of have, when vector_known */
+    bool vector_known;
+    uint8_t content[WIRE_CONTENT_BYTES];
+    bool settled;
+    uint64_t gen;      /* rises with every change of what others are told */
+    uint64_t full_gen; /* who was told before this must be told everything */
+    struct source **sources; /* sorted by origin */
+    uint32_t sources_count, sources_cap;
+    struct inflight inflight[INFLIGHT_MAX];
+    uint32_t inflight_count;
+    size_t inflight_bytes;
+    size_t held_bytes;
+    uint64_t held_count;
+    size_t pull_bytes; /* credit out */
+    uint64_t announce_at, announced_ms, plan_at;
+    bool lacking; /* at the last look there was something to fetch */
+    uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
+    bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
+    bool epoch_known;
+    uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
+    char *bad; /* text of the last EVENT_BATCH_BAD */
+};
+
+/* What a peer says of a database. */
+struct peer_db {
+    bool open;  /* it has it */
+    bool known; /* its whole vector came over this link */
+    struct vv have;
+    uint64_t base, vector;
+    uint8_t content[WIRE_CONTENT_BYTES];
+    bool settled;
+    char *refused; /* why it is not exchanged with this peer, or NULL */
+    uint64_t sent_gen; /* what was told over this link */
+    bool sent_full;
+    struct origin pushed_origin; /* ours, pushed over this link without a gap up to `pushed` */
+    uint64_t pushed;
+};
+
+/* ---- sync.c */
+struct db *sync_find(const struct core *core, const char *name, size_t len);
+void sync_open(struct core *core, const char *name, const struct db_state *state);
+void sync_close(struct core *core, const char *name);
+void sync_stored(struct core *core, const char *name, const struct db_state *state);
+void sync_batch_bad(struct core *core, const char *name, const struct origin *o, uint64_t version, const char *text);
+void sync_local(struct core *core, const char *name, struct bytes *batch);
+struct source *sync_source(struct db *db, const struct origin *o, bool add); /* NULL: absent, or without memory */
+/* An origin of this very node that must not be fetched (its versions are ours to make). */
+bool sync_ours(const struct core *core, const struct db *db, const struct origin *o);
+struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const struct db *db);
+/* May batches of db go between us and this link's peer? */
+bool sync_exchanges(const struct core *core, const struct link *l, const struct db *db);
+void sync_hello(struct core *core, struct peer *p, const struct wire_hello *h);
+void sync_hello_pack(const struct core *core, struct buf *b, struct wire_hello *h);
+void sync_link_up(struct core *core, struct link *l);
+void sync_tell_all(struct core *core, struct link *l); /* everything in full, again */
+void sync_receive(struct core *core, struct link *l, const struct wire_vector *v);
+void sync_beat(struct core *core, struct link *l, struct wire_beat *w); /* fills in our digest and flags */
+uint64_t sync_peer_digest(const struct core *core, const struct peer *p);
+bool sync_in_sync(const struct core *core, const struct peer *p);
+uint64_t sync_vector_digest(struct db *db);
+void sync_db_free(struct db *db);
+void sync_peer_release(struct peer *p);
+void sync_timers(struct core *core);
+
+/* ---- hold.c */
+void hold_receive(struct core *core, struct link *l, struct bytes *batch);
+void hold_ready(struct core *core, struct db *db); /* delivers what can be delivered now */
+void hold_stored(struct core *core, struct db *db);
+void hold_drop(struct db *db, struct source *s); /* all that is held of s */
+bool hold_full(const struct db *db); /* the store has as much to do as it may */
+
+/* ---- pull.c */
+void pull_plan_at(struct core *core, struct db *db, uint64_t at);
+void pull_timers(struct core *core);
+void pull_link_down(struct core *core, struct link *l);
+/* What was asked of l in db (NULL: any) is not to come. */
+void pull_cancel(struct core *core, struct link *l, const struct db *db);
+void pull_stop(struct core *core); /* pause: forget what was asked and what is being served */
+void pull_done(struct core *core, struct link *l, const struct wire_done *d);
+void pull_forget_db(struct core *core, struct db *db);
+void pull_asked(struct core *core, struct link *l, const struct wire_pull *p);
+void pull_read(struct core *core, uint64_t request, struct bytes *const *batches, uint32_t count);
+void pull_serve(struct core *core, struct link *l);
+
+#endif

@@ -1,0 +1,164 @@
+/* Starling: the frames of a link, as bytes. A frame is a u32 big-endian length (of what follows, <= FRAME_BYTES_MAX) and one
+ * msgpack array [type, field...]; PROTOCOL-wire.md has the table. Each message has one pack and one unpack function.
+ *
+ * Packing appends a whole frame to a struct buf (sticky failure there). Unpacking reads a frame's payload with the bounded
+ * cursor: 0, ERR_MALFORMED, ERR_TOOBIG (or ERR_NOMEM for a vector). What is unpacked borrows from the payload; lists are
+ * checked whole by the unpack function and then walked with a copy of the cursor, so that walking cannot fail. */
+#ifndef PROTO_WIRE_H
+#define PROTO_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/buf.h"
+#include "proto/core.h"
+#include "proto/mpk.h"
+#include "proto/origin.h"
+#include "proto/vv.h"
+
+#define WIRE_HEAD_BYTES 4u             /* the length before each frame */
+#define WIRE_HELLO_BYTES_MAX (64u << 10) /* a frame before the HELLO is complete */
+#define WIRE_CHUNK_BYTES (60u << 10)     /* of a batch in one frame: small, so that a link's buffers stay small */
+#define WIRE_DATABASES_MAX 256u          /* databases that one node may speak of */
+#define WIRE_CONTENT_BYTES 16u
+#define WIRE_TEXT_MAX 1024u
+#define WIRE_MEMBERS_FRAME 1024u /* members in one frame, so that it fits */
+
+enum wire_type {
+    WIRE_HELLO = 1,
+    WIRE_REFUSE,
+    WIRE_MEMBERS,
+    WIRE_BEAT,
+    WIRE_VECTOR,
+    WIRE_PULL,
+    WIRE_DONE,
+    WIRE_BATCH,
+    WIRE_REQUEST,
+    WIRE_REPLY,
+    WIRE_BYE,
+    WIRE_LEAVE,
+};
+
+enum { WIRE_PAUSED = 1 };  /* hello, beat: exchanges nothing for now */
+enum { WIRE_BEAT_CURRENT = 2, WIRE_BEAT_WANT = 4 }; /* beat: what was announced here is my latest; tell me everything again */
+enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
+enum { WIRE_ANSWER = 1 };  /* batch: answers a PULL */
+
+struct wire_text {
+    const char *p; /* not terminated */
+    size_t len;
+};
+
+/* What a node says of one database, without the vector itself. */
+struct wire_db {
+    struct wire_text name;
+    uint64_t base;
+    uint64_t vector; /* vv_digest */
+    const uint8_t *content; /* WIRE_CONTENT_BYTES */
+    bool settled;
+};
+
+struct wire_hello {
+    uint64_t protocol; /* when it is not ours, nothing behind it was read */
+    struct wire_text cluster, name, advertise;
+    const uint8_t *key;
+    uint64_t incarnation, wall_ms;
+    uint64_t dial; /* the dialler's number of this attempt, rising; 0 from the side that accepted */
+    unsigned flags;
+    uint32_t dbs_count;
+    struct mpk dbs;
+};
+
+struct wire_member {
+    const uint8_t *key;
+    struct wire_text name, address;
+    bool left, linked; /* linked: the sender has a live link to it */
+    uint64_t incarnation;
+};
+
+struct wire_members {
+    uint32_t count;
+    struct mpk members;
+};
+
+struct wire_beat {
+    uint32_t sent, echo, held; /* sender's clock; the last `sent` of the other side, and how long ago it came. ms */
+    unsigned flags;
+    uint64_t digest; /* of all that the sender announced on this link, see wire_db_digest */
+};
+
+struct wire_vector {
+    struct wire_db db;
+    unsigned flags;
+    struct mpk entries; /* a packed version vector */
+};
+
+struct wire_pull {
+    struct wire_text db;
+    struct origin origin;
+    uint64_t from, to;
+    uint64_t bytes; /* stop after this many, though never before one batch */
+};
+
+struct wire_done {
+    struct wire_text db;
+    struct origin origin;
+    uint64_t next; /* first version that was not sent */
+};
+
+struct wire_batch {
+    unsigned flags;
+    uint64_t total, at;
+    const uint8_t *chunk;
+    size_t chunk_len;
+};
+
+struct wire_call { /* REQUEST, REPLY */
+    uint64_t number;
+    const uint8_t *data;
+    size_t len;
+};
+
+/* The type in a payload's front, or an error; *m then stands behind it with `fields` objects to come. */
+int wire_type(struct mpk *m, const uint8_t *payload, size_t len, uint32_t *fields);
+
+/* hello: pass dbs_count, then the databases with wire_pack_hello_db, then wire_end. */
+size_t wire_pack_hello(struct buf *b, const struct wire_hello *h);
+void wire_pack_hello_db(struct buf *b, const struct wire_db *db);
+size_t wire_pack_members(struct buf *b, uint32_t count);
+void wire_pack_member(struct buf *b, const struct wire_member *m);
+/* Completes the frame that began at `at` (what the two above returned). */
+void wire_end(struct buf *b, size_t at);
+void wire_pack_refuse(struct buf *b, const char *text);
+void wire_pack_beat(struct buf *b, const struct wire_beat *w);
+size_t wire_pack_vector(struct buf *b, const struct wire_db *db, unsigned flags, uint32_t entries);
+void wire_pack_entry(struct buf *b, const struct origin *o, uint64_t version);
+void wire_pack_pull(struct buf *b, const struct wire_pull *p);
+void wire_pack_done(struct buf *b, const struct wire_done *d);
+/* The frame's front alone: chunk_len bytes of the batch follow it. */
+void wire_pack_batch(struct buf *b, const struct wire_batch *w);
+void wire_pack_call(struct buf *b, enum wire_type type, const struct wire_call *c);
+void wire_pack_bye(struct buf *b, enum wire_type type); /* BYE, LEAVE */
+
+int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields);
+int wire_unpack_refuse(struct wire_text *text, struct mpk *m, uint32_t fields);
+int wire_unpack_members(struct wire_members *w, struct mpk *m, uint32_t fields);
+int wire_unpack_beat(struct wire_beat *w, struct mpk *m, uint32_t fields);
+int wire_unpack_vector(struct wire_vector *v, struct mpk *m, uint32_t fields);
+int wire_unpack_pull(struct wire_pull *p, struct mpk *m, uint32_t fields);
+int wire_unpack_done(struct wire_done *d, struct mpk *m, uint32_t fields);
+int wire_unpack_batch(struct wire_batch *w, struct mpk *m, uint32_t fields);
+int wire_unpack_call(struct wire_call *c, struct mpk *m, uint32_t fields);
+int wire_unpack_bye(struct mpk *m, uint32_t fields);
+void wire_next_db(struct mpk *m, struct wire_db *db);
+void wire_next_member(struct mpk *m, struct wire_member *w);
+
+/* 64 bits over name, base, vector, content and settled; several databases are combined with exclusive or. */
+uint64_t wire_db_digest(const struct wire_db *db);
+
+/* Text from outside, made fit for a log line: control characters and what is not UTF-8 become '?'. Terminated, cut to cap. */
+void wire_clean(char *out, size_t cap, const char *p, size_t len);
+bool wire_text_equal(const struct wire_text *t, const char *s);
+
+#endif

@@ -1,0 +1,222 @@
+"""First meetings and catching up: empty servers, filled ones, several databases, new databases and new tables."""
+import os
+import shutil
+import sqlite3
+
+import harness
+from harness import ClusterTest, holds, poll
+
+ITEMS = "CREATE TABLE item(id TEXT PRIMARY KEY, v INT, w TEXT);"
+
+
+def fill(node, n, prefix="r", db="app.db"):
+    con = node.connect(db)
+    con.execute("BEGIN")
+    con.executemany("INSERT INTO item VALUES (?, ?, ?)", (("%s%d" % (prefix, i), i, "text %d" % i) for i in range(n)))
+    con.execute("COMMIT")
+    con.close()
+
+
+class Databases(ClusterTest):
+    def test_several_also_in_folders_and_later(self):
+        a = self.make("n0")
+        for db in ("app.db", "sub/dir/other.sqlite", "with space.db", "noending"):
+            a.script(ITEMS, db)
+            fill(a, 10, db=db)
+        a.start()
+        b = self.make("n1", join=[a]).start()
+        for db in ("app.db", "sub/dir/other.sqlite", "with space.db", "noending"):
+            poll(lambda: os.path.exists(b.path(db)), what=db)
+            self.eventually(b, "SELECT count(*) FROM item", [(10,)], db=db)
+        a.script(ITEMS, "later/new.db")
+        fill(a, 5, db="later/new.db")
+        poll(lambda: os.path.exists(b.path("later/new.db")))
+        self.eventually(b, "SELECT count(*) FROM item", [(5,)], db="later/new.db")
+        b.script(ITEMS.replace("item", "thing"), "from_b.db")
+        b.sql("INSERT INTO thing VALUES ('x', 1, 'y')", db="from_b.db")
+        poll(lambda: os.path.exists(a.path("from_b.db")))
+        self.eventually(a, "SELECT * FROM thing", [("x", 1, "y")], db="from_b.db")
+        names = {d["name"] for d in a.status()["databases"]}
+        self.assertEqual(names, {"app.db", "sub/dir/other.sqlite", "with space.db", "noending", "later/new.db", "from_b.db"})
+        self.assertEqual(names, {d["name"] for d in b.status()["databases"]})
+
+    def test_the_same_table_in_two_databases_is_two_tables(self):
+        a = self.make("n0")
+        a.script(ITEMS, "one.db"), a.script(ITEMS, "two.db")
+        a.start()
+        b = self.make("n1", join=[a]).start()
+        for db in ("one.db", "two.db"):
+            poll(lambda: b.has_tables("item", db=db))
+        a.sql("INSERT INTO item VALUES ('k', 1, 'one')", db="one.db")
+        b.sql("INSERT INTO item VALUES ('k', 2, 'two')", db="two.db")
+        for n in (a, b):
+            self.eventually(n, "SELECT w FROM item", [("one",)], db="one.db")
+            self.eventually(n, "SELECT w FROM item", [("two",)], db="two.db")
+
+    def test_started_before_there_is_anything(self):
+        a = self.make("n0").start()
+        b = self.make("n1", join=[a]).start()
+        poll(lambda: b.alive() == 2)
+        a.script("CREATE TABLE a(id INTEGER PRIMARY KEY, v);")
+        a.sql("INSERT INTO a(v) VALUES ('first')")
+        poll(lambda: os.path.exists(b.path()))
+        self.eventually(b, "SELECT * FROM a", [(1, "first")])
+
+
+class Schema(ClusterTest):
+    def test_new_table_while_running(self):
+        c = self.cluster(2, ITEMS)
+        c[0].sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
+        c[0].sql("INSERT INTO extra VALUES ('a', 1), ('b', 2)")
+        c[0].sql("INSERT INTO item VALUES ('goes on', 1, '')")
+        self.eventually(c[1], "SELECT id FROM item", [("goes on",)])
+        # the other's own migration has not run: kept, red, never "in sync"
+        poll(lambda: c[1].database()["parked"] > 0 or c[1].has_tables("extra"), what="rows of a missing table are parked")
+        if not c[1].has_tables("extra"):
+            self.assertEqual(c[1].cli("wait", "--converged", "--timeout", 1).code, 1)
+            self.assertFalse(c[0].peer(c[1])["in_sync"])
+            c[1].sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
+        self.eventually(c[1], "SELECT * FROM extra ORDER BY id", [("a", 1), ("b", 2)])
+        c[1].sql("UPDATE extra SET v = 3 WHERE id = 'a'")
+        self.eventually(c[0], "SELECT v FROM extra WHERE id = 'a'", [(3,)])
+        c.converge()
+        self.assertEqual(c[1].database()["parked"], 0)
+
+    def test_new_column_while_running(self):
+        c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x');")
+        c[0].sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
+        c[0].sql("UPDATE item SET extra = 'e', v = 2 WHERE id = 'a'")
+        self.eventually(c[1], "SELECT v FROM item", [(2,)])
+        columns = [r[1] for r in c[1].sql("PRAGMA table_info(item)")]
+        if "extra" not in columns:
+            poll(lambda: c[1].database()["parked"] > 0, what="a value of a missing column is parked")
+            c[1].sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
+        self.eventually(c[1], "SELECT extra FROM item", [("e",)])
+        c.converge()
+
+    def test_column_dropped_and_renamed_by_the_app(self):
+        c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x');")
+        for n in c:
+            n.sql("ALTER TABLE item DROP COLUMN w")
+        c[0].sql("UPDATE item SET v = 5")
+        self.eventually(c[1], "SELECT * FROM item", [("a", 5)])
+        for n in c:
+            n.sql("ALTER TABLE item RENAME TO item2")
+        c[1].sql("UPDATE item2 SET v = 6")
+        self.eventually(c[0], "SELECT * FROM item2", [("a", 6)])
+
+    def test_table_rebuilt_by_a_migration(self):
+        c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y');")
+        for n in c:
+            n.script("BEGIN; CREATE TABLE item_new(id TEXT PRIMARY KEY, v INT, w TEXT, z INT); INSERT INTO item_new(id, v, w) SELECT id, v, w FROM item;"
+                     "DROP TABLE item; ALTER TABLE item_new RENAME TO item; COMMIT;", journal=None)
+        c[0].sql("UPDATE item SET z = 7 WHERE id = 'a'")
+        self.eventually(c[1], "SELECT z FROM item WHERE id = 'a'", [(7,)], deadline=20)
+        c[1].sql("INSERT INTO item VALUES ('c', 3, 'z', 1)")
+        self.eventually(c[0], "SELECT count(*) FROM item", [(3,)], deadline=20)
+        c.converge()
+
+
+class Meeting(ClusterTest):
+    def test_empty_server_fetches_everything(self):
+        a = self.make("n0")
+        a.script(ITEMS)
+        fill(a, 20000)
+        a.start()
+        fill(a, 500, "while running")
+        b = self.make("n1", join=[a]).start()
+        fill(a, 500, "while fetching")
+        poll(lambda: b.has_tables("item"))
+        self.eventually(b, "SELECT count(*) FROM item", [(21000,)], deadline=30)
+        self.assertEqual(a.dump(), b.dump())
+        self.assertEqual(b.cli("wait", "--converged", "--members", 2).code, 0)
+
+    def test_away_for_a_while(self):
+        c = self.cluster(3, ITEMS)
+        c[2].stop()
+        for i in range(200):
+            c[i % 2].sql("INSERT INTO item VALUES (?, ?, '')", ("single%d" % i, i))
+        fill(c[0], 5000)
+        c[2].restart()
+        c.converge()
+        self.assertEqual(c[2].sql("SELECT count(*) FROM item"), [(5200,)])
+
+    def test_written_while_its_node_was_down(self):
+        c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 1, 'x');")
+        c[1].kill()
+        c[1].sql("UPDATE item SET v = 2 WHERE id = 'a'")
+        c[1].sql("DELETE FROM item WHERE id = 'b'")
+        fill(c[1], 1000, "down")
+        c[1].restart()
+        c.converge()
+        self.assertEqual(c[0].sql("SELECT count(*), sum(id = 'a' AND v = 2) FROM item"), [(1001, 1)])
+
+    def test_equal_copies_join(self):
+        a = self.make("n0")
+        a.script(ITEMS)
+        fill(a, 100)
+        b = self.make("n1", join=[a])
+        source, copy = sqlite3.connect(a.path()), sqlite3.connect(b.path())
+        source.backup(copy)
+        source.close(), copy.close()
+        a.start()
+        b.join = [a]
+        b.start()
+        self.assertEqual(a.cli("wait", "--converged", "--members", 2, "--timeout", 20).code, 0)
+        a.sql("UPDATE item SET v = -1 WHERE id = 'r1'")
+        b.sql("DELETE FROM item WHERE id = 'r2'")
+        self.eventually(b, "SELECT v FROM item WHERE id = 'r1'", [(-1,)])
+        self.eventually(a, "SELECT count(*) FROM item", [(99,)])
+        self.assertEqual(sum(b.database()["conflicts"] for b in (a, b)), 0)
+
+    def test_filled_and_empty_with_the_same_schema(self):
+        for order in ("filled first", "empty first"):
+            with self.subTest(order):
+                full, empty = self.make(order[:2] + "f"), self.make(order[:2] + "e")
+                full.script(ITEMS), empty.script(ITEMS)
+                fill(full, 50)
+                first, second = (full, empty) if order == "filled first" else (empty, full)
+                first.start()
+                second.join = [first]
+                second.start()
+                self.eventually(empty, "SELECT count(*) FROM item", [(50,)])
+                empty.sql("INSERT INTO item VALUES ('new', 1, '')")
+                self.eventually(full, "SELECT count(*) FROM item", [(51,)])
+
+    def test_two_different_filled_copies_are_refused(self):
+        a, b = self.make("n0"), self.make("n1")
+        for n, who in ((a, "alpha"), (b, "beta")):
+            n.script(ITEMS)
+            fill(n, 10, who)
+            n.script(ITEMS.replace("item", "fine"), "other.db")
+        a.sql("INSERT INTO fine VALUES ('shared', 1, '')", db="other.db")
+        before = a.dump(), b.dump()
+        a.start()
+        b.join = [a]
+        b.start()
+        for n in (a, b):
+            poll(lambda: n.log_lines("app.db", "refus") or n.log_lines("app.db", "differ"), what="%s says why" % n.name)
+        # the rest keeps working
+        self.eventually(b, "SELECT id FROM fine", [("shared",)], db="other.db")
+        a.sql("INSERT INTO item VALUES ('only on a', 1, '')")
+        self.assertEqual(a.cli("wait", "--converged", "--timeout", 1).code, 1)
+        holds(lambda: not (b.peer(a) or {}).get("in_sync"), 1.5, "not in sync with a server that was refused")
+        self.assertEqual(b.dump(), before[1], "a refused server was changed")
+        self.assertEqual([r for r in a.dump()["item"][1] if r not in before[0]["item"][1]].__len__(), 1)
+        self.assertLess(len(a.log_lines("app.db", "refus") + a.log_lines("app.db", "differ")), 12, "one clear line, not a storm")
+
+    def test_state_folder_lost(self):
+        """The state folder is deleted while the node is down: its rows are the same as the others', so it may come back."""
+        c = self.cluster(2, ITEMS)
+        fill(c[0], 50)
+        c.converge()
+        c[1].stop()
+        shutil.rmtree(os.path.join(c[1].instance, ".starling"))
+        c[1].restart()
+        # A copy with rows that meets a cluster whose rows came later is either equal and taken, or refused with a line: never mixed.
+        poll(lambda: c[1].log_lines("app.db", "refus") or c[1].log_lines("app.db", "differ") or (c[1].peer(c[0]) or {}).get("in_sync"))
+        self.assertEqual(c[0].dump(), c[1].dump())
+
+
+if __name__ == "__main__":
+    harness.main()

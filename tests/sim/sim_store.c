@@ -1,0 +1,325 @@
+/* The mock store of each node, and the checks on every delivery. */
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+#define LARGE_BYTES 300000u
+
+static struct origin own(const struct sim *sim, unsigned node, unsigned db) {
+    struct origin o;
+    memcpy(o.node, sim->node[node].id, NODE_ID_BYTES);
+    o.epoch = sim->node[node].dbs[db].epoch;
+    return o;
+}
+
+static unsigned db_of(const struct sim *sim, const char *name) {
+    for (unsigned db = 0; db < sim->dbs; db++)
+        if (strcmp(name, sim_db_name(db)) == 0)
+            return db;
+    assert(!"a database that the simulator never made");
+    return 0;
+}
+
+static struct sim_chain *chain_of(struct sim *sim, unsigned db, const struct origin *o) {
+    int author = sim_node_of(sim, o->node);
+    return author < 0 || o->epoch >= SIM_EPOCHS_MAX ? NULL : &sim->chains[db][author][o->epoch];
+}
+
+static void state_of(struct sim *sim, unsigned node, unsigned db, struct db_state *state) {
+    struct sim_db *d = &sim->node[node].dbs[db];
+    (void)sim;
+    memset(state, 0, sizeof *state);
+    state->have = d->have; /* borrowed for one step */
+    state->settled = d->pending_count == 0;
+    uint64_t digest = vv_digest(&d->have);
+    memcpy(state->digest, &digest, sizeof digest);
+}
+
+static void say_state(struct sim *sim, unsigned node, unsigned db, enum event_type type) {
+    struct db_state state;
+    state_of(sim, node, db, &state);
+    sim_step(sim, node, &(struct event){.type = type, .db = sim_db_name(db), .state = &state});
+}
+
+void sim_store_open(struct sim *sim, unsigned node, unsigned db) {
+    struct sim_db *d = &sim->node[node].dbs[db];
+    d->exists = true;
+    d->pending_count = 0;
+    assert(vv_copy(&d->delivered, &d->have) == 0);
+    say_state(sim, node, db, EVENT_DB_OPEN);
+}
+
+void sim_store_down(struct sim *sim, unsigned node) {
+    for (unsigned db = 0; db < sim->dbs; db++) {
+        struct sim_db *d = &sim->node[node].dbs[db];
+        if (sim->options.canary == CANARY_FORGET && d->have.count) /* a store that said durable and lied */
+            vv_set(&d->have, &d->have.entries[0].origin, d->have.entries[0].version - 1);
+        d->pending_count = 0;
+        d->storing = false;
+    }
+}
+
+void sim_store_epoch(struct sim *sim, unsigned node, const struct effect *fx) {
+    unsigned db = db_of(sim, fx->db);
+    struct sim_event *e = sim_schedule(sim, SIM_WANTED, 1000 + sim_below(sim, 20000), node);
+    e->db = db;
+    e->number = 1;
+    e->origin = fx->origin;
+    /* A node that restarts before it wrote in its new epoch may be asked once more about the old one. */
+    if (!sim->node[node].dbs[db].writes_held && fx->origin.epoch >= sim->node[node].dbs[db].epoch)
+        sim_fail(sim, "node %u (epoch %u) is asked for a new epoch of %s after %u:%llu, though it lost nothing", node,
+                 sim->node[node].dbs[db].epoch, fx->db, fx->origin.epoch, (unsigned long long)fx->version);
+}
+
+static void new_epoch(struct sim *sim, const struct sim_event *e) {
+    struct sim_node *n = &sim->node[e->node];
+    struct sim_db *d = &n->dbs[e->db];
+    if (e->origin.epoch >= d->epoch) {
+        d->epoch = e->origin.epoch + 1;
+        while (d->epoch < SIM_EPOCHS_MAX && sim->chains[e->db][e->node][d->epoch].count)
+            d->epoch++;
+        assert(d->epoch < SIM_EPOCHS_MAX);
+        memset(d->chain, 0, sizeof d->chain);
+        vv_clear(&d->after);
+        sim->result->epochs++;
+        d->writes_held = false;
+    }
+    sim_store_open(sim, e->node, e->db);
+}
+
+/* ---- writing */
+
+static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db) {
+    struct sim_node *n = &sim->node[node];
+    struct sim_db *d = &n->dbs[db];
+    struct origin me = own(sim, node, db);
+    struct batch_head head = {.origin = me, .version = vv_get(&d->have, &me) + 1, .db = sim_db_name(db), .schema = 1};
+    head.db_len = strlen(head.db);
+    head.key = head.version == 1 ? n->key : NULL;
+    if (sim->options.canary != CANARY_CAUSAL)
+        assert(vv_diff(&head.after, &d->after, &d->have) == 0);
+    static const char *const columns[] = {"v"};
+    static const size_t lens[] = {1};
+    size_t len = sim_chance(sim, 15) ? (size_t)sim_below(sim, LARGE_BYTES) : 8 + (size_t)sim_below(sim, 100);
+    uint8_t *blob = malloc(len);
+    assert(blob);
+    for (size_t i = 0; i < len; i++) /* incompressible, so that it spans frames */
+        blob[i] = (uint8_t)(i % 8 ? blob[i - 1] * 167 + i : sim_random(sim));
+    struct value value = {.type = VALUE_BLOB, .p = blob, .len = len};
+    struct change c = {.kind = CHANGE_INSERT, .table = "t", .table_len = 1, .stamp = sim->now_us << 6,
+                       .ident = {.kind = IDENT_GIVEN, .number = (int64_t)head.version}, .columns_count = 1,
+                       .columns = columns, .columns_len = lens, .values = &value};
+    struct bytes *batch = NULL;
+    batch_writer_clear(sim->writer);
+    int r = batch_writer_add(sim->writer, &c);
+    if (!r)
+        r = batch_seal(sim->writer, &head, n->secret, d->chain, &batch);
+    assert(r == 0 && batch);
+    free(blob);
+    vv_release(&head.after);
+    assert(vv_copy(&d->after, &d->have) == 0);
+    return batch;
+}
+
+static void write_one(struct sim *sim, unsigned node) {
+    unsigned db = (unsigned)sim_below(sim, sim->dbs);
+    struct sim_node *n = &sim->node[node];
+    struct sim_db *d = &n->dbs[db];
+    if (!n->core || !d->exists || d->writes_held)
+        return;
+    struct origin me = own(sim, node, db);
+    struct sim_chain *chain = &sim->chains[db][node][d->epoch];
+    struct vv after = {0};
+    assert(vv_copy(&after, &d->have) == 0);
+    struct bytes *batch = make_batch(sim, node, db);
+    if (chain->count == chain->cap) {
+        chain->cap = chain->cap ? chain->cap * 2 : 16;
+        chain->batches = realloc(chain->batches, chain->cap * sizeof *chain->batches);
+        chain->after = realloc(chain->after, chain->cap * sizeof *chain->after);
+        assert(chain->batches && chain->after);
+    }
+    if (chain->count != vv_get(&d->have, &me))
+        sim_fail(sim, "node %u uses version %llu of %s twice", node, (unsigned long long)vv_get(&d->have, &me) + 1,
+                 sim_db_name(db));
+    chain->batches[chain->count] = batch;
+    chain->after[chain->count++] = after;
+    assert(vv_set(&d->have, &me, chain->count) == 0);
+    assert(vv_set(&d->delivered, &me, chain->count) == 0);
+    sim->result->batches++;
+    bool stored_first = sim_chance(sim, 300);
+    if (stored_first)
+        say_state(sim, node, db, EVENT_STORED);
+    sim_step(sim, node, &(struct event){.type = EVENT_BATCH_LOCAL, .db = sim_db_name(db), .batch = batch});
+    if (!stored_first) {
+        struct sim_event *e = sim_schedule(sim, SIM_LOCAL, sim_below(sim, 5000), node);
+        e->db = db;
+    }
+}
+
+/* ---- receiving */
+
+void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) {
+    unsigned db = db_of(sim, fx->db);
+    struct sim_db *d = &sim->node[node].dbs[db];
+    struct batch_head head;
+    assert(batch_head_read(&head, fx->batch->data, fx->batch->len) == 0);
+    const struct sim_chain *chain = chain_of(sim, db, &head.origin);
+    uint64_t version = head.version;
+    if (!d->exists || !chain || version > chain->count)
+        sim_fail(sim, "node %u was given what nobody wrote", node);
+    else if (fx->batch->len != chain->batches[version - 1]->len ||
+             memcmp(fx->batch->data, chain->batches[version - 1]->data, fx->batch->len) != 0)
+        sim_fail(sim, "node %u was given other bytes than were written", node);
+    else if (version != vv_get(&d->delivered, &head.origin) + 1)
+        sim_fail(sim, "order: node %u was given version %llu of a member after %llu in %s", node,
+                 (unsigned long long)version, (unsigned long long)vv_get(&d->delivered, &head.origin), sim_db_name(db));
+    else if (!vv_covers(&d->delivered, &chain->after[version - 1]))
+        sim_fail(sim, "causal: node %u was given version %llu before what its author had seen, in %s", node,
+                 (unsigned long long)version, sim_db_name(db));
+    if (sim->node[node].paused)
+        sim_fail(sim, "node %u is paused and was given a batch", node);
+    vv_set(&d->delivered, &head.origin, version);
+    if (d->pending_count == d->pending_cap) {
+        d->pending_cap = d->pending_cap ? d->pending_cap * 2 : 16;
+        d->pending = realloc(d->pending, d->pending_cap * sizeof *d->pending);
+        assert(d->pending);
+    }
+    d->pending[d->pending_count++] = (struct sim_pending){head.origin, version};
+    if (d->pending_count > 256)
+        sim_fail(sim, "node %u was given more than 256 batches without a word of the store", node);
+    sim->result->delivered++;
+    batch_head_release(&head);
+    bytes_unref(fx->batch);
+    if (!d->storing) {
+        d->storing = true;
+        uint64_t slow = !sim->healing && sim_chance(sim, 20) ? 1500000 : 15000;
+        struct sim_event *e = sim_schedule(sim, SIM_STORE, 500 + sim_below(sim, slow), node);
+        e->db = db;
+    }
+}
+
+static void store(struct sim *sim, const struct sim_event *e) {
+    struct sim_db *d = &sim->node[e->node].dbs[e->db];
+    unsigned n = d->pending_count ? 1 + (unsigned)sim_below(sim, d->pending_count) : 0;
+    for (unsigned i = 0; i < n; i++)
+        vv_raise(&d->have, &d->pending[i].origin, d->pending[i].version);
+    d->pending_count -= n;
+    memmove(d->pending, d->pending + n, d->pending_count * sizeof *d->pending);
+    d->storing = d->pending_count > 0;
+    if (d->storing)
+        sim_schedule(sim, SIM_STORE, 500 + sim_below(sim, 5000), e->node)->db = e->db;
+    say_state(sim, e->node, e->db, EVENT_STORED);
+}
+
+/* ---- serving */
+
+void sim_store_read(struct sim *sim, unsigned node, const struct effect *fx) {
+    struct sim_event *e = sim_schedule(sim, SIM_READ, 100 + sim_below(sim, 3000), node);
+    e->db = db_of(sim, fx->db);
+    e->number = fx->request;
+    e->origin = fx->origin;
+    e->from = fx->version;
+    e->to = fx->version_last;
+    e->bytes_max = fx->bytes_max;
+    if (fx->version_last > vv_get(&sim->node[node].dbs[e->db].have, &fx->origin))
+        sim_fail(sim, "node %u reads for a peer what is not durable", node);
+}
+
+static void answer_read(struct sim *sim, const struct sim_event *e) {
+    const struct sim_chain *chain = chain_of(sim, e->db, &e->origin);
+    struct bytes *batches[64];
+    uint32_t count = 0;
+    size_t bytes = 0;
+    bool none = !sim->healing && sim_chance(sim, 20);
+    for (uint64_t v = e->from; chain && !none && v <= e->to && v <= chain->count && count < 64; v++) {
+        struct bytes *b = chain->batches[v - 1];
+        if (count && bytes + b->len > e->bytes_max)
+            break;
+        bytes += b->len;
+        batches[count++] = b;
+        if (sim_chance(sim, 50))
+            break; /* fewer than asked */
+    }
+    sim_step(sim, e->node,
+             &(struct event){.type = EVENT_READ, .request = e->number, .batches = batches, .batches_count = count});
+}
+
+void sim_store_event(struct sim *sim, struct sim_event *e) {
+    struct sim_db *d = &sim->node[e->node].dbs[e->db];
+    switch (e->kind) {
+    case SIM_WRITE:
+        if (!sim->writing)
+            return;
+        write_one(sim, e->node);
+        sim_schedule(sim, SIM_WRITE, 1000 + sim_below(sim, sim_chance(sim, 100) ? 500000 : 60000), e->node);
+        break;
+    case SIM_LOCAL:
+        say_state(sim, e->node, e->db, EVENT_STORED);
+        break;
+    case SIM_STORE:
+        store(sim, e);
+        break;
+    case SIM_READ:
+        answer_read(sim, e);
+        break;
+    default: /* SIM_WANTED */
+        if (e->number)
+            new_epoch(sim, e);
+        else if (!d->exists)
+            sim_store_open(sim, e->node, e->db);
+        break;
+    }
+}
+
+/* ---- the word of others */
+
+static void check_pair(struct sim *sim, unsigned a, uint32_t i, const struct peer_info *info) {
+    int b = sim_node_of(sim, info->member->id);
+    if (b < 0 || sim->node[b].restored || sim->node[a].restored)
+        return; /* who was restored did forget, and others find out by its next HELLO */
+    for (unsigned db = 0; db < sim->dbs; db++) {
+        const struct vv *theirs = &sim->node[b].dbs[db].have, *ours = &sim->node[a].dbs[db].have;
+        for (uint32_t k = 0; k < ours->count; k++) {
+            const struct origin *o = &ours->entries[k].origin;
+            uint64_t acked = core_acked(sim->node[a].core, i, sim_db_name(db), o);
+            if (acked > vv_get(theirs, o))
+                sim_fail(sim, "forgotten: node %d acknowledged version %llu to node %u and has only %llu, in %s", b,
+                         (unsigned long long)acked, a, (unsigned long long)vv_get(theirs, o), sim_db_name(db));
+        }
+        if (info->in_sync && sim->node[a].dbs[db].exists && !vv_covers(theirs, ours))
+            sim_fail(sim, "in sync: node %u says so of node %d, which lacks something in %s", a, b, sim_db_name(db));
+    }
+}
+
+void sim_store_check(struct sim *sim) {
+    for (unsigned a = 0; a < sim->nodes; a++) {
+        struct peer_info info;
+        for (uint32_t i = 0; sim->node[a].core && core_peer(sim->node[a].core, i, &info); i++)
+            check_pair(sim, a, i, &info);
+    }
+}
+
+void sim_store_free(struct sim *sim) {
+    for (unsigned node = 0; node < sim->nodes; node++) {
+        for (unsigned db = 0; db < sim->dbs; db++) {
+            struct sim_db *d = &sim->node[node].dbs[db];
+            vv_release(&d->have);
+            vv_release(&d->image);
+            vv_release(&d->delivered);
+            vv_release(&d->after);
+            free(d->pending);
+            for (unsigned epoch = 0; epoch < SIM_EPOCHS_MAX; epoch++) {
+                struct sim_chain *c = &sim->chains[db][node][epoch];
+                for (unsigned i = 0; i < c->count; i++) {
+                    bytes_unref(c->batches[i]);
+                    vv_release(&c->after[i]);
+                }
+                free(c->batches);
+                free(c->after);
+            }
+        }
+    }
+}

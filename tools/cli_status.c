@@ -1,0 +1,184 @@
+/* Starling: `status`: node, cluster, databases, peers, and then in words what is wrong and how to mend it. */
+#include "tools/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SILENCE_S 15
+#define DIGEST_SHOWN 12
+
+static void print_node(const struct cli *cli, const json_t *result) {
+    const json_t *node = json_object_get(result, "node"), *cluster = json_object_get(result, "cluster");
+    const char *state = field_text(node, "state", "?"), *http = field_text(node, "http", "off");
+    char up[TEXT_MAX], rss[TEXT_MAX];
+    say(cli, TONE_HEAD, "%s", field_text(node, "name", "?"));
+    printf("  ");
+    say(cli, !strcmp(state, "running") ? TONE_GOOD : TONE_WARN, "%s", state);
+    say(cli, TONE_PLAIN, "  version %s  up %s  %s  listens on %s%s%s", field_text(node, "version", "?"),
+        text_duration_ms(up, field_count(node, "uptime_s") * 1000), text_bytes(rss, field_count(node, "rss_bytes")),
+        field_text(node, "listen", "?"), strcmp(http, "off") ? ", http " : "", strcmp(http, "off") ? http : "");
+    say(cli, TONE_FAINT, "  %s", field_text(node, "id", ""));
+    json_int_t members = field_count(cluster, "members"), alive = field_count(cluster, "alive");
+    printf("\ncluster ");
+    say(cli, TONE_HEAD, "%s", field_text(cluster, "name", "?"));
+    printf("  ");
+    say(cli, alive < members ? TONE_BAD : TONE_GOOD, "%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " members alive", alive, members);
+    printf("\n\n");
+}
+
+static void print_databases(const struct cli *cli, const json_t *databases) {
+    size_t i;
+    json_t *db;
+    if (!json_array_size(databases)) {
+        printf("no database yet: the first one that appears in the instance folder, here or on a peer, is taken up by itself\n\n");
+        return;
+    }
+    struct grid *g = grid_new("DATABASE|STATE|>TABLES|>ROWS|>PENDING|>WAITING|>PARKED|>CONFLICTS|DIGEST");
+    json_array_foreach(databases, i, db) {
+        const char *state = field_text(db, "state", "?");
+        bool capturing = json_is_object(json_object_get(db, "capturing"));
+        grid_cell(g, TONE_HEAD, "%s", field_text(db, "name", "?"));
+        if (!strcmp(state, "ok") && capturing)
+            grid_cell(g, TONE_WARN, "capturing");
+        else
+            grid_cell(g, !strcmp(state, "ok") ? TONE_GOOD : !strcmp(state, "error") ? TONE_BAD : TONE_WARN, "%s", state);
+        grid_count(g, TONE_PLAIN, field_count(db, "tables"));
+        grid_count(g, TONE_PLAIN, field_count(db, "rows"));
+        grid_count(g, TONE_WARN, field_count(db, "pending"));
+        grid_count(g, TONE_WARN, field_count(db, "waiting"));
+        grid_count(g, TONE_BAD, field_count(db, "parked"));
+        grid_count(g, TONE_WARN, field_count(db, "conflicts"));
+        grid_cell(g, TONE_FAINT, "%.*s", DIGEST_SHOWN, field_text(db, "digest", ""));
+    }
+    grid_print(g, cli);
+    printf("\n");
+}
+
+static void print_peers(const struct cli *cli, const json_t *peers) {
+    if (json_array_size(peers)) {
+        grid_print(peers_grid(peers), cli);
+        printf("\n");
+    }
+}
+
+static int database_problems(const struct cli *cli, const json_t *db) {
+    const char *name = field_text(db, "name", "?"), *state = field_text(db, "state", "?"), *error = field_text(db, "error", NULL);
+    const json_t *capturing = json_object_get(db, "capturing");
+    json_int_t parked = field_count(db, "parked"), conflicts = field_count(db, "conflicts");
+    char a[TEXT_MAX], b[TEXT_MAX];
+    char *what, *mend;
+    int problems = 0;
+    if (error || !strcmp(state, "error")) {
+        what = text_format("%s: %s", name, error ? error : "the node cannot serve it now");
+        say_problem(cli, TONE_BAD, what, error ? "" : "`starling log --db` and the node's log say why");
+        free(what);
+        problems++;
+    }
+    if (!strcmp(state, "busy")) {
+        what = text_format("%s: no answer in time, figures are from before", name);
+        say_problem(cli, TONE_WARN, what, "usual while much is read or shown; look again");
+        free(what);
+    }
+    if (parked) {
+        what = text_format("%s: %s %s cannot be shown here yet", name, text_count(a, parked), parked == 1 ? "change" : "changes");
+        mend = text_format("kept, nothing is lost; `starling tables %s` says why", name);
+        say_problem(cli, TONE_BAD, what, mend);
+        free(what);
+        free(mend);
+        problems++;
+    }
+    if (conflicts) {
+        what = text_format("%s: %s open %s", name, text_count(a, conflicts), conflicts == 1 ? "conflict" : "conflicts");
+        say_problem(cli, TONE_WARN, what, "the latest write is shown, what it beat is kept on every server");
+        free(what);
+    }
+    if (json_is_object(capturing)) {
+        json_int_t done = field_count(capturing, "done"), total = field_count(capturing, "total");
+        const char *table = field_text(capturing, "table", NULL);
+        what = text_format("%s: reading what is there: %s rows%s%s so far%s%s", name, text_count(a, done), total ? " of " : "",
+                           total ? text_count(b, total) : "", table ? ", now table " : "", table ? table : "");
+        say_problem(cli, TONE_WARN, what, "`starling wait` shows how far it is");
+        free(what);
+    }
+    return problems;
+}
+
+static int peer_problems(const struct cli *cli, const json_t *peer) {
+    const char *name = field_text(peer, "name", "?"), *state = field_text(peer, "state", "?");
+    const char *refused = field_text(peer, "refused", NULL);
+    char a[TEXT_MAX], b[TEXT_MAX];
+    char *what = NULL, *mend = NULL;
+    int bad = 1;
+    if (refused) {
+        what = text_format("%s: no exchange: %s", name, refused);
+    } else if (!strcmp(state, "dead") || !strcmp(state, "suspect")) {
+        if (json_is_integer(json_object_get(peer, "last_seen_ms")))
+            what = text_format("%s is %s, last heard of %s ago", name, state, text_duration_ms(a, field_count(peer, "last_seen_ms")));
+        else
+            what = text_format("%s is %s, not heard of since this node started", name, state);
+        mend = text_format("start starlingd there or mend the way to %s; it then catches up by itself", field_text(peer, "addr", "it"));
+    } else if (!strcmp(state, "alive") && !field_true(peer, "in_sync")) {
+        what = text_format("%s is not in sync: we lack %s versions, they lack %s", name, text_count(a, field_count(peer, "we_lack")),
+                           text_count(b, field_count(peer, "they_lack")));
+        mend = text_dup("usual for a moment after a write; `starling wait` shows what is missing");
+        bad = 0;
+    }
+    if (what)
+        say_problem(cli, bad ? TONE_BAD : TONE_WARN, what, mend);
+    else
+        bad = 0;
+    free(mend);
+    free(what);
+    return bad;
+}
+
+static void print_verdict(const struct cli *cli, const json_t *peers, int problems) {
+    size_t i, alive = 0, in_sync = 0;
+    json_t *peer;
+    json_array_foreach(peers, i, peer) {
+        bool lives = !strcmp(field_text(peer, "state", ""), "alive");
+        alive += lives;
+        in_sync += lives && field_true(peer, "in_sync");
+    }
+    if (problems)
+        say(cli, TONE_BAD, "%d %s", problems, problems == 1 ? "problem" : "problems");
+    else if (!json_array_size(peers))
+        say(cli, TONE_WARN, "alone: no peer is known; `starling join HOST[:PORT]` meets one");
+    else if (alive == 1 && in_sync == 1)
+        say(cli, TONE_GOOD, "in sync with the one alive peer, as it acknowledged");
+    else if (alive && in_sync == alive)
+        say(cli, TONE_GOOD, "in sync with all %zu alive peers, as they acknowledged", alive);
+    else
+        say(cli, TONE_WARN, "in sync with %zu of %zu alive peers", in_sync, alive);
+    printf("\n");
+}
+
+static void print_files(const json_t *files) {
+    char a[TEXT_MAX], b[TEXT_MAX];
+    if (field_count(files, "count"))
+        printf("files: %s, %s, %" JSON_INTEGER_FORMAT " pending\n\n", text_count(a, field_count(files, "count")),
+               text_bytes(b, field_count(files, "bytes")), field_count(files, "pending"));
+}
+
+static void print_status(const struct cli *cli, const json_t *result) {
+    const json_t *databases = json_object_get(result, "databases"), *peers = json_object_get(result, "peers");
+    int problems = 0;
+    size_t i;
+    json_t *each;
+    print_node(cli, result);
+    print_databases(cli, databases);
+    print_files(json_object_get(result, "files"));
+    print_peers(cli, peers);
+    if (!strcmp(field_text(json_object_get(result, "node"), "state", ""), "paused"))
+        say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");
+    json_array_foreach(databases, i, each) { problems += database_problems(cli, each); }
+    json_array_foreach(peers, i, each) { problems += peer_problems(cli, each); }
+    print_verdict(cli, peers, problems);
+}
+
+int verb_status(struct cli *cli) {
+    struct answer answer;
+    cli_ask(cli, &(struct request){.verb = "status", .silence_s = SILENCE_S}, &answer);
+    return cli_answer(cli, &answer, print_status);
+}
