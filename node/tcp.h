@@ -16,7 +16,7 @@
  *  ─────────▶ STREAM_UP ─────────────────────▶ STREAM_FLUSHING ─▶ STREAM_SHUT ─────────────────────────▶ STREAM_CLOSING ─▶ freed
  *                └────── read or write error, end of file ──────────────────────────────────────────────▲
  * Shutting before closing: a socket closed with unread bytes resets the connection, and the reason we just sent is lost. */
-enum tcp_state { STREAM_UP, STREAM_FLUSHING, STREAM_SHUT, STREAM_CLOSING };
+enum stream_state { STREAM_UP, STREAM_FLUSHING, STREAM_SHUT, STREAM_CLOSING };
 
 /* A piece of the stream that the socket has not taken yet. */
 struct segment {
@@ -32,7 +32,7 @@ struct tcp {
     uv_timer_t timer; /* bounds STREAM_FLUSHING and STREAM_SHUT */
     uv_write_t write;
     uv_shutdown_t shutdown;
-    enum tcp_state state;
+    enum stream_state state;
     bool writing, told_open, dirty;
     int handles; /* not closed yet */
     uint64_t opened_ms;

@@ -21,6 +21,7 @@
 #define STACK_BYTES (1u << 20)
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS 10000
+#define BUSY_QUIET_MS 3000 /* a file that is locked for a moment when we open it is no news */
 #define LOOK_MS 500 /* how often a file that cannot be served is looked at */
 #define WHY_MAX 1024
 
@@ -48,7 +49,7 @@ struct worker {
     struct store *store;
     struct notice *notice;
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
-    uint64_t retry_ms, retry_at;
+    uint64_t retry_ms, retry_at, busy_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */
     struct stat look;    /* of the file when opening failed */
 };
@@ -222,12 +223,15 @@ static void close_store(struct worker *w, const char *why) {
             message_free(m);
         }
     }
-    snprintf(w->error, sizeof(w->error), "%s", why);
+    if (why != w->error)
+        snprintf(w->error, sizeof(w->error), "%s", why);
 }
 
 static void fail(struct worker *w, const char *why) {
     close_store(w, why);
     w->retry_ms = w->retry_ms == 0 ? RETRY_FIRST_MS : w->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : w->retry_ms * 2;
+    if (w->busy_since != 0 && w->retry_ms > LOOK_MS)
+        w->retry_ms = LOOK_MS;
     w->retry_at = clock_mono_ms() + w->retry_ms;
     if (stat(w->app_path, &w->look) != 0)
         memset(&w->look, 0, sizeof(w->look));
@@ -248,6 +252,31 @@ static void announce(struct worker *w) {
     w->error[0] = 0;
     if (w->watched)
         store_watch(w->store, true);
+}
+
+/* What becomes possible while the store works: watching the file, once there is one (a database that is fetched is created by its first
+ * batch), and telling the core, once a first capture is complete. */
+static void look_after(struct worker *w) {
+    char why[WHY_MAX] = "";
+    struct appfile *app = store_appfile(w->store);
+    if (app != NULL && w->notice == NULL) {
+        const char *limits = NULL;
+        held(w, true, (dev_t)app->dev, (ino_t)app->ino);
+        w->config.create = false; /* from now on a missing file is one that somebody took away */
+        int r = notice_open(&w->notice, app, w->wake_fd, &limits);
+        if (r != 0) {
+            w->notice = NULL;
+            snprintf(why, sizeof(why), "%s: cannot watch the file: %s", w->db, err_text(r));
+            fail(w, why);
+            return;
+        }
+        if (limits != NULL)
+            on_log(w, 1, limits);
+    }
+    if (!w->announced && store_ready(w->store))
+        announce(w);
+    w->state = WORKER_OPEN;
+    w->error[0] = 0;
 }
 
 static void open_store(struct worker *w) {
@@ -278,24 +307,14 @@ static void open_store(struct worker *w) {
         held(w, true, st.st_dev, st.st_ino); /* before SQLite opens it: nobody may look at it from now on */
     int r = store_open(&w->store, &config, why, sizeof(why));
     if (r != 0) {
+        uint64_t now = clock_mono_ms();
         w->store = NULL;
-        fail(w, why[0] != 0 ? why : err_text(r));
+        w->busy_since = r != ERR_BUSY ? 0 : w->busy_since != 0 ? w->busy_since : now;
+        fail(w, r == ERR_BUSY && now - w->busy_since < BUSY_QUIET_MS ? w->error : why[0] != 0 ? why : err_text(r));
         return;
     }
-    struct appfile *app = store_appfile(w->store);
-    held(w, true, (dev_t)app->dev, (ino_t)app->ino);
-    w->config.create = false; /* from now on a missing file is one that somebody took away */
-    const char *limits = NULL;
-    r = notice_open(&w->notice, app, w->wake_fd, &limits);
-    if (r != 0) {
-        w->notice = NULL;
-        snprintf(why, sizeof(why), "%s: cannot watch the file: %s", w->db, err_text(r));
-        fail(w, why);
-        return;
-    }
-    if (limits != NULL)
-        on_log(w, 1, limits);
-    announce(w);
+    w->busy_since = 0;
+    look_after(w);
 }
 
 /* ---- thread side: jobs */
@@ -360,7 +379,7 @@ static void run_job(struct worker *w, struct job *job) {
         else
             message_free(m);
         w->announced = false;
-        announce(w);
+        look_after(w);
         break;
     case JOB_WATCH:
         w->watched = job->on;
@@ -412,8 +431,17 @@ static void turn(struct worker *w) {
         return;
     }
     w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
+    if (!w->announced || w->notice == NULL)
+        look_after(w);
+    if (w->store == NULL)
+        return;
     if (wait == 0 || queued(w))
         return;
+    if (w->notice == NULL) {
+        struct pollfd wake = {.fd = w->wake_fd, .events = POLLIN};
+        poll(&wake, 1, wait);
+        return;
+    }
     unsigned seen = notice_wait(w->notice, wait);
     if ((seen & NOTICE_FILE) != 0 && !appfile_same(store_appfile(w->store))) {
         close_store(w, "");

@@ -21,7 +21,8 @@ struct target { /* one database */
 };
 
 struct wait {
-    uint64_t deadline_ms, progress_ms;
+    uint64_t deadline_ms, progress_ms, capture; /* capture: number of the question how far a first capture is */
+    uint64_t lacking_most;                      /* versions, here or there: what there was to do */
     uint32_t members;
     struct target *targets;
     char missing[400];
@@ -142,6 +143,46 @@ static bool converged(struct node *n, struct wait *w) {
     return alive_count(n) >= w->members || misses(w, "%s%s", "only ", text);
 }
 
+/* ---- progress: how far a first capture or catching up is */
+
+static void capture_answered(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    struct wait *w = c->task;
+    const json_t *capturing = json_object_get(answer, "capturing");
+    const char *table = json_string_value(json_object_get(capturing, "table"));
+    char text[500];
+    (void)number;
+    w->capture = 0;
+    if (json_is_object(capturing)) {
+        const json_t *total = json_object_get(capturing, "total");
+        snprintf(text, sizeof(text), "%s: reading the rows that are there%s%s", json_string_value(json_object_get(answer, "name")),
+                 table != NULL ? ", now table " : "", table != NULL ? table : "");
+        conn_progress(c, text, (uint64_t)json_integer_value(json_object_get(capturing, "done")),
+                      json_is_integer(total) ? json_integer_value(total) : -1);
+    } else {
+        conn_progress(c, w->missing, 0, -1);
+    }
+    json_decref(answer);
+}
+
+static void progress(struct conn *c) {
+    struct wait *w = c->task;
+    struct peer_info peer;
+    uint64_t lacking = 0;
+    for (uint32_t i = 0; core_peer(c->node->core, i, &peer); i++)
+        lacking += peer.member->state == MEMBER_ALIVE ? peer.we_lack + peer.they_lack : 0;
+    if (lacking > 0) {
+        w->lacking_most = lacking > w->lacking_most ? lacking : w->lacking_most;
+        conn_progress(c, w->missing, w->lacking_most - lacking, (int64_t)w->lacking_most);
+        return;
+    }
+    for (struct database *db = databases_first(c->node->databases); db != NULL && w->capture == 0; db = db->hh.next)
+        if (db->state == DB_SERVED && !db->settled)
+            w->capture = node_ask(c->node, db, QUESTION_STATUS, NULL, -1, capture_answered, c);
+    if (w->capture == 0)
+        conn_progress(c, w->missing, 0, -1);
+}
+
 static void wait_look(struct conn *c) {
     struct wait *w = c->task;
     uint64_t now = clock_mono_ms();
@@ -157,7 +198,7 @@ static void wait_look(struct conn *c) {
     }
     if (now >= w->progress_ms) {
         w->progress_ms = now + PROGRESS_MS;
-        conn_progress(c, w->missing, 0, -1);
+        progress(c);
     }
     conn_timer(c, POLL_MS, wait_look);
 }

@@ -37,9 +37,11 @@ struct tbl {
     int64_t rows, last_change_ms, top; /* living rows; top: highest number a register was ever stored under */
     uint64_t lost;                     /* rows that are gone from the file without a note: too many to be believed */
     bool captured;                     /* its rows were captured once; later finds are local writes */
+    bool placed;                       /* the application has, or had, this table; else its rows wait */
     bool dirty;                        /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
+    bool *column_placed; /* the application has, or had, a place for it; else its values wait */
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
@@ -266,7 +268,7 @@ int state_reload(struct store *s);
 int state_origin(struct store *s, const struct origin *id, uint32_t *no);   /* found or made */
 int state_find_origin(const struct store *s, const struct origin *id);      /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
-int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no);
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no);
 int state_shape(struct store *s, struct tbl *t, enum shape shape); /* makes the table of registers */
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
 int state_set_bad(struct store *s, struct bad_batch bad); /* in a transaction of its own */
@@ -287,6 +289,9 @@ int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a 
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
 bool tables_converts(const struct tio *io, uint32_t at, const struct value *v); /* this column would store v otherwise */
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
+
+/* ---- reveal.c: what waited for a table or a column that the application has now */
+int reveal(struct store *s);
 
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */

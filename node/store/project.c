@@ -54,7 +54,8 @@ void shown_push(struct store *s) {
     uint32_t keep = 0;
     while (keep + 1 < s->shown_count && s->shown[keep + 1].ms <= now - SHOWN_KEEP_MS)
         free(s->shown[keep++].versions);
-    memmove(s->shown, s->shown + keep, (s->shown_count - keep) * sizeof *s->shown);
+    if (keep)
+        memmove(s->shown, s->shown + keep, (s->shown_count - keep) * sizeof *s->shown);
     s->shown_count -= keep;
     if (s->shown_count > 1 && now - s->shown[s->shown_count - 2].ms < 50)
         free(s->shown[--s->shown_count].versions);

@@ -365,7 +365,8 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
         if (!same && !seen_covers(seen, old->origin, old->version))
             r->cells[keep++] = r->cells[to];
     }
-    memmove(&r->cells[keep + 1], &r->cells[to], (n - to) * sizeof *r->cells);
+    if (to < n)
+        memmove(&r->cells[keep + 1], &r->cells[to], (n - to) * sizeof *r->cells);
     r->cells[keep] = (struct cell){column, w, hash};
     r->cells_count = keep + 1 + (n - to);
 }

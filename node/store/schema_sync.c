@@ -284,13 +284,13 @@ int schema_refresh(struct store *s) {
     if ((err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version")))
         return err;
     s->schema.version = version; /* ours now; what the application changes afterwards shows as another */
-    if ((err = tables_load(s)) || (err = note_statements(s)))
+    if ((err = tables_load(s)) || (err = note_statements(s)) || (err = reveal(s)))
         return err;
     s->schema_stale = false;
     if (!first && before != s->schema.hash)
         s->hot.created = 0;
     if (s->hot.schema_sent != s->schema.hash && s->schema.count) {
-        s->schema_waits = true;
+        s->schema_waits = !first; /* a migration is many statements */
         s->schema_changed_ms = store_mono_us() / 1000;
     }
     return scan_start(s, false);

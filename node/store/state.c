@@ -19,8 +19,8 @@ static const char SCHEMA[] =
     "  published, schema_sent, shown_ms, created);"
     "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, chain BLOB, knew BLOB,"
     "  UNIQUE(node, epoch));"
-    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured INTEGER);"
-    "CREATE TABLE col(tbl INTEGER, no INTEGER, name TEXT, PRIMARY KEY(tbl, no)) WITHOUT ROWID;"
+    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured INTEGER, placed INTEGER);"
+    "CREATE TABLE col(tbl INTEGER, no INTEGER, name TEXT, placed INTEGER, PRIMARY KEY(tbl, no)) WITHOUT ROWID;"
     "CREATE TABLE extra(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE log(id INTEGER PRIMARY KEY, b BLOB);"
     "CREATE TABLE flight(seq INTEGER PRIMARY KEY, origin INTEGER, version INTEGER, part INTEGER, before BLOB);"
@@ -240,6 +240,7 @@ static void tbl_free(struct tbl *t) {
         free(t->columns[i]);
     free(t->columns);
     free(t->column_hashes);
+    free(t->column_placed);
     sqlite3_finalize(t->get);
     sqlite3_finalize(t->put);
     sqlite3_finalize(t->del);
@@ -258,7 +259,7 @@ static int tbl_statements(struct store *s, struct tbl *t) {
     return 0;
 }
 
-static int tbl_column(struct tbl *t, const char *name, size_t len) {
+static int tbl_column(struct tbl *t, const char *name, size_t len, bool placed) {
     if (t->columns_count == t->columns_cap) {
         uint32_t cap = t->columns_cap ? t->columns_cap * 2 : 16;
         char **p = realloc(t->columns, cap * sizeof *p);
@@ -269,12 +270,17 @@ static int tbl_column(struct tbl *t, const char *name, size_t len) {
         if (!h)
             return ERR_NOMEM;
         t->column_hashes = h;
+        bool *b = realloc(t->column_placed, cap * sizeof *b);
+        if (!b)
+            return ERR_NOMEM;
+        t->column_placed = b;
         t->columns_cap = cap;
     }
     char *copy = strndup(name, len);
     if (!copy)
         return ERR_NOMEM;
     t->columns[t->columns_count] = copy;
+    t->column_placed[t->columns_count] = placed;
     t->column_hashes[t->columns_count++] = name_hash(name, len);
     return 0;
 }
@@ -298,7 +304,7 @@ static int tbls_add(struct store *s, uint32_t no, const char *name, size_t len, 
 
 static int load_tables(struct store *s) {
     sqlite3_stmt *q;
-    int err = sql_prepare(s->db, &q, "SELECT no, name, shape, rows, last_change, captured FROM tbl ORDER BY no");
+    int err = sql_prepare(s->db, &q, "SELECT no, name, shape, rows, last_change, captured, placed FROM tbl ORDER BY no");
     if (err)
         return err;
     int row;
@@ -310,17 +316,18 @@ static int load_tables(struct store *s) {
         t->rows = sqlite3_column_int64(q, 3);
         t->last_change_ms = sqlite3_column_int64(q, 4);
         t->captured = sqlite3_column_int(q, 5);
+        t->placed = sqlite3_column_int(q, 6);
         if (t->shape != SHAPE_NONE && (row = tbl_statements(s, t)))
             break;
     }
     sqlite3_finalize(q);
-    if (row || (err = sql_prepare(s->db, &q, "SELECT tbl, name FROM col ORDER BY tbl, no")))
+    if (row || (err = sql_prepare(s->db, &q, "SELECT tbl, name, placed FROM col ORDER BY tbl, no")))
         return row ? row : err;
     while ((row = sql_step(q)) == 1) {
         uint32_t no = (uint32_t)sqlite3_column_int64(q, 0);
         for (uint32_t i = 0; i < s->tbls_count && !row; i++)
             if (s->tbls[i]->no == no)
-                row = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1));
+                row = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), sqlite3_column_int(q, 2));
         if (row < 0)
             break;
     }
@@ -336,11 +343,11 @@ int state_table(struct store *s, const char *name, size_t len, struct tbl **out)
         }
     assert(s->in_tx);
     uint32_t no = s->tbls_count ? s->tbls[s->tbls_count - 1]->no + 1 : 1;
-    int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0)", no, (int)len, name);
+    int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0, 0)", no, (int)len, name);
     return err ? err : tbls_add(s, no, name, len, out);
 }
 
-int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no) {
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no) {
     for (uint32_t i = 0; i < t->columns_count; i++)
         if (sqlite3_strnicmp(t->columns[i], name, (int)len) == 0 && strlen(t->columns[i]) == len) {
             *no = i;
@@ -348,8 +355,8 @@ int state_column(struct store *s, struct tbl *t, const char *name, size_t len, u
         }
     assert(s->in_tx);
     *no = t->columns_count;
-    int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q')", t->no, t->columns_count, (int)len, name);
-    return err ? err : tbl_column(t, name, len);
+    int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q', %d)", t->no, t->columns_count, (int)len, name, placed);
+    return err ? err : tbl_column(t, name, len, placed);
 }
 
 int state_shape(struct store *s, struct tbl *t, enum shape shape) {
@@ -369,8 +376,8 @@ static int save_tables(struct store *s) {
         struct tbl *t = s->tbls[i];
         if (!t->dirty)
             continue;
-        int err = sql_exec(s->db, "UPDATE tbl SET rows=%lld, last_change=%lld, captured=%d WHERE no=%u", (long long)t->rows, (long long)t->last_change_ms,
-                           t->captured, t->no);
+        int err = sql_exec(s->db, "UPDATE tbl SET rows=%lld, last_change=%lld, captured=%d, placed=%d WHERE no=%u", (long long)t->rows,
+                           (long long)t->last_change_ms, t->captured, t->placed, t->no);
         if (err)
             return err;
         t->dirty = false;

@@ -384,7 +384,7 @@ static int tio_columns(struct store *s, struct tio *io) {
     for (uint32_t i = 0; i < io->count; i++) {
         io->names[i] = t->columns[io->order[i]].name;
         io->lens[i] = strlen(io->names[i]);
-        int err = state_column(s, io->tbl, io->names[i], io->lens[i], &io->numbers[i]);
+        int err = state_column(s, io->tbl, io->names[i], io->lens[i], true, &io->numbers[i]);
         if (err)
             return err;
         if (io->numbers[i] >= top)

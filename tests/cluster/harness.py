@@ -287,6 +287,8 @@ class Node:
 
     def json(self, *args, timeout=70.0):
         done = self.cli("--json", *args, timeout=timeout)
+        if done.code != 0 and self.proc is not None and self.proc.poll() is not None:
+            raise AssertionError("%s ended by itself with %s" % (self.name, self.proc.returncode))
         if done.code != 0:
             raise NodeError("%s %s: %r" % (self.name, args, done))
         return done.json()

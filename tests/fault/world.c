@@ -412,8 +412,9 @@ static bool hist_holds(struct world *w) {
         char sql[100];
         snprintf(sql, sizeof sql, "SELECT 1 FROM hist WHERE who = '%c' AND n = %u", t->mine ? 'A' : 'P', t->tag);
         uint32_t a, b;
-        side_lines_free(side_query(w->a.app, sql, &a), a);
-        side_lines_free(side_query(w->b.app, sql, &b), b);
+        char **a_lines = side_query(w->a.app, sql, &a), **b_lines = side_query(w->b.app, sql, &b);
+        side_lines_free(a_lines, a);
+        side_lines_free(b_lines, b);
         if (t->kept && (a != 1 || b != 1))
             return world_fail(w, "transaction %c%u is lost (a has it: %u, b: %u)", t->mine ? 'A' : 'P', t->tag, a, b);
     }

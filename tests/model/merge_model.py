@@ -254,6 +254,7 @@ class Schedule:
         verb = "act"
         if rnd.random() < 0.04:
             self.time_passes(r)  # a restart takes longer than a moment
+            replica.held.clear()  # and what waited is delivered again some day
             verb = "away"
         text = "; ".join(sql(self.shape, *statement) for statement in statements)
         self.lines.append(f"{verb} {r} {text if len(statements) == 1 else f'BEGIN; {text}; COMMIT'}")
