@@ -4,7 +4,7 @@
  *   - the name does not resolve, or none of its addresses answers within CONNECT_MS each: DIAL_FAILED with why;
  *   - an address is outside private networks: it is not tried, and the log says so;
  *   - the node ends meanwhile: connects are dropped, a look-up that cannot be cancelled ends by itself and frees the dial.
- * The log has one line per address and change, however often it is tried. A dial is freed by dial_free() only, when neither a look-up nor a
+ * The core logs what cannot be reached; here is only said, once per address, what is refused. A dial is freed by dial_free() only, when neither a look-up nor a
  * connect holds it any more. */
 #include <assert.h>
 #include <stdio.h>
@@ -38,27 +38,20 @@ struct dial {
     struct dial *prev, *next;
 };
 
+/* Addresses of which the log already says that they are not spoken to. */
 struct dial_said {
-    char text[CORE_ADDRESS_MAX], why[DIAL_WHY_MAX];
+    char text[CORE_ADDRESS_MAX];
     UT_hash_handle hh;
 };
 
-/* Says it once, until it changes. why "" : it works. */
-static void say(struct transport *t, enum log_level level, const char *text, const char *why) {
+static void refused(struct transport *t, const char *text, const char *why) {
     struct dial_said *said;
     HASH_FIND_STR(t->said, text, said);
-    if (said != NULL && strcmp(said->why, why) == 0)
+    if (said != NULL || HASH_COUNT(t->said) >= SAID_MAX || (said = calloc(1, sizeof(*said))) == NULL)
         return;
-    if (said == NULL && why[0] == 0)
-        return;
-    if (said == NULL && HASH_COUNT(t->said) < SAID_MAX && (said = calloc(1, sizeof(*said))) != NULL) {
-        snprintf(said->text, sizeof(said->text), "%s", text);
-        HASH_ADD_STR(t->said, text, said);
-    }
-    if (said != NULL)
-        snprintf(said->why, sizeof(said->why), "%s", why);
-    if (why[0] != 0)
-        log_line(t->config.log, level, NULL, "%s", why);
+    snprintf(said->text, sizeof(said->text), "%s", text);
+    HASH_ADD_STR(t->said, text, said);
+    log_line(t->config.log, LOG_WARNING, NULL, "%s is not dialled: %s", text, why);
 }
 
 static void dial_free(struct dial *d) {
@@ -66,13 +59,13 @@ static void dial_free(struct dial *d) {
     free(d);
 }
 
-static void fail(struct dial *d, enum log_level level, const char *why) {
+/* d->why is set. */
+static void fail(struct dial *d) {
     if (d->cancelled) {
         dial_free(d);
         return;
     }
-    say(d->transport, level, d->text, why);
-    snprintf(d->why, sizeof(d->why), "%s", why);
+    log_line(d->transport->config.log, LOG_DEBUG, NULL, "%s: %s", d->text, d->why);
     d->state = DIAL_FAILED;
     DL_DELETE(d->transport->dials, d);
     DL_APPEND(d->transport->failed, d);
@@ -113,7 +106,6 @@ static void connected_cb(uv_connect_t *request, int status) {
     l->handle.data = l;
     if (status == 0 && !d->cancelled) {
         uint64_t id = d->id;
-        say(t, LOG_INFO, d->text, "");
         dial_free(d);
         uv_timer_stop(&l->timer);
         tcp_start(l, id);
@@ -128,12 +120,13 @@ static void connected_cb(uv_connect_t *request, int status) {
 }
 
 static void try_next(struct dial *d) {
-    char why[DIAL_WHY_MAX], text[ADDRESS_TEXT_MAX];
+    char text[ADDRESS_TEXT_MAX];
     for (; d->at < d->count && !d->cancelled; d->at++) {
         const struct sockaddr *address = (const struct sockaddr *)&d->addresses[d->at];
         if (!address_private(address)) {
             snprintf(d->why, sizeof(d->why), "%s is outside private networks, and in this build only those and loopback are spoken to",
                      address_text(address, text));
+            refused(d->transport, d->text, d->why);
             continue;
         }
         d->timed_out = false;
@@ -156,18 +149,16 @@ static void try_next(struct dial *d) {
         tcp_drop(l, uv_strerror(r));
         snprintf(d->why, sizeof(d->why), "%s", uv_strerror(r));
     }
-    snprintf(why, sizeof(why), "cannot reach %.180s: %.190s", d->text, d->why);
-    fail(d, LOG_INFO, why);
+    fail(d);
 }
 
 static void resolved_cb(uv_getaddrinfo_t *request, int status, struct addrinfo *found) {
     struct dial *d = request->data;
     struct transport *t = d->transport;
     if (status != 0 || found == NULL) {
-        char why[DIAL_WHY_MAX];
-        snprintf(why, sizeof(why), "cannot resolve %.80s: %.60s: check the name; it is tried again", d->text, uv_strerror(status));
+        snprintf(d->why, sizeof(d->why), "its name does not resolve, %s: check the name", uv_strerror(status));
         uv_freeaddrinfo(found);
-        fail(d, LOG_WARNING, why);
+        fail(d);
         tell_failures(t);
         return;
     }
@@ -203,9 +194,8 @@ void transport_dial(struct transport *t, uint64_t id, const char *address) {
         return;
     }
     if (address_parse(address, ADDRESS_PORT, host, &d->port) != 0 || host[0] == 0) {
-        char why[DIAL_WHY_MAX];
-        snprintf(why, sizeof(why), "cannot reach %.100s: not an address", address);
-        fail(d, LOG_WARNING, why);
+        snprintf(d->why, sizeof(d->why), "not an address");
+        fail(d);
         return;
     }
     if (address_numeric(host, d->port, &d->addresses[0])) {
@@ -217,9 +207,8 @@ void transport_dial(struct transport *t, uint64_t id, const char *address) {
     d->lookup.data = d;
     int r = uv_getaddrinfo(t->config.loop, &d->lookup, resolved_cb, host, NULL, &hints);
     if (r != 0) {
-        char why[DIAL_WHY_MAX];
-        snprintf(why, sizeof(why), "cannot resolve %.100s: %.60s", address, uv_strerror(r));
-        fail(d, LOG_WARNING, why);
+        snprintf(d->why, sizeof(d->why), "its name cannot be resolved: %s", uv_strerror(r));
+        fail(d);
     }
 }
 

@@ -11,6 +11,17 @@ struct watcher {
     struct watcher *next;
 };
 
+/* Stores name the database or its file in front of a sentence, and so does the log. */
+static const char *without_name(const struct database *db, const char *text) {
+    const char *const names[] = {db->name, db->path};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(names[i]);
+        if (strncmp(text, names[i], len) == 0 && strncmp(text + len, ": ", 2) == 0)
+            return text + len + 2;
+    }
+    return text;
+}
+
 static void opened(struct node *n, struct database *db, struct message *m) {
     struct event e = {.type = EVENT_DB_OPEN, .db = db->name, .state = &m->state};
     if (db->state == DB_FAILED)
@@ -33,7 +44,7 @@ static void closed(struct node *n, struct database *db, const struct message *m)
     if (m->text == NULL || m->text[0] == 0)
         return; /* OPENED or a reason follows at once */
     database_failed(db, m->text);
-    log_line(n->log, LOG_ERROR, NULL, "%s", m->text);
+    log_line(n->log, LOG_ERROR, db->name, "%s", without_name(db, m->text));
 }
 
 static void stored(struct node *n, struct database *db, struct message *m) {
@@ -60,9 +71,9 @@ static void logged(struct node *n, struct database *db, const struct message *m)
     if (m->text == NULL)
         return;
     if (m->level == LOG_INFO)
-        log_activity(n->log, db->name, m->text);
+        log_activity(n->log, db->name, without_name(db, m->text));
     else
-        log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s", m->text);
+        log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s", without_name(db, m->text));
 }
 
 static void act(struct node *n, struct message *m) {

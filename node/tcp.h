@@ -58,8 +58,9 @@ struct transport {
     uint64_t link_last;
     struct dial *dials;     /* under way */
     struct dial *failed;    /* to be told by transport_settle() */
-    struct dial_said *said; /* what was logged last about an address */
+    struct dial_said *said; /* addresses that the log says are refused */
     bool quiet, any_dirty, full_said;
+    uint64_t stranger_said_ms; /* when the log last said that a connection was refused */
     char failed_why[DIAL_WHY_MAX]; /* of the event that dial_next_failure() gave last */
     char *buffer; /* READ_BUFFER_BYTES, shared by all links: libuv asks and reads at once */
 };

@@ -4,24 +4,25 @@
  * Possible failure modes are:
  *   - the port is taken or may not be bound: transport_open says so in one line, nothing stays open;
  *   - accept fails (no descriptors): the connection is dropped by libuv, one line in the log, listening goes on;
- *   - someone outside private networks connects: closed at once, one line in the log per address and change;
+ *   - someone outside private networks connects: closed at once, at most one line in the log every 10 s;
  *   - many connections that never greet: beyond UNGREETED_MAX the oldest silent ones, or the new one, are closed. */
 #include "node/tcp.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/clock.h"
+#include "node/rtt.h"
 #include "proto/err.h"
 
 #define BACKLOG 128
 #define UNGREETED_MS 5000
 #define PORT_TRIES 16
+#define STRANGER_SAY_MS 10000
 
 /* ---- accepting */
 
@@ -55,7 +56,10 @@ static void accept_one(struct transport *t, uv_stream_t *server) {
     }
     address_text((struct sockaddr *)&address, l->address);
     if (!address_private((struct sockaddr *)&address)) {
-        log_line(t->config.log, LOG_WARNING, NULL,
+        uint64_t now = clock_mono_ms();
+        bool quiet = t->stranger_said_ms != 0 && now - t->stranger_said_ms < STRANGER_SAY_MS; /* scanners come in swarms */
+        t->stranger_said_ms = quiet ? t->stranger_said_ms : now;
+        log_line(t->config.log, quiet ? LOG_DEBUG : LOG_WARNING, NULL,
                  "refused a connection from %s: only loopback and private networks are spoken to in this build", l->address);
         tcp_drop(l, "not a private address");
         return;
@@ -246,13 +250,8 @@ static struct tcp *find(const struct transport *t, uint64_t id) {
 
 uint32_t transport_rtt_us(const struct transport *t, uint64_t id) {
     struct tcp *l = find(t, id);
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
     uv_os_fd_t fd;
-    if (l == NULL || l->state == STREAM_CLOSING || uv_fileno((uv_handle_t *)&l->handle, &fd) != 0 ||
-        getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        return 0;
-    return info.tcpi_rtt;
+    return l == NULL || l->state == STREAM_CLOSING || uv_fileno((uv_handle_t *)&l->handle, &fd) != 0 ? 0 : rtt_us(fd);
 }
 
 void transport_send(struct transport *t, const struct effect *e) {

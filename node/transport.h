@@ -38,7 +38,7 @@ void transport_free(struct transport *t);
 const char *transport_listen_text(const struct transport *t); /* HOST:PORT with the real port */
 uint16_t transport_port(const struct transport *t);
 uint32_t transport_links(const struct transport *t);
-uint32_t transport_rtt_us(const struct transport *t, uint64_t link); /* the kernel's smoothed figure; 0 unknown */
+uint32_t transport_rtt_us(const struct transport *t, uint64_t link); /* the kernel's figure; 0 unknown */
 
 /* The core's effects. */
 void transport_dial(struct transport *t, uint64_t dial, const char *address);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,7 @@
 #define RETRY_MAX_MS 10000
 #define BUSY_QUIET_MS 3000 /* a file that is locked for a moment when we open it is no news */
 #define LOOK_MS 500 /* how often a file that cannot be served is looked at */
+#define TRIM_MS 1000 /* quiet for this long after work: memory goes back */
 #define WHY_MAX 1024
 
 /*            open ok                     turn failed, file replaced, new epoch
@@ -48,6 +50,7 @@ struct worker {
     enum worker_state state;
     struct store *store;
     struct notice *notice;
+    bool trimmed;            /* nothing was done since memory was given back */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
     uint64_t retry_ms, retry_at, busy_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */

@@ -60,12 +60,8 @@ void call_receive(struct core *core, struct link *l, enum wire_type type, const 
         return;
     }
     l->calls++;
-    core_emit(core, &(struct effect){.type = EFFECT_REQUEST,
-                                     .link = l->id,
-                                     .request = w->number,
-                                     .peer = l->peer->m.id,
-                                     .data = data,
-                                     .len = w->len});
+    core_emit(core, &(struct effect){
+                        .type = EFFECT_REQUEST, .link = l->id, .request = w->number, .peer = l->peer->m.id, .data = data, .len = w->len});
 }
 
 void call_link_down(struct core *core, const struct link *l) {

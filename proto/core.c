@@ -154,6 +154,7 @@ static void run_timers(struct core *core) {
         call_timers(core);
         pull_timers(core);
         sync_timers(core);
+        announce_timers(core);
     }
 }
 
@@ -172,7 +173,7 @@ static void set_paused(struct core *core, bool paused) {
         if (core->links[i]->state != LINK_UP)
             continue;
         if (!paused)
-            sync_tell_all(core, core->links[i]);
+            announce_all(core, core->links[i]);
         stream_beat(core, core->links[i], paused ? 0 : WIRE_BEAT_WANT);
     }
 }
@@ -186,9 +187,7 @@ static void end(struct core *core, int bye) {
 static void step_link(struct core *core, const struct event *e) {
     struct link *l = greet_link(core, e->link);
     switch (e->type) {
-    case EVENT_LINK_OPEN:
-        greet_open(core, e->link, e->dial, e->address);
-        break;
+    case EVENT_LINK_OPEN: greet_open(core, e->link, e->dial, e->address); break;
     case EVENT_LINK_DATA:
         if (l)
             stream_receive(core, l, e->data, e->len);
@@ -199,32 +198,18 @@ static void step_link(struct core *core, const struct event *e) {
             pull_serve(core, l);
         }
         break;
-    default:
-        greet_closed(core, e->link, e->text);
-        break;
+    default: greet_closed(core, e->link, e->text); break;
     }
 }
 
 static void step_db(struct core *core, const struct event *e) {
     switch (e->type) {
-    case EVENT_DB_OPEN:
-        sync_open(core, e->db, e->state);
-        break;
-    case EVENT_DB_CLOSED:
-        sync_close(core, e->db);
-        break;
-    case EVENT_BATCH_LOCAL:
-        sync_local(core, e->db, e->batch);
-        break;
-    case EVENT_STORED:
-        sync_stored(core, e->db, e->state);
-        break;
-    case EVENT_READ:
-        pull_read(core, e->request, e->batches, e->batches_count);
-        break;
-    default:
-        sync_batch_bad(core, e->db, &e->origin, e->version, e->text);
-        break;
+    case EVENT_DB_OPEN: sync_open(core, e->db, e->state); break;
+    case EVENT_DB_CLOSED: sync_close(core, e->db); break;
+    case EVENT_BATCH_LOCAL: sync_local(core, e->db, e->batch); break;
+    case EVENT_STORED: sync_stored(core, e->db, e->state); break;
+    case EVENT_READ: pull_read(core, e->request, e->batches, e->batches_count); break;
+    default: sync_batch_bad(core, e->db, &e->origin, e->version, e->text); break;
     }
 }
 
@@ -234,50 +219,27 @@ void core_step(struct core *core, const struct event *e) {
         core->now = e->now_ms;
     core->wall = e->wall_ms;
     switch (e->type) {
-    case EVENT_TICK:
-        break;
+    case EVENT_TICK: break;
     case EVENT_LINK_OPEN:
     case EVENT_LINK_DATA:
     case EVENT_LINK_SENT:
-    case EVENT_LINK_CLOSED:
-        step_link(core, e);
-        break;
-    case EVENT_DIAL_FAILED:
-        dial_failed(core, e->dial, e->text, false);
-        break;
-    case EVENT_SEED:
-        dial_seed(core, e->text);
-        break;
-    case EVENT_MEMBER:
-        member_remember(core, e->member);
-        break;
+    case EVENT_LINK_CLOSED: step_link(core, e); break;
+    case EVENT_DIAL_FAILED: dial_failed(core, e->dial, e->text, false); break;
+    case EVENT_SEED: dial_seed(core, e->text); break;
+    case EVENT_MEMBER: member_remember(core, e->member); break;
     case EVENT_DB_OPEN:
     case EVENT_DB_CLOSED:
     case EVENT_BATCH_LOCAL:
     case EVENT_STORED:
     case EVENT_READ:
-    case EVENT_BATCH_BAD:
-        step_db(core, e);
-        break;
+    case EVENT_BATCH_BAD: step_db(core, e); break;
     case EVENT_PAUSE:
-    case EVENT_RESUME:
-        set_paused(core, e->type == EVENT_PAUSE);
-        break;
-    case EVENT_LEAVE:
-        end(core, WIRE_LEAVE);
-        break;
-    case EVENT_STOP:
-        end(core, WIRE_BYE);
-        break;
-    case EVENT_FORGET:
-        member_forget(core, e->member->id);
-        break;
-    case EVENT_REQUEST:
-        call_request(core, e->peer, e->request, e->data, e->len);
-        break;
-    case EVENT_REPLY:
-        call_reply(core, e->link, e->request, e->data, e->len);
-        break;
+    case EVENT_RESUME: set_paused(core, e->type == EVENT_PAUSE); break;
+    case EVENT_LEAVE: end(core, WIRE_LEAVE); break;
+    case EVENT_STOP: end(core, WIRE_BYE); break;
+    case EVENT_FORGET: member_forget(core, e->member->id); break;
+    case EVENT_REQUEST: call_request(core, e->peer, e->request, e->data, e->len); break;
+    case EVENT_REPLY: call_reply(core, e->link, e->request, e->data, e->len); break;
     }
     run_timers(core);
 }

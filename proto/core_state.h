@@ -52,7 +52,9 @@ struct core {
     uint64_t last_dial, last_number;
     uint64_t gossip_at;
     bool gossip_self; /* tell of ourselves too: our incarnation rose */
-    struct { uint64_t hash, ms; } logged[LOG_RING];
+    struct {
+        uint64_t hash, ms;
+    } logged[LOG_RING];
     uint32_t logged_next;
 };
 
@@ -82,8 +84,8 @@ void greet_closed(struct core *core, uint64_t id, const char *why);
 const char *greet_who(const struct link *l, char *out, size_t cap);
 
 /* ---- stream.c: sending on links, taking frames, beats */
-void stream_begin(struct core *core);                    /* clears core->scratch */
-void stream_send(struct core *core, struct link *l);     /* the frames in core->scratch */
+void stream_begin(struct core *core);                /* clears core->scratch */
+void stream_send(struct core *core, struct link *l); /* the frames in core->scratch */
 void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags);
 void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len);
 void stream_beat(struct core *core, struct link *l, unsigned flags);

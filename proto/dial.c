@@ -19,9 +19,7 @@ static uint64_t jitter(struct core *core, uint64_t ms) { return ms - ms / 4 + co
 
 static void back_off(struct core *core, struct dialling *d, bool refused) {
     d->dial = 0;
-    d->backoff_ms = refused || d->backoff_ms > BACKOFF_MAX_MS / 2 ? BACKOFF_MAX_MS
-                    : d->backoff_ms                               ? d->backoff_ms * 2
-                                                                  : BACKOFF_FIRST_MS;
+    d->backoff_ms = refused || d->backoff_ms > BACKOFF_MAX_MS / 2 ? BACKOFF_MAX_MS : d->backoff_ms ? d->backoff_ms * 2 : BACKOFF_FIRST_MS;
     dial_soon(core, d, jitter(core, d->backoff_ms));
 }
 

@@ -15,8 +15,8 @@ struct effects {
     struct effect_slot *slots;
     size_t first, count, cap;
     struct buf arena;
-    struct bytes *lent;    /* body of the effect handed out last */
-    struct member member;  /* likewise */
+    struct bytes *lent;   /* body of the effect handed out last */
+    struct member member; /* likewise */
 };
 
 void effects_init(struct effects *fx);

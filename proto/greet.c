@@ -41,7 +41,7 @@ static void say_hello(struct core *core, struct link *l) {
                            .dial = l->dial,
                            .flags = core->paused ? WIRE_PAUSED : 0};
     stream_begin(core);
-    sync_hello_pack(core, &core->scratch, &h);
+    announce_hello(core, &core->scratch, &h);
     stream_send(core, l);
 }
 
@@ -51,9 +51,8 @@ void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *addre
     struct link *l = link_new(id, dial, address);
     if (!l || core->phase != CORE_RUNNING || !core_grow(&core->links, &core->links_cap, core->links_count)) {
         link_free(l);
-        core_emit(core, &(struct effect){.type = EFFECT_CLOSE,
-                                         .link = id,
-                                         .text = core->phase == CORE_RUNNING ? "out of memory" : "this node stops"});
+        core_emit(core, &(struct effect){
+                            .type = EFFECT_CLOSE, .link = id, .text = core->phase == CORE_RUNNING ? "out of memory" : "this node stops"});
         return;
     }
     uint32_t at = core->links_count;
@@ -173,16 +172,15 @@ static void address_of(const struct link *l, const struct wire_hello *h, char ou
 static bool turned_away(struct core *core, struct link *l, const struct wire_hello *h) {
     char text[WIRE_TEXT_MAX];
     if (h->protocol != PROTOCOL_VERSION) {
-        snprintf(text, sizeof text, "peer %s speaks protocol %llu, this node %u: run the same version of starlingd on both",
-                 l->address, (unsigned long long)h->protocol, PROTOCOL_VERSION);
+        snprintf(text, sizeof text, "peer %s speaks protocol %llu, this node %u: run the same version of starlingd on both", l->address,
+                 (unsigned long long)h->protocol, PROTOCOL_VERSION);
         greet_refuse(core, l, text);
         return true;
     }
     if (!wire_text_equal(&h->cluster, core->config.cluster)) {
         char cluster[CORE_NAME_MAX];
         wire_clean(cluster, sizeof cluster, h->cluster.p, h->cluster.len);
-        snprintf(text, sizeof text,
-                 "peer %s belongs to cluster \"%s\", this node to \"%s\": start one of them with --cluster of the other",
+        snprintf(text, sizeof text, "peer %s belongs to cluster \"%s\", this node to \"%s\": start one of them with --cluster of the other",
                  l->address, cluster, core->config.cluster);
         greet_refuse(core, l, text);
         return true;
@@ -220,9 +218,8 @@ static void check_clock(struct core *core, const struct link *l, const struct wi
     uint64_t off = h->wall_ms > core->wall ? h->wall_ms - core->wall : core->wall - h->wall_ms;
     char who[WHO_BYTES];
     if (off >= CLOCK_WARN_MS)
-        core_log_once(core, 1, "%s: its clock is %llu s %s ours: set both, or the later clock's writes win",
-                      greet_who(l, who, sizeof who), (unsigned long long)off / 1000,
-                      h->wall_ms > core->wall ? "ahead of" : "behind");
+        core_log_once(core, 1, "%s: its clock is %llu s %s ours: set both, or the later clock's writes win", greet_who(l, who, sizeof who),
+                      (unsigned long long)off / 1000, h->wall_ms > core->wall ? "ahead of" : "behind");
 }
 
 static void up(struct core *core, struct link *l, struct peer *p, const struct wire_hello *h) {
@@ -251,7 +248,7 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
     core_log(core, 2, "%s: connected", greet_who(l, who, sizeof who));
     check_clock(core, l, h);
     member_tell_all(core, l);
-    sync_link_up(core, l);
+    announce_link_up(core, l);
     if (l->state == LINK_UP)
         stream_beat(core, l, 0);
 }
@@ -274,8 +271,7 @@ void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size
     }
     if (p->left && h.incarnation <= p->m.incarnation) {
         char text[WIRE_TEXT_MAX];
-        snprintf(text, sizeof text, "peer %s left the cluster or was forgotten here: start it again to let it join",
-                 l->address);
+        snprintf(text, sizeof text, "peer %s left the cluster or was forgotten here: start it again to let it join", l->address);
         greet_refuse(core, l, text);
         return;
     }

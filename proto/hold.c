@@ -8,9 +8,7 @@
 #include "proto/core_state.h"
 #include "proto/err.h"
 
-bool hold_full(const struct db *db) {
-    return db->inflight_count >= INFLIGHT_MAX || db->inflight_bytes >= INFLIGHT_BYTES_MAX;
-}
+bool hold_full(const struct db *db) { return db->inflight_count >= INFLIGHT_MAX || db->inflight_bytes >= INFLIGHT_BYTES_MAX; }
 
 /* ---- what is held of one origin: a queue sorted by version */
 
@@ -68,8 +66,7 @@ static bool held_room(struct source *s) {
 }
 
 /* Takes the batch and the dependencies over; false (nothing taken) when there is no room. */
-static bool hold(struct core *core, struct db *db, struct source *s, const struct link *l, struct bytes *batch,
-                 struct batch_head *head) {
+static bool hold(struct core *core, struct db *db, struct source *s, const struct link *l, struct bytes *batch, struct batch_head *head) {
     size_t bytes = batch->len + HELD_OVERHEAD + head->after.count * sizeof *head->after.entries;
     if (bytes > core->config.hold_bytes_max || db->held_bytes > core->config.hold_bytes_max - bytes || !held_room(s))
         return false;
@@ -108,17 +105,13 @@ static bool covered(struct db *db, struct source *s, const struct vv *after) {
 }
 
 /* Takes the reference over. */
-static bool deliver(struct core *core, struct db *db, struct source *s, uint64_t version, struct bytes *batch,
-                    const uint8_t *from) {
+static bool deliver(struct core *core, struct db *db, struct source *s, uint64_t version, struct bytes *batch, const uint8_t *from) {
     assert(version == s->delivered + 1);
     assert(db->inflight_count < INFLIGHT_MAX);
     size_t bytes = batch->len;
-    if (!core_emit(core, &(struct effect){.type = EFFECT_DELIVER,
-                                          .db = db->name,
-                                          .batch = batch,
-                                          .peer = from,
-                                          .origin = s->origin,
-                                          .version = version}))
+    if (!core_emit(core,
+                   &(struct effect){
+                       .type = EFFECT_DELIVER, .db = db->name, .batch = batch, .peer = from, .origin = s->origin, .version = version}))
         return false;
     s->delivered = version;
     db->inflight[db->inflight_count++] = (struct inflight){s, version, bytes};
@@ -214,11 +207,10 @@ void hold_receive(struct core *core, struct link *l, struct bytes *batch) {
     int r = batch_head_read(&head, batch->data, batch->len);
     char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8], why[128];
     if (r == ERR_FORMAT) {
-        core_log_once(core, 1, "%s sends batches of a newer format: install the newest starlingd here",
-                      greet_who(l, who, sizeof who));
+        core_log_once(core, 1, "%s sends batches of a newer format: install the newest starlingd here", greet_who(l, who, sizeof who));
     } else if (r) {
-        core_log(core, 1, "%s sent a batch that cannot be read (%s): the link is closed and dialled again",
-                 greet_who(l, who, sizeof who), err_text(r));
+        core_log(core, 1, "%s sent a batch that cannot be read (%s): the link is closed and dialled again", greet_who(l, who, sizeof who),
+                 err_text(r));
         snprintf(why, sizeof why, "unreadable batch: %s", err_text(r));
         greet_close(core, l, 0, why);
     }

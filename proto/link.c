@@ -43,9 +43,7 @@ void link_free(struct link *l) {
     free(l);
 }
 
-static size_t frame_length(const uint8_t *p) {
-    return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | (size_t)p[3];
-}
+static size_t frame_length(const uint8_t *p) { return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | (size_t)p[3]; }
 
 /* Moves bytes into rx until it holds `want`; false when the data ended before. */
 static bool fill(struct link *l, const uint8_t **data, size_t *len, size_t want) {

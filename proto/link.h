@@ -35,15 +35,15 @@ struct link {
     enum link_state state;
     char address[CORE_ADDRESS_MAX];
     struct peer *peer;
-    uint64_t serial; /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
+    uint64_t serial;                          /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
     uint64_t opened_ms, received_ms, beat_ms; /* beat_ms: when the last BEAT was sent */
-    uint32_t echo;      /* `sent` of the peer's last BEAT, and when that came */
+    uint32_t echo;                            /* `sent` of the peer's last BEAT, and when that came */
     uint64_t echo_ms;
     size_t queued; /* bytes that the socket has not taken */
     uint64_t sent_bytes, received_bytes;
     /* arriving */
-    struct buf rx; /* an incomplete frame */
-    bool rx_taken; /* what is in rx was handed out */
+    struct buf rx;    /* an incomplete frame */
+    bool rx_taken;    /* what is in rx was handed out */
     struct buf batch; /* chunks of a batch so far */
     size_t batch_total;
     uint64_t answer_ms; /* when the last chunk came that answers a PULL of ours */

@@ -188,8 +188,7 @@ static void vouch(struct core *core, struct peer *p, const struct link *l, bool 
 
 /* What is said of ourselves: if it is from a future of ours, or says that we left, we must rise above it. */
 static void about_us(struct core *core, const struct wire_member *w) {
-    if (w->incarnation < core->incarnation || (w->incarnation == core->incarnation && !w->left) ||
-        w->incarnation == UINT64_MAX)
+    if (w->incarnation < core->incarnation || (w->incarnation == core->incarnation && !w->left) || w->incarnation == UINT64_MAX)
         return;
     core->incarnation = w->incarnation + 1;
     core->gossip_self = true;
@@ -265,9 +264,7 @@ static void pack_self(struct core *core) {
                                                            .incarnation = core->incarnation});
 }
 
-static bool to_tell(const struct core *core, uint32_t i, bool all) {
-    return core->peers[i]->told && (all || core->peers[i]->gossip_due);
-}
+static bool to_tell(const struct core *core, uint32_t i, bool all) { return core->peers[i]->told && (all || core->peers[i]->gossip_due); }
 
 static void tell(struct core *core, struct link *l, bool all) {
     if (!stream_room(core, l)) {

@@ -28,7 +28,7 @@ struct dialling {
 
 struct peer {
     struct member m;
-    struct link *link; /* up, or NULL */
+    struct link *link;   /* up, or NULL */
     struct peer_db *dbs; /* by db->index */
     uint32_t dbs_count;
     struct dialling dialling;
@@ -37,7 +37,7 @@ struct peer {
     bool left, forgotten;
     bool direct; /* name and address are from itself */
     bool gossip_due;
-    bool told; /* the caller has seen it (EFFECT_MEMBER) */
+    bool told;                       /* the caller has seen it (EFFECT_MEMBER) */
     uint64_t vouchers[VOUCHERS_MAX]; /* links whose peers have a link to it */
     uint32_t vouchers_count;
     /* from its beats */

@@ -90,11 +90,8 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
     db->pull_bytes += (size_t)credit;
     l->pulls++;
     stream_begin(core);
-    wire_pack_pull(&core->scratch, &(struct wire_pull){.db = {db->name, strlen(db->name)},
-                                                       .origin = s->origin,
-                                                       .from = from,
-                                                       .to = to,
-                                                       .bytes = credit});
+    wire_pack_pull(&core->scratch,
+                   &(struct wire_pull){.db = {db->name, strlen(db->name)}, .origin = s->origin, .from = from, .to = to, .bytes = credit});
     stream_send(core, l);
 }
 
@@ -266,8 +263,7 @@ void pull_asked(struct core *core, struct link *l, const struct wire_pull *p) {
 }
 
 void pull_serve(struct core *core, struct link *l) {
-    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count ||
-        l->queued >= core->config.link_queue_max / 2)
+    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count || l->queued >= core->config.link_queue_max / 2)
         return;
     const struct serve_range *r = &l->ranges[0];
     l->read_request = ++core->last_number;

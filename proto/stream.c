@@ -43,8 +43,7 @@ void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsign
     for (size_t at = 0; at < batch->len;) {
         size_t n = batch->len - at < WIRE_CHUNK_BYTES ? batch->len - at : WIRE_CHUNK_BYTES;
         stream_begin(core);
-        wire_pack_batch(&core->scratch,
-                        &(struct wire_batch){.flags = flags, .total = batch->len, .at = at, .chunk_len = n});
+        wire_pack_batch(&core->scratch, &(struct wire_batch){.flags = flags, .total = batch->len, .at = at, .chunk_len = n});
         if (!put(core, l, batch, at, at + n)) {
             broken(core, l);
             return;
@@ -62,7 +61,7 @@ void stream_beat(struct core *core, struct link *l, unsigned flags) {
         w.echo = l->echo;
         w.held = held < UINT32_MAX ? (uint32_t)held : UINT32_MAX;
     }
-    sync_beat(core, l, &w);
+    announce_beat(core, l, &w);
     if (l->state != LINK_UP)
         return;
     l->beat_ms = core->now;
@@ -101,7 +100,7 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
     if (changed && paused)
         pull_link_down(core, l);
     if (w.flags & WIRE_BEAT_WANT)
-        sync_tell_all(core, l);
+        announce_all(core, l);
     else if (p->current && w.digest != sync_peer_digest(core, p))
         stream_beat(core, l, WIRE_BEAT_WANT); /* we missed something: never expected, always mended */
     return 0;
@@ -195,27 +194,18 @@ static int take(struct core *core, struct link *l, const uint8_t *frame, size_t 
     uint32_t fields = 0;
     int type = wire_type(&m, frame, len, &fields);
     switch (type) {
-    case WIRE_REFUSE:
-        return take_refuse(core, l, &m, fields);
-    case WIRE_MEMBERS:
-        return take_members(core, l, &m, fields);
-    case WIRE_BEAT:
-        return take_beat(core, l, &m, fields);
-    case WIRE_VECTOR:
-        return take_vector(core, l, &m, fields);
+    case WIRE_REFUSE: return take_refuse(core, l, &m, fields);
+    case WIRE_MEMBERS: return take_members(core, l, &m, fields);
+    case WIRE_BEAT: return take_beat(core, l, &m, fields);
+    case WIRE_VECTOR: return take_vector(core, l, &m, fields);
     case WIRE_PULL:
-    case WIRE_DONE:
-        return take_range(core, l, (enum wire_type)type, &m, fields);
-    case WIRE_BATCH:
-        return take_batch(core, l, &m, fields);
+    case WIRE_DONE: return take_range(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_BATCH: return take_batch(core, l, &m, fields);
     case WIRE_REQUEST:
-    case WIRE_REPLY:
-        return take_call(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_REPLY: return take_call(core, l, (enum wire_type)type, &m, fields);
     case WIRE_BYE:
-    case WIRE_LEAVE:
-        return take_bye(core, l, (enum wire_type)type, &m, fields);
-    case WIRE_HELLO:
-        return ERR_MALFORMED; /* only the first frame may be one */
+    case WIRE_LEAVE: return take_bye(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_HELLO: return ERR_MALFORMED; /* only the first frame may be one */
     default:
         if (type < 0)
             return type;

@@ -11,7 +11,6 @@
 /* A peer that lacks no more than this, and whose queue is short, is pushed to again: it holds what it gets and pulls the gap.
  * Else a peer that once fell behind a steady writer would pull for ever, always one batch late. */
 #define PUSH_GAP 16u
-#define HELLO_DATABASES_BYTES (48u << 10) /* of a HELLO; the databases beyond come as VECTORs */
 
 /* ---- databases and origins */
 
@@ -104,14 +103,6 @@ uint64_t sync_vector_digest(struct db *db) {
     return db->vector;
 }
 
-static struct wire_db describe(struct db *db) {
-    return (struct wire_db){.name = {db->name, strlen(db->name)},
-                            .base = db->base,
-                            .vector = sync_vector_digest(db),
-                            .content = db->content,
-                            .settled = db->settled};
-}
-
 /* ---- peers */
 
 struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const struct db *db) {
@@ -166,125 +157,6 @@ static void compare_bases(struct core *core, struct peer *p, struct db *db) {
     pd->refused = core_text(text);
     pd->known = false;
     vv_clear(&pd->have);
-}
-
-/* ---- telling */
-
-/* One VECTOR: in full, or what changed since this link was told last. */
-static void send_vector(struct core *core, struct link *l, struct db *db, struct peer_db *pd) {
-    bool full = !pd->sent_full || pd->sent_gen < db->full_gen;
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < db->sources_count && !pd->refused; i++)
-        count += db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen);
-    struct wire_db d = describe(db);
-    stream_begin(core);
-    size_t at = wire_pack_vector(&core->scratch, &d, (full ? WIRE_FULL : 0u) | (db->open ? 0u : WIRE_CLOSED), count);
-    for (uint32_t i = 0; i < db->sources_count && count; i++)
-        if (db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen))
-            wire_pack_entry(&core->scratch, &db->sources[i]->origin, db->sources[i]->have);
-    wire_end(&core->scratch, at);
-    stream_send(core, l);
-    pd->sent_gen = db->gen;
-    pd->sent_full = !pd->refused;
-}
-
-/* The peer was not told the latest. To one that is refused the vector's entries are not told at all. */
-static bool untold(const struct db *db, const struct peer_db *pd) {
-    if (!db->open)
-        return pd->sent_gen && pd->sent_gen < db->gen;
-    return pd->sent_gen < db->gen || (!pd->sent_full && !pd->refused);
-}
-
-/* To whoever was not told the latest; links whose queue is full are tried again with their next beat. */
-static void announce(struct core *core, struct db *db) {
-    db->announce_at = UINT64_MAX;
-    db->announced_ms = core->now;
-    for (uint32_t i = 0; i < core->links_count; i++) {
-        struct link *l = core->links[i];
-        if (l->state != LINK_UP || !stream_room(core, l))
-            continue;
-        struct peer_db *pd = sync_peer_db(core, l->peer, db);
-        if (pd && untold(db, pd))
-            send_vector(core, l, db, pd);
-    }
-}
-
-/* Something that others are told changed: at once, though at most every ack_ms. */
-static void changed(struct core *core, struct db *db) {
-    uint64_t at = db->announced_ms + core->config.ack_ms;
-    if (db->announced_ms == 0 || at < core->now)
-        at = core->now;
-    if (at < db->announce_at)
-        db->announce_at = at;
-    core_arm(core, db->announce_at);
-}
-
-void sync_hello_pack(const struct core *core, struct buf *b, struct wire_hello *h) {
-    size_t bytes = 0;
-    uint32_t scanned = 0;
-    h->dbs_count = 0;
-    for (; scanned < core->dbs_count; scanned++) {
-        if (!core->dbs[scanned]->open)
-            continue;
-        bytes += strlen(core->dbs[scanned]->name) + 50;
-        if (bytes > HELLO_DATABASES_BYTES)
-            break;
-        h->dbs_count++;
-    }
-    size_t at = wire_pack_hello(b, h);
-    for (uint32_t i = 0; i < scanned; i++) {
-        if (!core->dbs[i]->open)
-            continue;
-        struct wire_db d = describe(core->dbs[i]);
-        wire_pack_hello_db(b, &d);
-    }
-    wire_end(b, at);
-}
-
-void sync_tell_all(struct core *core, struct link *l) {
-    for (uint32_t i = 0; i < core->dbs_count; i++) {
-        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
-        if (!pd)
-            continue;
-        pd->sent_full = false;
-        if (core->dbs[i]->open && l->state == LINK_UP)
-            send_vector(core, l, core->dbs[i], pd);
-    }
-}
-
-void sync_link_up(struct core *core, struct link *l) {
-    for (uint32_t i = 0; i < core->dbs_count; i++) {
-        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
-        if (pd) {
-            pd->sent_gen = 0;
-            pd->pushed = 0;
-        }
-    }
-    sync_tell_all(core, l);
-}
-
-void sync_beat(struct core *core, struct link *l, struct wire_beat *w) {
-    bool current = true;
-    w->digest = 0;
-    for (uint32_t i = 0; i < core->dbs_count; i++) {
-        struct db *db = core->dbs[i];
-        struct peer_db *pd = sync_peer_db(core, l->peer, db);
-        if (!pd) {
-            current = false;
-            continue;
-        }
-        bool due = untold(db, pd);
-        if (due && stream_room(core, l) && l->state == LINK_UP) {
-            send_vector(core, l, db, pd);
-            due = false;
-        }
-        current = current && !due;
-        if (db->open) {
-            struct wire_db d = describe(db);
-            w->digest ^= wire_db_digest(&d);
-        }
-    }
-    w->flags |= current ? WIRE_BEAT_CURRENT : 0u;
 }
 
 /* ---- hearing */
@@ -343,8 +215,7 @@ static void check_epoch(struct core *core, struct db *db, const struct source *s
         return;
     for (uint32_t i = 0; i < db->sources_count; i++) { /* an epoch of ours that we left behind long ago */
         const struct source *other = db->sources[i];
-        if (memcmp(other->origin.node, core->id, NODE_ID_BYTES) == 0 && other->origin.epoch > s->origin.epoch &&
-            other->delivered) {
+        if (memcmp(other->origin.node, core->id, NODE_ID_BYTES) == 0 && other->origin.epoch > s->origin.epoch && other->delivered) {
             db->epoch_known = true;
             db->epoch_past = other->origin.epoch - 1;
         }
@@ -356,8 +227,7 @@ static void check_epoch(struct core *core, struct db *db, const struct source *s
         latest_of_ours(core, core->links[i], db, &latest);
     db->epoch_asked = true;
     db->epoch_asked_up_to = latest.origin.epoch;
-    core_emit(core, &(struct effect){
-                        .type = EFFECT_EPOCH, .db = db->name, .origin = latest.origin, .version = latest.version});
+    core_emit(core, &(struct effect){.type = EFFECT_EPOCH, .db = db->name, .origin = latest.origin, .version = latest.version});
 }
 
 /* What a peer claims to have: is there something to fetch? */
@@ -391,8 +261,8 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
         return;
     }
     note(core, l->peer, db, &v->db);
-    if (db->open && untold(db, pd))
-        changed(core, db);
+    if (db->open && announce_untold(db, pd))
+        announce_changed(core, db);
     if (pd->refused)
         return;
     const struct vv *heard = &core->vv_scratch;
@@ -416,11 +286,8 @@ uint64_t sync_peer_digest(const struct core *core, const struct peer *p) {
         if (!pd->open)
             continue;
         const char *name = core->dbs[i]->name;
-        digest ^= wire_db_digest(&(struct wire_db){.name = {name, strlen(name)},
-                                                   .base = pd->base,
-                                                   .vector = pd->vector,
-                                                   .content = pd->content,
-                                                   .settled = pd->settled});
+        digest ^= wire_db_digest(&(struct wire_db){
+            .name = {name, strlen(name)}, .base = pd->base, .vector = pd->vector, .content = pd->content, .settled = pd->settled});
     }
     return digest;
 }
@@ -488,7 +355,7 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
         for (uint32_t i = 0; i < core->peers_count; i++)
             compare_bases(core, core->peers[i], db);
     }
-    changed(core, db);
+    announce_changed(core, db);
 }
 
 /* Everything that linked peers say of this database counts from now on. */
@@ -527,7 +394,7 @@ void sync_open(struct core *core, const char *name, const struct db_state *state
             pd->pushed = 0;
     }
     hear_again(core, db);
-    changed(core, db);
+    announce_changed(core, db);
 }
 
 void sync_close(struct core *core, const char *name) {
@@ -540,7 +407,7 @@ void sync_close(struct core *core, const char *name) {
     db->gen++;
     for (uint32_t i = 0; i < core->peers_count; i++)
         compare_bases(core, core->peers[i], db);
-    changed(core, db);
+    announce_changed(core, db);
 }
 
 void sync_stored(struct core *core, const char *name, const struct db_state *state) {
@@ -606,9 +473,6 @@ void sync_local(struct core *core, const char *name, struct bytes *batch) {
 void sync_timers(struct core *core) {
     for (uint32_t i = 0; i < core->dbs_count; i++) {
         struct db *db = core->dbs[i];
-        if (db->announce_at <= core->now)
-            announce(core, db);
-        core_arm(core, db->announce_at);
         if (db->wanted_ms && !db->open) {
             bool asked = false;
             for (uint32_t k = 0; k < core->links_count && !asked; k++) {

@@ -1,5 +1,5 @@
-/* Starling: what is known of each database, here and at each peer: vectors and digests told and heard (sync.c), batches on
- * their way to the store (hold.c), and ranges asked for and served (pull.c).
+/* Starling: what is known of each database, here and at each peer: vectors and digests heard (sync.c) and told
+ * (announce.c), batches on their way to the store (hold.c), and ranges asked for and served (pull.c).
  *
  * Three numbers per origin: `have`, confirmed as durable by the store (the only one that others are told); `delivered`,
  * given to the store or ours and committed; `claimed`, the highest that a linked peer says it has.
@@ -13,13 +13,13 @@
 #include "proto/core.h"
 #include "proto/wire.h"
 
-#define INFLIGHT_MAX 256u                 /* batches delivered and not confirmed, a database */
+#define INFLIGHT_MAX 256u /* batches delivered and not confirmed, a database */
 #define INFLIGHT_BYTES_MAX (32u << 20)
-#define HELD_OVERHEAD 128u                /* counted for each held batch besides its bytes */
-#define PULL_BYTES (4u << 20)             /* credit of one range */
-#define PULLS_MAX 64u                     /* ranges asked of one link at a time */
-#define READ_BYTES (1u << 20)             /* asked of the caller at a time */
-#define RANGES_MAX 256u                   /* ranges that one peer may have waiting here */
+#define HELD_OVERHEAD 128u    /* counted for each held batch besides its bytes */
+#define PULL_BYTES (4u << 20) /* credit of one range */
+#define PULLS_MAX 64u         /* ranges asked of one link at a time */
+#define READ_BYTES (1u << 20) /* asked of the caller at a time */
+#define RANGES_MAX 256u       /* ranges that one peer may have waiting here */
 #define DB_WANTED_MS 60000u
 
 struct core;
@@ -37,8 +37,8 @@ struct held {
 struct source {
     struct origin origin;
     uint64_t have, delivered, claimed;
-    uint64_t gen; /* db->gen when `have` last changed */
-    bool bad;     /* the store refused a batch of it */
+    uint64_t gen;      /* db->gen when `have` last changed */
+    bool bad;          /* the store refused a batch of it */
     struct held *held; /* by version: held[held_first] .. */
     uint32_t held_first, held_count, held_cap;
     /* The first dependency that the next batch lacks; version 0: none known. */
@@ -67,8 +67,8 @@ struct db {
     bool vector_known;
     uint8_t content[WIRE_CONTENT_BYTES];
     bool settled;
-    uint64_t gen;      /* rises with every change of what others are told */
-    uint64_t full_gen; /* who was told before this must be told everything */
+    uint64_t gen;            /* rises with every change of what others are told */
+    uint64_t full_gen;       /* who was told before this must be told everything */
     struct source **sources; /* sorted by origin */
     uint32_t sources_count, sources_cap;
     struct inflight inflight[INFLIGHT_MAX];
@@ -78,12 +78,12 @@ struct db {
     uint64_t held_count;
     size_t pull_bytes; /* credit out */
     uint64_t announce_at, announced_ms, plan_at;
-    bool lacking; /* at the last look there was something to fetch */
+    bool lacking;       /* at the last look there was something to fetch */
     uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
     bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
-    char *bad; /* text of the last EVENT_BATCH_BAD */
+    char *bad;                              /* text of the last EVENT_BATCH_BAD */
 };
 
 /* What a peer says of a database. */
@@ -94,7 +94,7 @@ struct peer_db {
     uint64_t base, vector;
     uint8_t content[WIRE_CONTENT_BYTES];
     bool settled;
-    char *refused; /* why it is not exchanged with this peer, or NULL */
+    char *refused;     /* why it is not exchanged with this peer, or NULL */
     uint64_t sent_gen; /* what was told over this link */
     bool sent_full;
     struct origin pushed_origin; /* ours, pushed over this link without a gap up to `pushed` */
@@ -115,11 +115,7 @@ struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const stru
 /* May batches of db go between us and this link's peer? */
 bool sync_exchanges(const struct core *core, const struct link *l, const struct db *db);
 void sync_hello(struct core *core, struct peer *p, const struct wire_hello *h);
-void sync_hello_pack(const struct core *core, struct buf *b, struct wire_hello *h);
-void sync_link_up(struct core *core, struct link *l);
-void sync_tell_all(struct core *core, struct link *l); /* everything in full, again */
 void sync_receive(struct core *core, struct link *l, const struct wire_vector *v);
-void sync_beat(struct core *core, struct link *l, struct wire_beat *w); /* fills in our digest and flags */
 uint64_t sync_peer_digest(const struct core *core, const struct peer *p);
 bool sync_in_sync(const struct core *core, const struct peer *p);
 uint64_t sync_vector_digest(struct db *db);
@@ -127,12 +123,21 @@ void sync_db_free(struct db *db);
 void sync_peer_release(struct peer *p);
 void sync_timers(struct core *core);
 
+/* ---- announce.c */
+void announce_changed(struct core *core, struct db *db); /* something that others are told is new: tell them soon */
+bool announce_untold(const struct db *db, const struct peer_db *pd);
+void announce_hello(const struct core *core, struct buf *b, struct wire_hello *h);
+void announce_link_up(struct core *core, struct link *l);
+void announce_all(struct core *core, struct link *l);                       /* everything in full, again */
+void announce_beat(struct core *core, struct link *l, struct wire_beat *w); /* fills in our digest and flags */
+void announce_timers(struct core *core);
+
 /* ---- hold.c */
 void hold_receive(struct core *core, struct link *l, struct bytes *batch);
 void hold_ready(struct core *core, struct db *db); /* delivers what can be delivered now */
 void hold_stored(struct core *core, struct db *db);
 void hold_drop(struct db *db, struct source *s); /* all that is held of s */
-bool hold_full(const struct db *db); /* the store has as much to do as it may */
+bool hold_full(const struct db *db);             /* the store has as much to do as it may */
 
 /* ---- pull.c */
 void pull_plan_at(struct core *core, struct db *db, uint64_t at);

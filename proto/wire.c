@@ -171,15 +171,13 @@ static struct wire_text get_text(struct mpk *m, size_t max) {
 
 /* One UTF-8 sequence at p: its length, or 0. */
 static size_t utf8_len(const uint8_t *p, size_t left) {
-    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
-               : p[0] >= 0xf0 && p[0] < 0xf5                 ? 4 : 0;
+    size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4 : 0;
     if (!n || n > left)
         return 0;
     for (size_t i = 1; i < n; i++)
         if ((p[i] & 0xc0) != 0x80)
             return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-        (p[0] == 0xf4 && p[1] > 0x8f))
+    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
         return 0;
     return n;
 }
@@ -404,6 +402,4 @@ void wire_clean(char *out, size_t cap, const char *p, size_t len) {
     out[n] = 0;
 }
 
-bool wire_text_equal(const struct wire_text *t, const char *s) {
-    return t->len == strlen(s) && memcmp(t->p, s, t->len) == 0;
-}
+bool wire_text_equal(const struct wire_text *t, const char *s) { return t->len == strlen(s) && memcmp(t->p, s, t->len) == 0; }

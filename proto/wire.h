@@ -17,7 +17,7 @@
 #include "proto/origin.h"
 #include "proto/vv.h"
 
-#define WIRE_HEAD_BYTES 4u             /* the length before each frame */
+#define WIRE_HEAD_BYTES 4u               /* the length before each frame */
 #define WIRE_HELLO_BYTES_MAX (64u << 10) /* a frame before the HELLO is complete */
 #define WIRE_CHUNK_BYTES (60u << 10)     /* of a batch in one frame: small, so that a link's buffers stay small */
 #define WIRE_DATABASES_MAX 256u          /* databases that one node may speak of */
@@ -40,10 +40,10 @@ enum wire_type {
     WIRE_LEAVE,
 };
 
-enum { WIRE_PAUSED = 1 };  /* hello, beat: exchanges nothing for now */
-enum { WIRE_BEAT_CURRENT = 2, WIRE_BEAT_WANT = 4 }; /* beat: what was announced here is my latest; tell me everything again */
+enum { WIRE_PAUSED = 1 };                                  /* hello, beat: exchanges nothing for now */
+enum { WIRE_BEAT_CURRENT = 2, WIRE_BEAT_WANT = 4 };        /* beat: what was announced here is my latest; tell me everything again */
 enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
-enum { WIRE_ANSWER = 1 };  /* batch: answers a PULL */
+enum { WIRE_ANSWER = 1 };                                  /* batch: answers a PULL */
 
 struct wire_text {
     const char *p; /* not terminated */
@@ -54,7 +54,7 @@ struct wire_text {
 struct wire_db {
     struct wire_text name;
     uint64_t base;
-    uint64_t vector; /* vv_digest */
+    uint64_t vector;        /* vv_digest */
     const uint8_t *content; /* WIRE_CONTENT_BYTES */
     bool settled;
 };

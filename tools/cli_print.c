@@ -70,7 +70,9 @@ const char *text_bytes(char out[TEXT_MAX], json_int_t n) {
 
 const char *text_duration_ms(char out[TEXT_MAX], json_int_t ms) {
     long long s = (long long)ms / 1000;
-    if (ms < 1000)
+    if (ms < 60000 && ms % 1000 == 0)
+        snprintf(out, TEXT_MAX, "%lld s", s);
+    else if (ms < 1000)
         snprintf(out, TEXT_MAX, "%lld ms", (long long)ms);
     else if (s < 60)
         snprintf(out, TEXT_MAX, "%.1f s", (double)ms / 1000);

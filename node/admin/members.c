@@ -169,6 +169,13 @@ struct leaving {
 static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
     struct peer_info peer;
     uint32_t alive = 0;
+    if (member_count(n) == 1)
+        return NULL; /* alone: there is nobody to hand anything to */
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+        if (db->state == DB_FAILED || db->state == DB_OPENING) {
+            snprintf(why, why_len, "%s", db->error != NULL ? db->error : db->name);
+            return why;
+        }
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
         uint64_t lacks = 0;
         if (peer.member->state != MEMBER_ALIVE)
@@ -183,8 +190,6 @@ static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
         if (lacks == 0)
             return NULL;
     }
-    if (member_count(n) == 1)
-        return NULL; /* alone: there is nobody to hand anything to */
     if (alive == 0)
         snprintf(why, why_len, "no other member is alive to take over what is here");
     return why;
@@ -207,16 +212,20 @@ static void leave_poll(struct conn *c) {
     conn_timer(c, LEAVE_POLL_MS, leave_poll);
 }
 
+static void leave_drain(struct conn *c);
+
 static void leave_drained(struct conn *c, json_t *answers) {
     bool all = true;
     for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next)
         all = all && (db->state != DB_SERVED || json_is_true(json_object_get(answers, db->name)));
     json_decref(answers);
     if (!all && clock_mono_ms() < ((struct leaving *)c->task)->deadline_ms)
-        gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained);
+        conn_timer(c, LEAVE_POLL_MS, leave_drain);
     else
         leave_poll(c);
 }
+
+static void leave_drain(struct conn *c) { gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained); }
 
 static void leave_release(struct conn *c) { free(c->task); }
 
@@ -230,5 +239,5 @@ void verb_leave(struct conn *c, const json_t *args) {
     l->deadline_ms = clock_mono_ms() + LEAVE_MS;
     c->task = l;
     c->release = leave_release;
-    gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained);
+    leave_drain(c);
 }

@@ -35,48 +35,32 @@
 
 int appfile_error(int sqlite_code) {
     switch (sqlite_code) {
-    case SQLITE_IOERR_NOMEM:
-        return ERR_NOMEM;
-    case SQLITE_IOERR_SHMSIZE: /* the -shm could not grow */
-        return ERR_FULL;
-    case SQLITE_IOERR_CORRUPTFS:
-        return ERR_CORRUPT;
+    case SQLITE_IOERR_NOMEM: return ERR_NOMEM;
+    case SQLITE_IOERR_SHMSIZE: /* the -shm could not grow */ return ERR_FULL;
+    case SQLITE_IOERR_CORRUPTFS: return ERR_CORRUPT;
     }
     switch (sqlite_code & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:
-    case SQLITE_DONE:
-        return 0;
+    case SQLITE_DONE: return 0;
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-    case SQLITE_PROTOCOL: /* lost too many races for the WAL's locks */
-        return ERR_BUSY;
-    case SQLITE_NOMEM:
-        return ERR_NOMEM;
-    case SQLITE_READONLY:
-        return ERR_READONLY;
+    case SQLITE_PROTOCOL: /* lost too many races for the WAL's locks */ return ERR_BUSY;
+    case SQLITE_NOMEM: return ERR_NOMEM;
+    case SQLITE_READONLY: return ERR_READONLY;
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
-    case SQLITE_NOLFS:
-        return ERR_IO;
-    case SQLITE_CORRUPT:
-        return ERR_CORRUPT;
-    case SQLITE_NOTADB:
-        return ERR_NOTDB;
-    case SQLITE_FULL:
-        return ERR_FULL;
+    case SQLITE_NOLFS: return ERR_IO;
+    case SQLITE_CORRUPT: return ERR_CORRUPT;
+    case SQLITE_NOTADB: return ERR_NOTDB;
+    case SQLITE_FULL: return ERR_FULL;
     case SQLITE_PERM:
-    case SQLITE_AUTH:
-        return ERR_DENIED;
-    case SQLITE_SCHEMA:
-        return ERR_SCHEMA;
+    case SQLITE_AUTH: return ERR_DENIED;
+    case SQLITE_SCHEMA: return ERR_SCHEMA;
     case SQLITE_CONSTRAINT:
-    case SQLITE_MISMATCH:
-        return ERR_CONSTRAINT;
-    case SQLITE_TOOBIG:
-        return ERR_TOOBIG;
-    default:
-        return ERR_INTERNAL;
+    case SQLITE_MISMATCH: return ERR_CONSTRAINT;
+    case SQLITE_TOOBIG: return ERR_TOOBIG;
+    default: return ERR_INTERNAL;
     }
 }
 
@@ -97,7 +81,8 @@ __attribute__((format(printf, 3, 4))) static int refuse(struct why *why, int err
 
 /* Of a FUSE mount, statfs does not tell what is behind it; the mount table does. */
 static bool fuse_is_network(dev_t device) {
-    static const char *const remote[] = {"sshfs", "rclone", "s3fs", "davfs", "gluster", "ceph", "smb", "nfs", "curlftpfs", "gcsfuse", "juicefs"};
+    static const char *const remote[] = {"sshfs", "rclone", "s3fs",      "davfs",   "gluster", "ceph",
+                                         "smb",   "nfs",    "curlftpfs", "gcsfuse", "juicefs"};
     FILE *mounts = fopen("/proc/self/mountinfo", "re");
     char *line = NULL, want[32];
     size_t cap = 0;
@@ -121,9 +106,9 @@ const char *appfile_network(uint64_t statfs_type) {
     static const struct {
         uint64_t type;
         const char *name;
-    } systems[] = {{0x6969, "NFS"},       {0x517b, "SMB"},       {0xff534d42, "CIFS"},    {0xfe534d42, "SMB"},
-                   {0x01021997, "9p"},    {0x00c36400, "Ceph"},  {0x5346414f, "AFS"},     {0x6b414653, "AFS"},
-                   {0x73757245, "Coda"},  {0x564c, "NCP"},       {0x0bd00bd0, "Lustre"},  {0x01161970, "GFS2"},
+    } systems[] = {{0x6969, "NFS"},       {0x517b, "SMB"},        {0xff534d42, "CIFS"},   {0xfe534d42, "SMB"},
+                   {0x01021997, "9p"},    {0x00c36400, "Ceph"},   {0x5346414f, "AFS"},    {0x6b414653, "AFS"},
+                   {0x73757245, "Coda"},  {0x564c, "NCP"},        {0x0bd00bd0, "Lustre"}, {0x01161970, "GFS2"},
                    {0x7461636f, "OCFS2"}, {0x786f4256, "vboxsf"}, {0x47504653, "GPFS"},   {0x19830326, "BeeGFS"}};
     for (size_t i = 0; i < sizeof systems / sizeof *systems; i++)
         if (systems[i].type == statfs_type)
@@ -142,7 +127,8 @@ static int check_filesystem(const char *folder, const char *path, struct why *wh
         network = "FUSE";
     if (network)
         return refuse(why, ERR_UNSUPPORTED,
-                      "%s: is on a network file system (%s), where SQLite's shared memory does not work; move it to a local disk", path, network);
+                      "%s: is on a network file system (%s), where SQLite's shared memory does not work; move it to a local disk", path,
+                      network);
     return 0;
 }
 
@@ -187,7 +173,8 @@ static int check_path(struct appfile *a, const char *path, bool create, struct w
         err = refuse(why, ERR_READONLY, "%s: is read-only (%s); give this user write access", path, strerror(errno));
     else if (!err && faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
         err = refuse(why, errno == EROFS ? ERR_READONLY : ERR_DENIED,
-                     "%s: its folder %s cannot be written (%s), but SQLite needs a -wal or -journal beside the file; give this user write access to it",
+                     "%s: its folder %s cannot be written (%s), but SQLite needs a -wal or -journal beside the file; give this user write "
+                     "access to it",
                      path, folder, strerror(errno));
     free(copy);
     return err;
@@ -203,16 +190,13 @@ static int refuse_sqlite(struct appfile *a, sqlite3 *db, struct why *why) {
         return refuse(why, err, "%s: is not a SQLite database (or an encrypted one); exclude it, or put the right file there", a->path);
     case ERR_CORRUPT:
         return refuse(why, err, "%s: the database is damaged (%s); restore it from a backup, or try sqlite3's .recover", a->path, said);
-    case ERR_BUSY:
-        return refuse(why, err, "%s: another program keeps it locked (%s); it is tried again", a->path, said);
+    case ERR_BUSY: return refuse(why, err, "%s: another program keeps it locked (%s); it is tried again", a->path, said);
     case ERR_DENIED:
         return refuse(why, err, "%s: no permission (%s); give this user read and write access to it, its -wal and -shm", a->path, said);
     case ERR_READONLY:
         return refuse(why, err, "%s: is read-only (%s); give this user write access to it, its -wal and -shm", a->path, said);
-    case ERR_FULL:
-        return refuse(why, err, "%s: no space left on its disk; free some", a->path);
-    default:
-        return refuse(why, err ? err : ERR_INTERNAL, "%s: cannot be opened: %s; check the file and its disk", a->path, said);
+    case ERR_FULL: return refuse(why, err, "%s: no space left on its disk; free some", a->path);
+    default: return refuse(why, err ? err : ERR_INTERNAL, "%s: cannot be opened: %s; check the file and its disk", a->path, said);
     }
 }
 

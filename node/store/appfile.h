@@ -13,15 +13,16 @@
 #define APPFILE_READER_BUSY_MS 100
 
 struct appfile {
-    char *path; /* real: links followed, since the -wal and -shm stand beside the real file */
+    char *path;      /* real: links followed, since the -wal and -shm stand beside the real file */
     sqlite3 *reader; /* read only in effect: query_only, for drains and scans; waits APPFILE_READER_BUSY_MS for a lock */
-    sqlite3 *writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
-    bool wal;        /* journal mode at the last look */
+    sqlite3 *
+        writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
+    bool wal;   /* journal mode at the last look */
     uint64_t dev, ino; /* of the file when it was opened; a replaced file shows another */
-    int shm_fd;      /* -1, or a read-only descriptor of the -shm, opened after our first read and kept until all our connections to the
+    int shm_fd;        /* -1, or a read-only descriptor of the -shm, opened after our first read and kept until all our connections to the
                         file are closed, since closing any descriptor drops SQLite's own locks */
-    uint64_t wal_ino; /* of the -wal at the last look; 0: none */
-    const char *vfs; /* NULL: SQLite's default */
+    uint64_t wal_ino;  /* of the -wal at the last look; 0: none */
+    const char *vfs;   /* NULL: SQLite's default */
 };
 
 /* The head of the wal-index, read from shm_fd without a lock: it differs as soon as a commit is visible (it may also differ without one). */

@@ -3,7 +3,9 @@
  *   _starling_3_b  BEFORE INSERT ON "t" WHEN NEW."id" IS NOT -1 BEGIN                    INTEGER PRIMARY KEY only
  *                    INSERT INTO _starling_dirty(tbl,kind,at,nonce,k0) VALUES(3,2,julianday('now'),random(),NEW."id"); END
  *   _starling_3_i  AFTER INSERT: kind 1 with the new key
- *   _starling_3_u  AFTER UPDATE: kind 5 with the old key if the key is another now, directly followed by kind 3 with the new key
+ *   _starling_3_u  AFTER UPDATE: kind 3 with the new key
+ *   _starling_3_m  AFTER UPDATE WHEN OLD."id" IS NOT NEW."id": kind 5 with the old key, directly followed by another kind 3 with the new key, so
+ *                  that the two are a pair whichever of the two triggers SQLite fires first
  *   _starling_3_d  AFTER DELETE: kind 4 with the old key
  *   _starling_trim AFTER INSERT ON _starling_dirty WHEN NEW.seq % 256 = 0 BEGIN
  *                    DELETE FROM _starling_dirty WHERE seq <= NEW.seq - 1000000; END
@@ -14,8 +16,8 @@
  *   size of its program, so bodies are kept minimal.
  * - Trimming in one trigger on the note table, once in 256 notes, costs 0.15 us; a DELETE at the end of each body 0.3 us. Also it
  *   trims whatever kind of note comes, so that INSERT OR IGNORE of rows that exist cannot make the table grow.
- * - One UPDATE trigger with a conditional INSERT is cheaper than two triggers, and the order of its notes is sure. UPDATE OF "id" would be
- *   cheaper still, but SQLite does not fire it for UPDATE t SET rowid = ….
+ * - A second UPDATE trigger whose WHEN is false costs 0.3 us. UPDATE OF "id" would be free, but SQLite does not fire it for UPDATE t SET
+ *   rowid = …. One trigger with INSERT … SELECT … WHERE costs 26 us, since SQLite then fills a temporary table for each row.
  * - In a transaction of one row nearly the whole cost is the one page of the note table that joins the app's page in the WAL.
  *
  * Numbers: a table's number is in the names and texts of its triggers, which follow the table when it is renamed and go when it is dropped.
@@ -42,8 +44,9 @@
 static const char notes_text[] = "CREATE TABLE " NOTES "(seq INTEGER PRIMARY KEY, tbl, kind, at, nonce, k0)";
 static const char marks_text[] =
     "CREATE TABLE " MARKS "(id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB, projection INTEGER, note INTEGER)";
-static const char trim_text[] = "CREATE TRIGGER " TRIM " AFTER INSERT ON " NOTES " WHEN NEW.seq % " STR(
-    TRIM_EVERY) " = 0 BEGIN DELETE FROM " NOTES " WHERE seq <= NEW.seq - " STR(NOTES_MAX) "; END";
+static const char trim_text[] =
+    "CREATE TRIGGER " TRIM " AFTER INSERT ON " NOTES " WHEN NEW.seq % " STR(TRIM_EVERY) " = 0 BEGIN DELETE FROM " NOTES
+                                                                                        " WHERE seq <= NEW.seq - " STR(NOTES_MAX) "; END";
 
 /* A trigger of ours as it is in the file. */
 struct trigger {
@@ -76,7 +79,7 @@ static void parse_name(struct trigger *t) {
         return;
     for (; *p >= '0' && *p <= '9' && n <= NUMBER_MAX / 10; p++)
         n = n * 10 + (uint32_t)(*p - '0');
-    if (p[0] != '_' || !p[1] || p[2] || !strchr("biud", p[1]))
+    if (p[0] != '_' || !p[1] || p[2] || !strchr("biumd", p[1]))
         return;
     t->number = n;
     t->letter = p[1];
@@ -99,8 +102,9 @@ static char *copy(sqlite3_stmt *q, int at) {
 
 static int find_triggers(sqlite3 *app, struct found *f) {
     sqlite3_stmt *q = NULL;
-    int row, err = sql_prepare(app, &q, "SELECT name, tbl_name, sql FROM main.sqlite_schema WHERE type = 'trigger'"
-                                        " AND substr(name, 1, 10) = '_starling_' ORDER BY name");
+    int row, err = sql_prepare(app, &q,
+                               "SELECT name, tbl_name, sql FROM main.sqlite_schema WHERE type = 'trigger'"
+                               " AND substr(name, 1, 10) = '_starling_' ORDER BY name");
     while (!err && (row = sql_step(q)) != 0) {
         if (row < 0) {
             err = row;
@@ -168,7 +172,7 @@ static int find_all(sqlite3 *app, struct found *f) {
 
 static bool replicated(const struct table *t) { return !t->unsupported && !t->excluded; }
 
-static const char *letters_of(const struct table *t) { return t->key_kind == KEY_INTEGER ? "biud" : "iud"; }
+static const char *letters_of(const struct table *t) { return t->key_kind == KEY_INTEGER ? "biumd" : "iumd"; }
 
 /* The number that a table has by its triggers; 0: none. */
 static uint32_t number_of(const struct found *f, const struct table *t) {
@@ -204,17 +208,11 @@ static void put_key(sqlite3_str *out, const struct table *t, const char *row) {
         sqlite3_str_appendf(out, ",%s.\"%w\"", row, t->columns[t->key[i]].name);
 }
 
-/* INSERT INTO _starling_dirty(…) up to the values' source. */
-static void put_note(sqlite3_str *out, const struct table *t) {
+static void put_note(sqlite3_str *out, const struct table *t, uint32_t number, enum note_kind kind, const char *row) {
     sqlite3_str_appendall(out, " INSERT INTO " NOTES "(tbl,kind,at,nonce");
     for (uint32_t i = 0; i < t->key_count; i++)
         sqlite3_str_appendf(out, ",k%u", i);
-    sqlite3_str_appendall(out, ") ");
-}
-
-static void put_values(sqlite3_str *out, const struct table *t, uint32_t number, enum note_kind kind, const char *row) {
-    put_note(out, t);
-    sqlite3_str_appendf(out, "VALUES(%u,%d,julianday('now'),random()", number, kind);
+    sqlite3_str_appendf(out, ") VALUES(%u,%d,julianday('now'),random()", number, kind);
     put_key(out, t, row);
     sqlite3_str_appendall(out, ");");
 }
@@ -222,26 +220,19 @@ static void put_values(sqlite3_str *out, const struct table *t, uint32_t number,
 /* The text of a trigger, exactly as sqlite_schema keeps it; to be freed with sqlite3_free(). NULL without memory. */
 static char *trigger_text(sqlite3 *app, const struct table *t, uint32_t number, char letter) {
     sqlite3_str *out = sqlite3_str_new(app);
-    const char *when = letter == 'b' ? "BEFORE INSERT" : letter == 'i' ? "AFTER INSERT" : letter == 'u' ? "AFTER UPDATE" : "AFTER DELETE";
+    const char *when = letter == 'b' ? "BEFORE INSERT" : letter == 'i' ? "AFTER INSERT" : letter == 'd' ? "AFTER DELETE" : "AFTER UPDATE";
     sqlite3_str_appendf(out, "CREATE TRIGGER _starling_%u_%c %s ON \"%w\"", number, letter, when, t->name);
     if (letter == 'b') /* the key shows -1 where SQLite is to number the row */
         sqlite3_str_appendf(out, " WHEN NEW.\"%w\" IS NOT -1", t->columns[t->key[0]].name);
-    sqlite3_str_appendall(out, " BEGIN");
-    if (letter == 'u') {
-        put_note(out, t);
-        sqlite3_str_appendf(out, "SELECT %u,%d,julianday('now'),random()", number, NOTE_MOVED);
-        put_key(out, t, "OLD");
-        for (uint32_t i = 0; i < t->key_count; i++) {
-            const char *name = t->columns[t->key[i]].name;
-            sqlite3_str_appendf(out, " %s OLD.\"%w\" IS NOT NEW.\"%w\"", i ? "OR" : "WHERE", name, name);
-        }
-        sqlite3_str_appendchar(out, 1, ';');
+    for (uint32_t i = 0; letter == 'm' && i < t->key_count; i++) {
+        const char *name = t->columns[t->key[i]].name;
+        sqlite3_str_appendf(out, " %s OLD.\"%w\" IS NOT NEW.\"%w\"", i ? "OR" : "WHEN", name, name);
     }
-    enum note_kind kind = letter == 'b'   ? NOTE_GIVEN
-                          : letter == 'i' ? NOTE_INSERT
-                          : letter == 'u' ? NOTE_UPDATE
-                                          : NOTE_DELETE;
-    put_values(out, t, number, kind, letter == 'd' ? "OLD" : "NEW");
+    sqlite3_str_appendall(out, " BEGIN");
+    if (letter == 'm')
+        put_note(out, t, number, NOTE_MOVED, "OLD");
+    enum note_kind kind = letter == 'b' ? NOTE_GIVEN : letter == 'i' ? NOTE_INSERT : letter == 'd' ? NOTE_DELETE : NOTE_UPDATE;
+    put_note(out, t, number, kind, letter == 'd' ? "OLD" : "NEW");
     sqlite3_str_appendall(out, " END");
     return sqlite3_str_finish(out);
 }

@@ -6,12 +6,13 @@
  *       kind   enum note_kind; at: julianday('now') as a REAL; nonce: random(); k0..: the key columns in key order
  *   _starling_mark(id INTEGER PRIMARY KEY CHECK (id = 1), state BLOB, projection INTEGER, note INTEGER)
  *       which state database this file last saw, the last projection written, the newest note then
- *   triggers _starling_<tbl>_<b|i|u|d>
+ *   triggers _starling_<tbl>_<b|i|u|m|d>
  *   trigger _starling_trim on _starling_dirty
  *
  * On each replicated table: AFTER INSERT notes NOTE_INSERT; on tables with an INTEGER PRIMARY KEY also BEFORE INSERT WHEN the key
- * IS NOT -1 (it shows -1 when SQLite is to number the row) notes NOTE_GIVEN with the key; AFTER UPDATE notes NOTE_UPDATE with the new key, and when the
- * key changed, directly before it (seq - 1, same `at`), NOTE_MOVED with the old key; AFTER DELETE notes NOTE_DELETE. What surprises:
+ * IS NOT -1 (it shows -1 when SQLite is to number the row) notes NOTE_GIVEN with the key; AFTER UPDATE notes NOTE_UPDATE with the new key; AFTER UPDATE WHEN the
+ * key changed notes NOTE_MOVED with the old key and directly behind it (seq + 1) another NOTE_UPDATE with the new key, so that the row is noted
+ * three times, the pair before or after the lone NOTE_UPDATE; AFTER DELETE notes NOTE_DELETE. What surprises:
  * - An INSERT is of a given key if a GIVEN of the same table and key comes before it in the same statement: same `at`, and no other INSERT of that
  *   key in between. Usually it is the note directly before, but a REPLACE with recursive_triggers puts the DELETE of the old row
  *   between them, and the application's own triggers may put notes of other rows there.

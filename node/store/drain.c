@@ -135,7 +135,7 @@ static int note_cmp(const void *x, const void *y, void *keys) {
 
 static bool same_row(const struct notes *n, const struct note *a, const struct note *b) {
     return a->io == b->io && a->number == b->number && a->key_len == b->key_len &&
-           memcmp(n->keys.data + a->key_at, n->keys.data + b->key_at, a->key_len) == 0;
+           (a->key_len == 0 || memcmp(n->keys.data + a->key_at, n->keys.data + b->key_at, a->key_len) == 0);
 }
 
 static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look) {

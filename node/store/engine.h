@@ -305,7 +305,7 @@ uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const stru
 void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after);
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count);
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
-int rows_each_conflict(struct store *s, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
+int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
 int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
 int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */

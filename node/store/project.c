@@ -200,8 +200,20 @@ static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, co
     return 0;
 }
 
-/* All columns (changed = false), or those whose content in the file differs. */
-static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, bool changed, uint32_t **columns,
+/* What the file holds of the row now, inside this transaction: no note is undrained, so every difference from the registers is to be shown. */
+static int look_at(struct projecting *p, struct pending_row *row, uint64_t *hashes) {
+    struct tio *io = row->tbl->io;
+    struct row_look look = {.io = io, .place = row->who};
+    int err = drain_look(p->s, &look, io->peek);
+    for (uint32_t i = 0; i < io->count && !err && look.present; i++)
+        hashes[i] = value_hash(&look.values[i]);
+    sqlite3_reset(io->peek);
+    row->present = look.present;
+    return err;
+}
+
+/* The columns whose value is not what the file holds (hashes NULL: all). */
+static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, const uint64_t *hashes, uint32_t **columns,
                   struct value **values, uint32_t *count) {
     struct origins_order o = store_order(p->s);
     *count = 0;
@@ -210,15 +222,13 @@ static int gather(struct projecting *p, struct tbl *t, const struct reg *r, cons
     if (!*columns || !*values)
         return ERR_NOMEM;
     for (uint32_t i = 0; i < t->io->count; i++) {
-        uint32_t column = t->io->numbers[i];
-        const struct cell *c = reg_winner(r, column, &o);
-        uint64_t shown;
-        if (!c || (changed && (!pending_shown(row, column, &shown) || shown == c->hash)))
+        const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
+        if (!c || (hashes && hashes[i] == c->hash))
             continue;
         int err = value_of(p, t, r, c, &row->who, &(*values)[*count]);
         if (err)
             return err;
-        (*columns)[(*count)++] = column;
+        (*columns)[(*count)++] = c->column;
     }
     return 0;
 }
@@ -268,7 +278,7 @@ static int take_home(struct store *s, struct pending_row *row, struct reg *r) {
     return rows_forget_extra(s, row->tbl, &row->who);
 }
 
-static int show_row(struct projecting *p, struct pending_row *row, bool anew) {
+static int show_row(struct projecting *p, struct pending_row *row) {
     struct store *s = p->s;
     struct tbl *t = row->tbl;
     struct reg *r = &s->reg;
@@ -286,21 +296,24 @@ static int show_row(struct projecting *p, struct pending_row *row, bool anew) {
         if (err)
             return err;
     }
+    if (!alive && !home) { /* it has no place here, and needs none */
+        row->done = true;
+        return 0;
+    }
     uint32_t *columns, count;
     struct value *values;
+    uint64_t *hashes = arena_alloc(&p->arena, (t->io->count + 1) * sizeof *hashes);
+    if (!hashes)
+        return ERR_NOMEM;
     p->mapped = NULL;
+    if ((err = look_at(p, row, hashes))) {
+        arena_release(&p->arena);
+        return err;
+    }
     if (!alive) {
         err = row->present ? write_delete(t->io, &row->who) : 0;
-    } else if (!row->present || anew) {
-        if (!(err = gather(p, t, r, row, false, &columns, &values, &count)))
-            err = write_insert(p, t->io, &row->who, columns, values, count);
-    } else {
-        if (!(err = gather(p, t, r, row, true, &columns, &values, &count)) && count)
-            err = write_update(p, t->io, &row->who, columns, values, count);
-        if (err == ERR_NOTFOUND) { /* gone from the file without a note */
-            row->present = false;
-            return show_row(p, row, false);
-        }
+    } else if (!(err = gather(p, t, r, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
+        err = row->present ? write_update(p, t->io, &row->who, columns, values, count) : write_insert(p, t->io, &row->who, columns, values, count);
     }
     p->mapped = NULL;
     arena_release(&p->arena);
@@ -327,7 +340,7 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
     for (uint32_t i = 0; i < count && !err; i++) {
         bool home;
         if (!(err = rows_find(s, rows[i]->tbl, &rows[i]->who, &s->reg, &home)) && reg_alive(&s->reg, &o))
-            err = show_row(p, rows[i], true);
+            err = show_row(p, rows[i]);
     }
     if (err)
         sql_exec(s->app.writer, "ROLLBACK TO starling_swap");
@@ -341,7 +354,7 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
     for (bool progress = true; progress && count;) {
         progress = false;
         for (uint32_t i = 0; i < count;) {
-            int err = show_row(p, rows[i], false);
+            int err = show_row(p, rows[i]);
             if (err < 0)
                 return err;
             if (err == 0) {
@@ -355,7 +368,7 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
     if (count > 1 && put_back(p, rows, count) == 0)
         return 0;
     for (uint32_t i = 0; i < count; i++) {
-        int err = show_row(p, rows[i], false); /* once more, for the reason */
+        int err = show_row(p, rows[i]); /* once more, for the reason */
         if (err == 1)
             err = park_constraint(p, rows[i]);
         if (err < 0)
@@ -443,7 +456,7 @@ static int write_pending(struct projecting *p, struct failed *failed) {
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
-        err = show_row(p, row, false);
+        err = show_row(p, row);
         if (err == 1)
             err = failed_add(failed, row);
         if (err < 0)

@@ -296,7 +296,7 @@ json_t *store_conflicts(struct store *s) {
                 l.tbl = s->tbls[i];
         const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
         bool home;
-        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) || rows_each_conflict(s, &s->reg, list_one, &l))
+        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) || rows_each_conflict(s, l.tbl, &s->reg, list_one, &l))
             break;
     }
     sqlite3_finalize(q);

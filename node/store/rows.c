@@ -253,8 +253,13 @@ static bool death_saw(const struct buf *knew, const struct write *w) {
     return false;
 }
 
+/* Keys that compare equal are one name, however they are written: nobody misses the other spelling. */
+static bool is_key(const struct tbl *t, uint32_t column) {
+    return t->io && column < t->io->by_number_count && t->io->by_number[column] && t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
+}
+
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
-int rows_each_conflict(struct store *s, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
+int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
     struct origins_order o = store_order(s);
     bool alive = reg_alive(r, &o);
     struct buf knew[8];
@@ -269,6 +274,8 @@ int rows_each_conflict(struct store *s, const struct reg *r, int (*call)(void *c
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
         bool lost = c->hash != best->hash;
+        if (is_key(t, c->column))
+            continue;
         if (!alive && !lost) {
             lost = true;
             for (uint32_t d = 0; d < deaths; d++)
@@ -305,7 +312,7 @@ static bool suspicious(const struct reg *r) {
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count) {
     *count = 0;
     struct origins_order o = store_order(s);
-    int err = suspicious(r) || !reg_alive(r, &o) ? rows_each_conflict(s, r, count_one, count) : 0;
+    int err = suspicious(r) || !reg_alive(r, &o) ? rows_each_conflict(s, t, r, count_one, count) : 0;
     if (err || (!*count && !had))
         return err;
     buf_clear(&s->key);

@@ -96,8 +96,8 @@ static int read_column(sqlite3 *app, struct table *t, sqlite3_stmt *q) {
 /* The columns, and the key from their places in it. */
 static int read_columns(sqlite3 *app, struct table *t, bool *integer) {
     sqlite3_stmt *q = NULL;
-    int row, err = sql_prepare(app, &q, "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(%Q, 'main') ORDER BY cid",
-                               t->name);
+    int row,
+        err = sql_prepare(app, &q, "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(%Q, 'main') ORDER BY cid", t->name);
     if (err)
         return err;
     *integer = false;
@@ -270,12 +270,12 @@ static int judge_key(struct table *t, bool integer, bool key_index) {
     if (!t->key_count)
         return unsupported(t, sqlite3_mprintf("has no primary key: its rows cannot be told apart on other servers"));
     if (t->key_count > KEY_COLUMNS_MAX)
-        return unsupported(t, sqlite3_mprintf("has %u columns in its primary key: at most %d are supported", t->key_count, KEY_COLUMNS_MAX));
+        return unsupported(t,
+                           sqlite3_mprintf("has %u columns in its primary key: at most %d are supported", t->key_count, KEY_COLUMNS_MAX));
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         if (c->collation == COLLATION_OTHER)
-            return unsupported(
-                t, sqlite3_mprintf("has a primary key with a collation of the application's own: column %s", c->name));
+            return unsupported(t, sqlite3_mprintf("has a primary key with a collation of the application's own: column %s", c->name));
     }
     return 0;
 }

@@ -26,9 +26,9 @@ struct column {
 
 /* A declared foreign key of this table. */
 struct foreign_key {
-    char *parent;         /* table */
-    uint32_t count;       /* columns */
-    char **from, **to;    /* child columns, parent columns (the parent's key where the schema leaves them out) */
+    char *parent;      /* table */
+    uint32_t count;    /* columns */
+    char **from, **to; /* child columns, parent columns (the parent's key where the schema leaves them out) */
 };
 
 struct table {
@@ -48,8 +48,8 @@ struct table {
 struct schema {
     struct table *tables; /* every ordinary user table, also unsupported ones; sorted by name */
     uint32_t count;
-    int64_t version;  /* PRAGMA schema_version at reading */
-    uint64_t hash;    /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
+    int64_t version; /* PRAGMA schema_version at reading */
+    uint64_t hash;   /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
                          column order, defaults and the CREATE text do not count; policies neither */
 };
 

@@ -325,11 +325,14 @@ static int load_tables(struct store *s) {
         return row ? row : err;
     while ((row = sql_step(q)) == 1) {
         uint32_t no = (uint32_t)sqlite3_column_int64(q, 0);
-        for (uint32_t i = 0; i < s->tbls_count && !row; i++)
+        err = 0;
+        for (uint32_t i = 0; i < s->tbls_count && !err; i++)
             if (s->tbls[i]->no == no)
-                row = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), sqlite3_column_int(q, 2));
-        if (row < 0)
+                err = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), sqlite3_column_int(q, 2));
+        if (err) {
+            row = err;
             break;
+        }
     }
     sqlite3_finalize(q);
     return row;

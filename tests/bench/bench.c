@@ -231,7 +231,7 @@ void bench_insert(struct bench_writer *w, const struct bench_row *rows, uint64_t
 }
 
 void bench_update(struct bench_writer *w, int64_t first, uint64_t span, uint64_t count, uint64_t per_tx, uint64_t *state) {
-    uint64_t score = bench_ns(), range = 1000 * (1 + (w->updates++ & 7));
+    uint64_t score = bench_ns(), range = 1000 * (1 + (w->updates++ & 1023));
     for (uint64_t i = 0; i < count; i++) {
         uint64_t place = state != NULL ? bench_random(state) % span : i % span;
         sqlite3_bind_int64(w->update, 1, (int64_t)(range + bench_random(&score) % 1000u));

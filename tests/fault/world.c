@@ -172,7 +172,7 @@ static bool app_writes(struct world *w, struct side *s, char what) {
     assert(w->wrote_count < WROTE_MAX);
     unsigned tag = ++w->wrote_count;
     struct wrote *t = &w->wrote[tag - 1];
-    *t = (struct wrote){.mine = mine, .tag = tag, .kept = !mine};
+    *t = (struct wrote){.mine = mine, .tag = tag};
     char who = mine ? 'A' : 'P', value[16], sql[400], change[200] = "";
     snprintf(value, sizeof value, "'%c%u'", who, tag);
     if (what == 'a') {
@@ -199,7 +199,7 @@ static bool app_writes(struct world *w, struct side *s, char what) {
     snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s INSERT INTO hist VALUES('%c', %u, %s); COMMIT", change, who, tag, value);
     w->disk.paused = w->spare_app;
     int r = side_sql(s, sql);
-    t->done = r == SQLITE_OK;
+    t->done = t->kept = r == SQLITE_OK;
     if (r != SQLITE_OK && s->app && !sqlite3_get_autocommit(s->app))
         sqlite3_exec(s->app, "ROLLBACK", NULL, NULL, NULL);
     w->disk.paused = false;
@@ -370,16 +370,18 @@ static bool same_rows(struct world *w, const char *sql) {
     return same;
 }
 
-static bool shows(struct side *s, unsigned cell, const char *value) {
-    static const char *const rows = "rqs";
+/* The value of a cell, in text[64]. */
+static const char *shown(struct side *s, unsigned cell, char *text) {
     char sql[120];
-    snprintf(sql, sizeof sql, "SELECT 1 FROM note WHERE key = '%c' AND %c = '%s'", rows[cell / 2], "ab"[cell % 2], value);
+    snprintf(sql, sizeof sql, "SELECT %c FROM note WHERE key = '%c'", "ab"[cell % 2], "rqs"[cell / 2]);
     uint32_t count;
     char **lines = side_query(s->app, sql, &count);
-    bool yes = lines && count == 1;
+    snprintf(text, 64, "%s", lines && count == 1 ? lines[0] : "no such row");
     side_lines_free(lines, count);
-    return yes;
+    return text;
 }
+
+static bool shows(struct side *s, unsigned cell, const char *value) { return strcmp(shown(s, cell, (char[64]){0}), value) == 0; }
 
 /* The last transaction of a's application on each cell that survived: in the log, and shown unless the peer wrote there as well. */
 static bool last_writes_hold(struct world *w, const struct side_batches *log) {
@@ -401,7 +403,8 @@ static bool last_writes_hold(struct world *w, const struct side_batches *log) {
         if (!batches_have(log, "note", 'A', last->tag))
             return world_fail(w, "%s survived, and is in no batch", value);
         if (!peer_wrote && (!shows(&w->a, cell, value) || !shows(&w->b, cell, value)))
-            return world_fail(w, "%s survived, nobody wrote over it, and it is not shown", value);
+            return world_fail(w, "%s survived, nobody wrote over it, and it is not shown: a has %s, b has %s", value,
+                              shown(&w->a, cell, (char[64]){0}), shown(&w->b, cell, (char[64]){0}));
     }
     return true;
 }

@@ -1,7 +1,7 @@
 /* Starling tests: one server of a test: an application's connection and a store on the same database, and the protocol
  * core's part of the bargain: batches are handed to the store in order, causes first.
  *
- * Everything runs on the caller's thread; nothing waits for anything but the store's own turns. */
+ * Everything runs on the caller's thread; nothing waits: when the store asks for a pause, its clock is moved on. */
 #ifndef TESTS_MODEL_SIDE_H
 #define TESTS_MODEL_SIDE_H
 
@@ -47,6 +47,8 @@ void side_close_app(struct side *s);
 void side_close_store(struct side *s);
 /* Runs SQL on the application's connection. A SQLite code; the message is in s->why. */
 int side_sql(struct side *s, const char *sql);
+/* The store's clock of waits (CLOCK_MONOTONIC, in this whole program) goes on by so much. The wall clock does not. */
+void side_skip(uint64_t ms);
 /* Turns the store until everything is drained, merged and shown. 0, or an enum err with why; ERR_BUSY if it never comes
  * to rest. */
 int side_quiet(struct side *s);

@@ -68,8 +68,8 @@ struct sim_event *sim_schedule(struct sim *sim, enum sim_kind kind, uint64_t del
         assert(sim->heap);
     }
     size_t i = sim->heap_count++;
-    sim->heap[i] = (struct sim_event){.kind = kind, .at_us = sim->now_us + delay_us, .serial = ++sim->serial, .node = node,
-                                      .life = sim->node[node].life};
+    sim->heap[i] = (struct sim_event){
+        .kind = kind, .at_us = sim->now_us + delay_us, .serial = ++sim->serial, .node = node, .life = sim->node[node].life};
     while (i && before(&sim->heap[i], &sim->heap[(i - 1) / 2])) {
         swap(&sim->heap[i], &sim->heap[(i - 1) / 2]);
         i = (i - 1) / 2;
@@ -111,39 +111,24 @@ int sim_node_of(const struct sim *sim, const uint8_t id[NODE_ID_BYTES]) {
 static void carry_out(struct sim *sim, unsigned node, const struct effect *fx) {
     sim_trace(sim, (uint64_t)fx->type << 32 | node, fx->len ^ fx->version << 20 ^ fx->link << 40);
     switch (fx->type) {
-    case EFFECT_DIAL:
-        sim_net_dial(sim, node, fx);
-        break;
-    case EFFECT_SEND:
-        sim_net_send(sim, node, fx);
-        break;
+    case EFFECT_DIAL: sim_net_dial(sim, node, fx); break;
+    case EFFECT_SEND: sim_net_send(sim, node, fx); break;
     case EFFECT_CLOSE:
         sim_say(sim, "n%u closes link %llu: %s", node, (unsigned long long)fx->link, fx->text);
         sim_net_close(sim, node, fx->link);
         break;
-    case EFFECT_DELIVER:
-        sim_store_deliver(sim, node, fx);
-        break;
-    case EFFECT_READ:
-        sim_store_read(sim, node, fx);
-        break;
+    case EFFECT_DELIVER: sim_store_deliver(sim, node, fx); break;
+    case EFFECT_READ: sim_store_read(sim, node, fx); break;
     case EFFECT_DB_WANTED:
         for (unsigned db = 0; db < sim->dbs; db++)
             if (strcmp(fx->db, sim_db_name(db)) == 0)
                 sim_schedule(sim, SIM_WANTED, sim_below(sim, 300000), node)->db = db;
         break;
-    case EFFECT_EPOCH:
-        sim_store_epoch(sim, node, fx);
-        break;
-    case EFFECT_MEMBER:
-        sim_say(sim, "n%u: member %s is in state %d", node, fx->member->name, (int)fx->member->state);
-        break;
-    case EFFECT_LOG:
-        sim_say(sim, "n%u log %d: %s", node, fx->level, fx->text);
-        break;
+    case EFFECT_EPOCH: sim_store_epoch(sim, node, fx); break;
+    case EFFECT_MEMBER: sim_say(sim, "n%u: member %s is in state %d", node, fx->member->name, (int)fx->member->state); break;
+    case EFFECT_LOG: sim_say(sim, "n%u log %d: %s", node, fx->level, fx->text); break;
     case EFFECT_REQUEST:
-    case EFFECT_REPLY:
-        break;
+    case EFFECT_REPLY: break;
     }
 }
 
@@ -169,8 +154,10 @@ void sim_step(struct sim *sim, unsigned node, struct event *e) {
 
 static void start(struct sim *sim, unsigned node) {
     struct sim_node *n = &sim->node[node];
-    struct core_config config = {.incarnation = ++n->incarnation * 1000 + node, .seed = sim->options.seed,
-                                 .link_queue_max = sim->queue_max, .hold_bytes_max = sim->hold_max};
+    struct core_config config = {.incarnation = ++n->incarnation * 1000 + node,
+                                 .seed = sim->options.seed,
+                                 .link_queue_max = sim->queue_max,
+                                 .hold_bytes_max = sim->hold_max};
     memcpy(config.key, n->key, sizeof config.key);
     snprintf(config.name, sizeof config.name, "n%u", node);
     snprintf(config.cluster, sizeof config.cluster, "sim");
@@ -241,24 +228,16 @@ static void reach(struct sim *sim, unsigned a, unsigned b, bool apart) { sim->ap
 static void fault(struct sim *sim) {
     unsigned a = (unsigned)sim_below(sim, sim->nodes), b = (unsigned)sim_below(sim, sim->nodes);
     switch (sim_below(sim, 10)) {
-    case 0: /* one pair */
-        reach(sim, a, b, a != b);
-        break;
+    case 0: /* one pair */ reach(sim, a, b, a != b); break;
     case 1: /* two halves */
         for (unsigned i = 0; i < sim->nodes; i++)
             for (unsigned k = 0; k < i; k++)
                 reach(sim, i, k, (i < a) != (k < a));
         break;
     case 2:
-    case 3:
-        memset(sim->apart, 0, sizeof sim->apart);
-        break;
-    case 4:
-        crash(sim, a);
-        break;
-    case 5:
-        pause_or_resume(sim, a, true);
-        break;
+    case 3: memset(sim->apart, 0, sizeof sim->apart); break;
+    case 4: crash(sim, a); break;
+    case 5: pause_or_resume(sim, a, true); break;
     case 6:
         pause_or_resume(sim, a, false);
         pause_or_resume(sim, b, false);
@@ -272,9 +251,7 @@ static void fault(struct sim *sim) {
             d->image_epoch = d->epoch;
         }
         break;
-    default:
-        sim_net_fault(sim);
-        break;
+    default: sim_net_fault(sim); break;
     }
 }
 
@@ -284,9 +261,7 @@ static void dispatch(struct sim *sim, struct sim_event *e) {
     bool lived = e->life == sim->node[e->node].life;
     switch (e->kind) {
     case SIM_DATA:
-    case SIM_CLOSED:
-        sim_net_event(sim, e);
-        break;
+    case SIM_CLOSED: sim_net_event(sim, e); break;
     case SIM_DIALLED:
         if (lived)
             sim_net_event(sim, e);
@@ -295,18 +270,14 @@ static void dispatch(struct sim *sim, struct sim_event *e) {
         if (lived)
             sim_step(sim, e->node, &(struct event){.type = EVENT_TICK});
         break;
-    case SIM_RESTART:
-        restart(sim, e->node);
-        break;
+    case SIM_RESTART: restart(sim, e->node); break;
     case SIM_FAULT:
         if (sim->healing)
             break;
         fault(sim);
         sim_schedule(sim, SIM_FAULT, sim_below(sim, 400000), 0);
         break;
-    case SIM_WRITE:
-        sim_store_event(sim, e);
-        break;
+    case SIM_WRITE: sim_store_event(sim, e); break;
     default:
         if (lived)
             sim_store_event(sim, e);
@@ -335,9 +306,9 @@ static const char *unwell(struct sim *sim, char *text, size_t cap) {
         for (uint32_t k = 0; core_peer(n->core, k, &info); k++) {
             if (info.member->state == MEMBER_ALIVE && info.linked && info.in_sync && !info.we_lack && !info.they_lack)
                 continue;
-            snprintf(text, cap, "node %u says of %s: state %d, linked %d, in sync %d, we lack %llu, they lack %llu", i,
-                     info.member->name, (int)info.member->state, info.linked, info.in_sync,
-                     (unsigned long long)info.we_lack, (unsigned long long)info.they_lack);
+            snprintf(text, cap, "node %u says of %s: state %d, linked %d, in sync %d, we lack %llu, they lack %llu", i, info.member->name,
+                     (int)info.member->state, info.linked, info.in_sync, (unsigned long long)info.we_lack,
+                     (unsigned long long)info.they_lack);
             return text;
         }
     }

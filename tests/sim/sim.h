@@ -41,8 +41,19 @@ void sim_run(const struct sim_options *options, struct sim_result *result);
 
 /* ---- the insides, shared by sim.c, sim_net.c and sim_store.c */
 
-enum sim_kind { SIM_TICK, SIM_DATA, SIM_CLOSED, SIM_DIALLED, SIM_STORE, SIM_READ, SIM_WRITE, SIM_LOCAL, SIM_WANTED,
-                SIM_RESTART, SIM_FAULT };
+enum sim_kind {
+    SIM_TICK,
+    SIM_DATA,
+    SIM_CLOSED,
+    SIM_DIALLED,
+    SIM_STORE,
+    SIM_READ,
+    SIM_WRITE,
+    SIM_LOCAL,
+    SIM_WANTED,
+    SIM_RESTART,
+    SIM_FAULT
+};
 
 struct sim_event {
     enum sim_kind kind;
@@ -80,10 +91,10 @@ struct sim_pending {
 
 struct sim_db {
     bool exists;
-    struct vv have;     /* durable */
-    struct vv image;    /* an earlier state, which may be restored */
+    struct vv have;      /* durable */
+    struct vv image;     /* an earlier state, which may be restored */
     struct vv delivered; /* in this life */
-    struct vv after;    /* of our last batch */
+    struct vv after;     /* of our last batch */
     struct sim_pending *pending;
     unsigned pending_count, pending_cap;
     uint32_t epoch, image_epoch;

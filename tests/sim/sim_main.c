@@ -34,8 +34,8 @@ static bool run_one(const struct sim_options *options, struct sim_result *total)
         total->healed_ms = r.healed_ms;
     if (r.failed) {
         printf("FAILED seed %llu: %s\n", (unsigned long long)options->seed, r.why);
-        printf("repeat with: sim --seed %llu --nodes %u --seconds %u --canary %s --verbose\n",
-               (unsigned long long)options->seed, options->nodes, options->seconds, canaries[options->canary]);
+        printf("repeat with: sim --seed %llu --nodes %u --seconds %u --canary %s --verbose\n", (unsigned long long)options->seed,
+               options->nodes, options->seconds, canaries[options->canary]);
         fflush(stdout);
     }
     return !r.failed;

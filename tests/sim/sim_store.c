@@ -109,9 +109,15 @@ static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db) {
     for (size_t i = 0; i < len; i++) /* incompressible, so that it spans frames */
         blob[i] = (uint8_t)(i % 8 ? blob[i - 1] * 167 + i : sim_random(sim));
     struct value value = {.type = VALUE_BLOB, .p = blob, .len = len};
-    struct change c = {.kind = CHANGE_INSERT, .table = "t", .table_len = 1, .stamp = sim->now_us << 6,
-                       .ident = {.kind = IDENT_GIVEN, .number = (int64_t)head.version}, .columns_count = 1,
-                       .columns = columns, .columns_len = lens, .values = &value};
+    struct change c = {.kind = CHANGE_INSERT,
+                       .table = "t",
+                       .table_len = 1,
+                       .stamp = sim->now_us << 6,
+                       .ident = {.kind = IDENT_GIVEN, .number = (int64_t)head.version},
+                       .columns_count = 1,
+                       .columns = columns,
+                       .columns_len = lens,
+                       .values = &value};
     struct bytes *batch = NULL;
     batch_writer_clear(sim->writer);
     int r = batch_writer_add(sim->writer, &c);
@@ -142,8 +148,7 @@ static void write_one(struct sim *sim, unsigned node) {
         assert(chain->batches && chain->after);
     }
     if (chain->count != vv_get(&d->have, &me))
-        sim_fail(sim, "node %u uses version %llu of %s twice", node, (unsigned long long)vv_get(&d->have, &me) + 1,
-                 sim_db_name(db));
+        sim_fail(sim, "node %u uses version %llu of %s twice", node, (unsigned long long)vv_get(&d->have, &me) + 1, sim_db_name(db));
     chain->batches[chain->count] = batch;
     chain->after[chain->count++] = after;
     assert(vv_set(&d->have, &me, chain->count) == 0);
@@ -174,11 +179,11 @@ void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) 
              memcmp(fx->batch->data, chain->batches[version - 1]->data, fx->batch->len) != 0)
         sim_fail(sim, "node %u was given other bytes than were written", node);
     else if (version != vv_get(&d->delivered, &head.origin) + 1)
-        sim_fail(sim, "order: node %u was given version %llu of a member after %llu in %s", node,
-                 (unsigned long long)version, (unsigned long long)vv_get(&d->delivered, &head.origin), sim_db_name(db));
+        sim_fail(sim, "order: node %u was given version %llu of a member after %llu in %s", node, (unsigned long long)version,
+                 (unsigned long long)vv_get(&d->delivered, &head.origin), sim_db_name(db));
     else if (!vv_covers(&d->delivered, &chain->after[version - 1]))
-        sim_fail(sim, "causal: node %u was given version %llu before what its author had seen, in %s", node,
-                 (unsigned long long)version, sim_db_name(db));
+        sim_fail(sim, "causal: node %u was given version %llu before what its author had seen, in %s", node, (unsigned long long)version,
+                 sim_db_name(db));
     if (sim->node[node].paused)
         sim_fail(sim, "node %u is paused and was given a batch", node);
     vv_set(&d->delivered, &head.origin, version);
@@ -243,8 +248,7 @@ static void answer_read(struct sim *sim, const struct sim_event *e) {
         if (sim_chance(sim, 50))
             break; /* fewer than asked */
     }
-    sim_step(sim, e->node,
-             &(struct event){.type = EVENT_READ, .request = e->number, .batches = batches, .batches_count = count});
+    sim_step(sim, e->node, &(struct event){.type = EVENT_READ, .request = e->number, .batches = batches, .batches_count = count});
 }
 
 void sim_store_event(struct sim *sim, struct sim_event *e) {
@@ -256,15 +260,9 @@ void sim_store_event(struct sim *sim, struct sim_event *e) {
         write_one(sim, e->node);
         sim_schedule(sim, SIM_WRITE, 1000 + sim_below(sim, sim_chance(sim, 100) ? 500000 : 60000), e->node);
         break;
-    case SIM_LOCAL:
-        say_state(sim, e->node, e->db, EVENT_STORED);
-        break;
-    case SIM_STORE:
-        store(sim, e);
-        break;
-    case SIM_READ:
-        answer_read(sim, e);
-        break;
+    case SIM_LOCAL: say_state(sim, e->node, e->db, EVENT_STORED); break;
+    case SIM_STORE: store(sim, e); break;
+    case SIM_READ: answer_read(sim, e); break;
     default: /* SIM_WANTED */
         if (e->number)
             new_epoch(sim, e);

@@ -129,9 +129,7 @@ static inline void rig_put(struct rig *r, unsigned n, const struct effect *fx) {
 static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx, struct effect *read, bool *has_read) {
     struct rig_node *node = &r->node[n];
     switch (fx->type) {
-    case EFFECT_SEND:
-        rig_put(r, n, fx);
-        break;
+    case EFFECT_SEND: rig_put(r, n, fx); break;
     case EFFECT_CLOSE:
         node->closes++;
         snprintf(node->closed_why, sizeof node->closed_why, "%s", fx->text);
@@ -160,9 +158,7 @@ static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx
         node->last_dial = fx->dial;
         snprintf(node->last_dial_text, sizeof node->last_dial_text, "%s", fx->text);
         break;
-    case EFFECT_DB_WANTED:
-        node->wanted++;
-        break;
+    case EFFECT_DB_WANTED: node->wanted++; break;
     case EFFECT_EPOCH:
         node->epochs++;
         node->epoch_origin = fx->origin;
@@ -177,8 +173,7 @@ static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx
         node->reply_null = fx->data == NULL;
         snprintf(node->reply, sizeof node->reply, "%.*s", (int)fx->len, fx->data ? (const char *)fx->data : "");
         break;
-    case EFFECT_MEMBER:
-        break;
+    case EFFECT_MEMBER: break;
     }
 }
 
@@ -239,6 +234,7 @@ static inline void rig_run(struct rig *r) {
 
 /* Time passes, with ticks when they are due. */
 static inline void rig_wait(struct rig *r, uint64_t ms) {
+    rig_run(r);
     for (uint64_t end = r->now + ms; r->now < end;) {
         uint64_t next = end;
         for (unsigned n = 0; n < r->nodes; n++)
@@ -331,8 +327,15 @@ static inline struct bytes *rig_batch(struct rig *r, unsigned n, const struct vv
     assert_non_null(blob);
     randombytes_buf(blob, size + 1);
     struct value value = {.type = VALUE_BLOB, .p = blob, .len = size + 1};
-    struct change c = {.kind = CHANGE_INSERT, .table = "t", .table_len = 1, .stamp = 1, .ident = {.kind = IDENT_GIVEN, .number = 1},
-                       .columns_count = 1, .columns = columns, .columns_len = lens, .values = &value};
+    struct change c = {.kind = CHANGE_INSERT,
+                       .table = "t",
+                       .table_len = 1,
+                       .stamp = 1,
+                       .ident = {.kind = IDENT_GIVEN, .number = 1},
+                       .columns_count = 1,
+                       .columns = columns,
+                       .columns_len = lens,
+                       .values = &value};
     assert_int_equal(batch_writer_add(w, &c), 0);
     struct batch_head h = {.origin = rig_origin(r, n), .version = ++node->version, .db = RIG_DB, .db_len = strlen(RIG_DB)};
     h.key = h.version == 1 ? node->config.key : NULL;

@@ -22,7 +22,7 @@ struct scratch {
 };
 
 static inline void scratch_open(struct scratch *s) {
-    strcpy(s->folder, "/tmp/starling-unit-XXXXXX");
+    snprintf(s->folder, sizeof s->folder, "/tmp/starling-unit-XXXXXX");
     assert_non_null(mkdtemp(s->folder));
     snprintf(s->path, sizeof s->path, "%s/app.db", s->folder);
 }
@@ -68,7 +68,12 @@ static inline char *app_rows(sqlite3 *db, const char *sql, int *rc) {
             size_t need = (p ? strlen(p) : 0) + 4;
             if (len + need + 2 > cap)
                 assert_non_null(out = realloc(out, cap = 2 * cap + need));
-            len += (size_t)snprintf(out + len, cap - len, "%c%s|", "?ifstbn"[sqlite3_column_type(q, i) == SQLITE_TEXT ? 4 : sqlite3_column_type(q, i) == SQLITE_BLOB ? 5 : sqlite3_column_type(q, i) == SQLITE_NULL ? 6 : sqlite3_column_type(q, i)], p ? p : "");
+            len += (size_t)snprintf(out + len, cap - len, "%c%s|",
+                                    "?ifstbn"[sqlite3_column_type(q, i) == SQLITE_TEXT   ? 4
+                                              : sqlite3_column_type(q, i) == SQLITE_BLOB ? 5
+                                              : sqlite3_column_type(q, i) == SQLITE_NULL ? 6
+                                                                                         : sqlite3_column_type(q, i)],
+                                    p ? p : "");
         }
         out[len++] = ';';
         out[len] = 0;

@@ -292,7 +292,7 @@ static void leaving_lasts_until_a_higher_incarnation(void **state) {
     rig_connect(&r, 0, 1);
     rig_connect(&r, 1, 2);
     rig_wait(&r, 100);
-    assert_int_equal(core_peers(r.node[0].core), 2); /* learned of the third from the second */
+    assert_int_equal(core_peers(r.node[0].core), 2);      /* learned of the third from the second */
     assert_int_equal(rig_member(&r, 0, 2), MEMBER_ALIVE); /* which vouches for it */
     rig_step(&r, 2, (struct event){.type = EVENT_LEAVE});
     rig_run(&r);
@@ -367,8 +367,12 @@ static void requests_are_answered_or_given_up(void **state) {
     rig_step(&r, 0, ask);
     rig_run(&r);
     assert_int_equal(r.node[1].requests, 1);
-    rig_step(&r, 1, (struct event){.type = EVENT_REPLY, .link = r.node[1].last_request_link, .request = r.node[1].last_request,
-                                   .data = (const uint8_t *)"well", .len = 4});
+    rig_step(&r, 1,
+             (struct event){.type = EVENT_REPLY,
+                            .link = r.node[1].last_request_link,
+                            .request = r.node[1].last_request,
+                            .data = (const uint8_t *)"well",
+                            .len = 4});
     rig_run(&r);
     assert_string_equal(r.node[0].reply, "well");
     rig_step(&r, 0, ask);

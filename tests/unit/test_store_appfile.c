@@ -39,7 +39,8 @@ static void test_open(void **state) {
     char why[256];
     scratch_open(&s);
     sqlite3 *db = app_open(s.path);
-    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, p REFERENCES t(id)); CREATE TRIGGER x AFTER INSERT ON t BEGIN DELETE FROM t; END");
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, p REFERENCES t(id)); CREATE TRIGGER x AFTER INSERT ON t "
+                 "BEGIN DELETE FROM t; END");
     assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
     assert_string_equal(why, "");
     assert_true(a.wal && a.shm_fd >= 0 && a.ino && a.wal_ino);
@@ -418,9 +419,11 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),    cmocka_unit_test(test_empty_and_create), cmocka_unit_test(test_bad_files), cmocka_unit_test(test_permissions),
-        cmocka_unit_test(test_network), cmocka_unit_test(test_readers),          cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_same),
-        cmocka_unit_test(test_journal), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_open),       cmocka_unit_test(test_empty_and_create),
+        cmocka_unit_test(test_bad_files),  cmocka_unit_test(test_permissions),
+        cmocka_unit_test(test_network),    cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_same),
+        cmocka_unit_test(test_journal),    cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,9 +56,9 @@ static void writer(const char *path, const char *synchronous, int commits, struc
         /* Now and then wait until the ladder of the commit before has ended, now and then go on at once. */
         int64_t pause = i % 3 == 0 ? 0 : i % 3 == 1 ? 1000 : i % 50 == 2 ? 30000 : 300;
         for (int64_t until = clock_us() + 5000000; sh->seen < i && clock_us() < until;)
-            usleep(50);
+            usleep(50); /* poll, until the deadline */
         if (pause)
-            usleep((useconds_t)pause);
+            usleep((useconds_t)pause); /* paces the commits */
         snprintf(sql, sizeof sql, "INSERT INTO t VALUES(%d, %lld)", i + 1, (long long)clock_us());
         app_exec(db, sql);
         sh->committed_us[i] = clock_us();
@@ -88,7 +88,7 @@ static void latency(const char *mode, const char *synchronous, int commits) {
         for (; i < rows; i++) {
             int64_t until = clock_us() + 1000000;
             while (!sh->committed_us[i] && clock_us() < until) /* visible a little before the call returns there */
-                usleep(20);
+                usleep(20);                                    /* poll, until the deadline */
             late[i] = now > sh->committed_us[i] ? now - sh->committed_us[i] : 0;
             slow += late[i] > 100000;
         }
@@ -98,8 +98,10 @@ static void latency(const char *mode, const char *synchronous, int commits) {
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     qsort(late, (size_t)commits, sizeof *late, by_value);
-    print_message("%s, synchronous %s: %d commits, noticed after p50 %lld us, p90 %lld us, p99 %lld us, most %lld us; by the slow poll %d\n", mode, synchronous, commits,
-                  (long long)late[commits / 2], (long long)late[commits * 9 / 10], (long long)late[commits * 99 / 100], (long long)late[commits - 1], slow);
+    print_message(
+        "%s, synchronous %s: %d commits, noticed after p50 %lld us, p90 %lld us, p99 %lld us, most %lld us; by the slow poll %d\n", mode,
+        synchronous, commits, (long long)late[commits / 2], (long long)late[commits * 9 / 10], (long long)late[commits * 99 / 100],
+        (long long)late[commits - 1], slow);
     assert_true(slow <= commits / 100); /* a busy machine may stop a process for long */
     assert_true(late[commits / 2] < 5000);
     world_close(&w);
@@ -120,7 +122,7 @@ static void test_commit_while_away(void **state) {
     sqlite3 *db = app_open(w.scratch.path);
     assert_int_equal(notice_wait(w.n, 20), NOTICE_TIMEOUT);
     app_exec(db, "INSERT INTO t DEFAULT VALUES");
-    usleep(50000); /* nobody waits meanwhile */
+    usleep(50000); /* paces: nobody waits for notice meanwhile */
     int64_t start = clock_us();
     assert_int_equal(notice_wait(w.n, 5000), NOTICE_COMMIT);
     assert_true(clock_us() - start < 100000);
@@ -281,10 +283,18 @@ static void test_blind(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_wal_normal),       cmocka_unit_test(test_wal_full),  cmocka_unit_test(test_delete_normal),
-        cmocka_unit_test(test_delete_full),      cmocka_unit_test(test_truncate),  cmocka_unit_test(test_persist),
-        cmocka_unit_test(test_commit_while_away), cmocka_unit_test(test_wake_and_timeout), cmocka_unit_test(test_idle),
-        cmocka_unit_test(test_spill),            cmocka_unit_test(test_file_replaced), cmocka_unit_test(test_wal_comes_later),
+        cmocka_unit_test(test_wal_normal),
+        cmocka_unit_test(test_wal_full),
+        cmocka_unit_test(test_delete_normal),
+        cmocka_unit_test(test_delete_full),
+        cmocka_unit_test(test_truncate),
+        cmocka_unit_test(test_persist),
+        cmocka_unit_test(test_commit_while_away),
+        cmocka_unit_test(test_wake_and_timeout),
+        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_spill),
+        cmocka_unit_test(test_file_replaced),
+        cmocka_unit_test(test_wal_comes_later),
         cmocka_unit_test(test_blind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

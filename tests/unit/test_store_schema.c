@@ -19,10 +19,11 @@ static const struct table *find(const struct schema *s, const char *name) {
 static void test_affinity(void **state) {
     (void)state;
     struct schema s;
-    sqlite3 *db = memory("CREATE TABLE t(a INT, b CHARINT, c VARCHAR(9), d BLOB, e, f FLOATING, g DOUBLE, h DECIMAL(9), i STRING, j \"native character\","
-                         "k REALBLOB, l BOOLEAN, m FLOATING POINT, n ANY, PRIMARY KEY(a));"
-                         "CREATE TABLE s(a INTEGER PRIMARY KEY, b ANY, c TEXT, d REAL, e BLOB) STRICT;");
-    static const enum affinity want[] = {AFFINITY_INTEGER, AFFINITY_INTEGER, AFFINITY_TEXT,    AFFINITY_BLOB, AFFINITY_BLOB,
+    sqlite3 *db = memory(
+        "CREATE TABLE t(a INT, b CHARINT, c VARCHAR(9), d BLOB, e, f FLOATING, g DOUBLE, h DECIMAL(9), i STRING, j \"native character\","
+        "k REALBLOB, l BOOLEAN, m FLOATING POINT, n ANY, PRIMARY KEY(a));"
+        "CREATE TABLE s(a INTEGER PRIMARY KEY, b ANY, c TEXT, d REAL, e BLOB) STRICT;");
+    static const enum affinity want[] = {AFFINITY_INTEGER, AFFINITY_INTEGER, AFFINITY_TEXT,    AFFINITY_BLOB,    AFFINITY_BLOB,
                                          AFFINITY_REAL,    AFFINITY_REAL,    AFFINITY_NUMERIC, AFFINITY_NUMERIC, AFFINITY_TEXT,
                                          AFFINITY_BLOB,    AFFINITY_NUMERIC, AFFINITY_INTEGER, AFFINITY_NUMERIC};
     assert_int_equal(schema_read(db, &s), 0);
@@ -34,19 +35,24 @@ static void test_affinity(void **state) {
     assert_int_equal(t->columns[1].affinity, AFFINITY_BLOB);
     schema_release(&s);
     /* The rules are SQLite's: what it makes of '1' and of 1 in a column of each type. */
-    static const char *const types[] = {"INT",  "CHARINT", "VARCHAR(9)", "BLOB", "",         "FLOATING",  "DOUBLE PRECISION", "DECIMAL(9)", "STRING",
-                                        "CLOB", "REALTEXT", "REALBLOB",  "ANY",  "DATETIME", "INTBLOB",   "BLOBFLOAT",        "POINT",      "UNSIGNED BIG INT"};
+    static const char *const types[] = {
+        "INT",  "CHARINT",  "VARCHAR(9)", "BLOB", "",         "FLOATING", "DOUBLE PRECISION", "DECIMAL(9)", "STRING",
+        "CLOB", "REALTEXT", "REALBLOB",   "ANY",  "DATETIME", "INTBLOB",  "BLOBFLOAT",        "POINT",      "UNSIGNED BIG INT"};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         char sql[200];
-        snprintf(sql, sizeof sql, "CREATE TABLE x%zu(id INTEGER PRIMARY KEY, v %s); INSERT INTO x%zu VALUES(1, '1'), (2, 1);", i, types[i], i);
+        snprintf(sql, sizeof sql, "CREATE TABLE x%zu(id INTEGER PRIMARY KEY, v %s); INSERT INTO x%zu VALUES(1, '1'), (2, 1);", i, types[i],
+                 i);
         app_exec(db, sql);
         snprintf(sql, sizeof sql, "SELECT typeof(v) FROM x%zu ORDER BY id", i);
         int rc;
         char *rows = app_rows(db, sql, &rc), name[20];
         snprintf(name, sizeof name, "x%zu", i);
         assert_int_equal(schema_read(db, &s), 0);
-        static const char *const made[] = {[AFFINITY_BLOB] = "ttext|;tinteger|;", [AFFINITY_TEXT] = "ttext|;ttext|;", [AFFINITY_NUMERIC] = "tinteger|;tinteger|;",
-                                           [AFFINITY_INTEGER] = "tinteger|;tinteger|;", [AFFINITY_REAL] = "treal|;treal|;"};
+        static const char *const made[] = {[AFFINITY_BLOB] = "ttext|;tinteger|;",
+                                           [AFFINITY_TEXT] = "ttext|;ttext|;",
+                                           [AFFINITY_NUMERIC] = "tinteger|;tinteger|;",
+                                           [AFFINITY_INTEGER] = "tinteger|;tinteger|;",
+                                           [AFFINITY_REAL] = "treal|;treal|;"};
         assert_string_equal(rows, made[find(&s, name)->columns[1].affinity]);
         free(rows);
         schema_release(&s);
@@ -57,18 +63,21 @@ static void test_affinity(void **state) {
 static void test_keys(void **state) {
     (void)state;
     struct schema s;
-    sqlite3 *db = memory("CREATE TABLE k1(id INTEGER PRIMARY KEY, v); CREATE TABLE k2(id integer PRIMARY KEY AUTOINCREMENT, v);"
-                         "CREATE TABLE k3(id INT PRIMARY KEY, v); CREATE TABLE k4(id INTEGER PRIMARY KEY DESC, v);"
-                         "CREATE TABLE k5(id INTEGER, v, PRIMARY KEY(id DESC)); CREATE TABLE k6(id INTEGER PRIMARY KEY, v) WITHOUT ROWID;"
-                         "CREATE TABLE k7(a, b, c, PRIMARY KEY(c, a)); CREATE TABLE k8(a TEXT PRIMARY KEY COLLATE NOCASE NOT NULL, b);"
-                         "CREATE TABLE k9(a TEXT COLLATE RTRIM, b, PRIMARY KEY(b COLLATE NOCASE, a)) WITHOUT ROWID; CREATE TABLE k10(v);"
-                         "CREATE TABLE k11(g AS (v + 1) STORED, v, h AS (v), id INTEGER PRIMARY KEY); CREATE TABLE k12(id BIGINTEGER PRIMARY KEY);"
-                         "CREATE TABLE k13(id INTEGER UNIQUE, x INTEGER, PRIMARY KEY(id)); CREATE TABLE k14(id \"INTEGER\" PRIMARY KEY);"
-                         "CREATE TABLE k15(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, PRIMARY KEY(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q))");
+    sqlite3 *db =
+        memory("CREATE TABLE k1(id INTEGER PRIMARY KEY, v); CREATE TABLE k2(id integer PRIMARY KEY AUTOINCREMENT, v);"
+               "CREATE TABLE k3(id INT PRIMARY KEY, v); CREATE TABLE k4(id INTEGER PRIMARY KEY DESC, v);"
+               "CREATE TABLE k5(id INTEGER, v, PRIMARY KEY(id DESC)); CREATE TABLE k6(id INTEGER PRIMARY KEY, v) WITHOUT ROWID;"
+               "CREATE TABLE k7(a, b, c, PRIMARY KEY(c, a)); CREATE TABLE k8(a TEXT PRIMARY KEY COLLATE NOCASE NOT NULL, b);"
+               "CREATE TABLE k9(a TEXT COLLATE RTRIM, b, PRIMARY KEY(b COLLATE NOCASE, a)) WITHOUT ROWID; CREATE TABLE k10(v);"
+               "CREATE TABLE k11(g AS (v + 1) STORED, v, h AS (v), id INTEGER PRIMARY KEY); CREATE TABLE k12(id BIGINTEGER PRIMARY KEY);"
+               "CREATE TABLE k13(id INTEGER UNIQUE, x INTEGER, PRIMARY KEY(id)); CREATE TABLE k14(id \"INTEGER\" PRIMARY KEY);"
+               "CREATE TABLE k15(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, PRIMARY KEY(a, b, c, d, e, f, g, h, i, j, k, l, m, n, "
+               "o, p, q))");
     static const struct {
         const char *name;
         bool integer;
-    } want[] = {{"k1", 1}, {"k2", 1}, {"k3", 0}, {"k4", 0}, {"k5", 1}, {"k6", 0}, {"k7", 0}, {"k8", 0}, {"k9", 0}, {"k11", 1}, {"k12", 0}, {"k13", 1}, {"k14", 1}};
+    } want[] = {{"k1", 1}, {"k2", 1}, {"k3", 0},  {"k4", 0},  {"k5", 1},  {"k6", 0}, {"k7", 0},
+                {"k8", 0}, {"k9", 0}, {"k11", 1}, {"k12", 0}, {"k13", 1}, {"k14", 1}};
     assert_int_equal(schema_read(db, &s), 0);
     for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
         const struct table *t = find(&s, want[i].name);
@@ -121,7 +130,8 @@ static void test_left_out(void **state) {
     app_exec(db, "CREATE TABLE own(k TEXT PRIMARY KEY COLLATE mine); CREATE TABLE other(k INTEGER PRIMARY KEY, v COLLATE mine UNIQUE);"
                  "CREATE VIRTUAL TABLE fts USING fts5(body); CREATE VIRTUAL TABLE box USING rtree(id, a, b); CREATE VIEW v AS SELECT 1;"
                  "CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT); CREATE TABLE _starling_dirty(seq INTEGER PRIMARY KEY); ANALYZE;"
-                 "CREATE TABLE \"Größe \"\"x\"\"\"(\"ä'b\" PRIMARY KEY); CREATE TABLE fts_of_ours(id INTEGER PRIMARY KEY); CREATE VIEW broken AS SELECT * FROM nowhere");
+                 "CREATE TABLE \"Größe \"\"x\"\"\"(\"ä'b\" PRIMARY KEY); CREATE TABLE fts_of_ours(id INTEGER PRIMARY KEY); CREATE VIEW "
+                 "broken AS SELECT * FROM nowhere");
     sqlite3_close(db);
     /* Read by a program that lacks the collation. */
     db = app_open(f.path);
@@ -144,7 +154,8 @@ static void test_left_out(void **state) {
     assert_int_equal(sqlite3_get_autocommit(db), 1);
     schema_release(&s);
     /* A module that this SQLite lacks: neither the table nor its shadows are taken for ordinary ones. */
-    app_exec(db, "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql = replace(sql, 'USING fts5', 'USING nosuch') WHERE name = 'fts'; PRAGMA writable_schema=OFF");
+    app_exec(db, "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql = replace(sql, 'USING fts5', 'USING nosuch') WHERE name = 'fts'; "
+                 "PRAGMA writable_schema=OFF");
     sqlite3_close(db);
     db = app_open(f.path);
     assert_int_equal(schema_read(db, &s), 0);
@@ -199,9 +210,10 @@ static void test_hash(void **state) {
     uint64_t h = hash_of("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INT); CREATE TABLE u(k TEXT PRIMARY KEY)");
     static const char *const same[] = {
         "CREATE TABLE u(k TEXT PRIMARY KEY); CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INT)",
-        "create table T (b BIGINT DEFAULT 7, A VARCHAR(20), ID integer, primary key(id), unique(a)); CREATE TABLE U(\"k\" CLOB, PRIMARY KEY(k))",
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT); ALTER TABLE t ADD COLUMN b INT DEFAULT 5; CREATE UNIQUE INDEX x ON t(a);"
-        "CREATE INDEX y ON t(b); CREATE TABLE u(k TEXT PRIMARY KEY); CREATE TABLE nokey(x); CREATE VIEW v AS SELECT 1",
+        "create table T (b BIGINT DEFAULT 7, A VARCHAR(20), ID integer, primary key(id), unique(a)); CREATE TABLE U(\"k\" CLOB, PRIMARY "
+        "KEY(k))",
+        ("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT); ALTER TABLE t ADD COLUMN b INT DEFAULT 5; CREATE UNIQUE INDEX x ON t(a);"
+         "CREATE INDEX y ON t(b); CREATE TABLE u(k TEXT PRIMARY KEY); CREATE TABLE nokey(x); CREATE VIEW v AS SELECT 1"),
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INT CHECK (b > 0), g AS (b + 1)); CREATE TABLE u(k TEXT PRIMARY KEY)",
     };
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
@@ -218,7 +230,8 @@ static void test_hash(void **state) {
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INT); CREATE TABLE u(k TEXT COLLATE NOCASE PRIMARY KEY)",
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE NOT NULL, b INT); CREATE TABLE u(k TEXT PRIMARY KEY)",
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT, UNIQUE(a, b)); CREATE TABLE u(k TEXT PRIMARY KEY)",
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT); CREATE UNIQUE INDEX x ON t(a) WHERE b > 1; CREATE TABLE u(k TEXT PRIMARY KEY)",
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT); CREATE UNIQUE INDEX x ON t(a) WHERE b > 1; CREATE TABLE u(k TEXT PRIMARY "
+        "KEY)",
     };
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (hash_of(other[i]) == h)

@@ -1,0 +1,140 @@
+/* Telling linked peers what is here: a VECTOR in full when a link comes up, then the differences, at most every ack_ms. */
+#include <assert.h>
+#include <string.h>
+
+#include "proto/core_state.h"
+
+#define HELLO_DATABASES_BYTES (48u << 10) /* of a HELLO; the databases beyond come as VECTORs */
+
+static struct wire_db describe(struct db *db) {
+    return (struct wire_db){.name = {db->name, strlen(db->name)},
+                            .base = db->base,
+                            .vector = sync_vector_digest(db),
+                            .content = db->content,
+                            .settled = db->settled};
+}
+
+/* One VECTOR: in full, or what changed since this link was told last. */
+static void send_vector(struct core *core, struct link *l, struct db *db, struct peer_db *pd) {
+    bool full = !pd->sent_full || pd->sent_gen < db->full_gen;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < db->sources_count && !pd->refused; i++)
+        count += db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen);
+    struct wire_db d = describe(db);
+    stream_begin(core);
+    size_t at = wire_pack_vector(&core->scratch, &d, (full ? WIRE_FULL : 0u) | (db->open ? 0u : WIRE_CLOSED), count);
+    for (uint32_t i = 0; i < db->sources_count && count; i++)
+        if (db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen))
+            wire_pack_entry(&core->scratch, &db->sources[i]->origin, db->sources[i]->have);
+    wire_end(&core->scratch, at);
+    stream_send(core, l);
+    pd->sent_gen = db->gen;
+    pd->sent_full = !pd->refused;
+}
+
+/* The peer was not told the latest. To one that is refused the vector's entries are not told at all. */
+bool announce_untold(const struct db *db, const struct peer_db *pd) {
+    if (!db->open)
+        return pd->sent_gen && pd->sent_gen < db->gen;
+    return pd->sent_gen < db->gen || (!pd->sent_full && !pd->refused);
+}
+
+/* To whoever was not told the latest; links whose queue is full are tried again with their next beat. */
+static void announce(struct core *core, struct db *db) {
+    db->announce_at = UINT64_MAX;
+    db->announced_ms = core->now;
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        if (l->state != LINK_UP || !stream_room(core, l))
+            continue;
+        struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        if (pd && announce_untold(db, pd))
+            send_vector(core, l, db, pd);
+    }
+}
+
+/* Something that others are told changed: at once, though at most every ack_ms. */
+void announce_changed(struct core *core, struct db *db) {
+    uint64_t at = db->announced_ms + core->config.ack_ms;
+    if (db->announced_ms == 0 || at < core->now)
+        at = core->now;
+    if (at < db->announce_at)
+        db->announce_at = at;
+    core_arm(core, db->announce_at);
+}
+
+void announce_hello(const struct core *core, struct buf *b, struct wire_hello *h) {
+    size_t bytes = 0;
+    uint32_t scanned = 0;
+    h->dbs_count = 0;
+    for (; scanned < core->dbs_count; scanned++) {
+        if (!core->dbs[scanned]->open)
+            continue;
+        bytes += strlen(core->dbs[scanned]->name) + 50;
+        if (bytes > HELLO_DATABASES_BYTES)
+            break;
+        h->dbs_count++;
+    }
+    size_t at = wire_pack_hello(b, h);
+    for (uint32_t i = 0; i < scanned; i++) {
+        if (!core->dbs[i]->open)
+            continue;
+        struct wire_db d = describe(core->dbs[i]);
+        wire_pack_hello_db(b, &d);
+    }
+    wire_end(b, at);
+}
+
+void announce_all(struct core *core, struct link *l) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
+        if (!pd)
+            continue;
+        pd->sent_full = false;
+        if (core->dbs[i]->open && l->state == LINK_UP)
+            send_vector(core, l, core->dbs[i], pd);
+    }
+}
+
+void announce_link_up(struct core *core, struct link *l) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct peer_db *pd = sync_peer_db(core, l->peer, core->dbs[i]);
+        if (pd) {
+            pd->sent_gen = 0;
+            pd->pushed = 0;
+        }
+    }
+    announce_all(core, l);
+}
+
+void announce_beat(struct core *core, struct link *l, struct wire_beat *w) {
+    bool current = true;
+    w->digest = 0;
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        struct db *db = core->dbs[i];
+        struct peer_db *pd = sync_peer_db(core, l->peer, db);
+        if (!pd) {
+            current = false;
+            continue;
+        }
+        bool due = announce_untold(db, pd);
+        if (due && stream_room(core, l) && l->state == LINK_UP) {
+            send_vector(core, l, db, pd);
+            due = false;
+        }
+        current = current && !due;
+        if (db->open) {
+            struct wire_db d = describe(db);
+            w->digest ^= wire_db_digest(&d);
+        }
+    }
+    w->flags |= current ? WIRE_BEAT_CURRENT : 0u;
+}
+
+void announce_timers(struct core *core) {
+    for (uint32_t i = 0; i < core->dbs_count; i++) {
+        if (core->dbs[i]->announce_at <= core->now)
+            announce(core, core->dbs[i]);
+        core_arm(core, core->dbs[i]->announce_at);
+    }
+}
