@@ -19,7 +19,7 @@
 #define WORD OPTION_WORD
 #define ADDRESS OPTION_ADDRESS
 static const struct option_spec SPECS[OPTIONS_COUNT] = {
-#define OPTION(id, name, kind, fallback, values, only, places, argument, help)                                                   \
+#define OPTION(id, name, kind, fallback, values, only, places, argument, help)                                                             \
     [OPTION_##id] = {#name, fallback, values, only, argument, help, kind, places},
 #include "node/options.def"
 #undef OPTION
@@ -212,8 +212,7 @@ static int environment_read(struct config *c) {
 
 static bool word_ok(const char *value) {
     size_t len = strlen(value);
-    return len > 0 && len < CORE_NAME_MAX &&
-           strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@") == len;
+    return len > 0 && len < CORE_NAME_MAX && strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@") == len;
 }
 
 static bool choice_ok(const char *values, const char *value) {
@@ -244,9 +243,7 @@ static const char *option_spelling(const struct config *c, enum option_id id, ch
             *p = *p == '_' ? '-' : *p;
         break;
     case SOURCE_FILE:
-    case SOURCE_DEFAULT:
-        snprintf(out, 96, "%s: %s", c->file != NULL ? c->file : "default", SPECS[id].name);
-        break;
+    case SOURCE_DEFAULT: snprintf(out, 96, "%s: %s", c->file != NULL ? c->file : "default", SPECS[id].name); break;
     }
     return out;
 }
@@ -367,8 +364,8 @@ void config_print(const struct config *c, FILE *out) {
     fprintf(out, "# Starling configuration in force. It can be given back with --config FILE.\n");
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         const struct setting *s = &c->settings[i];
-        fprintf(out, "\n# %s\n# from: %s%s%s\n%s = ", SPECS[i].help, SOURCE_NAMES[s->source],
-                s->source == SOURCE_FILE ? " " : "", s->source == SOURCE_FILE ? c->file : "", SPECS[i].name);
+        fprintf(out, "\n# %s\n# from: %s%s%s\n%s = ", SPECS[i].help, SOURCE_NAMES[s->source], s->source == SOURCE_FILE ? " " : "",
+                s->source == SOURCE_FILE ? c->file : "", SPECS[i].name);
         if (SPECS[i].kind != OPTION_LIST) {
             print_quoted(out, config_text(c, (enum option_id)i));
         } else {
@@ -412,8 +409,9 @@ void config_help(FILE *out) {
     for (int i = 0; i < OPTIONS_COUNT; i++)
         if ((SPECS[i].places & AS_SET) != 0)
             fprintf(out, "    %-24s %s (default: %s)\n", SPECS[i].name, SPECS[i].help, SPECS[i].fallback);
-    fprintf(out, "  %-26s %s\n  %-26s %s\n  %-26s %s\n  %-26s %s\n\n", "--check", "look at configuration, databases, ports and permissions; change nothing",
-            "--print-config", "print the configuration in force, each value with its source", "--uninstall",
+    fprintf(out, "  %-26s %s\n  %-26s %s\n  %-26s %s\n  %-26s %s\n\n", "--check",
+            "look at configuration, databases, ports and permissions; change nothing", "--print-config",
+            "print the configuration in force, each value with its source", "--uninstall",
             "remove every trigger and table of ours from the databases", "--version, --help", "");
     fprintf(out, "Each setting is also an environment variable (STARLING_NAME, …) and a keyword of the file; flag > environment > file > "
                  "default.\nExit: 0 asked to stop, 1 failed while running, 2 wrong usage, configuration, or port taken.\n");

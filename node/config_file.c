@@ -26,15 +26,14 @@ static void on_error(cfg_t *cfg, const char *format, va_list ap) {
     parse_error->said = true;
 }
 
-static cfg_opt_t TABLE_OPTIONS[] = {
-    CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT),    CFG_STR_LIST("key", NULL, CFGF_NODEFAULT),
-    CFG_STR_LIST("refs", NULL, CFGF_NODEFAULT),         CFG_STR("unique", NULL, CFGF_NODEFAULT),
-    CFG_STR("orphans", NULL, CFGF_NODEFAULT),           CFG_END()};
-static cfg_opt_t DATABASE_OPTIONS[] = {
-    CFG_SEC("table", TABLE_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
-    CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT),    CFG_STR("unique", NULL, CFGF_NODEFAULT),
-    CFG_STR("orphans", NULL, CFGF_NODEFAULT),           CFG_END()};
-static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT), CFG_STR_LIST("include", NULL, CFGF_NODEFAULT), CFG_END()};
+static cfg_opt_t TABLE_OPTIONS[] = {CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT), CFG_STR_LIST("key", NULL, CFGF_NODEFAULT),
+                                    CFG_STR_LIST("refs", NULL, CFGF_NODEFAULT),      CFG_STR("unique", NULL, CFGF_NODEFAULT),
+                                    CFG_STR("orphans", NULL, CFGF_NODEFAULT),        CFG_END()};
+static cfg_opt_t DATABASE_OPTIONS[] = {CFG_SEC("table", TABLE_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+                                       CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT), CFG_STR("unique", NULL, CFGF_NODEFAULT),
+                                       CFG_STR("orphans", NULL, CFGF_NODEFAULT), CFG_END()};
+static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT), CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
+                                    CFG_END()};
 
 static int not_built(const struct config *c, const char *what, char *why, size_t why_len) {
     snprintf(why, why_len, "%s: %s: not in this build: leave it out", c->file, what);

@@ -63,7 +63,9 @@ struct database *databases_find(const struct databases *d, const char *name) {
     return db;
 }
 
-struct database *databases_first(const struct databases *d) { return d->list; }
+struct database *databases_first(const struct databases *d) {
+    return d->list;
+}
 uint32_t databases_count(const struct databases *d) { return HASH_COUNT(d->list); }
 
 void database_failed(struct database *db, const char *why) {
@@ -114,7 +116,8 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
     }
     db->worker = NULL;
     bool news = db->error == NULL;
-    database_failed(db, r == ERR_TOOBIG ? "the name is too long: shorten the path below the instance folder" : "no thread could be started: see ulimit -u");
+    database_failed(db, r == ERR_TOOBIG ? "the name is too long: shorten the path below the instance folder"
+                                        : "no thread could be started: see ulimit -u");
     if (news)
         log_line(d->node->log, LOG_ERROR, db->name, "%s", db->error);
 }
@@ -403,7 +406,8 @@ static void list_file(void *ctx, const char *name, const char *path, const struc
         l->found(l->ctx, name, path, header == FOLDER_FILE_OTHER);
 }
 
-int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien), void *ctx) {
+int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien),
+                   void *ctx) {
     struct listing l = {found, ctx};
     struct folder_walk walk = {instance, state, &l, NULL, list_file};
     return folder_walk(&walk);

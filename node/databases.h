@@ -20,7 +20,7 @@ struct databases;
 
 /*              OPENED                 CLOSED with a reason
  *  DB_OPENING ────────▶ DB_SERVED ─────────────────────────▶ DB_FAILED ── OPENED ──▶ DB_SERVED
- *  DB_ALIEN: not a SQLite database; becomes DB_OPENING when the file turns into one */
+ *  CLOSED without a reason: DB_OPENING again (it is being reopened). DB_ALIEN: not a SQLite database; becomes DB_OPENING when the file turns into one */
 enum database_state { DB_OPENING, DB_SERVED, DB_FAILED, DB_ALIEN };
 
 struct database {
@@ -28,10 +28,10 @@ struct database {
     char *name, *path;
     struct worker *worker; /* NULL: DB_ALIEN */
     enum database_state state;
-    char *error;    /* NULL while it is served */
-    bool in_core;   /* the core was told DB_OPEN */
-    bool settled;   /* as the store said last */
-    json_t *status; /* the last `databases` entry; NULL none yet */
+    char *error;      /* NULL while it is served */
+    bool in_core;     /* the core was told DB_OPEN */
+    bool settled;     /* as the store said last */
+    json_t *status;   /* the last `databases` entry; NULL none yet */
     struct stat look; /* DB_ALIEN: as it was looked into */
     UT_hash_handle hh;
 };
@@ -56,6 +56,7 @@ void databases_want(struct databases *d, const char *name);
 void database_failed(struct database *db, const char *why); /* sets state and error */
 
 /* For --check and --uninstall: calls `found` for each file with SQLite's header, and with alien = true for files that only have the name. */
-int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien), void *ctx);
+int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien),
+                   void *ctx);
 
 #endif

@@ -13,9 +13,7 @@ static bool ends_with(const char *name, const char *end) {
 
 bool dbname_usual(const char *name) { return ends_with(name, ".db") || ends_with(name, ".sqlite") || ends_with(name, ".sqlite3"); }
 
-bool dbname_companion(const char *name) {
-    return ends_with(name, "-wal") || ends_with(name, "-shm") || ends_with(name, "-journal");
-}
+bool dbname_companion(const char *name) { return ends_with(name, "-wal") || ends_with(name, "-shm") || ends_with(name, "-journal"); }
 
 /* Well-formed UTF-8 without control characters: names appear in JSON and in log lines. */
 static bool text_ok(const char *text) {

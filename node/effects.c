@@ -51,38 +51,22 @@ static void reply(struct node *n, const struct effect *e) {
 
 void node_effect(struct node *n, const struct effect *e) {
     switch (e->type) {
-    case EFFECT_DIAL:
-        transport_dial(n->transport, e->dial, e->text);
-        break;
-    case EFFECT_SEND:
-        transport_send(n->transport, e);
-        break;
-    case EFFECT_CLOSE:
-        transport_close_link(n->transport, e->link, e->text);
-        break;
-    case EFFECT_DELIVER:
-        deliver(n, e);
-        break;
-    case EFFECT_READ:
-        read_log(n, e);
-        break;
+    case EFFECT_DIAL: transport_dial(n->transport, e->dial, e->text); break;
+    case EFFECT_SEND: transport_send(n->transport, e); break;
+    case EFFECT_CLOSE: transport_close_link(n->transport, e->link, e->text); break;
+    case EFFECT_DELIVER: deliver(n, e); break;
+    case EFFECT_READ: read_log(n, e); break;
     case EFFECT_DB_WANTED:
         if (n->state < NODE_DRAINING)
             databases_want(n->databases, e->db);
         break;
-    case EFFECT_EPOCH:
-        new_epoch(n, e);
-        break;
+    case EFFECT_EPOCH: new_epoch(n, e); break;
     case EFFECT_MEMBER:
         if (members_put(n->members, e->member))
             node_members_changed(n);
         break;
-    case EFFECT_REQUEST:
-        node_request(n, e);
-        break;
-    case EFFECT_REPLY:
-        reply(n, e);
-        break;
+    case EFFECT_REQUEST: node_request(n, e); break;
+    case EFFECT_REPLY: reply(n, e); break;
     case EFFECT_LOG:
         log_line(n->log, (enum log_level)(e->level < 0 || e->level > LOG_DEBUG ? LOG_DEBUG : e->level), e->db, "%s", e->text);
         break;

@@ -12,8 +12,8 @@ enum folder_header { FOLDER_FILE_EMPTY, FOLDER_FILE_SQLITE, FOLDER_FILE_OTHER, F
 struct folder_walk {
     const char *root, *state; /* the state folder is left out, wherever it is */
     void *ctx;
-    void (*folder)(void *ctx, const char *path);                                          /* each folder, before its files; may be NULL */
-    void (*file)(void *ctx, const char *name, const char *path, const struct stat *st);   /* each regular file that may be a database */
+    void (*folder)(void *ctx, const char *path);                                        /* each folder, before its files; may be NULL */
+    void (*file)(void *ctx, const char *name, const char *path, const struct stat *st); /* each regular file that may be a database */
 };
 
 /* Walks. Symbolic links are not followed. 0, or ERR_IO when the root cannot be read; folders that vanish or cannot be read are left out. */

@@ -19,9 +19,9 @@ const char *identity_hex(const uint8_t id[NODE_ID_BYTES], char out[2 * NODE_ID_B
 
 static int mends(char *why, size_t why_len, const char *what, const char *path, int error) {
     const char *mend = error == EACCES || error == EPERM ? ": give the user who runs starlingd the right to write there"
-                       : error == ENOSPC                ? ": free some space"
-                       : error == EROFS                 ? ": choose another folder with --state"
-                                                        : "";
+                       : error == ENOSPC                 ? ": free some space"
+                       : error == EROFS                  ? ": choose another folder with --state"
+                                                         : "";
     snprintf(why, why_len, "cannot %s %s: %s%s", what, path, strerror(error), mend);
     return error == ENOSPC ? ERR_FULL : error == EACCES ? ERR_DENIED : ERR_IO;
 }
@@ -51,8 +51,9 @@ int identity_lock(struct identity *id, const char *state, char *why, size_t why_
         if (error != EWOULDBLOCK)
             return mends(why, why_len, "lock", path, error);
         long pid = n > 0 ? strtol(text, NULL, 10) : 0;
-        snprintf(why, why_len, "another starlingd (process %ld) runs on the state folder %s: stop it first, or choose another one with --state",
-                 pid, state);
+        snprintf(why, why_len,
+                 "another starlingd (process %ld) runs on the state folder %s: stop it first, or choose another one with --state", pid,
+                 state);
         return ERR_BUSY;
     }
     int n = snprintf(text, sizeof(text), "%ld\n", (long)getpid());

@@ -32,7 +32,7 @@ struct members;
 
 /* A file that cannot be read is put aside as members.json.bad, and why says so; members are then learned anew. NULL without memory. */
 struct members *members_open(const char *state, char *why, size_t why_len);
-void members_close(struct members *m); /* saves what is new */
+void members_close(struct members *m);                             /* saves what is new */
 uint64_t members_incarnation(struct members *m, uint64_t wall_ms); /* above all earlier ones; saved */
 uint32_t members_count(const struct members *m);
 const struct member *members_at(const struct members *m, uint32_t i);

@@ -59,7 +59,7 @@ struct inbox {
 };
 
 int inbox_init(struct inbox *in, uv_loop_t *loop, uv_async_cb woken, void *ctx); /* ctx becomes async.data */
-void inbox_end(struct inbox *in);     /* nobody waits any more */
+void inbox_end(struct inbox *in);                                                /* nobody waits any more */
 void inbox_release(struct inbox *in); /* after the async handle is closed and all workers ended */
 
 /* Any thread. */

@@ -43,8 +43,8 @@ static void tell_service_manager(const char *text) {
 
 static void say_ready(const struct node *n) {
     char id[2 * NODE_ID_BYTES + 1], socket_path[PATH_MAX];
-    printf("ready name=%s id=%s listen=%s http=off socket=%s\n", n->name, identity_hex(n->identity.id, id), transport_listen_text(n->transport),
-           node_socket_path(n, socket_path, sizeof(socket_path)));
+    printf("ready name=%s id=%s listen=%s http=off socket=%s\n", n->name, identity_hex(n->identity.id, id),
+           transport_listen_text(n->transport), node_socket_path(n, socket_path, sizeof(socket_path)));
     fflush(stdout);
     tell_service_manager("READY=1");
 }

@@ -56,8 +56,8 @@ static bool file_read(struct members *m, const json_t *file) {
         struct member member = {.state = MEMBER_DEAD};
         member.incarnation = (uint64_t)json_integer_value(json_object_get(entry, "incarnation"));
         if (hex_read(entry, "id", member.id, sizeof(member.id)) && hex_read(entry, "key", member.key, sizeof(member.key)) &&
-            text_read(entry, "name", member.name, sizeof(member.name)) && text_read(entry, "address", member.address, sizeof(member.address)) &&
-            find(m, member.id) == NULL)
+            text_read(entry, "name", member.name, sizeof(member.name)) &&
+            text_read(entry, "address", member.address, sizeof(member.address)) && find(m, member.id) == NULL)
             append(m, &member);
     }
     return true;

@@ -41,8 +41,10 @@ static void closed(struct node *n, struct database *db, const struct message *m)
         node_step(n, &e);
     }
     db->settled = false;
-    if (m->text == NULL || m->text[0] == 0)
-        return; /* OPENED or a reason follows at once */
+    if (m->text == NULL || m->text[0] == 0) {
+        db->state = DB_OPENING; /* OPENED or a reason follows soon */
+        return;
+    }
     database_failed(db, m->text);
     log_line(n->log, LOG_ERROR, db->name, "%s", without_name(db, m->text));
 }
@@ -73,46 +75,33 @@ static void logged(struct node *n, struct database *db, const struct message *m)
     if (m->level == LOG_INFO)
         log_activity(n->log, db->name, without_name(db, m->text));
     else
-        log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s", without_name(db, m->text));
+        log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s",
+                 without_name(db, m->text));
 }
 
 static void act(struct node *n, struct message *m) {
     struct database *db = m->database;
     struct watcher *w, *next;
     switch (m->type) {
-    case MESSAGE_OPENED:
-        opened(n, db, m);
-        break;
-    case MESSAGE_CLOSED:
-        closed(n, db, m);
-        break;
-    case MESSAGE_BATCH:
-        batch(n, db, m);
-        break;
-    case MESSAGE_STORED:
-        stored(n, db, m);
-        break;
-    case MESSAGE_BAD:
-        bad(n, db, m);
-        break;
+    case MESSAGE_OPENED: opened(n, db, m); break;
+    case MESSAGE_CLOSED: closed(n, db, m); break;
+    case MESSAGE_BATCH: batch(n, db, m); break;
+    case MESSAGE_STORED: stored(n, db, m); break;
+    case MESSAGE_BAD: bad(n, db, m); break;
     case MESSAGE_READ: {
         struct event e = {.type = EVENT_READ, .request = m->number, .batches = m->batches, .batches_count = m->batches_count};
         node_step(n, &e);
         break;
     }
-    case MESSAGE_LOG:
-        logged(n, db, m);
-        break;
-    case MESSAGE_CHANGE:
-        LL_FOREACH_SAFE(n->watchers, w, next) { w->change(w->ctx, m->json); }
+    case MESSAGE_LOG: logged(n, db, m); break;
+    case MESSAGE_CHANGE: LL_FOREACH_SAFE(n->watchers, w, next) { w->change(w->ctx, m->json);
+        }
         break;
     case MESSAGE_ANSWER:
         node_answer(n, m->number, m->json);
         m->json = NULL;
         break;
-    case MESSAGE_ENDED:
-        databases_ended(n->databases, db);
-        break;
+    case MESSAGE_ENDED: databases_ended(n->databases, db); break;
     }
 }
 

@@ -47,8 +47,8 @@ struct node {
     uv_signal_t signals[3];
     enum node_state state;
     bool stepping, settling, left;
-    uint64_t started_ms; /* monotonic */
-    uint64_t tick_at;    /* what the timer is set to; UINT64_MAX not set */
+    uint64_t started_ms;             /* monotonic */
+    uint64_t tick_at;                /* what the timer is set to; UINT64_MAX not set */
     struct question_open *questions; /* not answered yet */
     struct question_open *answered;  /* their answers are handed out by node_settle() */
     uint64_t question_last;
@@ -74,7 +74,7 @@ void node_database_started(struct database *db);          /* a worker was starte
 typedef void (*answer_fn)(void *ctx, uint64_t number, json_t *answer); /* number: as asking returned; 0 there: no memory, no answer */
 uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx);
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx); /* takes payload */
-void node_ask_cancel(struct node *n, void *ctx); /* all of this ctx */
+void node_ask_cancel(struct node *n, void *ctx);                                                       /* all of this ctx */
 void node_answer(struct node *n, uint64_t number, json_t *answer);
 void node_request(struct node *n, const struct effect *e); /* a peer asks us */
 void questions_deliver(struct node *n);

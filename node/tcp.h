@@ -36,9 +36,9 @@ struct tcp {
     bool writing, told_open, dirty;
     int handles; /* not closed yet */
     uint64_t opened_ms;
-    struct segment *queue; /* ring */
+    struct segment *queue;                               /* ring */
     uint32_t queue_at, queue_count, queue_cap, in_write; /* in_write: the first ones, held by the write under way */
-    size_t queued;         /* bytes */
+    size_t queued;                                       /* bytes */
     char why[160];
     char address[ADDRESS_TEXT_MAX];
     UT_hash_handle hh;
@@ -60,18 +60,18 @@ struct transport {
     struct dial *failed;    /* to be told by transport_settle() */
     struct dial_said *said; /* addresses that the log says are refused */
     bool quiet, any_dirty, full_said;
-    uint64_t stranger_said_ms; /* when the log last said that a connection was refused */
+    uint64_t stranger_said_ms;     /* when the log last said that a connection was refused */
     char failed_why[DIAL_WHY_MAX]; /* of the event that dial_next_failure() gave last */
-    char *buffer; /* READ_BUFFER_BYTES, shared by all links: libuv asks and reads at once */
+    char *buffer;                  /* READ_BUFFER_BYTES, shared by all links: libuv asks and reads at once */
 };
 
 /* Takes over a connected socket: tcp must be an initialised handle inside the struct from tcp_alloc(). */
-struct tcp *tcp_alloc(struct transport *t);           /* handle initialised; NULL without memory */
-bool tcp_start(struct tcp *l, uint64_t dial);         /* reads from now on and tells LINK_OPEN; false: it closes itself */
-void tcp_drop(struct tcp *l, const char *why);        /* closes now */
+struct tcp *tcp_alloc(struct transport *t);    /* handle initialised; NULL without memory */
+bool tcp_start(struct tcp *l, uint64_t dial);  /* reads from now on and tells LINK_OPEN; false: it closes itself */
+void tcp_drop(struct tcp *l, const char *why); /* closes now */
 void tcp_flush(struct tcp *l);
 void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct bytes *batch, size_t from, size_t to);
-void tcp_end(struct tcp *l, const char *why);         /* flushes, then closes */
+void tcp_end(struct tcp *l, const char *why); /* flushes, then closes */
 
 /* dial.c */
 bool dial_next_failure(struct transport *t, struct event *e);

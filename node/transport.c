@@ -146,7 +146,8 @@ static int listen_both(struct transport *t, const struct sockaddr_storage *v4, u
 
 static int listen_refused(const char *listen, int r, char *why, size_t why_len) {
     if (r == UV_EADDRINUSE) {
-        snprintf(why, why_len, "cannot listen on %s: address already in use: stop the other program or choose another port with --listen", listen);
+        snprintf(why, why_len, "cannot listen on %s: address already in use: stop the other program or choose another port with --listen",
+                 listen);
         return ERR_BUSY;
     }
     snprintf(why, why_len, "cannot listen on %s: %s: choose an address of this machine and a free port above 1023 with --listen", listen,

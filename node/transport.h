@@ -22,8 +22,8 @@ struct transport_config {
     struct log *log;
     const char *listen; /* HOST:PORT */
     void *ctx;
-    void (*event)(void *ctx, struct event *e);          /* LINK_OPEN, LINK_DATA, LINK_CLOSED, DIAL_FAILED */
-    bool (*greeted)(void *ctx, uint64_t link);          /* is this link one of a member that we know? */
+    void (*event)(void *ctx, struct event *e); /* LINK_OPEN, LINK_DATA, LINK_CLOSED, DIAL_FAILED */
+    bool (*greeted)(void *ctx, uint64_t link); /* is this link one of a member that we know? */
 };
 
 /* Listens. On failure one line in why. 0, ERR_BUSY (address in use), ERR_DENIED, ERR_IO, ERR_USAGE. */

@@ -22,9 +22,9 @@
 #define STACK_BYTES (1u << 20)
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS 10000
-#define BUSY_QUIET_MS 3000 /* a file that is locked for a moment when we open it is no news */
-#define LOOK_MS 500 /* how often a file that cannot be served is looked at */
-#define TRIM_MS 1000 /* quiet for this long after work: memory goes back */
+#define PASSING_MS 3000 /* a file that is locked, or a schema that changes under us, for a moment is no news */
+#define LOOK_MS 500     /* how often a file that cannot be served is looked at */
+#define TRIM_MS 1000    /* quiet for this long after work: memory goes back */
 #define WHY_MAX 1024
 
 /*            open ok                     turn failed, file replaced, new epoch
@@ -52,7 +52,7 @@ struct worker {
     struct notice *notice;
     bool trimmed;            /* nothing was done since memory was given back */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
-    uint64_t retry_ms, retry_at, busy_since;
+    uint64_t retry_ms, retry_at, passing_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */
     struct stat look;    /* of the file when opening failed */
 };
@@ -233,11 +233,22 @@ static void close_store(struct worker *w, const char *why) {
 static void fail(struct worker *w, const char *why) {
     close_store(w, why);
     w->retry_ms = w->retry_ms == 0 ? RETRY_FIRST_MS : w->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : w->retry_ms * 2;
-    if (w->busy_since != 0 && w->retry_ms > LOOK_MS)
+    if (w->passing_since != 0 && w->retry_ms > LOOK_MS)
         w->retry_ms = LOOK_MS;
     w->retry_at = clock_mono_ms() + w->retry_ms;
     if (stat(w->app_path, &w->look) != 0)
         memset(&w->look, 0, sizeof(w->look));
+}
+
+/* As fail(), but what usually passes by itself is said only when it lasts. */
+static void fail_passing(struct worker *w, int error, const char *why) {
+    uint64_t now = clock_mono_ms();
+    bool passing = error == ERR_BUSY || error == ERR_SCHEMA;
+    w->passing_since = !passing ? 0 : w->passing_since != 0 ? w->passing_since : now;
+    if (passing && now - w->passing_since < PASSING_MS)
+        fail(w, w->error); /* "", or what was said before */
+    else
+        fail(w, why[0] != 0 ? why : err_text(error));
 }
 
 static void announce(struct worker *w) {
@@ -310,13 +321,10 @@ static void open_store(struct worker *w) {
         held(w, true, st.st_dev, st.st_ino); /* before SQLite opens it: nobody may look at it from now on */
     int r = store_open(&w->store, &config, why, sizeof(why));
     if (r != 0) {
-        uint64_t now = clock_mono_ms();
         w->store = NULL;
-        w->busy_since = r != ERR_BUSY ? 0 : w->busy_since != 0 ? w->busy_since : now;
-        fail(w, r == ERR_BUSY && now - w->busy_since < BUSY_QUIET_MS ? w->error : why[0] != 0 ? why : err_text(r));
+        fail_passing(w, r, why);
         return;
     }
-    w->busy_since = 0;
     look_after(w);
 }
 
@@ -330,16 +338,11 @@ static json_t *status_closed(const struct worker *w) {
 
 static json_t *ask_store(struct worker *w, const struct job *job) {
     switch (job->question) {
-    case QUESTION_STATUS:
-        return w->store == NULL ? status_closed(w) : store_status(w->store);
-    case QUESTION_TABLES:
-        return w->store == NULL ? NULL : store_tables(w->store);
-    case QUESTION_DOCTOR:
-        return w->store == NULL ? NULL : store_doctor(w->store);
-    case QUESTION_BARRIER:
-        return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
-    case QUESTION_VERIFY:
-        return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
+    case QUESTION_STATUS: return w->store == NULL ? status_closed(w) : store_status(w->store);
+    case QUESTION_TABLES: return w->store == NULL ? NULL : store_tables(w->store);
+    case QUESTION_DOCTOR: return w->store == NULL ? NULL : store_doctor(w->store);
+    case QUESTION_BARRIER: return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
+    case QUESTION_VERIFY: return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
     }
     return NULL;
 }
@@ -349,8 +352,7 @@ static void read_log(struct worker *w, const struct job *job) {
     if (m == NULL)
         return;
     m->number = job->number;
-    if (w->store != NULL &&
-        store_read(w->store, &job->origin, job->from, job->to, job->bytes_max, &m->batches, &m->batches_count) != 0) {
+    if (w->store != NULL && store_read(w->store, &job->origin, job->from, job->to, job->bytes_max, &m->batches, &m->batches_count) != 0) {
         m->batches = NULL; /* none: the core asks again, or another peer */
         m->batches_count = 0;
     }
@@ -364,9 +366,7 @@ static void run_job(struct worker *w, struct job *job) {
         if (w->store != NULL) /* closed: the core delivers again after OPENED */
             store_deliver(w->store, job->batch);
         break;
-    case JOB_READ:
-        read_log(w, job);
-        break;
+    case JOB_READ: read_log(w, job); break;
     case JOB_EPOCH:
         if (w->store == NULL)
             break;
@@ -389,9 +389,7 @@ static void run_job(struct worker *w, struct job *job) {
         if (w->store != NULL)
             store_watch(w->store, job->on);
         break;
-    case JOB_QUESTION:
-        answer(w, job->number, ask_store(w, job));
-        break;
+    case JOB_QUESTION: answer(w, job->number, ask_store(w, job)); break;
     }
 }
 
@@ -430,9 +428,10 @@ static void turn(struct worker *w) {
     char why[WHY_MAX] = "";
     int wait = store_turn(w->store, why, sizeof(why));
     if (wait < -1) {
-        fail(w, why[0] != 0 ? why : err_text(wait));
+        fail_passing(w, wait, why);
         return;
     }
+    w->passing_since = 0;
     w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
     if (!w->announced || w->notice == NULL)
         look_after(w);
@@ -493,8 +492,7 @@ static void *worker_main(void *arg) {
             if (run_jobs(w) && w->state == WORKER_OPEN)
                 turn(w);
             break;
-        case WORKER_ENDED:
-            assert(false);
+        case WORKER_ENDED: assert(false);
         }
     }
     notice_close(w->notice);

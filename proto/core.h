@@ -11,20 +11,21 @@
  *            (backoff 200 ms doubling to 15 s, with jitter); seeds for ever. A closed socket makes the member suspect at
  *            once and is redialled at once; refused or silent then: dead. Silence on a link: suspect after
  *            suspect_ms, dead after dead_ms (link closed).
- *   beats    Each link carries a BEAT every beat_ms, with a digest per database (version vector digest, content digest),
- *            only while something changed or every beat; round trips are measured by echo.
+ *   beats    Each link carries a BEAT every beat_ms (about 30 bytes), with one digest of all that was announced on that link
+ *            and whether that is still our latest word; round trips are measured by echo.
  *   push     A local batch (already durable) goes at once to every link whose peer has, or was sent, the version before
- *            it, while that link's queue is below its bound; else it is dropped there and pulled later.
- *   pull     VECTOR frames (on link up, when a digest differs, and as acknowledgement after storing, at most every
- *            ack_ms) carry the full vector of a database. What the peer has more of is pulled in exact ranges, from one
- *            peer at a time per origin (another peer after pull_timeout_ms without progress). A peer that is pushing us the
- *            same versions is not asked (short grace of lazy_ms first).
+ *            it (or lacks only a few, which it then pulls), while that link's queue is below its bound; else it is dropped
+ *            there and pulled later.
+ *   pull     VECTOR frames (in full on link up and when a digest differs, as a difference in acknowledgement after
+ *            storing, at most every ack_ms) carry the vector of a database. What the peer has more of is pulled in exact
+ *            ranges, from one peer at a time per origin (another peer after pull_timeout_ms without progress). While the
+ *            author is linked and may be pushing the same versions, nobody is asked for a short grace of lazy_ms.
  *   serving  Pulls are answered with EFFECT_READ from the caller's log, one outstanding read a link, next when the
  *            link's queue has room: a slow peer costs bounded memory. A batch spans as many frames as it needs;
  *            reassembly is bounded by BATCH_BYTES_MAX a link and only one batch a link is in reassembly at a time.
  *   holding  A batch is delivered (EFFECT_DELIVER) when it is the next of its origin and its `after` differences are
  *            covered by what was delivered; else it is held, in memory within hold_bytes_max a database; beyond it is
- *            dropped and pulled again later.
+ *            dropped and pulled again later. At most 256 batches or 32 MiB are delivered and not confirmed (EVENT_STORED).
  *   refusal  Other cluster name, other protocol version, not allowed: REFUSE frame with one clear sentence, close, log.
  *            A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
  *            that peer: EFFECT_LOG with one clear line on both sides, and core_database_refused().
@@ -74,17 +75,17 @@ struct member {
 
 /* What the store of one database says about itself. */
 struct db_state {
-    struct vv have;      /* merged and durable, for every origin (ours too): what we may tell others */
-    uint64_t base;       /* digest of the rows that were there before the first meeting; 0 none */
-    uint8_t digest[16];  /* of the content shown */
-    bool settled;        /* nothing pending, waiting to be shown or parked: the digest belongs to `have` */
+    struct vv have;     /* merged and durable, for every origin (ours too): what we may tell others */
+    uint64_t base;      /* digest of the rows that were there before the first meeting; 0 none */
+    uint8_t digest[16]; /* of the content shown */
+    bool settled;       /* nothing pending, waiting to be shown or parked: the digest belongs to `have` */
 };
 
 enum event_type {
     EVENT_TICK,
     EVENT_LINK_OPEN,   /* link, dial (0: accepted), address of the other side */
     EVENT_LINK_DATA,   /* link, data, len */
-    EVENT_LINK_SENT,   /* link, queued: bytes handed out for this link that the socket has not taken yet */
+    EVENT_LINK_SENT,   /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell */
     EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
     EVENT_DIAL_FAILED, /* dial, text why */
     EVENT_SEED,        /* text: host[:port] to join, kept for ever */
@@ -92,8 +93,8 @@ enum event_type {
     EVENT_DB_OPEN,     /* db, state: serve and fetch this database */
     EVENT_DB_CLOSED,   /* db */
     EVENT_BATCH_LOCAL, /* db, batch: ours, durable, in version order; state.have covers it already or with the next STORED */
-    EVENT_STORED,      /* db, state: the store's latest */
-    EVENT_READ,        /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked, maybe none */
+    EVENT_STORED,      /* db, state: the store's latest. Each delivered batch ends in one, in BATCH_BAD, or in DB_OPEN */
+    EVENT_READ,        /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked; none: not in the log */
     EVENT_BATCH_BAD,   /* db, origin, version, text: delivered but not taken; this origin stops (others go on) until DB_OPEN */
     EVENT_PAUSE,
     EVENT_RESUME,
@@ -127,10 +128,13 @@ enum effect_type {
     EFFECT_DIAL,      /* dial, text host:port: connect; answer with LINK_OPEN (dial) or DIAL_FAILED */
     EFFECT_SEND,      /* link, chunks: bytes to append to that link's stream, in this order. `head` (len) then `batch` from..to */
     EFFECT_CLOSE,     /* link, text why: flush what was sent, close; then LINK_CLOSED follows */
-    EFFECT_DELIVER,   /* db, batch (reference passes to the caller), peer: who sent it */
-    EFFECT_READ,      /* request, db, origin, version..version_last, bytes_max */
+    EFFECT_DELIVER,   /* db, batch (reference passes to the caller), origin, version, peer: who sent it */
+    EFFECT_READ,      /* request, db, origin, version..version_last, bytes_max: the first whatever its size, more within this.
+                       * Exactly one EVENT_READ must answer, also when the database was closed meanwhile */
     EFFECT_DB_WANTED, /* db: a peer has a database that we do not */
-    EFFECT_EPOCH,     /* db, version: a peer has versions of our origin that we do not: start a new epoch, then DB_OPEN again */
+    EFFECT_EPOCH,     /* db, origin, version: a peer has versions of our origin that we do not: start an epoch above origin.epoch
+                       * that was never used before (an image may be restored twice), then DB_OPEN again. If ours is above it
+                       * already (restarted before it wrote anything): just DB_OPEN. The lost versions are then fetched */
     EFFECT_MEMBER,    /* member: changed; remember it (state LEFT after forget: drop it) */
     EFFECT_REQUEST,   /* link, request, data, peer: a peer asks; answer with EVENT_REPLY */
     EFFECT_REPLY,     /* request (the caller's), data or NULL when the peer is gone or did not answer in 30 s */
@@ -165,13 +169,14 @@ uint64_t core_deadline(const struct core *core);
 struct peer_info {
     const struct member *member;
     bool linked;
-    uint64_t link;            /* 0 when not linked */
-    uint32_t rtt_us;          /* from ms clocks the caller may overwrite with better */
-    bool in_sync;             /* the peer acknowledged, within the last 3 beats, equal vectors and digests for every database, and ours are settled */
+    uint64_t link;               /* 0 when not linked */
+    uint32_t rtt_us;             /* from ms clocks the caller may overwrite with better */
+    bool in_sync;                /* the peer acknowledged, within the last 3 beats, equal vectors and digests for every database
+                               * that it or we have, all settled, and nothing of ours is ahead of our own store's word */
     uint64_t we_lack, they_lack; /* versions, over all databases, as that peer acknowledged them */
-    uint64_t last_seen_ms;    /* monotonic; 0 never */
+    uint64_t last_seen_ms;       /* monotonic; 0 never */
     uint64_t sent_bytes, received_bytes;
-    const char *refused;      /* NULL, or why we do not exchange (a database, or all) */
+    const char *refused; /* NULL, or why we do not exchange (a database, or all) */
 };
 uint32_t core_peers(const struct core *core); /* count of members other than us that were not forgotten */
 bool core_peer(const struct core *core, uint32_t i, struct peer_info *out);

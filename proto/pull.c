@@ -67,6 +67,17 @@ static struct link *choose(struct core *core, const struct db *db, const struct 
     return best;
 }
 
+/* Does anyone who is linked have it? */
+static bool offered(const struct core *core, const struct db *db, const struct source *s, uint64_t from) {
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        const struct link *l = core->links[i];
+        const struct peer_db *pd = l->state == LINK_UP ? sync_peer_db(core, l->peer, db) : NULL;
+        if (pd && pd->open && vv_get(&pd->have, &s->origin) >= from)
+            return true;
+    }
+    return false;
+}
+
 static void ask(struct core *core, struct db *db, struct source *s, struct link *l, uint64_t from, uint64_t to) {
     uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin);
     if (to > has)
@@ -145,9 +156,9 @@ static void plan(struct core *core, struct db *db) {
         struct link *l = choose(core, db, s, from);
         if (l)
             ask(core, db, s, l, from, to);
-        else if (core->now < s->avoid_ms)
-            pull_plan_at(core, db, s->avoid_ms);
-        else /* queues are full, or nobody alive has it: their next word or a beat's time will tell */
+        else if (!offered(core, db, s, from))
+            s->claimed = s->delivered; /* whoever had it is away, or lost it: until somebody says it again */
+        else                           /* its queue is full, it is paused, or it could not answer: a later look will tell */
             pull_plan_at(core, db, core->now + core->config.beat_ms);
     }
     db->lacking = lacking;

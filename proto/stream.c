@@ -1,6 +1,7 @@
 /* The frames of links that are up: sent, taken apart and handed on; beats and silence. */
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "proto/core_state.h"
@@ -185,7 +186,10 @@ static int take_refuse(struct core *core, struct link *l, struct mpk *m, uint32_
     char clean[WIRE_TEXT_MAX], who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
     wire_clean(clean, sizeof clean, text.p, text.len);
     core_log_once(core, 1, "%s refused this node: %s", greet_who(l, who, sizeof who), clean);
+    struct peer *p = l->peer;
     greet_close(core, l, 0, clean);
+    free(p->refused);
+    p->refused = core_text(clean);
     return 0;
 }
 

@@ -41,14 +41,15 @@ struct conn {
 };
 
 /* socket.c */
-void conn_item(struct conn *c, json_t *item); /* takes item */
+void conn_item(struct conn *c, json_t *item);                                       /* takes item */
 void conn_progress(struct conn *c, const char *text, uint64_t done, int64_t total); /* total -1: unknown */
-void conn_done(struct conn *c, int exit, json_t *result, const char *error); /* takes result; both may be NULL */
+void conn_done(struct conn *c, int exit, json_t *result, const char *error);        /* takes result; both may be NULL */
 void conn_timer(struct conn *c, uint64_t ms, void (*timed)(struct conn *c));
 
 /* gather.c: asks databases that are served the same question. answers: an object by name; those that did not answer in time are missing.
  * db NULL: all. Belongs to the callee. Uses the connection's timer. */
-void gather_start(struct conn *c, enum question question, const char *db, uint64_t timeout_ms, void (*done)(struct conn *c, json_t *answers));
+void gather_start(struct conn *c, enum question question, const char *db, uint64_t timeout_ms,
+                  void (*done)(struct conn *c, json_t *answers));
 void gather_release(struct conn *c);
 
 /* The verbs, by file. */

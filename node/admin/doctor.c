@@ -28,7 +28,7 @@ struct doctor {
     struct clock_asked {
         uint64_t number, sent_ms;
         char name[CORE_NAME_MAX];
-    } *clocks;
+    } * clocks;
     uint32_t clocks_count, clocks_left;
 };
 
@@ -43,7 +43,8 @@ static void doctor_release(struct conn *c) {
 
 static void found(struct doctor *d, enum finding finding, const char *what, const char *mend) {
     static const char *const STATES[] = {"ok", "warn", "error"};
-    json_array_append_new(d->checks, json_pack("{s:s, s:s, s:s?}", "what", what, "state", STATES[finding], "mend", finding == FINDING_OK ? NULL : mend));
+    json_array_append_new(
+        d->checks, json_pack("{s:s, s:s, s:s?}", "what", what, "state", STATES[finding], "mend", finding == FINDING_OK ? NULL : mend));
     if (finding == FINDING_OK)
         json_array_append_new(d->checked, json_string(what));
     else
@@ -58,7 +59,8 @@ static void look_clock(struct doctor *d) {
     if (clock_wall_ms() < SANE_WALL_MS)
         found(d, FINDING_ERROR, "clock: it is years behind", "set the time: new writes would count as older than all others");
     else if (adjtimex(&t) == TIME_ERROR)
-        found(d, FINDING_WARN, "clock: nothing keeps it right", "run a time service (systemd-timesyncd, chrony): the later write wins by the clock");
+        found(d, FINDING_WARN, "clock: nothing keeps it right",
+              "run a time service (systemd-timesyncd, chrony): the later write wins by the clock");
     else
         found(d, FINDING_OK, "clock", NULL);
 }
@@ -73,7 +75,11 @@ static void look_disk(struct doctor *d, const char *what, const char *path) {
     }
     unsigned long long free_bytes = (unsigned long long)fs.f_bavail * fs.f_frsize;
     snprintf(text, sizeof(text), "disk of the %s: %llu MiB free", what, free_bytes >> 20);
-    found(d, free_bytes < DISK_ERROR_BYTES ? FINDING_ERROR : free_bytes < DISK_WARN_BYTES ? FINDING_WARN : FINDING_OK, text, "free some space");
+    found(d,
+          free_bytes < DISK_ERROR_BYTES  ? FINDING_ERROR
+          : free_bytes < DISK_WARN_BYTES ? FINDING_WARN
+                                         : FINDING_OK,
+          text, "free some space");
 }
 
 static void look_state(struct doctor *d, const char *state) {
@@ -168,11 +174,16 @@ static void clock_answered(void *ctx, uint64_t number, json_t *answer) {
     for (uint32_t i = 0; i < d->clocks_count && json_is_integer(wall); i++) {
         if (d->clocks[i].number != number)
             continue;
-        int64_t middle = (int64_t)(d->clocks[i].sent_ms / 2 + now / 2), off = json_integer_value(wall) - middle, size = off < 0 ? -off : off;
+        int64_t middle = (int64_t)(d->clocks[i].sent_ms / 2 + now / 2), off = json_integer_value(wall) - middle,
+                size = off < 0 ? -off : off;
         char text[200];
-        snprintf(text, sizeof(text), "clock of %s: %lld ms %s", d->clocks[i].name, (long long)size, off < 0 ? "behind ours" : "ahead of ours");
-        found(d, size > CLOCK_ERROR_MS ? FINDING_ERROR : size > CLOCK_WARN_MS ? FINDING_WARN : FINDING_OK, text,
-              "set both by a time service: the later write wins by the clock");
+        snprintf(text, sizeof(text), "clock of %s: %lld ms %s", d->clocks[i].name, (long long)size,
+                 off < 0 ? "behind ours" : "ahead of ours");
+        found(d,
+              size > CLOCK_ERROR_MS  ? FINDING_ERROR
+              : size > CLOCK_WARN_MS ? FINDING_WARN
+                                     : FINDING_OK,
+              text, "set both by a time service: the later write wins by the clock");
     }
     json_decref(answer);
     if (--d->clocks_left == 0)

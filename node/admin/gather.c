@@ -10,7 +10,7 @@ struct gather {
     struct asked {
         uint64_t number;
         char *name;
-    } *asked;
+    } * asked;
     uint32_t count, left;
 };
 
@@ -48,7 +48,8 @@ static void answered(void *ctx, uint64_t number, json_t *answer) {
 
 static void time_up(struct conn *c) { finish(c); }
 
-void gather_start(struct conn *c, enum question question, const char *name, uint64_t timeout_ms, void (*done)(struct conn *c, json_t *answers)) {
+void gather_start(struct conn *c, enum question question, const char *name, uint64_t timeout_ms,
+                  void (*done)(struct conn *c, json_t *answers)) {
     struct gather *g = calloc(1, sizeof(*g));
     if (g == NULL || (g->asked = calloc(databases_count(c->node->databases) + 1, sizeof(*g->asked))) == NULL) {
         free(g);

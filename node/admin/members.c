@@ -29,7 +29,8 @@ json_t *peer_json(struct node *n, const struct peer_info *peer) {
     char id[2 * NODE_ID_BYTES + 1];
     uint64_t now = clock_mono_ms();
     uint32_t rtt_us = peer->linked ? transport_rtt_us(n->transport, peer->link) : 0;
-    json_t *seen = peer->last_seen_ms == 0 ? json_null() : json_integer((json_int_t)(now > peer->last_seen_ms ? now - peer->last_seen_ms : 0));
+    json_t *seen =
+        peer->last_seen_ms == 0 ? json_null() : json_integer((json_int_t)(now > peer->last_seen_ms ? now - peer->last_seen_ms : 0));
     json_t *p = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:o, s:I, s:I}", "id", identity_hex(peer->member->id, id), "name",
                           peer->member->name, "addr", peer->member->address, "state", member_state_text(peer->member->state), "rtt_us",
                           (json_int_t)(rtt_us != 0 ? rtt_us : peer->rtt_us), "in_sync", peer->in_sync, "we_lack", (json_int_t)peer->we_lack,
@@ -71,9 +72,10 @@ void verb_members(struct conn *c, const json_t *args) {
     char id[2 * NODE_ID_BYTES + 1];
     (void)args;
     const char *advertise = config_text(&n->config, OPTION_ADVERTISE);
-    json_t *self = json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:i, s:i, s:i, s:i, s:i}", "id", identity_hex(n->identity.id, id), "name",
-                             n->name, "addr", advertise[0] != 0 ? advertise : transport_listen_text(n->transport), "state", "alive", "self", 1,
-                             "rtt_us", 0, "in_sync", 1, "we_lack", 0, "they_lack", 0, "last_seen_ms", 0, "sent_bytes", 0, "received_bytes", 0);
+    json_t *self =
+        json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:i, s:i, s:i, s:i, s:i}", "id", identity_hex(n->identity.id, id), "name", n->name,
+                  "addr", advertise[0] != 0 ? advertise : transport_listen_text(n->transport), "state", "alive", "self", 1, "rtt_us", 0,
+                  "in_sync", 1, "we_lack", 0, "they_lack", 0, "last_seen_ms", 0, "sent_bytes", 0, "received_bytes", 0);
     json_t *list = json_array(), *peers = peers_json(n);
     json_array_append_new(list, self);
     json_array_extend(list, peers);
@@ -92,7 +94,8 @@ void verb_join(struct conn *c, const json_t *args) {
     uint16_t port;
     for (size_t i = 0; i < json_array_size(addresses); i++) {
         const char *text = json_string_value(json_array_get(addresses, i));
-        if (text != NULL && strlen(text) < CORE_ADDRESS_MAX && address_parse(text, ADDRESS_PORT, host, &port) == 0 && host[0] != 0 && port != 0)
+        if (text != NULL && strlen(text) < CORE_ADDRESS_MAX && address_parse(text, ADDRESS_PORT, host, &port) == 0 && host[0] != 0 &&
+            port != 0)
             continue;
         snprintf(why, sizeof(why), "%.200s: not an address: say HOST or HOST:PORT", text != NULL ? text : "?");
         conn_done(c, 2, NULL, why);
@@ -123,8 +126,10 @@ void verb_forget(struct conn *c, const json_t *args) {
         matches++;
     }
     if (matches != 1) {
-        conn_done(c, who == NULL ? 2 : 1, NULL, who == NULL ? "say which member" : matches == 0 ? "no such member: see `starling members`"
-                                                                                     : "several members match: give the id");
+        conn_done(c, who == NULL ? 2 : 1, NULL,
+                  who == NULL    ? "say which member"
+                  : matches == 0 ? "no such member: see `starling members`"
+                                 : "several members match: give the id");
         return;
     }
     if (found.state == MEMBER_ALIVE) {
@@ -139,7 +144,8 @@ void verb_forget(struct conn *c, const json_t *args) {
 static void exchange(struct conn *c, enum event_type type) {
     struct event e = {.type = type};
     node_step(c->node, &e);
-    log_line(c->node->log, LOG_INFO, NULL, type == EVENT_PAUSE ? "paused: nothing is exchanged until `starling resume`" : "exchanging again");
+    log_line(c->node->log, LOG_INFO, NULL,
+             type == EVENT_PAUSE ? "paused: nothing is exchanged until `starling resume`" : "exchanging again");
     conn_done(c, 0, NULL, NULL);
 }
 

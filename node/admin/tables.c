@@ -17,7 +17,7 @@ static void tables_done(struct conn *c, json_t *answers) {
         if (name != NULL && strcmp(name, db->name) != 0)
             continue;
         json_array_append_new(list, json_pack("{s:s, s:s?, s:o}", "name", db->name, "error",
-                                              tables != NULL     ? NULL
+                                              tables != NULL      ? NULL
                                               : db->error != NULL ? db->error
                                                                   : "no answer in time: the database is busy",
                                               "tables", tables != NULL ? json_incref(tables) : json_array()));

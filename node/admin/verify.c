@@ -35,7 +35,7 @@ struct verify {
     char *only_table;
     enum verify_phase phase;
     uint64_t deadline_ms;
-    json_t *tables;      /* of this database: the result's entries */
+    json_t *tables; /* of this database: the result's entries */
     size_t table_at;
     bool buckets[BUCKETS]; /* those that differ and were not looked into yet */
     json_t *databases, *differences;
@@ -107,9 +107,9 @@ static void ask_all(struct conn *c, enum verify_phase phase, const char *table, 
         if (i == 0)
             m->asked = db == NULL ? 0 : node_ask(c->node, db, QUESTION_VERIFY, table, bucket, answered, c);
         else
-            m->asked = node_ask_peer(c->node, m->id,
-                                     json_pack("{s:s, s:s, s:s?, s:i}", "ask", "verify", "db", database(v), "table", table, "bucket", bucket),
-                                     answered, c);
+            m->asked = node_ask_peer(
+                c->node, m->id, json_pack("{s:s, s:s, s:s?, s:i}", "ask", "verify", "db", database(v), "table", table, "bucket", bucket),
+                answered, c);
         v->left += m->asked != 0;
     }
     if (v->left == 0)
@@ -133,7 +133,8 @@ static bool vectors_equal(const struct verify *v) {
 static void difference(struct verify *v, const char *table, json_t *key, const char *what) {
     v->equal = false;
     if (json_array_size(v->differences) < DIFFERENCES_MAX)
-        json_array_append_new(v->differences, json_pack("{s:s, s:s?, s:O?, s:s}", "db", database(v), "table", table, "key", key, "what", what));
+        json_array_append_new(v->differences,
+                              json_pack("{s:s, s:s?, s:O?, s:s}", "db", database(v), "table", table, "key", key, "what", what));
 }
 
 static const json_t *table_of(const struct verify *v, uint32_t member, const char *name) {
@@ -337,7 +338,8 @@ static void finish(struct conn *c) {
     json_t *members = json_array();
     for (uint32_t i = 0; i < v->members_count; i++)
         json_array_append_new(members, json_string(v->members[i].name));
-    json_t *result = json_pack("{s:b, s:O, s:o, s:O}", "equal", v->equal, "databases", v->databases, "members", members, "differences", v->differences);
+    json_t *result =
+        json_pack("{s:b, s:O, s:o, s:O}", "equal", v->equal, "databases", v->databases, "members", members, "differences", v->differences);
     bool equal = v->equal;
     conn_done(c, equal ? 0 : 1, result, NULL);
 }

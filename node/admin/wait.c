@@ -96,8 +96,13 @@ static bool databases_equal(struct node *n, struct wait *w) {
             return misses(w, "%s%s", "", refused);
         if (core_waiting(n->core, db->name) > 0)
             return misses(w, "%s%s holds batches that wait for others", "", db->name);
+        json_int_t parked = db->settled ? 0 : json_integer_value(json_object_get(db->status, "parked")); /* as of the last look */
+        char text[100];
+        snprintf(text, sizeof(text), "%lld", (long long)parked);
+        if (parked > 0)
+            return misses(w, "%s has parked %s changes that cannot be shown here yet: `starling tables` says why", db->name, text);
         if (!db->settled)
-            return misses(w, "%s%s has changes that are not batched, not shown yet or parked: see `starling status` and `starling tables`", "", db->name);
+            return misses(w, "%s%s has changes that are not batched or not shown yet", "", db->name);
     }
     return true;
 }
@@ -151,8 +156,14 @@ static void capture_answered(void *ctx, uint64_t number, json_t *answer) {
     const json_t *capturing = json_object_get(answer, "capturing");
     const char *table = json_string_value(json_object_get(capturing, "table"));
     char text[500];
+    struct database *db =
+        databases_find(c->node->databases, json_is_object(answer) ? json_string_value(json_object_get(answer, "name")) : "");
     (void)number;
     w->capture = 0;
+    if (db != NULL) {
+        json_decref(db->status);
+        db->status = json_incref(answer);
+    }
     if (json_is_object(capturing)) {
         const json_t *total = json_object_get(capturing, "total");
         snprintf(text, sizeof(text), "%s: reading the rows that are there%s%s", json_string_value(json_object_get(answer, "name")),
@@ -193,7 +204,8 @@ static void wait_look(struct conn *c) {
     if (now >= w->deadline_ms) {
         char why[450];
         snprintf(why, sizeof(why), "not converged: %s", w->missing);
-        conn_done(c, 1, json_pack("{s:b, s:I, s:s}", "converged", 0, "alive", (json_int_t)alive_count(c->node), "missing", w->missing), why);
+        conn_done(c, 1, json_pack("{s:b, s:I, s:s}", "converged", 0, "alive", (json_int_t)alive_count(c->node), "missing", w->missing),
+                  why);
         return;
     }
     if (now >= w->progress_ms) {

@@ -15,6 +15,7 @@
 struct note {
     struct tio *io;
     int64_t seq, ms, number;
+    double at; /* as noted: the same for all notes of one statement */
     uint32_t key_at, key_len; /* in `keys`, for keys that are not one integer */
     uint8_t kind;
 };
@@ -67,7 +68,8 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
     note->io = io;
     note->seq = n->last_seq;
     note->kind = (uint8_t)sqlite3_column_int(q, 2);
-    note->ms = note_ms(sqlite3_column_double(q, 3));
+    note->at = sqlite3_column_double(q, 3);
+    note->ms = note_ms(note->at);
     if (note->ms < n->earliest_ms)
         n->earliest_ms = note->ms;
     return note_key(s, n, note, q);
@@ -147,23 +149,23 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
     look->place.text = first->io->table->key_kind == KEY_COLUMNS;
     look->place.key = n->keys.data + first->key_at;
     look->place.key_len = first->key_len;
-    bool given = look->place.text || first->io->table->without_rowid;
-    bool announced = false;
+    bool given = look->place.text || first->io->table->without_rowid || first->number == -1; /* -1 is never announced */
+    const struct note *announced = NULL; /* the key was given, if an INSERT by the same statement follows (it may be ignored, or an UPSERT) */
     for (uint32_t i = from; i < to; i++) {
-        look->ms = n->list[i].ms;
-        switch (n->list[i].kind) {
-        case NOTE_GIVEN: announced = true; break;
+        const struct note *note = &n->list[i];
+        look->ms = note->ms;
+        switch (note->kind) {
+        case NOTE_GIVEN: announced = note; break;
         case NOTE_INSERT:
             look->born = true;
-            look->given = given || announced;
-            announced = false;
+            look->given = given || (announced && announced->at == note->at);
             break;
         case NOTE_DELETE:
         case NOTE_MOVED:
             look->died = true;
-            look->born = look->given = announced = false;
+            look->born = look->given = false;
             break;
-        default: announced = false; break;
+        default: break;
         }
     }
 }

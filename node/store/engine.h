@@ -230,7 +230,7 @@ struct store {
     uint64_t *vector; /* scratch for seen */
     uint32_t vector_cap;
     struct vv have;
-    int64_t readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
+    int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
     uint64_t drained_rows, projected_rows;
     int64_t lock_us[256];
@@ -379,6 +379,8 @@ int project(struct store *s);
 #define SHOWN_KEEP_MS 12000
 void flight_free(struct store *s, struct flight *f);
 int project_recover(struct store *s);
+bool project_blocked(struct store *s); /* the last part of a commit is not here yet */
+int project_hold_parts(struct store *s);
 void shown_push(struct store *s);
 void shown_knew(struct store *s, int64_t ms, struct seen *out); /* what an author at that time had seen for sure */
 

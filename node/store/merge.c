@@ -401,7 +401,7 @@ static int merge_opened(struct store *s, struct flight *f, const struct batch_he
         return err;
     s->origins[f->origin].version = h->version;
     s->origins[f->origin].changed = true;
-    if ((f->part || origin_held(s, f->origin)) && (err = hold_part(s, f)))
+    if (origin_held(s, f->origin) && (err = hold_part(s, f)))
         return err;
     f->seq = ++s->hot.flight_seq;
     if ((err = flight_store(s, f)))

@@ -465,15 +465,43 @@ static int write_pending(struct projecting *p, struct failed *failed) {
     return retry_failed(p, failed->rows, failed->count);
 }
 
+/* The last flight of the next projection: whole batches, about PROJECT_ROWS rows, but all parts of a commit together, unless they are more
+ * than BATCH_ROWS_MAX rows. Nothing (the last one shown) while a commit's last part is not here. */
 static int64_t last_flight(struct store *s) {
-    uint32_t rows = 0;
+    bool small[64] = {false}, *open = small;
+    uint32_t rows = 0, parts = 0, parts_rows = 0;
     int64_t seq = s->hot.projected_seq;
-    for (struct flight *f = s->flights; f && (rows == 0 || rows + f->ops_count <= PROJECT_ROWS); f = f->next) {
+    if (s->origins_count > 64 && !(open = calloc(s->origins_count, sizeof *open)))
+        return seq;
+    for (struct flight *f = s->flights; f; f = f->next) {
+        if (rows && !parts && rows + f->ops_count > PROJECT_ROWS)
+            break;
         rows += f->ops_count;
-        seq = f->seq;
+        if (f->part != open[f->origin])
+            parts += f->part ? 1 : (uint32_t)-1;
+        open[f->origin] = f->part;
+        parts_rows = parts ? parts_rows + f->ops_count : 0;
+        if (!parts || parts_rows > BATCH_ROWS_MAX)
+            seq = f->seq;
     }
+    if (open != small)
+        free(open);
     return seq;
 }
+
+/* Parts whose last one does not come: their rows are held one by one, and what is behind them goes on. */
+int project_hold_parts(struct store *s) {
+    int err = state_begin(s);
+    for (struct flight *f = s->flights; f && !err; f = f->next) {
+        if (f->part) {
+            err = pending_merge_before(s, &f->before, f->origin + 1);
+            f->part = false;
+        }
+    }
+    return err;
+}
+
+bool project_blocked(struct store *s) { return s->flights && last_flight(s) == s->hot.projected_seq; }
 
 static int write_mark(struct store *s, int64_t seq) {
     sqlite3_bind_blob(s->w_mark, 1, s->state_id, sizeof s->state_id, SQLITE_STATIC);
@@ -589,7 +617,7 @@ static bool anything_to_show(struct store *s) {
 }
 
 int project(struct store *s) {
-    if (!s->app_open || !anything_to_show(s))
+    if (!s->app_open || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
     int err = wait_for_readers(s);
     if (err)
@@ -655,11 +683,11 @@ int project_recover(struct store *s) {
     if (err)
         return err;
     int64_t covered = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0 ? mark.projection : 0;
-    if ((err = state_begin(s)) || (err = pending_load(s)) || (err = sql_prepare(s->db, &q, "SELECT seq, before FROM flight ORDER BY seq")))
+    if ((err = state_begin(s)) || (err = pending_load(s)) || (err = sql_prepare(s->db, &q, "SELECT seq, before, CASE WHEN part THEN origin+1 ELSE 0 END FROM flight ORDER BY seq")))
         return err;
     while ((row = sql_step(q)) == 1) {
         struct buf before = {.data = (uint8_t *)(uintptr_t)sqlite3_column_blob(q, 1), .len = (size_t)sqlite3_column_bytes(q, 1)};
-        if (sqlite3_column_int64(q, 0) > covered && (row = pending_merge_before(s, &before, 0)))
+        if (sqlite3_column_int64(q, 0) > covered && (row = pending_merge_before(s, &before, (uint32_t)sqlite3_column_int64(q, 2))))
             break;
     }
     sqlite3_finalize(q);

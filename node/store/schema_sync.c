@@ -225,8 +225,14 @@ static int install(struct store *s) {
     int err = capture_check(s->app.reader, &s->schema, &complete);
     if (err || complete)
         return err;
-    if ((err = capture_install(s->app.writer, &s->schema, 50, &anew)))
-        return err;
+    for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
+        if ((err = capture_install(s->app.writer, &s->schema, 50, &anew)) != ERR_SCHEMA)
+            break;
+        if ((err = read_schema(s)))
+            return err;
+    }
+    if (err)
+        return err == ERR_SCHEMA ? ERR_BUSY : err;
     /* writes to a table without triggers were missed: it is read again */
     if (!(err = state_begin(s)))
         for (uint32_t i = 0; i < s->schema.count && !err; i++) {

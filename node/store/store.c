@@ -15,6 +15,7 @@
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
 #define RETRY_PARKED_MS 1000
 #define QUIET_TRIM_MS 5000
+#define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
 
 /* ---- small things */
@@ -352,8 +353,10 @@ static int next_turn(struct store *s, int shown) {
         return 0;
     if (shown == PROJECT_WAIT)
         return 1;
-    if (s->flights)
+    if (s->flights && !project_blocked(s))
         return 0;
+    if (s->flights)
+        return PARTS_WAIT_MS / 10;
     if (s->schema_waits)
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
@@ -361,6 +364,17 @@ static int next_turn(struct store *s, int shown) {
     if (s->app_open && s->trim_ms != s->active_ms)
         return QUIET_TRIM_MS / 5;
     return -1;
+}
+
+/* Parts of a commit wait for the last one; if it does not come, not for ever, since others are behind them. */
+static int wait_for_parts(struct store *s) {
+    if (!project_blocked(s)) {
+        s->blocked_since_ms = 0;
+        return 0;
+    }
+    if (!s->blocked_since_ms)
+        s->blocked_since_ms = mono_ms();
+    return mono_ms() - s->blocked_since_ms > PARTS_WAIT_MS ? project_hold_parts(s) : 0;
 }
 
 static int turn(struct store *s) {
@@ -384,6 +398,8 @@ static int turn(struct store *s) {
     if (!s->app_open)
         return s->delivered_count ? 0 : -1;
     retry_parked(s);
+    if ((err = wait_for_parts(s)))
+        return err;
     int shown = project(s);
     if (shown == ERR_SCHEMA) {
         s->schema_stale = true;

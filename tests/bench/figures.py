@@ -151,45 +151,48 @@ def visible(bench):
 
 
 def measured(bench, cluster, per_tx, transactions, sync, rounds):
-    """Rows/s until visible everywhere, and plain SQLite's with the same transactions; in turns."""
-    ours, plain, wire = [], [], []
+    """Rows/s until visible everywhere, and plain SQLite's with the same transactions, in turns; and a note on what they cost."""
+    ours, plain, wire, cpu = [], [], [], []
     paths = [node.db for node in cluster.nodes]
     for i in range(rounds):
         r = bench.call("visible", per_tx, transactions, 0, sync, bench.path(f"plain{i}.db"))
         plain.append(r["rows"] / r["write_s"])
-        sent = cluster.nodes[0].sent_bytes()
+        sent, before = cluster.nodes[0].sent_bytes(), [node.cpu_s() for node in cluster.nodes[:2]]
         r = bench.call("visible", per_tx, transactions, 0, sync, *paths)
         if r["missing"]:
             raise RuntimeError(f"{r['missing']} of {r['rows']} rows did not become visible")
         ours.append(r["rows"] / r["visible_s"])
         cluster.settle()
         wire.append((cluster.nodes[0].sent_bytes() - sent) / r["rows"])
-    return statistics.median(ours), statistics.median(plain), statistics.median(wire)
+        cpu.append([1e6 * (node.cpu_s() - b) / r["rows"] for node, b in zip(cluster.nodes, before)])
+    author, receiver = (statistics.median(column) for column in zip(*cpu))
+    rate = statistics.median(plain)
+    note = f"plain {rate:,.0f}/s; {statistics.median(wire):.0f} B a row sent; CPU a row: author {author:.1f} µs, receiver {receiver:.1f} µs"
+    return statistics.median(ours), rate, note
 
 
 def sustained(bench):
     rounds = bench.pick(3, 1)
+    add = bench.report.add
     with bench.cluster(2) as cluster:
         for sync, count, goal in (("normal", bench.pick(40000, 8000), 15000), ("full", bench.pick(10000, 2000), 4000)):
-            ours, plain, wire = measured(bench, cluster, 1, count, sync, rounds)
-            bench.report.add(f"single-row commits/s until visible on the peer, {sync.upper()}", ours, "/s", goal, least=True,
-                             note=f"plain {plain:,.0f}/s; {wire:.0f} B a row on the wire")
-        ours, plain, wire = measured(bench, cluster, 1000, bench.pick(300, 50), "normal", rounds)
-        bench.report.add("rows/s in transactions of 1,000 until visible on the peer", ours, "/s", 120000, least=True,
-                         note=f"plain {plain:,.0f}/s; {wire:.0f} B a row on the wire")
+            ours, _, note = measured(bench, cluster, 1, count, sync, rounds)
+            add(f"single-row commits/s until visible on the peer, {sync.upper()}", ours, "/s", goal, least=True, note=note)
+        ours, _, note = measured(bench, cluster, 1000, bench.pick(300, 50), "normal", rounds)
+        add("rows/s in transactions of 1,000 until visible on the peer", ours, "/s", 120000, least=True, note=note)
 
 
 def three(bench):
     with bench.cluster(3) as cluster:
-        ours, plain, _ = measured(bench, cluster, 1000, bench.pick(200, 40), "normal", bench.pick(3, 1))
+        ours, plain, note = measured(bench, cluster, 1000, bench.pick(200, 40), "normal", bench.pick(3, 1))
     bench.report.add("one writer to 3 nodes on these cores, transactions of 1,000 / plain insert", ours / plain, "", 0.12, least=True,
-                     note=f"{ours:,.0f} and {plain:,.0f} rows/s")
+                     note=f"{ours:,.0f} rows/s; {note}")
 
 
 # ---- 4, 7, 8: the store alone
 
 def store(bench):
-    r = bench.call("store", bench.folder, bench.pick(100000, 20000), bench.pick(3, 1))
+    r = bench.call("store", bench.folder, bench.pick(49000, 20000), bench.pick(5, 1))
     count, add = r["rows"], bench.report.add
 
     def part(op, ours, base):
@@ -207,13 +210,17 @@ def store(bench):
         add(f"one row, in process: {what} p50", single[what + "_p50_us"] / 1000, "ms",
             note=f"p99 {single[what + '_p99_us'] / 1000:.2f} ms, its syncs included")
     floors = bench.floors()
-    bytes_row = statistics.median(x["bytes_row"] for x in r["insert"])
-    add(f"bytes a row, {count:,} inserts / zstd -3 of the rows as msgpack", bytes_row / floors["zstd3_bytes_row"], "", 0.95,
-        note=f"{bytes_row:.1f} and {floors['zstd3_bytes_row']:.1f} B; a row is {floors['raw_bytes_row']:.0f} B")
-    add(f"bytes a row, {count:,} one-column updates", statistics.median(x["bytes_row"] for x in r["update"]), "B", 8)
+    metadata(bench, r["table_rows"])
+    bench.enter("store_large")
+    large = bench.call("store", bench.folder, bench.pick(100000, 60000), 1)
+    x, y = large["insert"][0], large["update"][0]
+    add(f"a commit of {large['rows']:,} rows, which comes in parts: apply / raw upsert", x["upsert_s"] / x["apply_s"], "",
+        note=f"{large['rows'] / x['apply_s']:,.0f} rows/s; drain / raw insert {x['raw_s'] / x['drain_s']:.2f}")
+    add(f"bytes a row, {large['rows']:,} inserts / zstd -3 of the rows as msgpack", x["bytes_row"] / floors["zstd3_bytes_row"], "", 0.95,
+        note=f"{x['bytes_row']:.1f} and {floors['zstd3_bytes_row']:.1f} B; a row is {floors['raw_bytes_row']:.0f} B")
+    add(f"bytes a row, {large['rows']:,} one-column updates", y["bytes_row"], "B", 8)
     add("a commit of one inserted row", single["bytes"], "B", 300, note=f"the row alone is {floors['raw_bytes_row']:.0f} B")
     add("a commit of one updated column", single["update_bytes"], "B", 300)
-    metadata(bench, r["table_rows"])
 
 
 def metadata(bench, rows):

@@ -9,6 +9,7 @@ import subprocess
 class Report:
     def __init__(self):
         self.rows = []
+        self.load = os.getloadavg()[0]
 
     def add(self, what, value, unit="", goal=None, least=False, note=""):
         """A figure; with a goal it is to be at most that (least: at least that)."""
@@ -34,6 +35,8 @@ class Report:
         lines = ["# Results", "", f"Written by `tests/bench/run` in {seconds:.0f} s; every ratio is of figures measured in this run, "
                  "taken in turns, medians over the rounds.", ""]
         lines += [f"- {name}: {value}" for name, value in machine()]
+        lines += [f"- Load average of the machine before the run: {self.load:.1f}, after it: {os.getloadavg()[0]:.1f} (the run alone makes about 2; "
+                  "with much more, times and rates say little, ratios still something)"]
         lines += ["", "| figure | measured | goal | | note |", "| --- | ---: | ---: | --- | --- |"]
         lines += ["| " + " | ".join(row) + " |" for row in self.rows]
         return "\n".join(lines) + "\n"

@@ -500,7 +500,8 @@ class ClusterTest(unittest.TestCase):
                 trouble.append("%s: %s" % (node.name, found.group(0)))
         for path in self.mounts:
             run(["umount", "-l", path])
-        failed = trouble or not self._outcome.success
+        seen = self._outcome.result.failures + self._outcome.result.errors
+        failed = trouble or any(self in (test, getattr(test, "test_case", None)) for test, _ in seen)
         if failed:
             print("\n--- %s failed; kept: %s" % (self.id(), self.root), flush=True)
             for node in self.nodes:

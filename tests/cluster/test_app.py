@@ -63,7 +63,9 @@ class CaptureOnly(ClusterTest):
     def node(self, journal="WAL"):
         node = self.make("n0")
         node.script(TABLE, journal=journal)
-        return node.start()
+        node.start()
+        poll(lambda: node.database()["state"] == "ok" and node.database()["rows"] == 20, what="captured")
+        return node
 
     def check_all_captured(self, node):
         self.assertEqual(node.cli("wait", "--converged", "--timeout", 30).code, 0)

@@ -64,35 +64,56 @@ class Databases(ClusterTest):
 
 
 class Schema(ClusterTest):
+    def own_schema(self, script):
+        """Two servers whose application made the schema by itself."""
+        a = self.make("n0")
+        b = self.make("n1", join=[a])
+        for n in (a, b):
+            n.script(script)
+            n.start()
+        poll(lambda: a.alive() == 2 and b.alive() == 2)
+        return a, b
+
     def test_new_table_while_running(self):
-        c = self.cluster(2, ITEMS)
-        c[0].sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
-        c[0].sql("INSERT INTO extra VALUES ('a', 1), ('b', 2)")
-        c[0].sql("INSERT INTO item VALUES ('goes on', 1, '')")
-        self.eventually(c[1], "SELECT id FROM item", [("goes on",)])
+        a, b = self.own_schema(ITEMS)
+        a.sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
+        a.sql("INSERT INTO extra VALUES ('a', 1), ('b', 2)")
+        a.sql("INSERT INTO item VALUES ('goes on', 1, '')")
+        self.eventually(b, "SELECT id FROM item", [("goes on",)])
         # the other's own migration has not run: kept, red, never "in sync"
-        poll(lambda: c[1].database()["parked"] > 0 or c[1].has_tables("extra"), what="rows of a missing table are parked")
-        if not c[1].has_tables("extra"):
-            self.assertEqual(c[1].cli("wait", "--converged", "--timeout", 1).code, 1)
-            self.assertFalse(c[0].peer(c[1])["in_sync"])
-            c[1].sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
+        poll(lambda: b.database()["parked"] == 2, what="rows of a missing table are parked")
+        self.assertFalse(b.has_tables("extra"), "its own migration would fail now")
+        self.assertEqual(b.cli("wait", "--converged", "--timeout", 1).code, 1)
+        self.assertFalse(a.peer(b)["in_sync"])
+        self.assertIn("extra", b.cli("tables").out)
+        b.sql("CREATE TABLE extra(id TEXT PRIMARY KEY, v)")
+        self.eventually(b, "SELECT * FROM extra ORDER BY id", [("a", 1), ("b", 2)])
+        b.sql("UPDATE extra SET v = 3 WHERE id = 'a'")
+        self.eventually(a, "SELECT v FROM extra WHERE id = 'a'", [(3,)])
+        self.assertEqual(b.cli("wait", "--converged", "--members", 2, "--timeout", 10).code, 0)
+        self.assertEqual(b.database()["parked"], 0)
+
+    def test_new_table_in_a_fetched_database(self):
+        c = self.cluster(2, ITEMS)
+        c[0].script("CREATE TABLE extra(id TEXT PRIMARY KEY, v); CREATE INDEX extra_v ON extra(v); INSERT INTO extra VALUES ('a', 1), ('b', 2);", journal=None)
+        poll(lambda: c[1].has_tables("extra") or c[1].database()["parked"] == 2)
+        c[1].script("CREATE TABLE IF NOT EXISTS extra(id TEXT PRIMARY KEY, v)", journal=None)
         self.eventually(c[1], "SELECT * FROM extra ORDER BY id", [("a", 1), ("b", 2)])
         c[1].sql("UPDATE extra SET v = 3 WHERE id = 'a'")
-        self.eventually(c[0], "SELECT v FROM extra WHERE id = 'a'", [(3,)])
         c.converge()
-        self.assertEqual(c[1].database()["parked"], 0)
 
     def test_new_column_while_running(self):
-        c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x');")
-        c[0].sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
-        c[0].sql("UPDATE item SET extra = 'e', v = 2 WHERE id = 'a'")
-        self.eventually(c[1], "SELECT v FROM item", [(2,)])
-        columns = [r[1] for r in c[1].sql("PRAGMA table_info(item)")]
-        if "extra" not in columns:
-            poll(lambda: c[1].database()["parked"] > 0, what="a value of a missing column is parked")
-            c[1].sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
-        self.eventually(c[1], "SELECT extra FROM item", [("e",)])
-        c.converge()
+        a, b = self.own_schema(ITEMS)
+        a.sql("INSERT INTO item VALUES ('a', 1, 'x')")
+        self.eventually(b, "SELECT v FROM item", [(1,)])
+        a.sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
+        a.sql("UPDATE item SET extra = 'e', v = 2 WHERE id = 'a'")
+        self.eventually(b, "SELECT v FROM item", [(2,)])
+        poll(lambda: b.database()["parked"] > 0, what="a value of a missing column is parked")
+        b.sql("ALTER TABLE item ADD COLUMN extra TEXT DEFAULT 'd'")
+        self.eventually(b, "SELECT extra FROM item", [("e",)])
+        self.assertEqual(b.cli("wait", "--converged", "--members", 2, "--timeout", 10).code, 0)
+        self.assertEqual(a.dump(), b.dump())
 
     def test_column_dropped_and_renamed_by_the_app(self):
         c = self.cluster(2, ITEMS + "INSERT INTO item VALUES ('a', 1, 'x');")

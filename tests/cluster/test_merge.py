@@ -9,9 +9,12 @@ SEEN_S = 2.2  # what arrived within the last 2 s does not count as seen by an au
 
 
 class Merge(ClusterTest):
-    def apart(self, script, n=3, **kw):
-        """A cluster whose first two nodes do not exchange data for now; capture goes on."""
-        c = self.cluster(n, script, **kw)
+    def apart(self, script, n=3, seen=True):
+        """A cluster whose first two nodes do not exchange data for now; capture goes on. seen: what was there before counts as known to
+        whoever writes, so that only writes apart from each other are conflicts."""
+        c = self.cluster(n, script)
+        if seen:
+            time_passes(SEEN_S)
         for node in c.nodes[:2]:
             self.assertEqual(node.cli("pause").code, 0)
             poll(lambda: node.status()["node"]["state"] == "paused")
@@ -41,7 +44,7 @@ class Merge(ClusterTest):
         self.assertEqual(self.open_conflicts(c), 0)
 
     def test_same_column_last_write_wins_and_the_loser_is_recorded(self):
-        c = self.apart(BOOK)
+        c = self.apart(BOOK, seen=False)
         c[0].sql("UPDATE book SET title = 'first' WHERE id = 'a'")
         self.drained(c[0])
         time_passes(0.05)
@@ -52,7 +55,7 @@ class Merge(ClusterTest):
         self.assertGreater(self.open_conflicts(c), 0)
 
     def test_the_same_value_twice_is_harmless(self):
-        c = self.apart(BOOK)
+        c = self.apart(BOOK, seen=False)
         for n in c.nodes[:2]:
             n.sql("UPDATE book SET title = 'agreed' WHERE id = 'a'")
         self.together(c)
@@ -70,7 +73,7 @@ class Merge(ClusterTest):
         self.assertEqual(self.open_conflicts(c), 0)
 
     def test_a_later_write_settles_a_conflict(self):
-        c = self.apart(BOOK)
+        c = self.apart(BOOK, seen=False)
         for i, n in enumerate(c.nodes[:2]):
             n.sql("UPDATE book SET title = ? WHERE id = 'a'", ("by %d" % i,))
         self.together(c)
@@ -101,6 +104,15 @@ class Merge(ClusterTest):
     def test_delete_after_an_update_elsewhere_stays_deleted_and_is_recorded(self):
         self.delete_against_update(False)
 
+    def test_deleted_just_after_it_arrived(self):
+        """Whether or not an author is taken to have seen what came in just before: every server must say the same."""
+        c = self.apart(BOOK, seen=False)
+        c[0].sql("UPDATE book SET title = 'zero' WHERE id = 'b'")
+        c[1].sql("DELETE FROM book")
+        self.together(c)
+        c.converge()
+        self.open_conflicts(c)
+
     def test_deleted_on_both_sides(self):
         c = self.apart(BOOK)
         for n in c.nodes[:2]:
@@ -111,7 +123,7 @@ class Merge(ClusterTest):
         self.assertEqual(self.open_conflicts(c), 0)
 
     def test_the_same_given_key_is_the_same_row(self):
-        c = self.apart(BOOK)
+        c = self.apart(BOOK, seen=False)
         c[0].sql("INSERT INTO book(id, title) VALUES ('254', 'poofs')")
         self.drained(c[0])
         time_passes(0.05)
@@ -130,7 +142,7 @@ class Merge(ClusterTest):
         self.assertEqual(c[2].sql("SELECT * FROM book WHERE id = 'a'"), [("a", "reborn", None, 1)])
 
     def test_two_rows_under_one_number_are_never_blended(self):
-        c = self.apart(NUMBERED, n=3)
+        c = self.apart(NUMBERED, seen=False)
         mine = [(1, "n0", "written by the first"), (1, "n1", "written by the second")]
         for n, row in zip(c.nodes[:2], mine):
             n.sql("INSERT INTO entry(who, text) VALUES (?, ?)", row[1:])
@@ -162,7 +174,7 @@ class Merge(ClusterTest):
         self.assertEqual([n.database()["parked"] for n in c], [0, 0, 0])
 
     def test_many_numbers_taken_twice(self):
-        c = self.apart(NUMBERED, n=2)
+        c = self.apart(NUMBERED, n=2, seen=False)
         for n in c:
             n.sql("WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 40) INSERT INTO entry(who, text) SELECT ?, 'text ' || i FROM s", (n.name,))
         self.together(c)
@@ -175,7 +187,7 @@ class Merge(ClusterTest):
         holds(lambda: c[1].sql("SELECT who, text FROM entry WHERE id = 3") == [("n1", "text 3")], 0.5)
 
     def test_unique_clash_is_parked(self):
-        c = self.apart("CREATE TABLE user(id TEXT PRIMARY KEY, mail TEXT UNIQUE, name TEXT);", n=2)
+        c = self.apart("CREATE TABLE user(id TEXT PRIMARY KEY, mail TEXT UNIQUE, name TEXT);", n=2, seen=False)
         c[0].sql("INSERT INTO user VALUES ('u0', 'same@x', 'zero')")
         c[1].sql("INSERT INTO user VALUES ('u1', 'same@x', 'one')")
         self.together(c)
@@ -190,7 +202,7 @@ class Merge(ClusterTest):
         c.converge()
 
     def test_columns_that_break_a_check_together(self):
-        c = self.apart("CREATE TABLE span(id TEXT PRIMARY KEY, low INT, high INT, CHECK(low < high)); INSERT INTO span VALUES ('s', 1, 9);", n=2)
+        c = self.apart("CREATE TABLE span(id TEXT PRIMARY KEY, low INT, high INT, CHECK(low < high)); INSERT INTO span VALUES ('s', 1, 9);", n=2, seen=False)
         c[0].sql("UPDATE span SET low = 7")
         c[1].sql("UPDATE span SET high = 4")
         self.together(c)

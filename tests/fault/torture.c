@@ -1,6 +1,7 @@
 /* Starling tests: every write fails once.
  *
- *     torture [--case MODE FAULT N]
+ *     torture [--all]                every operation, or every third from a random one on
+ *     torture --case MODE FAULT N    one of them again
  *
  * One scenario runs again and again; in run n the n-th write, sync, truncation, deletion or creation fails: once, or it and all that
  * follow until the end (a full disk). The node may give up its work with a clear line; it must not crash, nor disturb the
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "world.h"
 
@@ -28,7 +30,7 @@ static const struct fault faults[] = {
     {"I/O errors from the first start on", SQLITE_IOERR_WRITE, UINT64_MAX / 2, true, true},
 };
 #define FAULTS (sizeof faults / sizeof *faults)
-static const char *const steps = "oatsAgbtosBGctkmtdtsDgt";
+static const char *const steps = "oatsAgbtzosBGctkmtdtsDgzt";
 
 /* The store, if it is closed, opens, or says why not. */
 static bool opened(struct world *w) {
@@ -41,7 +43,7 @@ static bool opened(struct world *w) {
 /* Everything of the scenario that can be done. False if something was wrong that no fault excuses. */
 static bool play(struct world *w) {
     for (const char *at = steps; *at; at++) {
-        bool node = strchr("tsgGo", *at) != NULL;
+        bool node = strchr("tzsgGo", *at) != NULL;
         if (node && *at != 'o' && !opened(w)) {
             if (!w->a.why[0])
                 return world_fail(w, "the store does not open, and does not say why");
@@ -50,6 +52,8 @@ static bool play(struct world *w) {
         w->a.why[0] = 0;
         if (world_step(w, *at))
             continue;
+        if (getenv("SIDE_LOG"))
+            fprintf(stderr, "step %c at operation %llu: %s\n", *at, (unsigned long long)w->disk.ops, w->why);
         if (w->b_failed)
             return false;
         if (!w->a.why[0])
@@ -98,8 +102,9 @@ int main(int argc, char **argv) {
     static struct world w;
     bool beyond = false;
     int code = 1;
-    if (argc != 1 && (argc != 5 || strcmp(argv[1], "--case") != 0 || atoi(argv[2]) >= MODES || (size_t)atoi(argv[3]) >= FAULTS)) {
-        fprintf(stderr, "usage: torture [--case MODE FAULT N]\n");
+    bool all = argc == 2 && strcmp(argv[1], "--all") == 0;
+    if (argc != 1 && !all && (argc != 5 || strcmp(argv[1], "--case") != 0 || atoi(argv[2]) >= MODES || (size_t)atoi(argv[3]) >= FAULTS)) {
+        fprintf(stderr, "usage: torture [--all] | --case MODE FAULT N\n");
         return 2;
     }
     if (!world_init(&w))
@@ -107,12 +112,12 @@ int main(int argc, char **argv) {
     else if (argc == 5)
         code = report(&w, (enum world_mode)atoi(argv[2]), (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), &beyond) ? 0 : 1;
     else {
-        uint64_t runs = 0;
+        uint64_t runs = 0, stride = all ? 1 : 3, first = (uint64_t)time(NULL);
         bool ok = true;
         for (unsigned fault = 0; fault < FAULTS && ok; fault++) {
             enum world_mode mode = fault % 2 ? MODE_DELETE : MODE_NORMAL;
             beyond = false;
-            for (uint64_t n = 1; ok && !beyond; n++, runs++)
+            for (uint64_t n = 1 + (first + fault) % stride; ok && !beyond; n += stride, runs++)
                 ok = report(&w, mode, fault, n, &beyond);
         }
         if (ok)

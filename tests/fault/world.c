@@ -233,7 +233,7 @@ bool world_step(struct world *w, char step) {
     struct side *s = upper && step != 'G' ? &w->b : &w->a;
     char what = upper ? (char)(step - 'A' + 'a') : step;
     bool ok;
-    w->disk.ours = strchr("tsgo", what) != NULL;
+    w->disk.ours = strchr("tzsgo", what) != NULL;
     switch (what) {
     case 't': ok = s == &w->a ? a_did(w, side_quiet(s)) : b_did(w, side_quiet(s)); break;
     case 'k': ok = a_did(w, side_sql(s, "PRAGMA wal_checkpoint(PASSIVE)")); break;

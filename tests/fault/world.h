@@ -7,6 +7,7 @@
  *   a  update note.a of row r       b  update note.b of row q        c  update both columns of r and s
  *   d  delete row s, or insert it   m  a transaction of 40 rows
  *   t  turns until at rest          k  the application checkpoints   o  the node restarts in peace
+ *   z  six seconds of quiet, in which the node tidies up
  *   s  a's batches reach b          g  b's batches reach a           G  they reach a, but no turn is made */
 #ifndef TESTS_FAULT_WORLD_H
 #define TESTS_FAULT_WORLD_H

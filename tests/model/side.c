@@ -210,7 +210,7 @@ int side_sql(struct side *s, const char *sql) {
 int side_quiet(struct side *s) {
     for (uint64_t spent = 0;;) {
         int wait = store_turn(s->store, s->why, sizeof s->why);
-        if (wait <= ERR_BASE)
+        if (wait < -1) /* enum err */
             return wait;
         struct db_state state;
         store_state(s->store, &state);

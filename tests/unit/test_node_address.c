@@ -12,9 +12,15 @@ static void parses(void **state) {
     static const struct {
         const char *text, *host;
         uint16_t port;
-    } GOOD[] = {{"pit", "pit", 7171},           {"pit:80", "pit", 80},          {"192.168.1.10", "192.168.1.10", 7171},
-                {"10.0.0.1:0", "10.0.0.1", 0},  {":9000", "", 9000},            {"[::1]:5", "::1", 5},
-                {"[fe80::1]", "fe80::1", 7171}, {"fd00::12", "fd00::12", 7171}, {"a.example.org:65535", "a.example.org", 65535}};
+    } GOOD[] = {{"pit", "pit", 7171},
+                {"pit:80", "pit", 80},
+                {"192.168.1.10", "192.168.1.10", 7171},
+                {"10.0.0.1:0", "10.0.0.1", 0},
+                {":9000", "", 9000},
+                {"[::1]:5", "::1", 5},
+                {"[fe80::1]", "fe80::1", 7171},
+                {"fd00::12", "fd00::12", 7171},
+                {"a.example.org:65535", "a.example.org", 65535}};
     static const char *const BAD[] = {"", "pit:", "pit:70000", "pit:x", "[::1", "[]:3", "[::1]x", "a b", "http://pit", "pit:-1"};
     char host[ADDRESS_HOST_MAX];
     uint16_t port;
@@ -43,14 +49,37 @@ static void classes(void **state) {
     static const struct {
         const char *host;
         bool private;
-    } CASES[] = {{"127.0.0.1", true},          {"127.255.0.9", true},     {"10.1.2.3", true},         {"11.0.0.1", false},
-                 {"172.15.0.1", false},        {"172.16.0.1", true},      {"172.31.255.255", true},   {"172.32.0.1", false},
-                 {"192.168.0.1", true},        {"192.169.0.1", false},    {"169.254.3.4", true},      {"100.63.255.255", false},
-                 {"100.64.0.1", true},         {"100.127.255.255", true}, {"100.128.0.0", false},     {"8.8.8.8", false},
-                 {"0.0.0.0", false},           {"255.255.255.255", false}, {"::1", true},              {"::", false},
-                 {"fc00::1", true},            {"fdff::1", true},         {"fe00::1", false},         {"fe80::1", true},
-                 {"febf::1", true},            {"fec0::1", false},        {"2001:db8::1", false},     {"::ffff:10.0.0.1", true},
-                 {"::ffff:8.8.8.8", false},    {"64:ff9b::a00:1", false}, {"::ffff:172.20.1.1", true}};
+    } CASES[] = {{"127.0.0.1", true},
+                 {"127.255.0.9", true},
+                 {"10.1.2.3", true},
+                 {"11.0.0.1", false},
+                 {"172.15.0.1", false},
+                 {"172.16.0.1", true},
+                 {"172.31.255.255", true},
+                 {"172.32.0.1", false},
+                 {"192.168.0.1", true},
+                 {"192.169.0.1", false},
+                 {"169.254.3.4", true},
+                 {"100.63.255.255", false},
+                 {"100.64.0.1", true},
+                 {"100.127.255.255", true},
+                 {"100.128.0.0", false},
+                 {"8.8.8.8", false},
+                 {"0.0.0.0", false},
+                 {"255.255.255.255", false},
+                 {"::1", true},
+                 {"::", false},
+                 {"fc00::1", true},
+                 {"fdff::1", true},
+                 {"fe00::1", false},
+                 {"fe80::1", true},
+                 {"febf::1", true},
+                 {"fec0::1", false},
+                 {"2001:db8::1", false},
+                 {"::ffff:10.0.0.1", true},
+                 {"::ffff:8.8.8.8", false},
+                 {"64:ff9b::a00:1", false},
+                 {"::ffff:172.20.1.1", true}};
     struct sockaddr_storage sa;
     (void)state;
     for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {

@@ -176,7 +176,8 @@ static void printed_is_read_back(void **state) {
     (void)state;
     setenv("HOME_OF_TEST", "expanded", 1);
     file_put(path, "database \"a \\\"b\\\".db\" { table \"t\" { replicate = no } table \"u\" { } }\n");
-    snprintf(words, sizeof(words), "--instance /tmp --config %s --name pit --join a --join [::1]:5 --state /tmp/odd\\\"${HOME_OF_TEST}", path);
+    snprintf(words, sizeof(words), "--instance /tmp --config %s --name pit --join a --join [::1]:5 --state /tmp/odd\\\"${HOME_OF_TEST}",
+             path);
     assert_int_equal(load(&c, words), 0);
     FILE *out = open_memstream(&text, &len);
     config_print(&c, out);
@@ -201,7 +202,7 @@ static void printed_is_read_back(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(precedence), cmocka_unit_test(refusals),           cmocka_unit_test(file_refusals),
-                                       cmocka_unit_test(policies),   cmocka_unit_test(printed_is_read_back)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(precedence), cmocka_unit_test(refusals), cmocka_unit_test(file_refusals),
+                                       cmocka_unit_test(policies), cmocka_unit_test(printed_is_read_back)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -9,7 +9,8 @@
 #include "node/dbname.h"
 
 static void good_names(void **state) {
-    static const char *const GOOD[] = {"a.db", "x", "sub/deep/x.sqlite3", "spaces are fine.db", "ümlaut.db", "日本.db", "..x", "a..b/c", "100%.db"};
+    static const char *const GOOD[] = {"a.db",   "x",      "sub/deep/x.sqlite3", "spaces are fine.db", "ümlaut.db", "日本.db", "..x",
+                                       "a..b/c", "100%.db"};
     char longest[256];
     (void)state;
     for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
@@ -21,10 +22,29 @@ static void good_names(void **state) {
 }
 
 static void bad_names(void **state) {
-    static const char *const BAD[] = {"",         "/etc/passwd", "../x.db",  "a/../b",        "a//b",         "a/",       ".",
-                                      "a/./b",    "..",          "a\\b",     "a\nb",          ".starling/x",  "a/.starling/b", ".STARLING/x",
-                                      "x.db-wal", "x.db-shm",    "x-journal", "\xff\xfe.db",  "\xc0\xaf.db",  "\xed\xa0\x80", "a\x7f",
-                                      "\xf4\x90\x80\x80",        "\xe2\x82"};
+    static const char *const BAD[] = {"",
+                                      "/etc/passwd",
+                                      "../x.db",
+                                      "a/../b",
+                                      "a//b",
+                                      "a/",
+                                      ".",
+                                      "a/./b",
+                                      "..",
+                                      "a\\b",
+                                      "a\nb",
+                                      ".starling/x",
+                                      "a/.starling/b",
+                                      ".STARLING/x",
+                                      "x.db-wal",
+                                      "x.db-shm",
+                                      "x-journal",
+                                      "\xff\xfe.db",
+                                      "\xc0\xaf.db",
+                                      "\xed\xa0\x80",
+                                      "a\x7f",
+                                      "\xf4\x90\x80\x80",
+                                      "\xe2\x82"};
     char long_name[257];
     (void)state;
     for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
@@ -54,6 +74,7 @@ static void kinds(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(good_names), cmocka_unit_test(bad_names), cmocka_unit_test(escapes), cmocka_unit_test(kinds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(good_names), cmocka_unit_test(bad_names), cmocka_unit_test(escapes),
+                                       cmocka_unit_test(kinds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
