@@ -76,6 +76,16 @@ void database_failed(struct database *db, const char *why) {
         db->state = DB_FAILED;
 }
 
+const char *database_words(const struct database *db, const char *text) {
+    const char *const names[] = {db->name, db->path};
+    for (int i = 0; i < 2; i++) {
+        size_t len = strlen(names[i]);
+        if (strncmp(text, names[i], len) == 0 && strncmp(text + len, ": ", 2) == 0)
+            return text + len + 2;
+    }
+    return text;
+}
+
 static struct database *entry_new(struct databases *d, const char *name) {
     struct database *db = calloc(1, sizeof(*db));
     if (db == NULL)

@@ -54,6 +54,8 @@ uint32_t databases_count(const struct databases *d);
 /* A peer has this database and we do not: makes it, empty, to be filled. Bad names are refused with a line in the log. */
 void databases_want(struct databases *d, const char *name);
 void database_failed(struct database *db, const char *why); /* sets state and error */
+/* Stores name the database or its file in front of a sentence: text without that, for where the name is said anyway. */
+const char *database_words(const struct database *db, const char *text);
 
 /* For --check and --uninstall: calls `found` for each file with SQLite's header, and with alien = true for files that only have the name. */
 int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien),

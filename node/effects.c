@@ -40,6 +40,7 @@ static void new_epoch(struct node *n, const struct effect *e) {
         return;
     log_line(n->log, LOG_WARNING, e->db,
              "a peer knows versions of this node that are not here (an older copy of the state folder?): continuing under a new epoch");
+    job->origin = e->origin;
     worker_post(db->worker, job);
 }
 

@@ -64,7 +64,6 @@ static void put(struct inbox *in, struct message *m, bool latest) {
     pthread_mutex_lock(&in->lock);
     while (in->bytes > INBOX_BYTES_MAX && !in->ended)
         pthread_cond_wait(&in->room, &in->lock);
-    wake = in->list == NULL;
     struct message *old = NULL;
     if (latest) {
         /* From the end: between two STORED of one database there are rarely more than a few messages. */
@@ -81,6 +80,7 @@ static void put(struct inbox *in, struct message *m, bool latest) {
         in->bytes -= old->bytes;
         DL_DELETE(in->list, old);
     }
+    wake = in->list == NULL; /* else the loop is on its way already */
     in->bytes += m->bytes;
     DL_APPEND(in->list, m);
     pthread_mutex_unlock(&in->lock);

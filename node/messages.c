@@ -1,6 +1,7 @@
 /* Starling node: what the workers said, one message at a time, and who watches changes. */
 #include "node/node.h"
 
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -11,15 +12,24 @@ struct watcher {
     struct watcher *next;
 };
 
-/* Stores name the database or its file in front of a sentence, and so does the log. */
-static const char *without_name(const struct database *db, const char *text) {
-    const char *const names[] = {db->name, db->path};
-    for (int i = 0; i < 2; i++) {
-        size_t len = strlen(names[i]);
-        if (strncmp(text, names[i], len) == 0 && strncmp(text + len, ": ", 2) == 0)
-            return text + len + 2;
+/* The store knows its author by id; people know it by name. */
+static void name_author(struct node *n, json_t *change) {
+    const char *id = json_string_value(json_object_get(change, "node"));
+    char hex[2 * NODE_ID_BYTES + 1];
+    struct peer_info peer;
+    if (id == NULL)
+        return;
+    json_object_set_new(change, "node_id", json_string(id));
+    id = json_string_value(json_object_get(change, "node_id"));
+    sodium_bin2hex(hex, sizeof hex, core_id(n->core), NODE_ID_BYTES);
+    const char *name = strcmp(id, hex) == 0 ? n->name : NULL;
+    for (uint32_t i = 0; name == NULL && core_peer(n->core, i, &peer); i++) {
+        sodium_bin2hex(hex, sizeof hex, peer.member->id, NODE_ID_BYTES);
+        if (strcmp(id, hex) == 0)
+            name = peer.member->name;
     }
-    return text;
+    if (name != NULL)
+        json_object_set_new(change, "node", json_string(name));
 }
 
 static void opened(struct node *n, struct database *db, struct message *m) {
@@ -46,7 +56,7 @@ static void closed(struct node *n, struct database *db, const struct message *m)
         return;
     }
     database_failed(db, m->text);
-    log_line(n->log, LOG_ERROR, db->name, "%s", without_name(db, m->text));
+    log_line(n->log, LOG_ERROR, db->name, "%s", database_words(db, m->text));
 }
 
 static void stored(struct node *n, struct database *db, struct message *m) {
@@ -73,10 +83,10 @@ static void logged(struct node *n, struct database *db, const struct message *m)
     if (m->text == NULL)
         return;
     if (m->level == LOG_INFO)
-        log_activity(n->log, db->name, without_name(db, m->text));
+        log_activity(n->log, db->name, database_words(db, m->text));
     else
         log_line(n->log, (enum log_level)(m->level < 0 || m->level > LOG_DEBUG ? LOG_DEBUG : m->level), db->name, "%s",
-                 without_name(db, m->text));
+                 database_words(db, m->text));
 }
 
 static void act(struct node *n, struct message *m) {
@@ -94,8 +104,9 @@ static void act(struct node *n, struct message *m) {
         break;
     }
     case MESSAGE_LOG: logged(n, db, m); break;
-    case MESSAGE_CHANGE: LL_FOREACH_SAFE(n->watchers, w, next) { w->change(w->ctx, m->json);
-        }
+    case MESSAGE_CHANGE:
+        name_author(n, m->json);
+        LL_FOREACH_SAFE(n->watchers, w, next) w->change(w->ctx, m->json);
         break;
     case MESSAGE_ANSWER:
         node_answer(n, m->number, m->json);

@@ -370,7 +370,7 @@ static void run_job(struct worker *w, struct job *job) {
     case JOB_EPOCH:
         if (w->store == NULL)
             break;
-        int r = store_new_epoch(w->store);
+        int r = store_new_epoch(w->store, job->origin.epoch);
         if (r != 0) {
             snprintf(why, sizeof(why), "%s: a new epoch could not be started: %s", w->db, err_text(r));
             fail(w, why);

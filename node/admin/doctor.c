@@ -152,7 +152,7 @@ static void stores_done(struct conn *c, json_t *answers) {
         }
         json_array_foreach(problems, i, problem) {
             const char *what = json_string_value(json_object_get(problem, "what"));
-            snprintf(text, sizeof(text), "%s: %.300s", db->name, what != NULL ? what : "?");
+            snprintf(text, sizeof(text), "%s: %.300s", db->name, what != NULL ? database_words(db, what) : "?");
             found(d, json_is_true(json_object_get(problem, "note")) ? FINDING_WARN : FINDING_ERROR, text,
                   json_string_value(json_object_get(problem, "mend")));
         }

@@ -343,6 +343,19 @@ int appfile_readers(struct appfile *a) {
     return lock.l_type != F_UNLCK;
 }
 
+/* A journal that was unlinked must stay gone: it would roll back a commit that we have read already. */
+static int sync_folder(const char *path) {
+    const char *slash = strrchr(path, '/');
+    char *folder = slash == path ? strdup("/") : slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+    int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    free(folder);
+    if (fd < 0)
+        return ERR_IO;
+    int err = fsync(fd) == 0 ? 0 : ERR_IO;
+    close(fd);
+    return err;
+}
+
 int appfile_sync(struct appfile *a, sqlite3 *db) {
     assert(db == a->reader || db == a->writer);
     assert(sqlite3_get_autocommit(db));
@@ -352,7 +365,8 @@ int appfile_sync(struct appfile *a, sqlite3 *db) {
     /* In the modes PERSIST and TRUNCATE the journal stays open: it is not what a commit went to. */
     if (sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &file) != SQLITE_OK || !file || !file->pMethods)
         return 0;
-    return appfile_error(file->pMethods->xSync(file, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY));
+    int err = appfile_error(file->pMethods->xSync(file, SQLITE_SYNC_NORMAL | SQLITE_SYNC_DATAONLY));
+    return err || a->vfs ? err : sync_folder(a->path);
 }
 
 bool appfile_head(const struct appfile *a, struct appfile_head *head) {

@@ -278,6 +278,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     r->who = e->who;
     if (e->kind == CHANGE_DELETE) {
         reg_death(r, by, &seen, &o, &err);
+        if (!err && !s->deaths) /* at once: what the death saw decides what of this row is an open conflict */
+            err = merge_remember_seen(s, s->own, by.version);
         s->deaths = true;
     } else {
         if (e->kind == CHANGE_INSERT)
@@ -488,6 +490,8 @@ int drain_seal(struct store *s, bool part) {
         return err;
     if (!schema && !s->base_due && batch_writer_rows(s->writer) == 0 && (part || !parts_open))
         return 0;
+    if (!schema && s->base_due && (err = schema_pack_base(s)))
+        return err;
     struct vv now, after;
     vv_init(&now);
     vv_init(&after);
@@ -500,8 +504,6 @@ int drain_seal(struct store *s, bool part) {
         goto out;
     head.after = after;
     if ((err = batch_seal(s->writer, &head, s->config.secret, own->chain, &b)) || (err = log_write(s, s->own, head.version, b)))
-        goto out;
-    if (s->deaths && (err = merge_remember_seen(s, s->own, head.version)))
         goto out;
     s->deaths = false;
     own->version = head.version;

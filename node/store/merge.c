@@ -167,6 +167,8 @@ static int apply(struct merging *m, const struct change *c, struct reg *r, struc
     switch (c->kind) {
     case CHANGE_DELETE:
         reg_death(r, by, &m->seen, &o, &err);
+        if (!err && !m->deaths) /* at once: what the death saw decides what of this row is an open conflict */
+            err = merge_remember_seen(m->s, m->origin, m->head->version);
         m->deaths = true;
         return err;
     case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o); return apply_writes(m, c, r, by);
@@ -347,9 +349,7 @@ static int merge_rows(struct merging *m) {
     while ((err = batch_reader_next(m->f->reader, &c)) == 1)
         if ((err = merge_change(m, &c)))
             return err;
-    if (err || !m->deaths)
-        return err;
-    return merge_remember_seen(m->s, m->origin, m->head->version);
+    return err;
 }
 
 static int flight_store(struct store *s, struct flight *f) {

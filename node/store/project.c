@@ -378,7 +378,9 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
 }
 
 static int retry_failed(struct projecting *p, struct pending_row *const *all, uint32_t count) {
-    struct pending_row **rows = malloc((count + 1) * sizeof(struct pending_row *));
+    if (!count)
+        return 0;
+    struct pending_row **rows = malloc(count * sizeof(struct pending_row *));
     if (!rows)
         return ERR_NOMEM;
     memcpy(rows, all, count * sizeof(struct pending_row *));

@@ -326,7 +326,11 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
         *err = ERR_NOMEM;
         return;
     }
-    r->deaths[r->deaths_count++] = (struct death){by.origin, by.version, by.at};
+    uint32_t at = 0; /* one batch may tell a row's death twice */
+    while (at < r->deaths_count && (r->deaths[at].origin != by.origin || r->deaths[at].version != by.version))
+        at++;
+    r->deaths_count += at == r->deaths_count;
+    r->deaths[at] = (struct death){by.origin, by.version, by.at};
     struct stamp s = {by.at, by.origin};
     if (stamp_cmp(s, r->died, o) > 0)
         r->died = s;

@@ -323,7 +323,7 @@ json_t *store_doctor(struct store *s) {
     }
     if (!s->app.wal) {
         snprintf(text, sizeof text, "%s: journal mode is not WAL: readers and writers block each other, ours too", s->config.db);
-        found(list, text, "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it");
+        json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "what", text, "mend", "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it", "note", 1));
     }
     if (s->readers_since_ms && store_mono_us() / 1000 - s->readers_since_ms > 1000) {
         snprintf(text, sizeof text, "%s: a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", s->config.db,

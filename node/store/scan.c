@@ -72,8 +72,10 @@ int scan_start(struct store *s, bool whole) {
         tables += wanted(&s->tios[i]);
     if (!tables)
         return 0;
-    bool adopt = first_time(s);
-    if (adopt || whole) { /* all older notes are of rows that will be read anyway */
+    bool adopt = first_time(s), none = true;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        none = none && !(s->tios[i].tbl && s->tios[i].tbl->captured);
+    if ((adopt && none) || whole) { /* all older notes are of rows that will be read anyway; not so when a first capture goes on after a restart */
         int err = newest_note(s);
         if (err)
             return err;

@@ -481,9 +481,13 @@ int store_read(struct store *s, const struct origin *origin, uint64_t from, uint
     return 0;
 }
 
-int store_new_epoch(struct store *s) {
+int store_new_epoch(struct store *s, uint32_t above) {
     struct origin next = s->origin_ids[s->own];
-    next.epoch++;
+    if (next.epoch > above) { /* begun already: only to be told */
+        s->stored_changed = true;
+        return 0;
+    }
+    next.epoch = above + 1;
     uint32_t no;
     int err = state_begin(s);
     if (err || (err = state_origin(s, &next, &no)))

@@ -43,7 +43,7 @@ void store_close(struct store *s);
 
 /* One turn of work: drain what the application committed, merge what was delivered, project what can be shown, one slice of a first
  * capture or rescan. Short (tens of ms). Returns the ms to wait before the next turn if nothing happens (0: at once, -1: only when something
- * happens), or an error below -999 (enum err): the database cannot be served now; close, and open again later. why as above. */
+ * happens), or an error (enum err, below -1): the database cannot be served now; close, and open again later. why as above. */
 int store_turn(struct store *s, char *why, size_t why_len);
 /* The appfile, for notice.h. */
 struct appfile *store_appfile(struct store *s);
@@ -54,8 +54,8 @@ void store_deliver(struct store *s, struct bytes *batch);
  * caller frees it and unrefs each. Count 0 when the first one is not there. */
 int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max,
                struct bytes ***batches, uint32_t *count);
-/* A peer has versions of our own origin that we do not: write under a new epoch from now on. */
-int store_new_epoch(struct store *s);
+/* A peer has versions of our own origin (its epoch `above`) that we do not: write under a higher epoch from now on. */
+int store_new_epoch(struct store *s, uint32_t above);
 /* The base of a peer (see core.h): adopted when ours is 0. */
 void store_learn_base(struct store *s, uint64_t base);
 

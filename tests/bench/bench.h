@@ -31,7 +31,7 @@ uint64_t bench_random(uint64_t *state); /* splitmix64 */
 
 /* Memory as in a process that has run for a while: free blocks between used ones. In a process that has done nothing else, glibc gives
  * the 64 KiB of SQLite's statement journal back to the kernel after every statement of a transaction that has a trigger with a function
- * in it, and takes it again: 25 us each. BENCH_BARE_HEAP in the environment leaves it so. */
+ * in it, and takes it again: 25 us each, or not, as its blocks happen to lie. */
 void bench_used_heap(void);
 
 /* Opens as an application does: WAL, busy timeout; creates the file and the table when missing. */

@@ -105,17 +105,6 @@ def write(bench):
                                  WRITE_GOALS.get((op, sync, per_tx)), note=f"{a:.2f} → {b:.2f} µs a row")
 
 
-def write_bare(bench):
-    """See bench_used_heap() in bench.h."""
-    os.environ["BENCH_BARE_HEAP"] = "1"
-    try:
-        r, a, b = ratio(bench, "update", "normal", 100, *pair(bench, "write_bare"), bench.pick(15, 3))
-    finally:
-        del os.environ["BENCH_BARE_HEAP"]
-    bench.report.add("the same in a process with an empty heap: update, NORMAL, 100", r, "×",
-                     note=f"{a:.2f} → {b:.2f} µs a row; glibc trims the statement journal away each time")
-
-
 def write_ring(bench):
     """Once the ring of notes is full every note also trims."""
     for per_tx in (1, 100):
@@ -331,5 +320,5 @@ def smoke(bench):
     bench.report.add("smoke: rows that arrived", r["rows"], "", 5, least=True)
 
 
-FIGURES = {f.__name__: f for f in (floor, write, write_bare, write_ring, write_node, visible, sustained, three, store, lock, deferred,
+FIGURES = {f.__name__: f for f in (floor, write, write_ring, write_node, visible, sustained, three, store, lock, deferred,
                                    first, idle)}

@@ -53,12 +53,13 @@ class Watch(ClusterTest):
         proc = self.watch(c[1])
         first = self.attached(proc, c[1])
         self.assertIs(first["local"], True)
-        self.assertEqual(first["node"], "n1")
+        self.assertIn(first["node"], ("n1", c[1].ready["id"]))
         before = int(time.time() * 1000)
         c[0].sql("INSERT INTO item(id, v) VALUES ('a', 1)")
         event = self.next(proc)
-        self.assertEqual({k: event[k] for k in ("db", "table", "op", "key", "node", "local")},
-                         {"db": "app.db", "table": "item", "op": "insert", "key": {"id": "a"}, "node": "n0", "local": False})
+        self.assertEqual({k: event[k] for k in ("db", "table", "op", "key", "local")},
+                         {"db": "app.db", "table": "item", "op": "insert", "key": {"id": "a"}, "local": False})
+        self.assertIn(event["node"], ("n0", c[0].ready["id"]))
         self.assertEqual(event["changes"]["v"], 1)
         self.assertLess(abs(event["time_ms"] - before), 60000)
         c[0].sql("UPDATE item SET v = 2 WHERE id = 'a'")

@@ -141,6 +141,11 @@ static int gate(struct powercut *p, int dead_code) {
     if (p->paused)
         return SQLITE_OK;
     p->ops++;
+    if (p->ops == p->hook_at) {
+        p->paused = true;
+        p->hook(p->hook_ctx);
+        p->paused = false;
+    }
     if (p->ops == p->cut_at) {
         p->dead = true;
         return dead_code;
@@ -345,7 +350,7 @@ void powercut_release(struct powercut *p) {
 
 void powercut_reset(struct powercut *p) {
     files_forget(p);
-    p->ops = p->cut_at = p->fail_at = p->fail_count = 0;
+    p->ops = p->cut_at = p->fail_at = p->fail_count = p->hook_at = 0;
     p->dead = p->paused = p->ours = false;
 }
 

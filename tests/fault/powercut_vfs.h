@@ -37,6 +37,9 @@ struct powercut {
     bool paused;                  /* neither counts nor fails */
     uint64_t fail_at, fail_count; /* operations fail_at .. fail_at + fail_count - 1 fail with fail_code; 0: none */
     int fail_code;
+    uint64_t hook_at; /* just before this operation hook() is called, once; 0: never. What it does is neither counted nor fails */
+    void (*hook)(void *ctx);
+    void *hook_ctx;
     const char *sync_ignored;  /* a canary: xSync of files whose path contains this does nothing; NULL: none */
     bool idle_sync_is_nothing; /* stricter: a sync of a file without changes makes no deletion durable */
     bool sync_only_ours;       /* … only while `ours` is set */

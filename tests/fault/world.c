@@ -197,12 +197,13 @@ static bool app_writes(struct world *w, struct side *s, char what) {
                  "SELECT '%c', %u * 1000 + n, %s || printf('.%%d', n) FROM i;",
                  who, tag, value);
     snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; %s INSERT INTO hist VALUES('%c', %u, %s); COMMIT", change, who, tag, value);
-    w->disk.paused = w->spare_app;
+    bool paused = w->disk.paused;
+    w->disk.paused = paused || w->spare_app;
     int r = side_sql(s, sql);
     t->done = t->kept = r == SQLITE_OK;
     if (r != SQLITE_OK && s->app && !sqlite3_get_autocommit(s->app))
         sqlite3_exec(s->app, "ROLLBACK", NULL, NULL, NULL);
-    w->disk.paused = false;
+    w->disk.paused = paused;
     return mine ? a_did(w, r) : b_did(w, r);
 }
 
@@ -247,6 +248,17 @@ bool world_step(struct world *w, char step) {
     }
     w->disk.ours = false;
     return ok;
+}
+
+void world_intrude(struct world *w, char step) {
+    sqlite3_busy_timeout(w->a.app, 0);
+    char why[sizeof w->why], side_why[sizeof w->a.why];
+    memcpy(why, w->why, sizeof why);
+    memcpy(side_why, w->a.why, sizeof side_why);
+    app_writes(w, &w->a, step); /* it may be locked: then it was not done */
+    memcpy(w->why, why, sizeof why);
+    memcpy(w->a.why, side_why, sizeof side_why);
+    sqlite3_busy_timeout(w->a.app, 2000);
 }
 
 bool world_steps(struct world *w, const char *steps) {

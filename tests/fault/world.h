@@ -53,6 +53,8 @@ bool world_start(struct world *w, enum world_mode mode, bool fresh);
 void world_stop(struct world *w);
 /* One step. False if side a could not do it (w->disk.dead, or a fault, with why), or if b could not (never right). */
 bool world_step(struct world *w, char step);
+/* The application on side a writes this moment, whatever the node is doing; refused at once if the database is locked. */
+void world_intrude(struct world *w, char step);
 bool world_steps(struct world *w, const char *steps); /* until the first that fails */
 /* After a fault, with all of a closed and the disk well again: opens a's application, judges its file, and notes what survived. */
 bool world_look(struct world *w);
