@@ -88,7 +88,8 @@ int main(int argc, char **argv) {
 
     signal(SIGPIPE, SIG_IGN);
     mallopt(M_ARENA_MAX, 2); /* one for the loop, one for the workers: threads would otherwise take 64 MiB of addresses each, and pages */
-    mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+    mallopt(M_MMAP_THRESHOLD, 16 * 1024 * 1024); /* the buffers of a batch come again and again; what is kept is given back in quiet moments */
+    mallopt(M_TRIM_THRESHOLD, 32 * 1024 * 1024);
     if (sodium_init() < 0)
         return complain("libsodium cannot start");
     json_object_seed(0); /* before there are threads */

@@ -327,6 +327,9 @@ int appfile_journal(struct appfile *a) {
     sqlite3_finalize(q);
     if (row < 0)
         return row;
+    /* In WAL mode NORMAL does not sync in COMMIT, under the lock: appfile_sync() does it afterwards. A rollback journal must be synced before. */
+    if ((err = sql_exec(a->writer, "PRAGMA main.synchronous = %s", a->wal ? "NORMAL" : "FULL")))
+        return err;
     if (a->vfs)
         return 0;
     struct stat st;

@@ -197,6 +197,8 @@ struct store {
     uint32_t origins_count, own;
 
     struct bad_batch bad;      /* version 0: none */
+    bool any_bad;
+    int wal_pages; /* of the state database */
     bool in_tx;                /* a transaction on the state database is open */
     struct batch_writer *writer;
     struct reg reg, reg2;
@@ -230,13 +232,14 @@ struct store {
     uint64_t *vector; /* scratch for seen */
     uint32_t vector_cap;
     struct vv have;
+    int64_t app_ms; /* when the application last committed something */
     int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
     uint64_t drained_rows, projected_rows;
     int64_t lock_us[256];
     uint32_t lock_next, lock_count;
 
-    sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del, *s_flight_put,
+    sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_table, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del, *s_flight_put,
         *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
     sqlite3_stmt *a_begin, *a_end;
     sqlite3_stmt *a_notes[2], *a_nonce[2], *a_version[2]; /* on the reader, and on the writer */
@@ -264,6 +267,7 @@ int state_begin(struct store *s); /* no-op inside a transaction */
 int state_commit(struct store *s); /* writes the hot row, changed origins and tables; not yet synced */
 void state_rollback(struct store *s); /* also reads back what memory holds of the state */
 int state_sync(struct store *s);
+int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);
 int state_origin(struct store *s, const struct origin *id, uint32_t *no);   /* found or made */
 int state_find_origin(const struct store *s, const struct origin *id);      /* -1: unknown */

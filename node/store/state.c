@@ -379,8 +379,10 @@ static int save_tables(struct store *s) {
         struct tbl *t = s->tbls[i];
         if (!t->dirty)
             continue;
-        int err = sql_exec(s->db, "UPDATE tbl SET rows=%lld, last_change=%lld, captured=%d, placed=%d WHERE no=%u", (long long)t->rows,
-                           (long long)t->last_change_ms, t->captured, t->placed, t->no);
+        const int64_t values[] = {t->rows, t->last_change_ms, t->captured, t->placed, t->no};
+        for (int v = 0; v < 5; v++)
+            sqlite3_bind_int64(s->s_table, v + 1, values[v]);
+        int err = sql_run(s->s_table);
         if (err)
             return err;
         t->dirty = false;
@@ -392,6 +394,8 @@ static int save_tables(struct store *s) {
 
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version) {
     int64_t n = 0;
+    if (!s->any_bad)
+        return false;
     sql_int(s->db, 0, &n, "SELECT count(*) FROM meta WHERE k='bad %u %llu %q'", origin, (unsigned long long)version, STARLING_VERSION);
     return n != 0;
 }
@@ -433,6 +437,10 @@ int state_reload(struct store *s) {
     drop_caches(s);
     if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = find_own(s)))
         return err;
+    int64_t bad;
+    if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k GLOB 'bad *'")))
+        return err;
+    s->any_bad = bad != 0;
     return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");
 }
 
@@ -444,6 +452,22 @@ void state_rollback(struct store *s) {
 }
 
 int state_sync(struct store *s) { return sql_sync(s->db); }
+
+/* Our only connection, so no other one can checkpoint at the same time. In quiet moments, or when the WAL has become long. */
+int state_checkpoint(struct store *s, bool quiet) {
+    if (s->wal_pages < (quiet ? 500 : 16000))
+        return 0;
+    s->wal_pages = 0;
+    int rc = sqlite3_wal_checkpoint_v2(s->db, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    return rc == SQLITE_OK || rc == SQLITE_BUSY ? 0 : appfile_error(rc);
+}
+
+static int count_pages(void *ctx, sqlite3 *db, const char *name, int pages) {
+    (void)db;
+    (void)name;
+    ((struct store *)ctx)->wal_pages = pages;
+    return SQLITE_OK;
+}
 
 /* ---- opening */
 
@@ -457,6 +481,7 @@ static const struct {
     S(s_rollback, "ROLLBACK"),
     S(s_hot, "UPDATE hot SET note_seq=?, note_nonce=?, hlc=?, digest_a=?, digest_b=?, base=?, flight_seq=?, projected_seq=?, published=?,"
              " schema_sent=?, shown_ms=?, created=?"),
+    S(s_table, "UPDATE tbl SET rows=?, last_change=?, captured=?, placed=? WHERE no=?"),
     S(s_log_put, "INSERT INTO log VALUES(?,?)"),
     S(s_log_get, "SELECT b FROM log WHERE id=?"),
     S(s_extra_get, "SELECT b FROM extra WHERE tbl=? AND who=?"),
@@ -514,9 +539,10 @@ int state_open(struct store *s, char *why, size_t why_len) {
     if (!err) {
         sqlite3_extended_result_codes(s->db, 1);
         err = sql_exec(s->db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-4096;"
-                              " PRAGMA wal_autocheckpoint=4000; PRAGMA temp_store=MEMORY");
+                              " PRAGMA wal_autocheckpoint=0; PRAGMA temp_store=MEMORY");
     }
     if (!err) {
+        sqlite3_wal_hook(s->db, count_pages, s);
         err = sql_prepare(s->db, &s->s_begin, "BEGIN IMMEDIATE");
         if (!err)
             err = sql_prepare(s->db, &s->s_commit, "COMMIT");

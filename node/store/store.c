@@ -310,7 +310,7 @@ static int gather_changes(struct store *s) {
     if (err < 0 || err == DRAIN_MORE)
         return err;
     if (err == DRAIN_DONE)
-        s->active_ms = mono_ms();
+        s->app_ms = s->active_ms = mono_ms();
     if ((err = settle_schema(s)))
         return err;
     if (s->hot.published < s->origins[s->own].version || s->base_due) {
@@ -323,7 +323,11 @@ static int gather_changes(struct store *s) {
 
 static int quiet_work(struct store *s) {
     int64_t now = mono_ms();
-    if (now - s->checkpoint_ms >= CHECKPOINT_MS) {
+    int err = state_checkpoint(s, now - s->active_ms > 50);
+    if (err)
+        return err;
+    /* An application that writes here checkpoints by itself. */
+    if (now - s->checkpoint_ms >= CHECKPOINT_MS && now - s->app_ms > 2000) {
         int64_t held = appfile_checkpoint(&s->app, now - s->active_ms > 2000);
         s->checkpoint_ms = now;
         if (held > 0)
@@ -337,7 +341,7 @@ static int quiet_work(struct store *s) {
     int64_t began = store_mono_us();
     sqlite3_bind_int64(s->w_trim, 1, s->hot.note_seq);
     sqlite3_bind_int64(s->w_trim, 2, 20000);
-    int err = sql_run(s->w_trim);
+    err = sql_run(s->w_trim);
     int trimmed = sqlite3_changes(s->app.writer);
     err = err ? err : trimmed ? sql_run(s->w_commit) : sql_run(s->w_rollback);
     if (err)
@@ -361,6 +365,8 @@ static int next_turn(struct store *s, int shown) {
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
         return RETRY_PARKED_MS;
+    if (s->wal_pages >= 500)
+        return 100;
     if (s->app_open && s->trim_ms != s->active_ms)
         return QUIET_TRIM_MS / 5;
     return -1;
@@ -414,10 +420,9 @@ static int turn(struct store *s) {
     if ((err = give(s)))
         return err;
     tell_state(s);
-    if (shown == PROJECT_NOTHING && !s->delivered_count)
-        quiet_work(s);
-    else if (shown == PROJECT_DONE && mono_ms() - s->checkpoint_ms >= CHECKPOINT_MS)
-        quiet_work(s);
+    if ((shown == PROJECT_NOTHING && !s->delivered_count) || mono_ms() - s->checkpoint_ms >= CHECKPOINT_MS)
+        if ((err = quiet_work(s)))
+            return err;
     return next_turn(s, shown);
 }
 

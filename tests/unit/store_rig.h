@@ -239,6 +239,12 @@ static inline void rig_start(struct rig *r, uint32_t count) {
         r->peers[i].s = sorted[i];
 }
 
+/* What was shown so far was seen by the applications. */
+static inline void rig_time_passes(struct rig *r) {
+    for (uint32_t i = 0; i < r->count; i++)
+        store_time_passes(r->peers[i].s.store);
+}
+
 /* The application of every server has made this; the stores have told each other their schemas. */
 static inline void rig_open(struct rig *r, uint32_t count, const char *sql) {
     rig_start(r, count);
@@ -250,8 +256,7 @@ static inline void rig_open(struct rig *r, uint32_t count, const char *sql) {
         peer_rest(p);
     }
     rig_share(r);
-    for (uint32_t i = 0; i < count; i++)
-        store_time_passes(r->peers[i].s.store);
+    rig_time_passes(r);
 }
 
 static inline void rig_close(struct rig *r) {
