@@ -88,6 +88,7 @@ struct origin_row {
     uint8_t key[NODE_KEY_BYTES];
     bool keyed;
     uint64_t version; /* merged */
+    uint64_t shown;   /* on show in the application's file, but for what is parked */
     uint8_t chain[BATCH_CHAIN_BYTES];
     uint64_t *knew; /* by origin number */
     uint32_t knew_count;
@@ -207,6 +208,7 @@ struct store {
 
     struct bytes **delivered; /* queue of batches to merge */
     uint32_t delivered_count, delivered_cap;
+    int64_t durable_note;  /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;        /* own versions that the owner has got */
     uint64_t own_last;     /* our last stamp in this run */
     bool schema_stale;        /* to be read again before anything else */
@@ -265,7 +267,7 @@ int state_open(struct store *s, char *why, size_t why_len);
 void state_close(struct store *s);
 int state_begin(struct store *s); /* no-op inside a transaction */
 int state_commit(struct store *s); /* writes the hot row, changed origins and tables; not yet synced */
-void state_rollback(struct store *s); /* also reads back what memory holds of the state */
+void state_rollback(struct store *s); /* what memory holds of the state is then wrong: close the store */
 int state_sync(struct store *s);
 int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);

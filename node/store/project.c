@@ -41,14 +41,14 @@ static int shown_entry(struct store *s, int64_t ms) {
     if (!(e->versions = malloc((s->origins_count + 1) * sizeof *e->versions)))
         return ERR_NOMEM;
     for (uint32_t i = 0; i < s->origins_count; i++)
-        e->versions[i] = s->origins[i].version;
+        e->versions[i] = s->origins[i].shown;
     e->count = s->origins_count;
     e->ms = ms;
     s->shown_count++;
     return 0;
 }
 
-/* Everything merged is on show since now. Entries within 50 ms are one (the later time counts), so that the list stays short. */
+/* What is shown since now. Entries within 50 ms are one (the later time counts), so that the list stays short. */
 void shown_push(struct store *s) {
     int64_t now = store_wall_ms(s);
     uint32_t keep = 0;
@@ -512,9 +512,31 @@ static int write_mark(struct store *s, int64_t seq) {
     int err = sql_run(s->w_mark);
     if (err)
         return err;
-    sqlite3_bind_int64(s->w_trim, 1, s->hot.note_seq);
+    sqlite3_bind_int64(s->w_trim, 1, s->durable_note < s->hot.note_seq ? s->durable_note : s->hot.note_seq);
     sqlite3_bind_int64(s->w_trim, 2, TRIM_NOTES);
     return sql_run(s->w_trim);
+}
+
+static bool anything_to_show(struct store *s) {
+    if (s->flights)
+        return true;
+    struct pending_row *row, *next;
+    HASH_ITER(hh, s->pending, row, next) {
+        if (wants_showing(row))
+            return true;
+    }
+    return false;
+}
+
+/* With nothing left to show, everything merged is on show. */
+static void all_shown(struct store *s) {
+    if (s->flights || s->held_count || anything_to_show(s))
+        return;
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        if (s->origins[i].shown != s->origins[i].version) {
+            s->origins[i].shown = s->origins[i].version;
+            s->origins[i].changed = true;
+        }
 }
 
 /* After the application's file is durable: our state takes note, unsynced. */
@@ -535,6 +557,10 @@ static int tick_off(struct store *s, int64_t seq) {
     while (s->flights && s->flights->seq <= seq) {
         struct flight *f = s->flights;
         s->projected_rows += f->ops_count;
+        if (s->origins[f->origin].shown == f->version - 1) { /* what is before it may still be pending row by row */
+            s->origins[f->origin].shown = f->version;
+            s->origins[f->origin].changed = true;
+        }
         s->flights = f->next;
         flight_free(s, f);
     }
@@ -542,6 +568,7 @@ static int tick_off(struct store *s, int64_t seq) {
         s->flights_tail = &s->flights;
         pending_unmap_flights(s);
     }
+    all_shown(s);
     s->stored_changed = true;
     return 0;
 }
@@ -605,17 +632,6 @@ static int wait_for_readers(struct store *s) {
     if (!s->readers_since_ms)
         s->readers_since_ms = now;
     return now - s->readers_since_ms < limit ? 1 : 0;
-}
-
-static bool anything_to_show(struct store *s) {
-    if (s->flights)
-        return true;
-    struct pending_row *row, *next;
-    HASH_ITER(hh, s->pending, row, next) {
-        if (wants_showing(row))
-            return true;
-    }
-    return false;
 }
 
 int project(struct store *s) {
@@ -712,7 +728,9 @@ int project_recover(struct store *s) {
     if (covered > s->hot.projected_seq)
         s->hot.projected_seq = covered;
     s->hot.projected_seq = s->hot.flight_seq;
+    all_shown(s);
     if ((err = state_commit(s)) || (err = state_sync(s)))
         return err;
+    s->durable_note = s->hot.note_seq;
     return shown_entry(s, s->hot.shown_ms);
 }
