@@ -552,6 +552,14 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
 
 int drain(struct store *s, bool locked) {
     struct notes n = {.earliest_ms = INT64_MAX};
+    struct appfile_head before;
+    if (!locked) {
+        memset(&before, 0, sizeof before);
+        bool known = appfile_head(&s->app, &before);
+        if (known && s->head_known && memcmp(before.index, s->head.index, sizeof before.index) == 0)
+            return DRAIN_NOTHING;
+        s->head_known = false;
+    }
     buf_init(&n.keys, 256u << 20);
     int err = locked ? 0 : sql_run(s->a_begin);
     if (err)
@@ -571,6 +579,8 @@ int drain(struct store *s, bool locked) {
         s->hot.note_nonce = n.last_nonce;
         err = drain_seal(s, n.more);
     }
+    if (!locked && !err && !n.more) /* what is committed after this look shows as another head */
+        s->head_known = before.index[0] != 0 && memcpy(&s->head, &before, sizeof before);
     free(n.list);
     buf_release(&n.keys);
     return err ? err : n.more ? DRAIN_MORE : moved ? DRAIN_DONE : DRAIN_NOTHING;

@@ -179,6 +179,8 @@ struct store {
     struct store_config config;
     struct appfile app;
     bool app_open;
+    struct appfile_head head; /* of the WAL's index, just before the last drain looked: while it is the same, nobody has committed */
+    bool head_known;
     sqlite3 *db;
     uint8_t state_id[16];
     struct hot hot;

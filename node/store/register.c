@@ -355,7 +355,18 @@ static uint32_t intern_write(struct reg *r, struct write by, int *err) {
     return r->writes_count++;
 }
 
+/* What was there before anybody's node ran (at 0) is known to all: the same on every server that has it. So any real write goes over it,
+ * and it never comes back beside one. */
+static bool is_stale_adoption(const struct reg *r, struct write by, uint32_t column) {
+    for (uint32_t i = r->cells_count; by.at == 0 && i-- > 0;)
+        if (r->cells[i].column == column && r->writes[r->cells[i].write].at > 0)
+            return true;
+    return false;
+}
+
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err) {
+    if (is_stale_adoption(r, by, column))
+        return;
     uint32_t w = intern_write(r, by, err);
     if (*err || (*err = grow((void **)&r->cells, &r->cells_cap, r->cells_count + 1, sizeof *r->cells)))
         return;
@@ -366,7 +377,8 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
     for (; to < n && r->cells[to].column == column; to++) {
         const struct write *old = &r->writes[r->cells[to].write];
         bool same = old->origin == by.origin && old->version == by.version;
-        if (!same && !seen_covers(seen, old->origin, old->version))
+        bool adopted = old->at == 0 && by.at > 0;
+        if (!same && !adopted && !seen_covers(seen, old->origin, old->version))
             r->cells[keep++] = r->cells[to];
     }
     if (to < n)

@@ -276,7 +276,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
         bool lost = c->hash != best->hash;
         if (is_key(t, c->column))
             continue;
-        if (!alive && !lost) {
+        if (!alive && !lost && r->writes[c->write].at > 0) {
             lost = true;
             for (uint32_t d = 0; d < deaths; d++)
                 if (death_saw(&knew[d], &r->writes[c->write]))

@@ -76,10 +76,11 @@ int schema_pack_base(struct store *s) { return pack_items(s, false); }
 
 /* ---- theirs */
 
+static bool is_ours(const char *name) { return name && sqlite3_strnicmp(name, "_starling_", 10) == 0; }
+
 /* Text that came over the network may create, and nothing else. */
 static int only_create(void *ctx, int action, const char *a, const char *b, const char *c, const char *d) {
     (void)ctx;
-    (void)b;
     (void)c;
     (void)d;
     switch (action) {
@@ -88,7 +89,7 @@ static int only_create(void *ctx, int action, const char *a, const char *b, cons
     case SQLITE_CREATE_VIEW:
     case SQLITE_CREATE_TRIGGER:
     case SQLITE_CREATE_VTABLE:
-        return a && sqlite3_strnicmp(a, "_starling_", 10) == 0 ? SQLITE_DENY : SQLITE_OK;
+        return is_ours(a) || is_ours(b) ? SQLITE_DENY : SQLITE_OK; /* b: the table of an index or a trigger */
     case SQLITE_READ:
     case SQLITE_SELECT:
     case SQLITE_FUNCTION:
@@ -107,11 +108,46 @@ static bool is_create(const struct schema_item *i) { return i->sql_len > 7 && sq
 
 static bool is_type(const struct schema_item *i, const char *type) { return i->type_len == strlen(type) && memcmp(i->type, type, i->type_len) == 0; }
 
+/* Columns of their table that ours lacks, as ALTER TABLE can add them. Their text is looked at in a database of its own, in memory. */
+static int follow_columns(struct store *s, const struct schema_item *item) {
+    sqlite3 *look = NULL;
+    sqlite3_stmt *q = NULL, *create = NULL;
+    const char *tail = NULL;
+    int row, err = sqlite3_open(":memory:", &look) == SQLITE_OK ? 0 : ERR_NOMEM;
+    if (!err) {
+        sqlite3_set_authorizer(look, only_create, NULL);
+        if (sqlite3_prepare_v2(look, item->sql, (int)item->sql_len, &create, &tail) != SQLITE_OK || (tail && tail < item->sql + item->sql_len) ||
+            sqlite3_step(create) != SQLITE_DONE)
+            goto out; /* what cannot be read is not followed: its values wait */
+        err = sql_prepare(look, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len, item->name);
+    }
+    while (!err && (row = sql_step(q)) == 1) {
+        const char *name = (const char *)sqlite3_column_text(q, 0), *value = (const char *)sqlite3_column_text(q, 3);
+        int64_t there;
+        err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo('%.*q') WHERE name=%Q COLLATE NOCASE", (int)item->name_len, item->name, name);
+        if (err || there)
+            continue;
+        bool not_null = sqlite3_column_int(q, 2) && value;
+        err = sql_exec(s->app.writer, "ALTER TABLE main.\"%.*w\" ADD COLUMN \"%w\" %s%s%s%s", (int)item->name_len, item->name, name,
+                       (const char *)sqlite3_column_text(q, 1), not_null ? " NOT NULL" : "", value ? " DEFAULT " : "", value ? value : "");
+        if (err != 0 && err != ERR_FULL && err != ERR_IO && err != ERR_NOMEM) {
+            store_log(s, LOG_WARNING, "%s: column \"%s\" of another server cannot be added to \"%.*s\" here (%s): its values wait until the application adds it", s->config.db,
+                      name, (int)item->name_len, item->name, sqlite3_errmsg(s->app.writer));
+            err = 0;
+        }
+    }
+out:
+    sqlite3_finalize(q);
+    sqlite3_finalize(create);
+    sqlite3_close(look);
+    return err;
+}
+
 static int create_item(struct store *s, const struct schema_item *item) {
     int64_t there;
     int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE", (int)item->name_len, item->name);
     if (err || there)
-        return err;
+        return err || !s->hot.created || !is_type(item, "table") ? err : follow_columns(s, item);
     sqlite3_stmt *stmt = NULL;
     const char *tail = NULL;
     sqlite3_set_authorizer(s->app.writer, only_create, NULL);
@@ -140,7 +176,7 @@ static int create_all(struct store *s, const struct batch_reader *r, uint32_t *m
     if (err)
         return err;
     int64_t before, after = 0;
-    err = sql_int(s->app.writer, 0, &before, "SELECT count(*) FROM main.sqlite_schema");
+    err = sql_int(s->app.writer, 0, &before, "PRAGMA main.schema_version");
     for (unsigned o = 0; o < 4 && !err; o++)
         for (uint32_t i = 0; i < batch_reader_schema_count(r) && !err; i++) {
             const struct schema_item *item = batch_reader_schema(r, i);
@@ -148,7 +184,7 @@ static int create_all(struct store *s, const struct batch_reader *r, uint32_t *m
                 err = create_item(s, item);
         }
     if (!err)
-        err = sql_int(s->app.writer, 0, &after, "SELECT count(*) FROM main.sqlite_schema");
+        err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
     *made = (uint32_t)(after - before);
     if (!err)
         err = sql_run(s->w_commit);
@@ -189,16 +225,16 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
     uint32_t made = 0;
     if ((err = create_all(s, r, &made)) || !made)
         return err;
-    s->hot.created = 1;
     if ((err = schema_refresh(s)))
         return err;
+    s->hot.created = 1; /* refreshing took it for the application's own change */
     s->hot.schema_sent = s->schema.hash; /* the others have it: it is theirs */
     s->schema_waits = false;
     for (uint32_t i = 0; i < s->tios_count; i++)
         if (s->tios[i].tbl && !s->tios[i].tbl->captured)
             s->tios[i].tbl->captured = s->tios[i].tbl->dirty = true; /* empty: nothing to scan */
     scan_stop(s);
-    store_log(s, LOG_INFO, "%s: %u tables, indexes, views and triggers created as on the other servers", s->config.db, made);
+    store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, made);
     return 0;
 }
 

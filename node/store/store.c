@@ -252,10 +252,7 @@ static int make_durable(struct store *s) {
             return err;
         s->durable_note = s->hot.note_seq;
     }
-    if ((err = give(s)))
-        return err;
-    tell_state(s);
-    return 0;
+    return give(s);
 }
 
 static int forget_transaction(struct store *s, int err) {
@@ -314,7 +311,8 @@ static int gather_changes(struct store *s) {
         s->app_ms = s->active_ms = mono_ms();
     if ((err = settle_schema(s)))
         return err;
-    if (s->hot.published < s->origins[s->own].version || s->base_due) {
+    bool schema_due = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
+    if (s->hot.published < s->origins[s->own].version || s->base_due || schema_due) {
         if ((err = state_begin(s)) || (err = drain_seal(s, false)))
             return err;
         s->hot.published = s->origins[s->own].version;
@@ -402,8 +400,10 @@ static int turn(struct store *s) {
         return err;
     if ((err = make_durable(s)))
         return err;
-    if (!s->app_open)
+    if (!s->app_open) {
+        tell_state(s);
         return s->delivered_count ? 0 : -1;
+    }
     retry_parked(s);
     if ((err = wait_for_parts(s)))
         return err;
@@ -414,6 +414,8 @@ static int turn(struct store *s) {
     }
     if (shown < 0)
         return shown;
+    if (shown == PROJECT_DRAIN) /* at once: what is durable is told with the next turn */
+        return s->in_tx ? state_commit(s) : 0;
     if (shown == PROJECT_DONE)
         s->active_ms = mono_ms();
     if (s->given < s->hot.published) { /* a drain under the lock made a batch: it leaves as any other */

@@ -96,8 +96,6 @@ static void test_more_notes_than_one_drain_takes(void **state) {
     assert_int_equal(r.peers[0].s.made.count, first); /* a part alone does not leave */
     app_exec(rig_app(&r, 0), "INSERT INTO other VALUES('meanwhile', 1)");
     peer_rest(&r.peers[0]);
-    for (uint32_t i = first; i < r.peers[0].s.made.count; i++)
-        print_message("%u %d rows %u\n", i, is_part(made(&r, 0, i)), rig_made_rows(&r, 0, i));
     assert_int_equal(r.peers[0].s.made.count, first + 2);
     assert_true(is_part(made(&r, 0, first)) && !is_part(made(&r, 0, first + 1)));
     assert_int_equal(rig_made_rows(&r, 0, first), 30001);

@@ -1,0 +1,260 @@
+/* The engine: closed at any moment and opened again: nothing twice, nothing lost. Epochs, reading the log, barriers. */
+#include "store_rig.h"
+
+#define TABLES "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE TABLE k(k TEXT PRIMARY KEY, v)"
+
+static void share_same(struct rig *r) {
+    rig_share(r);
+    rig_assert_settled(r);
+    assert_same_tables(r);
+    rig_time_passes(r);
+}
+
+static uint64_t have(struct rig *r, uint32_t i, uint32_t of) {
+    struct db_state state;
+    store_state(r->peers[i].s.store, &state);
+    return vv_get(&state.have, &r->peers[of].s.origin);
+}
+
+static void give_all(struct rig *r, uint32_t from, uint32_t to) {
+    for (uint32_t k = 0; k < r->peers[from].s.made.count; k++)
+        side_queue(&r->peers[to].s, r->peers[from].s.made.items[k]);
+}
+
+/* Server 0 writes, server 1 takes; each is closed after so many turns, and once more. */
+static void test_restart_at_every_stage(void **state) {
+    (void)state;
+    for (int turns0 = 0; turns0 < 4; turns0++)
+        for (int turns1 = 0; turns1 < 4; turns1++) {
+            struct rig r;
+            rig_open(&r, 2, TABLES);
+            static const char *const SQL[] = {"INSERT INTO t(a, b) VALUES(1, 1), (2, 2), (3, 3); INSERT INTO k VALUES('x', 1)", "UPDATE t SET a = a + 10; UPDATE k SET v = 2",
+                                              "DELETE FROM t WHERE id = 3; INSERT INTO t(a) VALUES('again'); UPDATE t SET id = 50 WHERE id = 1", "REPLACE INTO k VALUES('x', 3), ('y', 1)"};
+            for (uint32_t step = 0; step < sizeof SQL / sizeof *SQL; step++) {
+                app_exec(rig_app(&r, 0), SQL[step]);
+                for (int i = 0; i < turns0; i++)
+                    peer_turn(&r.peers[0]);
+                peer_reopen(&r.peers[0]);
+                peer_turn(&r.peers[0]);
+                peer_reopen(&r.peers[0]);
+                for (int again = 0; again < 2; again++) {
+                    give_all(&r, 0, 1);
+                    for (int i = 0; i < turns1; i++)
+                        peer_turn(&r.peers[1]);
+                    peer_reopen(&r.peers[1]);
+                }
+            }
+            share_same(&r);
+            assert_everywhere(&r, "SELECT a, b FROM t ORDER BY id", "i12|i2|;tagain|n|;i11|i1|;");
+            assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i3|;ty|i1|;");
+            assert_int_equal(peer_conflicts(&r.peers[0]) + peer_conflicts(&r.peers[1]), 0);
+            assert_int_equal(have(&r, 1, 0), have(&r, 0, 0));
+            rig_act(&r, 1, "UPDATE t SET b = 'back'");
+            share_same(&r);
+            rig_close(&r);
+        }
+}
+
+/* While the node is down the application goes on, and others do too. */
+static void test_writes_while_down(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO t(a, b) VALUES(1, 1), (2, 2); INSERT INTO k VALUES('x', 1), ('y', 1)");
+    share_same(&r);
+    side_close_store(&r.peers[0].s);
+    app_exec(rig_app(&r, 0), "UPDATE k SET v = 'old' WHERE k = 'x'; DELETE FROM t WHERE id = 2; INSERT INTO t(a) VALUES('new one')");
+    rig_tick();
+    rig_act(&r, 1, "UPDATE k SET v = 'later' WHERE k = 'x'; UPDATE k SET v = 'other' WHERE k = 'y'");
+    peer_open(&r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|tlater|;ty|tother|;"); /* a write keeps its true age */
+    assert_everywhere(&r, "SELECT id, a FROM t ORDER BY id", "i1|i1|;i2|tnew one|;");
+    assert_true(peer_lost(&r.peers[1], "v", "\"old\""));
+    rig_close(&r);
+}
+
+static void test_versions_go_on(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    for (int i = 0; i < 10; i++) {
+        uint64_t before = have(&r, 0, 0);
+        rig_act(&r, 0, "INSERT INTO t(a) VALUES('x')");
+        assert_int_equal(have(&r, 0, 0), before + 1);
+        peer_reopen(&r.peers[0]);
+        assert_int_equal(have(&r, 0, 0), before + 1);
+        peer_rest(&r.peers[0]);
+        assert_int_equal(have(&r, 0, 0), before + 1); /* nothing to say, nothing is sent */
+    }
+    share_same(&r);
+    rig_close(&r);
+}
+
+static void test_a_new_epoch(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2); INSERT INTO k VALUES('x', 1)");
+    share_same(&r);
+    for (uint32_t epoch = 1; epoch < 4; epoch++) {
+        uint64_t old = have(&r, 0, 0);
+        assert_int_equal(store_new_epoch(r.peers[0].s.store, epoch - 1), 0);
+        r.peers[0].s.origin.epoch = epoch;
+        assert_int_equal(have(&r, 0, 0), 0);
+        rig_time_passes(&r);
+        if (epoch == 2)
+            peer_reopen(&r.peers[0]);
+        rig_act(&r, 0, "UPDATE t SET a = a + 10; INSERT INTO t(a) VALUES('new'); DELETE FROM t WHERE id = 2; UPDATE k SET v = v + 1");
+        assert_int_equal(have(&r, 0, 0), 1);
+        share_same(&r);
+        assert_int_equal(have(&r, 1, 0), 1);
+        rig_act(&r, 1, "UPDATE k SET v = v + 100");
+        share_same(&r);
+        struct db_state state_now;
+        store_state(r.peers[1].s.store, &state_now);
+        struct origin before = r.peers[0].s.origin;
+        before.epoch--;
+        assert_int_equal(vv_get(&state_now.have, &before), old);
+    }
+    assert_everywhere(&r, "SELECT v FROM k", "i304|;");
+    assert_int_equal(peer_conflicts(&r.peers[0]) + peer_conflicts(&r.peers[1]), 0);
+    rig_close(&r);
+}
+
+/* Our state is lost, the application's file is not: what is in it is captured anew, and meets what the others have. */
+static void test_a_lost_state(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO k VALUES('x', 1), ('y', 2), ('z', 3)");
+    share_same(&r);
+    rig_act(&r, 1, "UPDATE k SET v = 10 WHERE k = 'x'");
+    side_close_store(&r.peers[1].s);
+    assert_int_equal(remove(r.peers[1].s.state_path), 0);
+    char path[300];
+    snprintf(path, sizeof path, "%s-wal", r.peers[1].s.state_path);
+    remove(path);
+    snprintf(path, sizeof path, "%s-shm", r.peers[1].s.state_path);
+    remove(path);
+    side_batches_clear(&r.peers[1].s.made);
+    peer_open(&r.peers[1]);
+    peer_rest(&r.peers[1]);
+    assert_int_equal(store_new_epoch(r.peers[1].s.store, 0), 0); /* as the core says when it hears of its own lost versions */
+    r.peers[1].s.origin.epoch = 1;
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i10|;ty|i2|;tz|i3|;");
+    rig_act(&r, 1, "UPDATE k SET v = 11 WHERE k = 'x'; DELETE FROM k WHERE k = 'z'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i11|;ty|i2|;");
+    rig_close(&r);
+}
+
+static uint32_t read_count(struct rig *r, const struct origin *o, uint64_t from, uint64_t to, size_t bytes) {
+    struct bytes **batches = (struct bytes **)1;
+    uint32_t count = 77;
+    assert_int_equal(store_read(r->peers[0].s.store, o, from, to, bytes, &batches, &count), 0);
+    for (uint32_t i = 0; i < count; i++) {
+        struct batch_head head;
+        assert_int_equal(batch_head_read(&head, batches[i]->data, batches[i]->len), 0);
+        assert_int_equal(head.version, from + i);
+        assert_int_equal(origin_cmp(&head.origin, o), 0);
+        batch_head_release(&head);
+        bytes_unref(batches[i]);
+    }
+    free(batches);
+    return count;
+}
+
+static void test_reading_the_log(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    while (have(&r, 0, 0) < 10)
+        rig_act(&r, 0, "INSERT INTO t(a) VALUES(hex(randomblob(500)))");
+    rig_act(&r, 1, "INSERT INTO k VALUES('x', 1)");
+    rig_share(&r);
+    const struct origin *own = &r.peers[0].s.origin, *other = &r.peers[1].s.origin;
+    struct origin nobody = {.epoch = 5};
+    assert_int_equal(read_count(&r, own, 1, 10, 1 << 20), 10);
+    assert_int_equal(read_count(&r, own, 4, 6, 1 << 20), 3);
+    assert_int_equal(read_count(&r, own, 4, 1000, 1 << 20), 7);
+    assert_int_equal(read_count(&r, own, 1, UINT64_MAX, 1), 1); /* at least one */
+    assert_int_equal(read_count(&r, own, 2, 10, 2000), 2);
+    assert_int_equal(read_count(&r, own, 11, 20, 1 << 20), 0);
+    assert_int_equal(read_count(&r, own, 0, 20, 1 << 20), 0);
+    assert_int_equal(read_count(&r, own, 5, 4, 1 << 20), 0);
+    assert_int_equal(read_count(&r, own, UINT64_MAX, UINT64_MAX, 1 << 20), 0);
+    assert_int_equal(read_count(&r, other, 1, 100, 1 << 20), (uint32_t)have(&r, 0, 1));
+    assert_int_equal(read_count(&r, &nobody, 1, 100, 1 << 20), 0);
+    peer_reopen(&r.peers[0]);
+    assert_int_equal(read_count(&r, own, 1, 10, 1 << 20), 10);
+    rig_close(&r);
+}
+
+static void test_a_barrier_tells_the_truth(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    struct store *s = r.peers[0].s.store;
+    assert_int_equal(store_barrier(s), 1);
+    for (int i = 0; i < 20; i++) {
+        app_exec(rig_app(&r, 0), "INSERT INTO t(a) VALUES(1); UPDATE t SET b = 1 WHERE id = last_insert_rowid()");
+        uint64_t before = have(&r, 0, 0);
+        int turns = 0;
+        while (store_barrier(s) == 0) {
+            peer_turn(&r.peers[0]);
+            assert_true(++turns < 10);
+        }
+        assert_true(have(&r, 0, 0) == before + 1);
+    }
+    app_exec(rig_app(&r, 0), "BEGIN; INSERT INTO t(a) VALUES('not committed')");
+    peer_rest(&r.peers[0]);
+    assert_int_equal(store_barrier(s), 1);
+    app_exec(rig_app(&r, 0), "COMMIT");
+    assert_int_equal(store_barrier(s), 0);
+    peer_rest(&r.peers[0]);
+    app_exec(rig_app(&r, 0), "ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 1");
+    assert_int_equal(store_barrier(s), 0);
+    peer_rest(&r.peers[0]);
+    assert_int_equal(store_barrier(s), 1);
+    rig_close(&r);
+}
+
+/* The file goes back to an older copy, with our mark missing in it: rows are read again, and nothing is taken for a deletion by others. */
+static void test_an_older_copy_of_the_file(void **state) {
+    (void)state;
+    struct rig r;
+    char copy[300], sql[400];
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO k VALUES('x', 1), ('y', 2)");
+    share_same(&r);
+    snprintf(copy, sizeof copy, "%s/copy", r.scratch.folder);
+    snprintf(sql, sizeof sql, "VACUUM INTO '%s'", copy);
+    app_exec(rig_app(&r, 0), sql);
+    rig_act(&r, 0, "INSERT INTO k VALUES('z', 3); UPDATE k SET v = 20 WHERE k = 'y'");
+    share_same(&r);
+    side_close_store(&r.peers[0].s);
+    side_close_app(&r.peers[0].s);
+    snprintf(sql, sizeof sql, "%s-wal", r.peers[0].s.app_path);
+    remove(sql);
+    snprintf(sql, sizeof sql, "%s-shm", r.peers[0].s.app_path);
+    remove(sql);
+    assert_int_equal(rename(copy, r.peers[0].s.app_path), 0);
+    assert_int_equal(side_open_app(&r.peers[0].s), SQLITE_OK);
+    peer_open(&r.peers[0]);
+    peer_rest(&r.peers[0]);
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE k SET v = v + 100");
+    share_same(&r);
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_restart_at_every_stage), cmocka_unit_test(test_writes_while_down), cmocka_unit_test(test_versions_go_on),
+        cmocka_unit_test(test_a_new_epoch),            cmocka_unit_test(test_a_lost_state),      cmocka_unit_test(test_reading_the_log),
+        cmocka_unit_test(test_a_barrier_tells_the_truth), cmocka_unit_test(test_an_older_copy_of_the_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
