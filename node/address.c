@@ -26,8 +26,11 @@ int address_parse(const char *text, uint16_t port_default, char host[ADDRESS_HOS
     size_t host_len = len;
 
     *port = port_default;
-    if (len == 0 || strpbrk(text, " \t\r\n/") != NULL)
+    if (len == 0 || strchr(text, '/') != NULL)
         return ERR_MALFORMED;
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)text[i] <= ' ' || text[i] == 0x7f)
+            return ERR_MALFORMED;
     if (text[0] == '[') {
         const char *close = strchr(text, ']');
         if (close == NULL || (close[1] != 0 && close[1] != ':') || close == text + 1)

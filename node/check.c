@@ -5,16 +5,21 @@
 #include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node/address.h"
 #include "node/databases.h"
 #include "node/store/store.h"
 #include "proto/err.h"
+
+#define READ_WHOLE_MAX (64ll << 20) /* larger files: their schema only, since --check is to be quick */
+#define LOCKED_MS 2000
 
 struct check {
     const struct config *config;
@@ -25,6 +30,93 @@ struct check {
 static void report(struct check *c, bool ok, const char *what, const char *mend) {
     printf("%-7s %s%s%s\n", ok ? "ok" : "error", what, ok ? "" : ": ", ok ? "" : mend);
     c->ok = c->ok && ok;
+}
+
+/* ---- what is inside, without changing anything: no rollback of a journal, no -wal or -shm made */
+
+/* The file as a URI that SQLite opens without making anything beside it; false: only a recovery, which would write, makes it readable. */
+static bool quiet_uri(const char *path, char *uri, size_t uri_len) {
+    char beside[PATH_MAX];
+    struct stat st;
+    uint8_t header[20] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool wal = fd >= 0 && pread(fd, header, sizeof(header), 0) == sizeof(header) && header[19] == 2;
+    if (fd >= 0)
+        close(fd);
+    bool wal_there = snprintf(beside, sizeof(beside), "%s-wal", path) < (int)sizeof(beside) && stat(beside, &st) == 0;
+    bool wal_filled = wal_there && st.st_size > 0;
+    bool shm_there = snprintf(beside, sizeof(beside), "%s-shm", path) < (int)sizeof(beside) && stat(beside, &st) == 0;
+    if (wal && wal_filled && !shm_there)
+        return false;
+    size_t at = (size_t)snprintf(uri, uri_len, "file:");
+    for (const char *p = path; *p != 0 && at + 32 < uri_len; p++)
+        at += (size_t)snprintf(uri + at, uri_len - at, strchr("%?#", *p) != NULL ? "%%%02X" : "%c", (unsigned char)*p);
+    /* In WAL mode without its -wal nobody has the file open. */
+    snprintf(uri + at, uri_len - at, "?mode=ro%s", wal && !(wal_there && shm_there) ? "&immutable=1" : "");
+    return true;
+}
+
+static bool is_damage(int code) {
+    int r = code & 0xff;
+    return r == SQLITE_CORRUPT || r == SQLITE_NOTADB || r == SQLITE_IOERR || r == SQLITE_FORMAT;
+}
+
+/* Runs sql to its end; the first column of its last row in said. */
+static int read_all(sqlite3 *db, const char *sql, char *said, size_t said_len) {
+    sqlite3_stmt *q = NULL;
+    int r = sqlite3_prepare_v2(db, sql, -1, &q, NULL);
+    while (r == SQLITE_OK && (r = sqlite3_step(q)) == SQLITE_ROW) {
+        const unsigned char *text = sqlite3_column_text(q, 0);
+        snprintf(said, said_len, "%s", text != NULL ? (const char *)text : "");
+        r = SQLITE_OK;
+    }
+    sqlite3_finalize(q);
+    return r == SQLITE_DONE ? SQLITE_OK : r;
+}
+
+enum inside { INSIDE_FINE, INSIDE_DAMAGED, INSIDE_UNSEEN };
+
+/* INSIDE_UNSEEN: it is locked, or would first have to be recovered. why gets the reason for all but INSIDE_FINE. */
+static enum inside look_inside(const char *path, char *why, size_t why_len) {
+    char uri[3 * PATH_MAX + 64], said[400] = "";
+    struct stat st;
+    sqlite3 *db = NULL;
+    if (stat(path, &st) != 0 || !quiet_uri(path, uri, sizeof(uri))) {
+        snprintf(why, why_len, "not looked into: it is recovered when it is next opened");
+        return INSIDE_UNSEEN;
+    }
+    int r = sqlite3_open_v2(uri, &db, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, NULL);
+    sqlite3_busy_timeout(db, LOCKED_MS);
+    if (r == SQLITE_OK)
+        r = read_all(db, "SELECT count(*) FROM sqlite_schema", said, sizeof(said));
+    snprintf(said, sizeof(said), "ok");
+    if (r == SQLITE_OK && st.st_size <= READ_WHOLE_MAX)
+        r = read_all(db, "PRAGMA quick_check(1)", said, sizeof(said));
+    bool damaged = is_damage(r) || (r == SQLITE_OK && strcmp(said, "ok") != 0);
+    if (damaged)
+        snprintf(why, why_len, "damaged (%s): stop the application and restore the file from a backup, or with sqlite3's .recover",
+                 is_damage(r) ? sqlite3_errmsg(db) : said);
+    else if (r != SQLITE_OK) /* also collations and modules of the application's own, which only it can check */
+        snprintf(why, why_len, "not looked into: %s", sqlite3_errmsg(db));
+    for (char *p = why; *p != 0; p++)
+        *p = *p == '\n' ? ' ' : *p;
+    sqlite3_close(db);
+    return damaged ? INSIDE_DAMAGED : r != SQLITE_OK ? INSIDE_UNSEEN : INSIDE_FINE;
+}
+
+static void check_inside(struct check *c, const char *what, const char *path) {
+    char why[600] = "";
+    switch (look_inside(path, why, sizeof(why))) {
+    case INSIDE_FINE: report(c, true, what, ""); break;
+    case INSIDE_DAMAGED: report(c, false, what, why); break;
+    case INSIDE_UNSEEN: printf("%-7s %s: %s\n", "warning", what, why); break;
+    }
+}
+
+static void check_closed(void *ctx, const char *folder, int error) {
+    (void)ctx; /* as in a running node: the rest is replicated */
+    printf("%-7s folder %s: %s: databases in it are not replicated: %s\n", "warning", folder, strerror(error),
+           databases_closed_mend(error));
 }
 
 static void check_database(void *ctx, const char *name, const char *path, bool alien) {
@@ -41,7 +133,7 @@ static void check_database(void *ctx, const char *name, const char *path, bool a
     else if (access(folder, W_OK) != 0)
         report(c, false, what, "give the user who runs starlingd the right to write in its folder");
     else
-        report(c, true, what, "");
+        check_inside(c, what, path);
 }
 
 /* 1: a daemon runs on the state folder; 0: none; nothing is made. */
@@ -100,7 +192,7 @@ bool check_run(const struct config *config) {
     const char *instance = config_text(config, OPTION_INSTANCE), *state = config_text(config, OPTION_STATE);
     report(&c, true, "configuration", "");
     check_state(&c, state, instance);
-    if (databases_list(instance, state, check_database, &c) != 0)
+    if (databases_list(instance, state, &(struct databases_listing){&c, check_database, check_closed}) != 0)
         report(&c, false, instance, "give the user who runs starlingd the right to read it");
     if (c.databases == 0)
         printf("%-7s no database yet: the first one that appears is taken up\n", "ok");
@@ -130,6 +222,11 @@ static void remove_one(void *ctx, const char *name, const char *path, bool alien
         fprintf(stderr, "starlingd: %s: not cleaned: %s\n", name, why[0] != 0 ? why : err_text(error));
 }
 
+static void not_looked_into(void *ctx, const char *folder, int error) {
+    (void)ctx;
+    fprintf(stderr, "starlingd: folder %s: not looked into: %s\n", folder, strerror(error));
+}
+
 int uninstall_run(const struct config *c) {
     struct removal r = {0, 0};
     const char *instance = config_text(c, OPTION_INSTANCE), *state = config_text(c, OPTION_STATE);
@@ -137,7 +234,7 @@ int uninstall_run(const struct config *c) {
         fprintf(stderr, "starlingd: a starlingd runs on the state folder %s: stop it first, or say `starling uninstall`\n", state);
         return 2;
     }
-    if (databases_list(instance, state, remove_one, &r) != 0) {
+    if (databases_list(instance, state, &(struct databases_listing){&r, remove_one, not_looked_into}) != 0) {
         fprintf(stderr, "starlingd: %s cannot be read: give the user who runs starlingd the right to\n", instance);
         return 2;
     }

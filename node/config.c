@@ -111,6 +111,9 @@ __attribute__((format(printf, 3, 4))) static int usage(char *why, size_t why_len
     va_start(ap, format);
     vsnprintf(why, why_len, format, ap);
     va_end(ap);
+    for (char *p = why; *p != 0; p++) /* one line, and none that steers a terminal, whatever the value was */
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = '?';
     return ERR_USAGE;
 }
 

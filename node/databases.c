@@ -41,11 +41,19 @@ struct other {
     UT_hash_handle hh;
 };
 
+/* A folder that cannot be looked into: told once. */
+struct closed_folder {
+    char *name;
+    uint64_t scan; /* the last one that met it */
+    UT_hash_handle hh;
+};
+
 struct databases {
     struct node *node;
     char *instance, *state;
     struct database *list;
     struct other *others;
+    struct closed_folder *closed;
     uv_timer_t timer;
     uv_poll_t poll;
     int inotify_fd;
@@ -158,6 +166,11 @@ static void entry_free(struct databases *d, struct database *db) {
 
 /* ---- scanning */
 
+const char *databases_closed_mend(int error) {
+    return error == EACCES || error == EPERM ? "give the user who runs starlingd the right to read and search it (chmod, chown)"
+                                             : "see whether its disk is mounted and healthy";
+}
+
 static bool same_look(const struct stat *a, const struct stat *b) {
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size && a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
            a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
@@ -198,6 +211,34 @@ static void remember_other(struct databases *d, const struct stat *st) {
     o->scan = d->scans;
 }
 
+static void on_closed(void *ctx, const char *name, int error) {
+    struct databases *d = ctx;
+    struct closed_folder *f;
+    HASH_FIND_STR(d->closed, name, f);
+    if (f == NULL) {
+        if ((f = calloc(1, sizeof(*f))) == NULL || (f->name = strdup(name)) == NULL) {
+            free(f);
+            return;
+        }
+        HASH_ADD_KEYPTR(hh, d->closed, f->name, strlen(f->name), f);
+        log_line(d->node->log, LOG_WARNING, NULL, "folder %s cannot be looked into: %s: databases in it are not replicated: %s", name,
+                 strerror(error), databases_closed_mend(error));
+    }
+    f->scan = d->scans;
+}
+
+/* Those that were closed at some earlier scan than `since`, and no more, are told again when it comes to that. */
+static void forget_closed(struct databases *d, uint64_t since) {
+    struct closed_folder *f, *next;
+    HASH_ITER(hh, d->closed, f, next) {
+        if (f->scan >= since)
+            continue;
+        HASH_DEL(d->closed, f);
+        free(f->name);
+        free(f);
+    }
+}
+
 static void on_folder(void *ctx, const char *path) {
     struct databases *d = ctx;
     if (d->inotify_fd < 0 || inotify_add_watch(d->inotify_fd, path, FOLDER_EVENTS) >= 0 || errno != ENOSPC || d->warned)
@@ -235,13 +276,14 @@ void databases_scan(struct databases *d) {
     if (d->stopped)
         return;
     uint64_t begin = uv_hrtime();
-    struct folder_walk walk = {d->instance, d->state, d, on_folder, on_file};
+    struct folder_walk walk = {d->instance, d->state, d, on_folder, on_file, on_closed};
     struct database *db, *db_next;
     struct other *o, *o_next;
     struct stat st;
 
     d->scans++;
     folder_walk(&walk);
+    forget_closed(d, d->scans);
     HASH_ITER(hh, d->others, o, o_next) {
         if (o->scan != d->scans) {
             HASH_DEL(d->others, o);
@@ -350,6 +392,7 @@ void databases_free(struct databases *d) {
     if (d == NULL)
         return;
     HASH_ITER(hh, d->list, db, next) { entry_free(d, db); }
+    forget_closed(d, UINT64_MAX);
     HASH_ITER(hh, d->others, o, o_next) {
         HASH_DEL(d->others, o);
         free(o);
@@ -404,21 +447,20 @@ void databases_want(struct databases *d, const char *name) {
 
 /* ---- listing without a node */
 
-struct listing {
-    void (*found)(void *ctx, const char *name, const char *path, bool alien);
-    void *ctx;
-};
-
 static void list_file(void *ctx, const char *name, const char *path, const struct stat *st) {
-    struct listing *l = ctx;
+    const struct databases_listing *l = ctx;
     enum folder_header header = st->st_size == 0 ? FOLDER_FILE_EMPTY : folder_header(path);
     if (header == FOLDER_FILE_SQLITE || ((header == FOLDER_FILE_OTHER || header == FOLDER_FILE_UNREADABLE) && dbname_usual(name)))
         l->found(l->ctx, name, path, header == FOLDER_FILE_OTHER);
 }
 
-int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien),
-                   void *ctx) {
-    struct listing l = {found, ctx};
-    struct folder_walk walk = {instance, state, &l, NULL, list_file};
+static void list_closed(void *ctx, const char *name, int error) {
+    const struct databases_listing *l = ctx;
+    l->closed(l->ctx, name, error);
+}
+
+int databases_list(const char *instance, const char *state, const struct databases_listing *listing) {
+    struct databases_listing l = *listing;
+    struct folder_walk walk = {instance, state, &l, NULL, list_file, list_closed};
     return folder_walk(&walk);
 }

@@ -57,8 +57,13 @@ void database_failed(struct database *db, const char *why); /* sets state and er
 /* Stores name the database or its file in front of a sentence: text without that, for where the name is said anyway. */
 const char *database_words(const struct database *db, const char *text);
 
-/* For --check and --uninstall: calls `found` for each file with SQLite's header, and with alien = true for files that only have the name. */
-int databases_list(const char *instance, const char *state, void (*found)(void *ctx, const char *name, const char *path, bool alien),
-                   void *ctx);
+/* For --check and --uninstall. */
+struct databases_listing {
+    void *ctx;
+    void (*found)(void *ctx, const char *name, const char *path, bool alien); /* alien: it has only the name, not SQLite's header */
+    void (*closed)(void *ctx, const char *folder, int error);                 /* a folder that cannot be looked into */
+};
+int databases_list(const char *instance, const char *state, const struct databases_listing *listing);
+const char *databases_closed_mend(int error); /* what to do about a folder that cannot be looked into */
 
 #endif

@@ -1,6 +1,7 @@
 #include "node/folder.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
@@ -32,12 +33,24 @@ enum folder_header folder_header(const char *path) {
     return n == (ssize_t)sizeof(bytes) && memcmp(bytes, HEADER, sizeof(bytes)) == 0 ? FOLDER_FILE_SQLITE : FOLDER_FILE_OTHER;
 }
 
+/* A file system's own folder, which is root's: no application keeps databases there. */
+static bool is_lost_found(const char *path) { return strcmp(strrchr(path, '/'), "/lost+found") == 0; }
+
+static void tell_closed(const struct walk *w, int error) {
+    if (w->with->closed != NULL && error != ENOENT && error != ENOTDIR && w->path[w->root_len] != 0 && !is_lost_found(w->path))
+        w->with->closed(w->with->ctx, w->path + w->root_len + 1, error);
+}
+
 static void walk_folder(struct walk *w, size_t len, int depth) {
     DIR *dir = opendir(w->path);
     struct dirent *entry;
     struct stat st;
-    if (dir == NULL)
+    if (dir == NULL || faccessat(dirfd(dir), ".", X_OK, AT_EACCESS) != 0) { /* without x names can be read, and nothing else */
+        tell_closed(w, errno);
+        if (dir != NULL)
+            closedir(dir);
         return;
+    }
     if (w->with->folder != NULL)
         w->with->folder(w->with->ctx, w->path);
     while ((entry = readdir(dir)) != NULL) {

@@ -14,9 +14,10 @@ struct folder_walk {
     void *ctx;
     void (*folder)(void *ctx, const char *path);                                        /* each folder, before its files; may be NULL */
     void (*file)(void *ctx, const char *name, const char *path, const struct stat *st); /* each regular file that may be a database */
+    void (*closed)(void *ctx, const char *name, int error); /* each folder that cannot be looked into; error: of errno; may be NULL */
 };
 
-/* Walks. Symbolic links are not followed. 0, or ERR_IO when the root cannot be read; folders that vanish or cannot be read are left out. */
+/* Walks. Symbolic links are not followed. 0, or ERR_IO when the root cannot be read. Folders that vanish meanwhile are left out. */
 int folder_walk(const struct folder_walk *with);
 /* Opens, reads 16 bytes, closes: only for files that SQLite does not have open in this process. */
 enum folder_header folder_header(const char *path);

@@ -1,6 +1,5 @@
 /* Starling node: starlingd's life: read the configuration, open, say ready, run, end. */
 #include <errno.h>
-#include <malloc.h>
 #include <limits.h>
 #include <signal.h>
 #include <sodium.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "node/check.h"
+#include "node/memory.h"
 #include "node/node.h"
 #include "proto/err.h"
 
@@ -87,9 +87,7 @@ int main(int argc, char **argv) {
     char why[1024];
 
     signal(SIGPIPE, SIG_IGN);
-    mallopt(M_ARENA_MAX, 2); /* one for the loop, one for the workers: threads would otherwise take 64 MiB of addresses each, and pages */
-    mallopt(M_MMAP_THRESHOLD, 16 * 1024 * 1024); /* the buffers of a batch come again and again; what is kept is given back in quiet moments */
-    mallopt(M_TRIM_THRESHOLD, 32 * 1024 * 1024);
+    memory_init();
     if (sodium_init() < 0)
         return complain("libsodium cannot start");
     json_object_seed(0); /* before there are threads */

@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -15,6 +14,7 @@
 #include <utlist.h>
 
 #include "node/clock.h"
+#include "node/memory.h"
 #include "node/store/notice.h"
 #include "node/store/store.h"
 #include "proto/err.h"
@@ -50,7 +50,9 @@ struct worker {
     enum worker_state state;
     struct store *store;
     struct notice *notice;
+    bool chores;             /* the store asked for a turn soon, though nothing happens */
     bool trimmed;            /* nothing was done since memory was given back */
+    uint64_t worked_ms;      /* when something was done last */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
     uint64_t retry_ms, retry_at, passing_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */
@@ -328,17 +330,37 @@ static void open_store(struct worker *w) {
     look_after(w);
 }
 
+/* ---- thread side: memory */
+
+static void worked(struct worker *w) {
+    w->worked_ms = clock_mono_ms();
+    w->trimmed = false;
+}
+
+/* How long to wait at most, given that the store needs no turn within `wait` ms (-1: none at all): until memory goes back. Gives it back when it is
+ * time. */
+static int wait_trimmed(struct worker *w, int wait) {
+    if (w->trimmed)
+        return wait;
+    uint64_t quiet = clock_mono_ms() - w->worked_ms;
+    if (quiet < TRIM_MS)
+        return wait >= 0 && (uint64_t)wait < TRIM_MS - quiet ? wait : (int)(TRIM_MS - quiet);
+    w->trimmed = true;
+    store_release_memory(w->store);
+    memory_give_back();
+    return wait;
+}
+
 /* ---- thread side: jobs */
 
 static json_t *status_closed(const struct worker *w) {
-    return json_pack("{s:s, s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:{}, s:s, s:i}", "name", w->db, "state", "error", "error",
-                     w->error[0] != 0 ? w->error : NULL, "tables", 0, "rows", 0, "pending", 0, "waiting", 0, "parked", 0, "version",
-                     "digest", "", "conflicts", 0);
+    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:{}, s:s, s:i}", "name", w->db, "state", "error", "error", w->error,
+                     "tables", 0, "rows", 0, "pending", 0, "waiting", 0, "parked", 0, "version", "digest", "", "conflicts", 0);
 }
 
 static json_t *ask_store(struct worker *w, const struct job *job) {
     switch (job->question) {
-    case QUESTION_STATUS: return w->store == NULL ? status_closed(w) : store_status(w->store);
+    case QUESTION_STATUS: return w->store != NULL ? store_status(w->store) : w->error[0] != 0 ? status_closed(w) : NULL;
     case QUESTION_TABLES: return w->store == NULL ? NULL : store_tables(w->store);
     case QUESTION_DOCTOR: return w->store == NULL ? NULL : store_doctor(w->store);
     case QUESTION_BARRIER: return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
@@ -359,8 +381,15 @@ static void read_log(struct worker *w, const struct job *job) {
     inbox_put(w->config.inbox, m);
 }
 
+/* What `status` and `wait` ask again and again needs memory too, but does not put off that it goes back. */
+static bool is_work(const struct job *job) {
+    return job->type != JOB_QUESTION || (job->question != QUESTION_STATUS && job->question != QUESTION_BARRIER);
+}
+
 static void run_job(struct worker *w, struct job *job) {
     char why[WHY_MAX];
+    if (is_work(job) || w->trimmed)
+        worked(w);
     switch (job->type) {
     case JOB_DELIVER:
         if (w->store != NULL) /* closed: the core delivers again after OPENED */
@@ -437,14 +466,20 @@ static void turn(struct worker *w) {
         look_after(w);
     if (w->store == NULL)
         return;
+    if (wait == 0 || (wait < 0 && w->chores)) /* tidying up is over: it needed memory as well */
+        worked(w);
+    w->chores = wait > 0;
     if (wait == 0 || queued(w))
         return;
+    wait = wait_trimmed(w, wait);
     if (w->notice == NULL) {
         struct pollfd wake = {.fd = w->wake_fd, .events = POLLIN};
         poll(&wake, 1, wait);
         return;
     }
     unsigned seen = notice_wait(w->notice, wait);
+    if ((seen & NOTICE_COMMIT) != 0)
+        worked(w);
     if ((seen & NOTICE_FILE) != 0 && !appfile_same(store_appfile(w->store))) {
         close_store(w, "");
         open_store(w);

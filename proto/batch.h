@@ -18,7 +18,7 @@
  *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first).
  *     stamps: signed differences, the first to the head's stamp, then to the previous one in the group. idents by kind, a
  *     number always as the difference to the number before it in the group (0 at first); differences wrap at 64 bits:
- *       GIVEN      one object a row: int, the number (a single INTEGER key), or bin (the normalised key, see ident.h)
+ *       GIVEN      one object a row: int, the number (a single INTEGER key), or bin (the normalised key, see PROTOCOL.md)
  *       GIVEN_COLS nothing: the leading `key columns` of the group are the key, all compared BINARY; the group then has the
  *                  count of key columns as the only object of its idents stream
  *       BORN_HERE  one object a row: number; the origin and version are this batch's

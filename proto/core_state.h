@@ -1,4 +1,5 @@
-/* Starling: the insides of struct core, shared by the core's own files (core link greet member dial sync hold pull call).
+/* Starling: the insides of struct core, shared by the core's own files (core link greet stream member dial sync announce hold pull
+ * call).
  * Nothing here is waited for: work that is due later is a moment in one of the structs, and core_arm() makes sure that the
  * timers run then. */
 #ifndef PROTO_CORE_STATE_H

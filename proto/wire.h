@@ -1,5 +1,5 @@
 /* Starling: the frames of a link, as bytes. A frame is a u32 big-endian length (of what follows, <= FRAME_BYTES_MAX) and one
- * msgpack array [type, field...]; PROTOCOL-wire.md has the table. Each message has one pack and one unpack function.
+ * msgpack array [type, field...]; PROTOCOL.md has the table. Each message has one pack and one unpack function.
  *
  * Packing appends a whole frame to a struct buf (sticky failure there). Unpacking reads a frame's payload with the bounded
  * cursor: 0, ERR_MALFORMED, ERR_TOOBIG (or ERR_NOMEM for a vector). What is unpacked borrows from the payload; lists are

@@ -39,7 +39,9 @@ static void print_databases(const struct cli *cli, const json_t *databases) {
         const char *state = field_text(db, "state", "?");
         bool capturing = json_is_object(json_object_get(db, "capturing"));
         grid_cell(g, TONE_HEAD, "%s", field_text(db, "name", "?"));
-        if (!strcmp(state, "ok") && capturing)
+        if (field_true(db, "busy"))
+            grid_cell(g, TONE_WARN, "%s, busy", state);
+        else if (!strcmp(state, "ok") && capturing)
             grid_cell(g, TONE_WARN, "capturing");
         else
             grid_cell(g, !strcmp(state, "ok") ? TONE_GOOD : !strcmp(state, "error") ? TONE_BAD : TONE_WARN, "%s", state);
@@ -75,7 +77,7 @@ static int database_problems(const struct cli *cli, const json_t *db) {
         free(what);
         problems++;
     }
-    if (!strcmp(state, "busy")) {
+    if (field_true(db, "busy")) {
         what = text_format("%s: no answer in time, figures are from before", name);
         say_problem(cli, TONE_WARN, what, "usual while much is read or shown; look again");
         free(what);
@@ -118,6 +120,9 @@ static int peer_problems(const struct cli *cli, const json_t *peer) {
         else
             what = text_format("%s is %s, not heard of since this node started", name, state);
         mend = text_format("start starlingd there or mend the way to %s; it then catches up by itself", field_text(peer, "addr", "it"));
+    } else if (!strcmp(state, "alive") && !field_true(peer, "in_sync") && field_text(peer, "problem", NULL)) {
+        what = text_format("%s is not in sync: %s", name, field_text(peer, "problem", ""));
+        bad = 0; /* the database's own line is the problem */
     } else if (!strcmp(state, "alive") && !field_true(peer, "in_sync")) {
         what = text_format("%s is not in sync: we lack %s versions, they lack %s", name, text_count(a, field_count(peer, "we_lack")),
                            text_count(b, field_count(peer, "they_lack")));

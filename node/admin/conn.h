@@ -69,6 +69,9 @@ void verb_log(struct conn *c, const json_t *args);
 void verb_watch(struct conn *c, const json_t *args);
 void verb_doctor(struct conn *c, const json_t *args);
 
+/* status.c: the first of our own databases that is in state error, NULL: none. While there is one, nobody is in sync with us. */
+const struct database *database_in_error(struct node *n);
+
 /* members.c, for several verbs */
 const char *member_state_text(enum member_state state);
 json_t *peer_json(struct node *n, const struct peer_info *peer);

@@ -26,19 +26,23 @@ uint64_t peer_lacks(struct node *n, uint32_t i, const char *db) {
 }
 
 json_t *peer_json(struct node *n, const struct peer_info *peer) {
-    char id[2 * NODE_ID_BYTES + 1];
+    char id[2 * NODE_ID_BYTES + 1], problem[300];
     uint64_t now = clock_mono_ms();
     uint32_t rtt_us = peer->linked ? transport_rtt_us(n->transport, peer->link) : 0;
+    const struct database *broken = database_in_error(n);
     json_t *seen =
         peer->last_seen_ms == 0 ? json_null() : json_integer((json_int_t)(now > peer->last_seen_ms ? now - peer->last_seen_ms : 0));
     json_t *p = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:o, s:I, s:I}", "id", identity_hex(peer->member->id, id), "name",
                           peer->member->name, "addr", peer->member->address, "state", member_state_text(peer->member->state), "rtt_us",
-                          (json_int_t)(rtt_us != 0 ? rtt_us : peer->rtt_us), "in_sync", peer->in_sync, "we_lack", (json_int_t)peer->we_lack,
-                          "they_lack", (json_int_t)peer->they_lack, "last_seen_ms", seen, "sent_bytes", (json_int_t)peer->sent_bytes,
-                          "received_bytes", (json_int_t)peer->received_bytes);
+                          (json_int_t)(rtt_us != 0 ? rtt_us : peer->rtt_us), "in_sync", peer->in_sync && broken == NULL, "we_lack",
+                          (json_int_t)peer->we_lack, "they_lack", (json_int_t)peer->they_lack, "last_seen_ms", seen, "sent_bytes",
+                          (json_int_t)peer->sent_bytes, "received_bytes", (json_int_t)peer->received_bytes);
     if (p != NULL && peer->refused != NULL) {
         json_object_set_new(p, "problem", json_string(peer->refused));
         json_object_set_new(p, "refused", json_string(peer->refused));
+    } else if (p != NULL && broken != NULL) {
+        snprintf(problem, sizeof(problem), "%.250s is in error here", broken->name);
+        json_object_set_new(p, "problem", json_string(problem));
     }
     return p;
 }
@@ -72,10 +76,10 @@ void verb_members(struct conn *c, const json_t *args) {
     char id[2 * NODE_ID_BYTES + 1];
     (void)args;
     const char *advertise = config_text(&n->config, OPTION_ADVERTISE);
-    json_t *self =
-        json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:i, s:i, s:i, s:i, s:i}", "id", identity_hex(n->identity.id, id), "name", n->name,
-                  "addr", advertise[0] != 0 ? advertise : transport_listen_text(n->transport), "state", "alive", "self", 1, "rtt_us", 0,
-                  "in_sync", 1, "we_lack", 0, "they_lack", 0, "last_seen_ms", 0, "sent_bytes", 0, "received_bytes", 0);
+    json_t *self = json_pack("{s:s, s:s, s:s, s:s, s:b, s:i, s:b, s:i, s:i, s:i, s:i, s:i}", "id", identity_hex(n->identity.id, id), "name",
+                             n->name, "addr", advertise[0] != 0 ? advertise : transport_listen_text(n->transport), "state", "alive", "self",
+                             1, "rtt_us", 0, "in_sync", database_in_error(n) == NULL, "we_lack", 0, "they_lack", 0, "last_seen_ms", 0,
+                             "sent_bytes", 0, "received_bytes", 0);
     json_t *list = json_array(), *peers = peers_json(n);
     json_array_append_new(list, self);
     json_array_extend(list, peers);

@@ -30,20 +30,32 @@ static json_t *entry_blank(const struct database *db, const char *state) {
                      "tables", 0, "rows", 0, "pending", 0, "waiting", 0, "parked", 0, "version", "digest", "", "conflicts", 0);
 }
 
-/* The `databases` entry: the store's own, with what only the core knows. */
+static bool in_error(struct node *n, const struct database *db) {
+    return db->state == DB_FAILED || db->state == DB_ALIEN || core_database_refused(n->core, db->name) != NULL;
+}
+
+const struct database *database_in_error(struct node *n) {
+    for (const struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+        if (in_error(n, db))
+            return db;
+    return NULL;
+}
+
+/* The `databases` entry: the store's own, with what only the core knows. `busy`: its worker did not answer in time, so the figures are those of
+ * its last answer. */
 static json_t *entry(struct node *n, struct database *db, json_t *fresh) {
     if (fresh != NULL) {
         json_decref(db->status);
         db->status = json_incref(fresh);
     }
-    json_t *e = db->status != NULL ? json_deep_copy(db->status) : entry_blank(db, "busy");
+    json_t *e = db->status != NULL ? json_deep_copy(db->status) : entry_blank(db, "adopting");
     if (db->state == DB_FAILED || db->state == DB_ALIEN) {
         json_object_set_new(e, "state", json_string("error"));
         json_object_set_new(e, "error", db->error != NULL ? json_string(db->error) : json_string("cannot be served now"));
+        json_object_set_new(e, "busy", json_false());
         return e;
     }
-    if (fresh == NULL)
-        json_object_set_new(e, "state", json_string("busy"));
+    json_object_set_new(e, "busy", json_boolean(fresh == NULL));
     json_object_set_new(e, "waiting", json_integer((json_int_t)core_waiting(n->core, db->name)));
     const char *refused = core_database_refused(n->core, db->name);
     if (refused != NULL) {

@@ -11,6 +11,7 @@
 #include "proto/err.h"
 
 #define DRAIN_NOTES_MAX 50000
+#define NOTE_ARRIVED 100 /* an UPDATE directly behind the MOVED of the same row: it came under this key from another */
 
 struct note {
     struct tio *io;
@@ -30,6 +31,7 @@ struct notes {
 
 /* ---- reading notes */
 
+/* 1: a key with NULL in it names no row. */
 static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3_stmt *q) {
     const struct table *t = note->io->table;
     if (t->key_kind == KEY_INTEGER) {
@@ -37,8 +39,11 @@ static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3
         return 0;
     }
     struct value values[16];
-    for (uint32_t i = 0; i < t->key_count; i++)
+    for (uint32_t i = 0; i < t->key_count; i++) {
         sql_column_value(q, (int)(5 + i), &values[i]);
+        if (values[i].type == VALUE_NULL)
+            return 1;
+    }
     int err = tables_key_of(note->io, values, &s->key2);
     if (err)
         return err;
@@ -63,16 +68,25 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
         n->list = p;
         n->cap = cap;
     }
-    struct note *note = &n->list[n->count++];
+    struct note *note = &n->list[n->count];
     memset(note, 0, sizeof *note);
     note->io = io;
     note->seq = n->last_seq;
     note->kind = (uint8_t)sqlite3_column_int(q, 2);
     note->at = sqlite3_column_double(q, 3);
     note->ms = note_ms(note->at);
+    if (note->kind == NOTE_UPDATE && n->count > 0 && note[-1].kind == NOTE_MOVED && note[-1].seq + 1 == note->seq && note[-1].io == io)
+        note->kind = NOTE_ARRIVED;
     if (note->ms < n->earliest_ms)
         n->earliest_ms = note->ms;
-    return note_key(s, n, note, q);
+    if (io->uniques && note->kind != NOTE_GIVEN && note->kind != NOTE_DELETE) {
+        io->tbl->replacing += io->uniques;
+        io->tbl->replacing_ms = note->ms;
+    }
+    int null = note_key(s, n, note, q);
+    n->count += null == 0;
+    io->tbl->nulls_changed |= null == 1;
+    return null < 0 ? null : 0;
 }
 
 /* 1 the note at our mark is as we know it; 0 it is not: notes were lost, or another file is in this place. */
@@ -160,6 +174,7 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
             look->born = true;
             look->given = given || (announced && announced->at == note->at);
             break;
+        case NOTE_ARRIVED: look->born = look->given = true; break;
         case NOTE_DELETE:
         case NOTE_MOVED:
             look->died = true;
@@ -247,12 +262,27 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
 static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
     uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
     if (look->ms == LOOK_ADOPTED)
-        return top;
+        return top ? top : s->recapture; /* 0 says "known to all that have this copy" */
     if (look->ms == LOOK_FOUND && top)
         return top;
     uint64_t at = hlc_of_ms((uint64_t)(look->ms == LOOK_FOUND ? store_wall_ms(s) : look->ms));
     at = at > s->floor ? at : s->floor;
     return at > top ? at : top;
+}
+
+/* Rows that fit in no batch are remembered until they fit, or are gone. */
+static int note_large(struct store *s, const struct tbl *t, const struct rowid *place, bool large) {
+    sqlite3_stmt *q;
+    buf_clear(&s->key);
+    int err = rowid_pack(place, &s->key);
+    if (err || (err = large ? sql_prepare(s->db, &q, "INSERT OR IGNORE INTO large VALUES(%u, ?)", t->no)
+                            : sql_prepare(s->db, &q, "DELETE FROM large WHERE tbl=%u AND place=?", t->no)))
+        return err;
+    sqlite3_bind_blob64(q, 1, s->key.data, s->key.len, SQLITE_STATIC);
+    if (!(err = sql_run(q)) && sqlite3_changes(s->db))
+        s->too_large += large ? 1 : (uint32_t)-1;
+    sqlite3_finalize(q);
+    return err;
 }
 
 /* Writes one change of ours: batch, register, counters, what waits to be shown. */
@@ -262,7 +292,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     uint64_t at = stamp_for(s, r, look);
     int err = edit_write(s, io, e, at);
     if (err == ERR_TOOBIG) {
-        s->too_large++;
+        if ((err = note_large(s, io->tbl, &look->place, true)))
+            return err;
         store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db, t->name,
                   BATCH_RAW_MAX >> 20);
         return 0;
@@ -407,8 +438,8 @@ int drain_row(struct store *s, struct row_look *look) {
     struct tio *io = look->io;
     struct reg *r = &s->reg;
     uint64_t small[64], *hashes = small;
-    int err = rows_at_home(s, io->tbl, &look->place, r);
-    if (err)
+    int err = s->too_large ? note_large(s, io->tbl, &look->place, false) : 0;
+    if (err || (err = rows_at_home(s, io->tbl, &look->place, r)))
         return err;
     if (io->count > 64 && !(hashes = malloc(io->count * sizeof *hashes)))
         return ERR_NOMEM;
@@ -550,6 +581,17 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
     return err;
 }
 
+/* What no note tells, in the same snapshot, with every note of it drained: rows that writes threw out, and rows that no key names. */
+static int drain_unnoted(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tbl *t = s->tios[i].tbl;
+        int err = t && t->nulls_changed ? tables_count_nulls(s, &s->tios[i]) : 0;
+        if (err)
+            return err;
+    }
+    return scan_replaced(s, false);
+}
+
 int drain(struct store *s, bool locked) {
     struct notes n = {.earliest_ms = INT64_MAX};
     struct appfile_head before;
@@ -568,20 +610,24 @@ int drain(struct store *s, bool locked) {
     bool moved = !err && n.last_seq > s->hot.note_seq;
     if (moved)
         err = drain_notes(s, &n, locked);
+    if (!err && !locked && !n.more)
+        err = drain_unnoted(s);
+    bool found = !err && (moved || batch_writer_rows(s->writer));
     if (!locked) {
         sql_run(s->a_end);
         /* What we are about to promise must not be lost by the file that it came from. */
-        if (!err && moved)
+        if (found)
             err = appfile_sync(&s->app, s->app.reader);
     }
     if (!err && moved) {
         s->hot.note_seq = n.last_seq;
         s->hot.note_nonce = n.last_nonce;
-        err = drain_seal(s, n.more);
     }
+    if (!err && found)
+        err = drain_seal(s, n.more);
     if (!locked && !err && !n.more) /* what is committed after this look shows as another head */
         s->head_known = before.index[0] != 0 && memcpy(&s->head, &before, sizeof before);
     free(n.list);
     buf_release(&n.keys);
-    return err ? err : n.more ? DRAIN_MORE : moved ? DRAIN_DONE : DRAIN_NOTHING;
+    return err ? err : n.more ? DRAIN_MORE : found ? DRAIN_DONE : DRAIN_NOTHING;
 }

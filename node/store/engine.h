@@ -2,7 +2,8 @@
  * One file a concept; in the order in which a row meets them:
  *
  *   drain.c    notes of the application → changes → registers, batch, log
- *   scan.c     the same for rows without notes: first capture, rescan
+ *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
+ *   older.c    the same for a file that went back: an older copy in its place
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
@@ -36,7 +37,12 @@ struct tbl {
     enum shape shape;
     int64_t rows, last_change_ms, top; /* living rows; top: highest number a register was ever stored under */
     uint64_t lost;                     /* rows that are gone from the file without a note: too many to be believed */
+    uint64_t null_keys;                /* rows of the file that no key names: NULL is in it; not replicated */
+    bool nulls_changed;                /* to be counted again */
+    uint64_t replacing;                /* rows that noted writes may have thrown out by OR REPLACE, since somebody looked */
+    int64_t replacing_ms, replacing_since_ms; /* the newest of these writes; when they began to wait for a look (0: none wait) */
     bool captured;                     /* its rows were captured once; later finds are local writes */
+    const char *unbound;               /* why a table of the application is not served, or NULL */
     bool placed;                       /* the application has, or had, this table; else its rows wait */
     bool dirty;                        /* rows or last_change differ from the state database */
     char **columns;
@@ -71,6 +77,8 @@ struct tio {
     const char **names;
     size_t *lens;
     bool binary_key;    /* all key columns compare BINARY */
+    bool null_key;      /* SQLite allows NULL in the key */
+    uint32_t uniques;   /* UNIQUE constraints and indexes besides the key */
     uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
@@ -146,6 +154,7 @@ struct flight {
     struct arena arena;
     struct op *ops;
     uint32_t ops_count, ops_cap;
+    size_t bytes; /* about what it holds in memory */
     struct buf before; /* what the file shows of the rows: stored, and read again after a crash */
 };
 
@@ -164,6 +173,7 @@ struct hot { /* one row in the state database, written with every commit */
     uint64_t published;    /* own versions that may leave */
     uint64_t schema_sent;  /* hash of the schema that others have from us */
     int64_t shown_ms;      /* when something was shown last */
+    uint32_t epoch;        /* ours */
     int64_t created;       /* 1: we made the application's file, and follow CREATE until the application does its own */
 };
 
@@ -210,6 +220,9 @@ struct store {
 
     struct bytes **delivered; /* queue of batches to merge */
     uint32_t delivered_count, delivered_cap;
+    int64_t covered;       /* last flight that the application's file said it has, at opening */
+    bool recapture;        /* the file was captured before, by a state that is lost: what it holds is not known to all */
+    bool state_went_back;  /* found at opening: a new epoch is due */
     int64_t durable_note;  /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;        /* own versions that the owner has got */
     uint64_t own_last;     /* our last stamp in this run */
@@ -223,6 +236,7 @@ struct store {
     uint32_t look_values_cap;
     uint32_t too_large;    /* rows that fit in no batch */
     struct flight *flights, **flights_tail;
+    size_t flights_bytes;
     struct pending_row *pending;
     uint32_t parked_count, held_count;
     bool flights_mapped; /* the flights' rows are in `pending` as well, since a drain came between */
@@ -270,6 +284,7 @@ void state_close(struct store *s);
 int state_begin(struct store *s); /* no-op inside a transaction */
 int state_commit(struct store *s); /* writes the hot row, changed origins and tables; not yet synced */
 void state_rollback(struct store *s); /* what memory holds of the state is then wrong: close the store */
+int state_recapture(struct store *s); /* sets it, for good */
 int state_sync(struct store *s);
 int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);
@@ -277,6 +292,7 @@ int state_origin(struct store *s, const struct origin *id, uint32_t *no);   /* f
 int state_find_origin(const struct store *s, const struct origin *id);      /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no);
+int state_reshape(struct store *s, struct tbl *t, enum shape shape); /* without living rows: registers of another kind */
 int state_shape(struct store *s, struct tbl *t, enum shape shape); /* makes the table of registers */
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
 int state_set_bad(struct store *s, struct bad_batch bad); /* in a transaction of its own */
@@ -288,6 +304,8 @@ void tables_unload(struct store *s);
 const struct column_set *tables_columns(struct tio *io, const uint32_t *at, uint32_t count); /* the same set, the same pointers */
 struct column_set *tables_column_set_new(struct tio *io, const uint32_t *at, uint32_t count);
 int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *hash);
+int tables_count_nulls(struct store *s, struct tio *io); /* rows that no key names, in the reader's snapshot */
+void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word, bool null); /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
 void tables_batch_done(struct store *s); /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
 int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who); /* next free parameter, or an error */
@@ -349,8 +367,33 @@ int scan_start(struct store *s, bool whole); /* whole: every table again; else t
 int scan_step(struct store *s);
 bool scan_running(const struct store *s);
 void scan_stop(struct store *s);
+/* A table of the application's file in slices, by key. */
+struct row_cursor {
+    bool began;
+    struct buf last; /* the key that was read last, normalised; number for integer keys */
+    struct buf from; /* a copy of it, bound to the slice at hand */
+    int64_t last_number;
+    sqlite3_stmt *stmt;
+};
+void row_cursor_init(struct row_cursor *c);
+void row_cursor_release(struct row_cursor *c);
+void row_cursor_rewind(struct row_cursor *c); /* to the first row of another table */
+int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows); /* the next slice: at most so many rows */
+int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look); /* after sql_step(c->stmt): place and values (to be freed) */
+/* INSERT OR REPLACE and its kin throw out rows through a second UNIQUE key, and no trigger tells: where the file has fewer rows than the registers
+ * say, the missing ones are deletions. In a snapshot in which every note is drained. `all`: large tables too. */
+int scan_replaced(struct store *s, bool all);
+bool scan_replaced_due(const struct store *s);
+int scan_replaced_quiet(struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
 json_t *scan_json(const struct store *s);
+
+/* ---- older.c: an older copy of the application's file in its place. Nothing that others hold is lost or undone by it; what is new in it is taken. */
+struct older;
+int older_find(struct store *s, bool *back); /* did the file go back? */
+int older_new(struct store *s, struct older **out);
+void older_free(struct older *o);
+int older_step(struct store *s, struct older *o); /* 1: done */
 
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
@@ -362,6 +405,9 @@ int schema_refresh(struct store *s); /* after the application changed it: read a
 /* The identity of a change, origins as local numbers; the key may point into s->key2. */
 int merge_rowid(struct store *s, const struct change *c, struct rowid *who);
 int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version);
+#define FLIGHTS_BYTES_MAX (32u << 20)
+#define PARTS_BYTES_MAX (512u << 20)
+bool merge_full(struct store *s);
 int merge_delivered(struct store *s); /* all that is queued, into the open transaction of the state */
 void seen_of(struct store *s, uint32_t origin, struct seen *out);
 
@@ -386,7 +432,8 @@ int project(struct store *s);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000
 void flight_free(struct store *s, struct flight *f);
-int project_recover(struct store *s);
+int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
+int project_recover(struct store *s); /* which of it the file shows nevertheless */
 bool project_blocked(struct store *s); /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
 void shown_push(struct store *s);

@@ -8,6 +8,8 @@
 #include "node/store/engine.h"
 #include "proto/err.h"
 
+#define STAMP_MS_MAX 4102444800000u /* the year 2100: no clock is off by that much, and nothing above it could be replaced any more */
+
 /* What the group at hand has in common: looked up once. */
 struct group {
     uint32_t number;
@@ -246,6 +248,8 @@ static int merge_change(struct merging *m, const struct change *c) {
     int err = merge_rowid(s, c, &who);
     if (err || (c->group != m->group.number && (err = group_enter(m, c, &who))))
         return err;
+    if (hlc_ms(c->stamp) > STAMP_MS_MAX)
+        return ERR_MALFORMED;
     struct tbl *t = m->group.tbl;
     struct reg *r = &s->reg;
     bool home;
@@ -320,6 +324,8 @@ static int take_knew(struct store *s, const struct batch_head *h, uint32_t origi
     for (uint32_t i = 0; i < h->knew.count; i++) {
         uint32_t of;
         int err = state_origin(s, &h->knew.entries[i].origin, &of);
+        if (!err && h->knew.entries[i].version > s->origins[of].version) /* it was delivered after what it depends on */
+            return ERR_MALFORMED;
         if (err || (err = state_knew_set(s, origin, of, h->knew.entries[i].version)))
             return err;
     }
@@ -408,6 +414,8 @@ static int merge_opened(struct store *s, struct flight *f, const struct batch_he
         return err;
     if (s->flights_mapped && (err = pending_merge_before(s, &f->before, 0)))
         return err;
+    f->bytes = f->batch->len + 2 * (size_t)h->raw_bytes + f->ops_count * sizeof *f->ops;
+    s->flights_bytes += f->bytes;
     *s->flights_tail = f;
     s->flights_tail = &f->next;
     return 0;
@@ -431,8 +439,11 @@ static int merge_batch(struct store *s, struct bytes *batch) {
     int err = batch_head_read(&h, batch->data, batch->len);
     if (err)
         return 1;
-    if ((err = state_origin(s, &h.origin, &origin)))
+    if ((err = state_origin(s, &h.origin, &origin))) {
+        if (err == ERR_TOOBIG) /* no room for one more origin: that one waits, the others go on */
+            goto bad;
         goto out;
+    }
     if (h.version != s->origins[origin].version + 1)
         goto out; /* known already, or out of order: the core asks again */
     if ((err = state_is_bad(s, origin, h.version) ? ERR_FORMAT : take_key(s, &h, origin)))
@@ -451,8 +462,11 @@ static int merge_batch(struct store *s, struct bytes *batch) {
     f->part = h.flags & BATCH_PART;
     if ((err = batch_reader_open(f->reader, batch->data, batch->len)))
         goto bad;
-    if ((err = schema_take(s, f->reader, origin)) || (err = take_knew(s, &h, origin)))
+    if ((err = take_knew(s, &h, origin)) || (err = schema_take(s, f->reader, origin))) {
+        if (err == ERR_MALFORMED || err == ERR_TOOBIG)
+            s->bad = (struct bad_batch){origin, h.version};
         goto out;
+    }
     memcpy(s->origins[origin].chain, chain, sizeof chain);
     struct seen seen;
     seen_of(s, origin, &seen);
@@ -474,10 +488,18 @@ out:
     return err;
 }
 
+/* What cannot be shown for a while (readers, an application that keeps the write lock) must not fill the memory: the rest stays with the core,
+ * which waits for us. */
+bool merge_full(struct store *s) {
+    if (s->flights_bytes <= FLIGHTS_BYTES_MAX)
+        return false;
+    return !project_blocked(s) || s->flights_bytes > PARTS_BYTES_MAX; /* the next part is what it waits for */
+}
+
 int merge_delivered(struct store *s) {
     int err = 0;
     uint32_t i = 0, rows = 0;
-    while (i < s->delivered_count && err >= 0 && rows < 4000) {
+    while (i < s->delivered_count && err >= 0 && rows < 4000 && !merge_full(s)) {
         struct bytes *b = s->delivered[i++];
         struct batch_head h;
         if (batch_head_read(&h, b->data, b->len) == 0) {

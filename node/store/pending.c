@@ -252,6 +252,7 @@ int pending_touch(struct store *s, struct pending_row *p, const struct shown_cel
     count(s, p, -1);
     free(p->reason);
     p->reason = NULL;
+    p->mapped = false;
     count(s, p, 1);
     return pending_store(s, p);
 }

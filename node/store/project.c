@@ -112,7 +112,7 @@ static int map_columns(struct projecting *p, struct tio *io, const uint32_t *col
 static int insert_some(struct projecting *p, struct tio *io, const struct rowid *who, const struct value *values, uint32_t count) {
     sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
     bool number = io->table->key_kind == KEY_INTEGER;
-    sqlite3_str_appendf(q, "INSERT INTO main.\"%w\"(", io->table->name);
+    sqlite3_str_appendf(q, "INSERT OR ABORT INTO main.\"%w\"(", io->table->name);
     if (number)
         sqlite3_str_appendf(q, "\"%w\"", io->table->columns[io->table->key[0]].name);
     uint32_t n = number;
@@ -278,6 +278,15 @@ static int take_home(struct store *s, struct pending_row *row, struct reg *r) {
     return rows_forget_extra(s, row->tbl, &row->who);
 }
 
+/* Who wrote the newest of what is known of a row. */
+static uint32_t last_author(const struct reg *r) {
+    struct stamp newest = r->died.origin != UINT32_MAX && r->died.at > r->inserted.at ? r->died : r->inserted;
+    for (uint32_t i = 0; i < r->writes_count; i++)
+        if (r->writes[i].at > newest.at)
+            newest = (struct stamp){r->writes[i].at, r->writes[i].origin};
+    return newest.origin;
+}
+
 static int show_row(struct projecting *p, struct pending_row *row) {
     struct store *s = p->s;
     struct tbl *t = row->tbl;
@@ -300,8 +309,8 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         row->done = true;
         return 0;
     }
-    uint32_t *columns, count;
-    struct value *values;
+    uint32_t *columns = NULL, count = 0;
+    struct value *values = NULL;
     uint64_t *hashes = arena_alloc(&p->arena, (t->io->count + 1) * sizeof *hashes);
     if (!hashes)
         return ERR_NOMEM;
@@ -316,6 +325,15 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         err = row->present ? write_update(p, t->io, &row->who, columns, values, count) : write_insert(p, t->io, &row->who, columns, values, count);
     }
     p->mapped = NULL;
+    if (!err && s->watched && (alive ? count : row->present)) {
+        struct op op = {.kind = alive ? row->present ? CHANGE_UPDATE : CHANGE_INSERT : CHANGE_DELETE, .tbl = t, .who = row->who};
+        if (alive) {
+            op.count = count;
+            op.columns = columns;
+            op.values = values;
+        }
+        report_remote(s, last_author(r), &op);
+    }
     arena_release(&p->arena);
     if (err == ERR_CONSTRAINT)
         return 1;
@@ -438,11 +456,11 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
             if (!row)
                 return ERR_INTERNAL;
             err = failed_add(failed, row);
+        } else if (!err && s->watched) {
+            report_remote(s, f->origin, op);
         }
         if (err)
             return err;
-        if (s->watched && op->kind < CHANGE_KINDS)
-            report_remote(s, f, op);
     }
     return 0;
 }
@@ -508,7 +526,7 @@ bool project_blocked(struct store *s) { return s->flights && last_flight(s) == s
 static int write_mark(struct store *s, int64_t seq) {
     sqlite3_bind_blob(s->w_mark, 1, s->state_id, sizeof s->state_id, SQLITE_STATIC);
     sqlite3_bind_int64(s->w_mark, 2, seq);
-    sqlite3_bind_int64(s->w_mark, 3, s->hot.note_seq);
+    sqlite3_bind_int64(s->w_mark, 3, s->durable_note < s->hot.note_seq ? s->durable_note : s->hot.note_seq);
     int err = sql_run(s->w_mark);
     if (err)
         return err;
@@ -562,12 +580,12 @@ static int tick_off(struct store *s, int64_t seq) {
             s->origins[f->origin].changed = true;
         }
         s->flights = f->next;
+        s->flights_bytes -= f->bytes;
         flight_free(s, f);
     }
-    if (!s->flights) {
+    if (!s->flights)
         s->flights_tail = &s->flights;
-        pending_unmap_flights(s);
-    }
+    pending_unmap_flights(s); /* what is still in flight is mapped again, when a drain needs it */
     all_shown(s);
     s->stored_changed = true;
     return 0;
@@ -706,14 +724,15 @@ static int recover_row(struct store *s, struct pending_row *row, bool covered) {
 }
 
 /* Flights that the mark in the application's file covers are there, whether or not we noted it; the others are shown from the registers. */
-int project_recover(struct store *s) {
+int project_recall(struct store *s) {
     struct capture_mark mark;
     sqlite3_stmt *q;
     int row, err = capture_mark_read(s->app.reader, &mark);
     if (err)
         return err;
     int64_t covered = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0 ? mark.projection : 0;
-    if ((err = state_begin(s)) || (err = pending_load(s)) || (err = sql_prepare(s->db, &q, "SELECT seq, before, CASE WHEN part THEN origin+1 ELSE 0 END FROM flight ORDER BY seq")))
+    if ((err = state_begin(s)) /* parts are stored as held */ || (err = pending_load(s)) ||
+        (err = sql_prepare(s->db, &q, "SELECT seq, before, CASE WHEN part THEN origin+1 ELSE 0 END FROM flight ORDER BY seq")))
         return err;
     while ((row = sql_step(q)) == 1) {
         struct buf before = {.data = (uint8_t *)(uintptr_t)sqlite3_column_blob(q, 1), .len = (size_t)sqlite3_column_bytes(q, 1)};
@@ -721,11 +740,22 @@ int project_recover(struct store *s) {
             break;
     }
     sqlite3_finalize(q);
-    if (row)
-        return row;
     struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) p->mapped = false;
+    s->covered = covered;
+    /* The file has seen more of this state than the state knows: an older copy of ours is in its place, and versions would be used twice. */
+    bool ours = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0;
+    s->state_went_back = ours && (mark.projection > s->hot.flight_seq || mark.note > s->hot.note_seq);
+    return row;
+}
+
+int project_recover(struct store *s) {
+    struct pending_row *p, *next;
+    int64_t covered = s->covered;
+    int err = state_begin(s);
+    if (err)
+        return err;
     HASH_ITER(hh, s->pending, p, next) {
-        p->mapped = false;
         if (!p->part_of && (err = recover_row(s, p, false)))
             return err;
     }
@@ -739,7 +769,6 @@ int project_recover(struct store *s) {
         return err;
     if (covered > s->hot.projected_seq)
         s->hot.projected_seq = covered;
-    s->hot.projected_seq = s->hot.flight_seq;
     all_shown(s);
     if ((err = state_commit(s)) || (err = state_sync(s)))
         return err;

@@ -89,11 +89,11 @@ void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum
         json_decref(j);
 }
 
-void report_remote(struct store *s, const struct flight *f, const struct op *op) {
+void report_remote(struct store *s, uint32_t origin, const struct op *op) {
     json_t *changes = json_object();
     for (uint32_t i = 0; i < op->count; i++)
         json_object_set_new(changes, op->tbl->columns[op->columns[i]], report_value(&op->values[i]));
-    json_t *j = change_object(s, op->tbl, &op->who, op->kind, changes, f->origin, store_wall_ms(s));
+    json_t *j = change_object(s, op->tbl, &op->who, op->kind, changes, origin, store_wall_ms(s));
     if (s->config.on_change && j)
         s->config.on_change(s->config.ctx, j);
     else
@@ -106,7 +106,7 @@ void report_remote(struct store *s, const struct flight *f, const struct op *op)
 static uint32_t missing_columns(const struct tbl *t) {
     uint32_t n = 0;
     for (uint32_t c = 0; c < t->columns_count && t->io; c++)
-        n += c >= t->io->by_number_count || !t->io->by_number[c];
+        n += !t->column_placed[c] && (c >= t->io->by_number_count || !t->io->by_number[c]);
     return n;
 }
 
@@ -115,10 +115,10 @@ int64_t tables_unshown(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         const struct tbl *t = s->tbls[i];
         if (!t->io)
-            n += t->rows;
+            n += t->unbound ? t->rows + 1 : t->placed ? 0 : t->rows; /* a table that the application dropped by itself is not missed */
         else if (t->rows)
             n += missing_columns(t);
-        n += (int64_t)t->lost;
+        n += (int64_t)(t->lost + t->null_keys);
     }
     return n + s->too_large;
 }
@@ -222,13 +222,21 @@ static json_t *table_json(struct store *s, const char *name, const struct table 
         problem(problems, "not replicated: replicate = no");
     if (t) {
         parked = parked_problems(s, t, problems);
-        if (!table && t->rows)
+        if (t->unbound)
+            problem(problems, "not replicated: %s", t->unbound);
+        else if (!table && t->rows && t->placed)
+            problem(problems, "dropped by the application here: the rows of other servers are kept, and shown when it is created again");
+        else if (!table && t->rows)
             problem(problems, "the application has no such table here: its rows are kept, and shown when it is created");
         else if (!t->io && t->rows && !table->unsupported && !table->excluded)
             problem(problems, "its key is of another kind on another server: rows from there are kept, not shown");
         for (uint32_t c = 0; t->io && t->rows && c < t->columns_count; c++)
-            if (c >= t->io->by_number_count || !t->io->by_number[c])
+            if (!t->column_placed[c] && (c >= t->io->by_number_count || !t->io->by_number[c]))
                 problem(problems, "column \"%s\" of another server is not here: its values are kept, and shown when it is added", t->columns[c]);
+        if (t->null_keys == 1)
+            problem(problems, "1 row has NULL in its key and is not replicated: give it a key");
+        else if (t->null_keys)
+            problem(problems, "%llu rows have NULL in their key and are not replicated: give them a key", (unsigned long long)t->null_keys);
         if (t->lost)
             problem(problems, "%llu rows are gone from the file without a note: not taken for deletions; bring the table back, or delete them again",
                     (unsigned long long)t->lost);

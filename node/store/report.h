@@ -11,6 +11,6 @@ void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum
                    int64_t ms);
 json_t *report_value(const struct value *v); /* as the interface writes values */
 json_t *report_key(const struct tbl *t, const struct rowid *who);
-void report_remote(struct store *s, const struct flight *f, const struct op *op);
+void report_remote(struct store *s, uint32_t origin, const struct op *op);
 
 #endif

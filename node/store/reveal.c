@@ -72,6 +72,9 @@ static int reveal_table(struct store *s, struct tbl *t) {
 
 int reveal(struct store *s) {
     bool began = false;
+    int mapped = s->flights ? pending_map_flights(s) : 0;
+    if (mapped)
+        return mapped;
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
         if (!t->io || (t->placed && !has_waiting_column(t)))

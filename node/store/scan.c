@@ -13,16 +13,104 @@
 
 #define SLICE_ROWS 5000
 #define SLICE_US 20000
+#define REPLACED_ROWS 50000    /* larger tables are looked at in a quiet moment */
+#define REPLACED_PENDING 1000  /* also while so many rows wait to be shown */
+#define REPLACED_QUIET_MS 200
+#define REPLACED_WAIT_MS 5000
 
 struct scan {
     bool adopt;
     uint32_t table;      /* index in tios */
-    bool began, missing; /* rows of the table at hand; then its registers, for what is gone */
-    struct buf last;     /* the key that was read last, normalised; number for integer keys */
-    int64_t last_number;
+    struct row_cursor at;
+    struct older *older; /* the file went back: everything is up to it */
     uint64_t rows, gone;
-    sqlite3_stmt *slice;
 };
+
+/* ---- slices */
+
+void row_cursor_init(struct row_cursor *c) {
+    memset(c, 0, sizeof *c);
+    buf_init(&c->last, 256u << 20);
+    buf_init(&c->from, 256u << 20);
+}
+
+void row_cursor_release(struct row_cursor *c) {
+    sqlite3_finalize(c->stmt);
+    buf_release(&c->last);
+    buf_release(&c->from);
+    memset(c, 0, sizeof *c);
+}
+
+void row_cursor_rewind(struct row_cursor *c) {
+    sqlite3_finalize(c->stmt);
+    c->stmt = NULL;
+    c->began = false;
+}
+
+static void put_columns(sqlite3_str *q, const struct table *t, const char *before, const char *between) {
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sqlite3_str_appendf(q, "%s\"%w\"", i ? between : before, t->columns[t->key[i]].name);
+}
+
+/* SELECT key…, columns… FROM t WHERE key NOT NULL AND (key…) > (?…) ORDER BY key… LIMIT n */
+int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows) {
+    const struct table *t = io->table;
+    sqlite3_str *q = sqlite3_str_new(s->app.reader);
+    sqlite3_finalize(c->stmt);
+    c->stmt = NULL;
+    put_columns(q, t, "SELECT ", ",");
+    for (uint32_t i = 0; i < io->count; i++)
+        sqlite3_str_appendf(q, ",\"%w\"", io->names[i]);
+    sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
+    tables_put_null_test(q, io, " WHERE ", false);
+    if (c->began) {
+        put_columns(q, t, io->null_key ? " AND (" : " WHERE (", ",");
+        for (uint32_t i = 0; i < t->key_count; i++)
+            sqlite3_str_appendall(q, i ? ",?" : ") > (?");
+        sqlite3_str_appendall(q, ")");
+    }
+    put_columns(q, t, " ORDER BY ", ",");
+    sqlite3_str_appendf(q, " LIMIT %u", rows);
+    char *text = sqlite3_str_finish(q);
+    if (!text)
+        return ERR_NOMEM;
+    int err = sql_prepare(s->app.reader, &c->stmt, "%s", text);
+    sqlite3_free(text);
+    if (err || !c->began)
+        return err;
+    buf_clear(&c->from);
+    buf_append(&c->from, c->last.data, c->last.len);
+    if (c->from.failed)
+        return c->from.failed;
+    struct rowid last = {.text = t->key_kind == KEY_COLUMNS, .number = c->last_number, .key = c->from.data, .key_len = c->from.len};
+    err = tables_bind_key(c->stmt, 1, &last);
+    return err < 0 ? err : 0;
+}
+
+int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) {
+    const struct table *t = io->table;
+    struct value key[16];
+    look->io = io;
+    look->present = look->born = true;
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sql_column_value(c->stmt, (int)i, &key[i]);
+    if (!(look->values = malloc((io->count + 1) * sizeof *look->values)))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < io->count; i++)
+        sql_column_value(c->stmt, (int)(t->key_count + i), &look->values[i]);
+    c->began = true;
+    if (t->key_kind != KEY_COLUMNS) {
+        c->last_number = look->place.number = key[0].as.i;
+        return 0;
+    }
+    int err = tables_key_of(io, key, &c->last);
+    look->place.text = look->given = true;
+    look->place.key = c->last.data;
+    look->place.key_len = c->last.len;
+    return err;
+}
+
+/* ---- starting and ending */
 
 bool scan_running(const struct store *s) { return s->scan != NULL; }
 
@@ -31,8 +119,8 @@ static bool wanted(const struct tio *io) { return io->tbl && !io->tbl->captured;
 void scan_stop(struct store *s) {
     if (!s->scan)
         return;
-    sqlite3_finalize(s->scan->slice);
-    buf_release(&s->scan->last);
+    older_free(s->scan->older);
+    row_cursor_release(&s->scan->at);
     free(s->scan);
     s->scan = NULL;
 }
@@ -61,96 +149,59 @@ static int newest_note(struct store *s) {
     return row < 0 ? row : 0;
 }
 
+/* Whether the file went back, and all of it is to be looked at for that. */
+static int went_back(struct store *s, bool *back) {
+    *back = false;
+    return first_time(s) ? 0 : older_find(s, back);
+}
+
+/* Somebody dropped our note table, and with it every trigger had to be made anew: no notes are left to lose. */
+static bool lost_notes(struct store *s) {
+    bool all = s->hot.note_seq != 0;
+    int64_t notes = 0;
+    for (uint32_t i = 0; i < s->tios_count && all; i++)
+        all = !s->tios[i].tbl || wanted(&s->tios[i]);
+    return all && sql_int(s->app.reader, 0, &notes, "SELECT EXISTS (SELECT 1 FROM main._starling_dirty)") == 0 && !notes;
+}
+
 int scan_start(struct store *s, bool whole) {
     uint32_t tables = 0;
+    bool back;
     scan_stop(s);
-    if (whole)
+    int err = went_back(s, &back);
+    if (err)
+        return err;
+    if (whole && !back)
+        store_log(s, LOG_WARNING, "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again", s->config.db, NOTES_MAX);
+    if (whole && !back)
         for (uint32_t i = 0; i < s->tios_count; i++)
-            if (s->tios[i].tbl)
+            if (s->tios[i].tbl) {
                 s->tios[i].tbl->captured = false;
+                s->tios[i].tbl->dirty = true; /* also after a restart in the middle of it */
+            }
     for (uint32_t i = 0; i < s->tios_count; i++)
         tables += wanted(&s->tios[i]);
-    if (!tables)
+    if (!tables && !back)
         return 0;
-    bool adopt = first_time(s), none = true;
+    bool adopt = first_time(s), none = s->origins[s->own].version == 0; /* not even one slice, nor an empty table */
     for (uint32_t i = 0; i < s->tios_count; i++)
         none = none && !(s->tios[i].tbl && s->tios[i].tbl->captured);
-    if ((adopt && none) || whole) { /* all older notes are of rows that will be read anyway; not so when a first capture goes on after a restart */
-        int err = newest_note(s);
-        if (err)
-            return err;
-    }
+    /* all older notes are of rows that will be read anyway; not so when a first capture goes on after a restart */
+    if (!back && ((adopt && none) || whole || lost_notes(s)) && (err = newest_note(s)))
+        return err;
     if (!(s->scan = calloc(1, sizeof *s->scan)))
         return ERR_NOMEM;
-    s->scan->adopt = adopt;
-    buf_init(&s->scan->last, 256u << 20);
-    return 0;
-}
-
-static void put_columns(sqlite3_str *q, const struct table *t, const char *before, const char *between) {
-    for (uint32_t i = 0; i < t->key_count; i++)
-        sqlite3_str_appendf(q, "%s\"%w\"", i ? between : before, t->columns[t->key[i]].name);
-}
-
-/* SELECT key…, columns… FROM t WHERE (key…) > (?…) ORDER BY key… LIMIT n */
-static int slice_prepare(struct store *s, struct tio *io) {
-    struct scan *c = s->scan;
-    const struct table *t = io->table;
-    sqlite3_str *q = sqlite3_str_new(s->app.reader);
-    put_columns(q, t, "SELECT ", ",");
-    for (uint32_t i = 0; i < io->count; i++)
-        sqlite3_str_appendf(q, ",\"%w\"", io->names[i]);
-    sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
-    if (c->began) {
-        put_columns(q, t, " WHERE (", ",");
-        for (uint32_t i = 0; i < t->key_count; i++)
-            sqlite3_str_appendall(q, i ? ",?" : ") > (?");
-        sqlite3_str_appendall(q, ")");
-    }
-    put_columns(q, t, " ORDER BY ", ",");
-    sqlite3_str_appendf(q, " LIMIT %d", SLICE_ROWS);
-    char *text = sqlite3_str_finish(q);
-    if (!text)
-        return ERR_NOMEM;
-    int err = sql_prepare(s->app.reader, &c->slice, "%s", text);
-    sqlite3_free(text);
-    if (err || !c->began)
-        return err;
-    struct rowid last = {.text = t->key_kind == KEY_COLUMNS, .number = c->last_number, .key = c->last.data, .key_len = c->last.len};
-    err = tables_bind_key(c->slice, 1, &last);
-    return err < 0 ? err : 0;
+    s->scan->adopt = adopt && !back;
+    row_cursor_init(&s->scan->at);
+    return back ? older_new(s, &s->scan->older) : 0;
 }
 
 static int take_row(struct store *s, struct tio *io) {
-    struct scan *c = s->scan;
-    const struct table *t = io->table;
-    struct row_look look = {.io = io, .ms = c->adopt ? LOOK_ADOPTED : LOOK_FOUND, .present = true, .born = true};
-    struct value key[16];
-    for (uint32_t i = 0; i < t->key_count; i++) {
-        sql_column_value(c->slice, (int)i, &key[i]);
-        if (key[i].type == VALUE_NULL)
-            return 0; /* a row that no key names: see `tables` */
-    }
-    struct value *values = malloc((io->count + 1) * sizeof *values);
-    if (!values)
-        return ERR_NOMEM;
-    for (uint32_t i = 0; i < io->count; i++)
-        sql_column_value(c->slice, (int)(t->key_count + i), &values[i]);
-    look.values = values;
-    int err = 0;
-    if (t->key_kind == KEY_COLUMNS) {
-        err = tables_key_of(io, key, &c->last);
-        look.place.text = true;
-        look.place.key = c->last.data;
-        look.place.key_len = c->last.len;
-        look.given = true;
-    } else {
-        c->last_number = look.place.number = key[0].as.i;
-    }
-    c->began = true;
+    struct row_look look = {.ms = s->scan->adopt ? LOOK_ADOPTED : LOOK_FOUND};
+    int err = row_cursor_row(io, &s->scan->at, &look);
     if (!err)
         err = drain_row(s, &look);
-    free(values);
+    free(look.values);
     return err;
 }
 
@@ -172,10 +223,10 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
     while ((row = sql_step(q)) == 1) {
         struct rowid place = {.text = io->tbl->shape == SHAPE_KEY};
         if (place.text) {
-            buf_clear(&s->scan->last); /* a copy: taking the row changes the table that is being read */
-            buf_append(&s->scan->last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
-            place.key = s->scan->last.data;
-            place.key_len = s->scan->last.len;
+            buf_clear(&s->scan->at.last); /* a copy: taking the row changes the table that is being read */
+            buf_append(&s->scan->at.last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+            place.key = s->scan->at.last.data;
+            place.key_len = s->scan->at.last.len;
         } else {
             place.number = sqlite3_column_int64(q, 0);
         }
@@ -204,23 +255,226 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
     return row;
 }
 
+/* So many rows are gone without a note: too many to be believed? Then it is said, and nothing is deleted. */
+static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
+    if (gone <= (t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20))
+        return false;
+    store_log(s, LOG_ERROR, "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: bring the table back, or delete them again", s->config.db,
+              (unsigned long long)gone, (long long)t->rows, t->name);
+    t->lost = gone;
+    s->stored_changed = true;
+    return true;
+}
+
 static int find_gone(struct store *s, struct tio *io) {
     sqlite3_stmt *q;
     int err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
-    if (err || (err = count_gone(s, io, q, false)))
+    if (err || (err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone))
         goto out;
-    uint64_t limit = io->tbl->rows / 10 > 20 ? (uint64_t)io->tbl->rows / 10 : 20;
-    if (s->scan->gone > limit) {
-        store_log(s, LOG_ERROR, "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: bring the table back, or delete them again", s->config.db,
-                  (unsigned long long)s->scan->gone, (long long)io->tbl->rows, io->tbl->name);
-        io->tbl->lost = s->scan->gone;
-        goto out;
-    }
     io->tbl->lost = 0;
     err = count_gone(s, io, q, true);
 out:
     sqlite3_finalize(q);
     return err;
+}
+
+/* ---- rows that were thrown out by OR REPLACE */
+
+/* The keys that the file has, as hashes: a key that is not here is missing. */
+struct keys {
+    uint64_t *slots;
+    uint64_t mask;
+};
+
+static uint64_t key_hash(const struct rowid *place) {
+    struct value v = {.type = place->text ? VALUE_BLOB : VALUE_INT, .as.i = place->text ? 0 : place->number, .p = place->key, .len = place->key_len};
+    uint64_t h = value_hash(&v);
+    return h ? h : 1; /* 0 is a free slot */
+}
+
+static bool keys_have(const struct keys *k, uint64_t h) {
+    uint64_t i = h & k->mask;
+    while (k->slots[i] && k->slots[i] != h)
+        i = (i + 1) & k->mask;
+    return k->slots[i] == h;
+}
+
+static void keys_add(struct keys *k, uint64_t h) {
+    uint64_t i = h & k->mask;
+    while (k->slots[i] && k->slots[i] != h)
+        i = (i + 1) & k->mask;
+    k->slots[i] = h;
+}
+
+static int keys_read(struct store *s, struct tio *io, int64_t count, struct keys *k) {
+    const struct table *t = io->table;
+    uint64_t slots = 64;
+    while (slots < 2 * (uint64_t)count + 2)
+        slots *= 2;
+    k->mask = slots - 1;
+    if (!(k->slots = calloc(slots, sizeof *k->slots)))
+        return ERR_NOMEM;
+    sqlite3_str *q = sqlite3_str_new(s->app.reader);
+    put_columns(q, t, "SELECT ", ",");
+    sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
+    tables_put_null_test(q, io, " WHERE ", false);
+    char *text = sqlite3_str_finish(q);
+    sqlite3_stmt *stmt = NULL;
+    int row = text ? sql_prepare(s->app.reader, &stmt, "%s", text) : ERR_NOMEM;
+    sqlite3_free(text);
+    while (!row && (row = sql_step(stmt)) == 1) {
+        struct value key[16];
+        for (uint32_t i = 0; i < t->key_count; i++)
+            sql_column_value(stmt, (int)i, &key[i]);
+        struct rowid place = {.text = t->key_kind == KEY_COLUMNS, .number = key[0].as.i};
+        if (place.text && (row = tables_key_of(io, key, &s->key2)))
+            break;
+        place.key = place.text ? s->key2.data : NULL;
+        place.key_len = place.text ? s->key2.len : 0;
+        keys_add(k, key_hash(&place));
+        row = 0;
+    }
+    sqlite3_finalize(stmt);
+    return row;
+}
+
+/* The places of registers that the file should show, and does not: packed one behind the other. */
+static int missing_places(struct store *s, struct tio *io, const struct keys *k, struct buf *out, uint64_t *count) {
+    struct origins_order o = store_order(s);
+    sqlite3_stmt *q;
+    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
+    while (!row && (row = sql_step(q)) == 1) {
+        struct rowid place = {.text = io->tbl->shape == SHAPE_KEY};
+        if (place.text) {
+            place.key = sqlite3_column_blob(q, 0);
+            place.key_len = (size_t)sqlite3_column_bytes(q, 0);
+        } else {
+            place.number = sqlite3_column_int64(q, 0);
+        }
+        row = 0;
+        if (keys_have(k, key_hash(&place)))
+            continue;
+        if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
+            break;
+        struct rowid who = s->reg.who;
+        who.text = place.text;
+        who.number = place.number;
+        who.key = place.key;
+        who.key_len = place.key_len;
+        struct pending_row *p = pending_find(s, io->tbl, &who);
+        if (p ? p->present : reg_alive(&s->reg, &o)) {
+            row = rowid_pack(&place, out);
+            ++*count;
+        }
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+/* How many rows the file has by the registers, and by itself. */
+static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t *has) {
+    struct origins_order o = store_order(s);
+    struct pending_row *p, *next;
+    *should = io->tbl->rows;
+    HASH_ITER(hh, s->pending, p, next) {
+        bool home;
+        int err = p->tbl == io->tbl ? rows_find(s, p->tbl, &p->who, &s->reg, &home) : 0;
+        if (err)
+            return err;
+        if (p->tbl == io->tbl)
+            *should += (int)p->present - (int)reg_alive(&s->reg, &o);
+    }
+    int err = sql_int(s->app.reader, 0, has, "SELECT count(*) FROM main.\"%w\"", io->table->name);
+    if (!err && io->null_key && !(err = tables_count_nulls(s, io)))
+        *has -= (int64_t)io->tbl->null_keys;
+    return err;
+}
+
+static int delete_places(struct store *s, struct tio *io, const struct buf *places) {
+    const uint8_t *at = places->data, *end = at + places->len;
+    int err = state_begin(s);
+    if (!err && batch_writer_rows(s->writer) == 0) /* else the drain at hand has begun */
+        err = drain_begin_changes(s, io->tbl->replacing_ms);
+    while (!err && at < end) {
+        struct row_look look = {.io = io, .ms = io->tbl->replacing_ms};
+        if ((err = rowid_unpack(&look.place, &at, end)) || (err = drain_look(s, &look, io->read)))
+            break;
+        sqlite3_reset(io->read);
+        if (!look.present)
+            err = drain_row(s, &look);
+    }
+    sqlite3_reset(io->read);
+    return err;
+}
+
+static int replaced_in(struct store *s, struct tio *io) {
+    struct tbl *t = io->tbl;
+    struct keys keys = {0};
+    struct buf places;
+    uint64_t count = 0;
+    int64_t should, has;
+    int err = count_rows(s, io, &should, &has);
+    if (err || has >= should)
+        return err;
+    buf_init(&places, 256u << 20);
+    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && count && (count <= t->replacing || !too_many(s, t, count)))
+        err = delete_places(s, io, &places);
+    free(keys.slots);
+    buf_release(&places);
+    return err;
+}
+
+int scan_replaced(struct store *s, bool all) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        struct tbl *t = io->tbl;
+        if (!t || !t->replacing)
+            continue;
+        if (!all && (t->rows > REPLACED_ROWS || HASH_COUNT(s->pending) > REPLACED_PENDING)) {
+            t->replacing_since_ms = t->replacing_since_ms ? t->replacing_since_ms : store_mono_us() / 1000;
+            continue;
+        }
+        int err = s->flights ? pending_map_flights(s) : 0;
+        if (!err && !t->lost) /* lost rows would be found again and again: it is red anyway */
+            err = replaced_in(s, io);
+        if (err)
+            return err;
+        t->replacing = 0;
+        t->replacing_since_ms = 0;
+    }
+    return 0;
+}
+
+bool scan_replaced_due(const struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (s->tios[i].tbl && s->tios[i].tbl->replacing_since_ms)
+            return true;
+    return false;
+}
+
+/* An application that never rests is looked at all the same, now and then. */
+int scan_replaced_quiet(struct store *s) {
+    int64_t now = store_mono_us() / 1000, last = 0, since = now;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (s->tios[i].tbl && s->tios[i].tbl->replacing_since_ms && s->tios[i].tbl->replacing_since_ms < since)
+            since = s->tios[i].tbl->replacing_since_ms;
+    if (since == now || s->scan || s->schema_stale || (now - s->active_ms < REPLACED_QUIET_MS && now - since < REPLACED_WAIT_MS))
+        return 0;
+    int err = sql_run(s->a_begin);
+    if (err)
+        return err == ERR_BUSY ? 0 : err;
+    int64_t version = 0;
+    err = sql_int(s->app.reader, 0, &last, "SELECT max(seq) FROM main._starling_dirty");
+    if (!err)
+        err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version");
+    bool drained = !err && last <= s->hot.note_seq && version == s->schema.version;
+    if (drained)
+        err = scan_replaced(s, true);
+    sql_run(s->a_end);
+    if (err || batch_writer_rows(s->writer) == 0)
+        return err;
+    err = appfile_sync(&s->app, s->app.reader);
+    return err ? err : drain_seal(s, false);
 }
 
 /* ---- steps */
@@ -240,8 +494,8 @@ static int finish(struct store *s) {
 static int slice(struct store *s, struct tio *io) {
     struct scan *c = s->scan;
     int64_t began = store_mono_us();
-    int err = slice_prepare(s, io), row = 0, n = 0;
-    while (!err && (row = sql_step(c->slice)) == 1) {
+    int err = row_cursor_open(s, io, &c->at, SLICE_ROWS), row = 0, n = 0;
+    while (!err && (row = sql_step(c->at.stmt)) == 1) {
         err = take_row(s, io);
         c->rows++;
         if (++n % 64 == 0 && store_mono_us() - began > SLICE_US)
@@ -250,20 +504,27 @@ static int slice(struct store *s, struct tio *io) {
     if (!err && row < 0)
         err = row;
     bool end = !err && row == 0 && n < SLICE_ROWS;
-    sqlite3_finalize(c->slice);
-    c->slice = NULL;
+    sqlite3_finalize(c->at.stmt);
+    c->at.stmt = NULL;
     if (end && !c->adopt)
         err = find_gone(s, io);
-    if (!err && end) {
-        io->tbl->captured = io->tbl->dirty = true;
+    if (!err && end && !(err = tables_count_nulls(s, io))) {
+        io->tbl->captured = !io->tbl->lost; /* else read again with the next start, so that it stays said */
+        io->tbl->dirty = true;
         c->table++;
-        c->began = false;
+        row_cursor_rewind(&c->at);
     }
     return err;
 }
 
 int scan_step(struct store *s) {
     struct scan *c = s->scan;
+    if (c->older) {
+        int done = older_step(s, c->older);
+        if (done == 1)
+            scan_stop(s);
+        return done < 0 ? done : 0;
+    }
     while (c->table < s->tios_count && !wanted(&s->tios[c->table]))
         c->table++;
     if (c->table == s->tios_count)

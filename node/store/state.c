@@ -16,7 +16,7 @@
 static const char SCHEMA[] =
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
     "CREATE TABLE hot(id INTEGER PRIMARY KEY, note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq,"
-    "  published, schema_sent, shown_ms, created);"
+    "  published, schema_sent, shown_ms, created, epoch);"
     "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, shown INTEGER, chain BLOB, knew BLOB,"
     "  UNIQUE(node, epoch));"
     "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured INTEGER, placed INTEGER);"
@@ -27,12 +27,13 @@ static const char SCHEMA[] =
     "CREATE TABLE shown(name BLOB PRIMARY KEY, present INTEGER, cells BLOB, reason TEXT, part_of INTEGER) WITHOUT ROWID;"
     "CREATE TABLE open(tbl INTEGER, who BLOB, n INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE seen(origin INTEGER, version INTEGER, knew BLOB, PRIMARY KEY(origin, version)) WITHOUT ROWID;"
-    "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
+    "CREATE TABLE large(tbl INTEGER, place BLOB, PRIMARY KEY(tbl, place)) WITHOUT ROWID;"
+    "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
 
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;
     int err = sql_prepare(s->db, &q, "SELECT note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq, published,"
-                                     " schema_sent, shown_ms, created FROM hot");
+                                     " schema_sent, shown_ms, created, epoch FROM hot");
     if (err)
         return err;
     int row = sql_step(q);
@@ -50,6 +51,7 @@ static int load_hot(struct store *s) {
         h->schema_sent = (uint64_t)sqlite3_column_int64(q, 9);
         h->shown_ms = sqlite3_column_int64(q, 10);
         h->created = sqlite3_column_int64(q, 11);
+        h->epoch = (uint32_t)sqlite3_column_int64(q, 12);
         s->clock.last = h->hlc;
     }
     sqlite3_finalize(q);
@@ -59,9 +61,9 @@ static int load_hot(struct store *s) {
 static int save_hot(struct store *s) {
     struct hot *h = &s->hot;
     const int64_t values[] = {h->note_seq, h->note_nonce,   (int64_t)s->clock.last, (int64_t)h->digest_a,  (int64_t)h->digest_b,    (int64_t)h->base,
-                              h->flight_seq, h->projected_seq, (int64_t)h->published,  (int64_t)h->schema_sent, h->shown_ms, h->created};
+                              h->flight_seq, h->projected_seq, (int64_t)h->published,  (int64_t)h->schema_sent, h->shown_ms, h->created, h->epoch};
     h->hlc = s->clock.last;
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 13; i++)
         sqlite3_bind_int64(s->s_hot, i + 1, values[i]);
     return sql_run(s->s_hot);
 }
@@ -208,16 +210,10 @@ static int load_origins(struct store *s) {
     return row;
 }
 
-/* Our own origin: the highest epoch of our node id. */
+/* Our own origin. Its epoch is ours to say: others may name any. */
 static int find_own(struct store *s) {
-    struct origin me = {.epoch = 0};
+    struct origin me = {.epoch = s->hot.epoch};
     node_id_of_key(me.node, s->config.key);
-    bool found = false;
-    for (uint32_t i = 0; i < s->origins_count; i++)
-        if (memcmp(s->origin_ids[i].node, me.node, NODE_ID_BYTES) == 0 && (!found || s->origin_ids[i].epoch >= me.epoch)) {
-            me.epoch = s->origin_ids[i].epoch;
-            found = true;
-        }
     int err = state_origin(s, &me, &s->own);
     if (!err && !s->origins[s->own].keyed) {
         memcpy(s->origins[s->own].key, s->config.key, NODE_KEY_BYTES);
@@ -376,6 +372,18 @@ int state_shape(struct store *s, struct tbl *t, enum shape shape) {
     return tbl_statements(s, t);
 }
 
+/* The table has no living row: it may have another kind of key from now on. What is known of dead rows goes; it is in the log. */
+int state_reshape(struct store *s, struct tbl *t, enum shape shape) {
+    sqlite3_finalize(t->get);
+    sqlite3_finalize(t->put);
+    sqlite3_finalize(t->del);
+    t->get = t->put = t->del = NULL;
+    int err = sql_exec(s->db, "DROP TABLE r%u", t->no);
+    t->shape = SHAPE_NONE;
+    t->top = INT64_MIN;
+    return err ? err : state_shape(s, t, shape);
+}
+
 static int save_tables(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
@@ -443,6 +451,12 @@ int state_reload(struct store *s) {
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k GLOB 'bad *'")))
         return err;
     s->any_bad = bad != 0;
+    if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM large")))
+        return err;
+    s->too_large = (uint32_t)bad;
+    if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k='recapture'")))
+        return err;
+    s->recapture = bad != 0;
     return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");
 }
 
@@ -451,6 +465,20 @@ void state_rollback(struct store *s) {
         return;
     sql_run(s->s_rollback);
     s->in_tx = false;
+}
+
+/* Versions that the lost state had given away must not come again with other content: an epoch that was never used. */
+int state_recapture(struct store *s) {
+    struct origin me = s->origin_ids[s->own];
+    me.epoch = (uint32_t)(store_wall_ms(s) / 1000);
+    int err = state_begin(s);
+    if (err || (err = sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('recapture', 1)")) || (err = state_origin(s, &me, &s->own)))
+        return err;
+    memcpy(s->origins[s->own].key, s->config.key, NODE_KEY_BYTES);
+    s->origins[s->own].keyed = s->origins[s->own].changed = true;
+    s->hot.epoch = me.epoch;
+    s->recapture = true;
+    return state_commit(s);
 }
 
 int state_sync(struct store *s) { return sql_sync(s->db); }
@@ -482,7 +510,7 @@ static const struct {
     S(s_commit, "COMMIT"),
     S(s_rollback, "ROLLBACK"),
     S(s_hot, "UPDATE hot SET note_seq=?, note_nonce=?, hlc=?, digest_a=?, digest_b=?, base=?, flight_seq=?, projected_seq=?, published=?,"
-             " schema_sent=?, shown_ms=?, created=?"),
+             " schema_sent=?, shown_ms=?, created=?, epoch=?"),
     S(s_table, "UPDATE tbl SET rows=?, last_change=?, captured=?, placed=? WHERE no=?"),
     S(s_log_put, "INSERT INTO log VALUES(?,?)"),
     S(s_log_get, "SELECT b FROM log WHERE id=?"),

@@ -14,6 +14,7 @@
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
 #define RETRY_PARKED_MS 1000
+#define RETRY_PARKED_ROWS 500
 #define QUIET_TRIM_MS 5000
 #define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
@@ -109,17 +110,32 @@ static int copy_config(struct store *s, const struct store_config *c) {
     return s->config.app_path && s->config.state_path && s->config.db && names ? 0 : ERR_NOMEM;
 }
 
+/* Our notes in a file that this state has never seen: an earlier state of it is lost, or it was copied from elsewhere. */
+static int look_for_traces(struct store *s) {
+    int64_t traces, began;
+    int err = sql_int(s->db, 0, &began, "SELECT count(*) FROM meta WHERE k='began'");
+    if (err || began) /* what is there is ours */
+        return err;
+    if ((err = sql_int(s->app.reader, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'")) ||
+        (traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', 1)")))
+        return err;
+    return state_sync(s);
+}
+
 static int open_all(struct store *s, char *why, size_t why_len) {
     int err = state_open(s, why, why_len);
     if (err)
         return err;
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
-        if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = schema_refresh(s)) || (err = project_recover(s)))
+        if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) || (err = project_recall(s)) || (err = schema_refresh(s)) ||
+            (err = project_recover(s)))
             return err;
     } else if ((err = pending_load(s))) {
         return err;
     }
+    if (s->state_went_back && (err = store_new_epoch(s, s->hot.epoch)))
+        return err;
     return own_vectors(s);
 }
 
@@ -270,9 +286,14 @@ static void retry_parked(struct store *s) {
         return;
     s->retry_parked_ms = now + RETRY_PARKED_MS;
     struct pending_row *p, *next;
-    HASH_ITER(hh, s->pending, p, next) {
-        if (p->reason && n++ < 500)
-            p->retry = true;
+    HASH_ITER(hh, s->pending, p, next) { /* those that were tried go behind the others */
+        if (!p->reason || p->retry)
+            continue;
+        if (n++ >= RETRY_PARKED_ROWS)
+            break;
+        p->retry = true;
+        HASH_DEL(s->pending, p);
+        HASH_ADD(hh, s->pending, name, p->name_len, p);
     }
 }
 
@@ -290,21 +311,24 @@ static int gather_changes(struct store *s) {
     if (s->schema_stale && (err = schema_refresh(s)))
         return err;
     if (s->scan) {
+        if (s->flights && (err = pending_map_flights(s))) /* what is not shown yet is no local difference */
+            return err;
         if ((err = scan_step(s)) || s->scan)
             return err ? err : DRAIN_MORE;
         if ((err = state_begin(s)))
             return err;
+    }
+    if (s->hot.published == 0 && s->hot.base == 0 && s->origins[s->own].version && s->clock.last == 0) {
+        s->hot.base = s->hot.digest_a ? s->hot.digest_a : 1; /* a first capture was complete, but for this, when the node ended */
+        s->base_due = true;
     }
     err = drain(s, false);
     if (err == ERR_SCHEMA) {
         s->schema_stale = true;
         return DRAIN_MORE;
     }
-    if (err == DRAIN_RESCAN) {
-        store_log(s, LOG_WARNING, "%s: the notes of some writes are gone (an older copy of the file, or more than %d writes while the node was away): reading all rows again", s->config.db,
-                  NOTES_MAX);
+    if (err == DRAIN_RESCAN)
         return scan_start(s, true) ? ERR_IO : DRAIN_MORE;
-    }
     if (err < 0 || err == DRAIN_MORE)
         return err;
     if (err == DRAIN_DONE)
@@ -323,7 +347,7 @@ static int gather_changes(struct store *s) {
 static int quiet_work(struct store *s) {
     int64_t now = mono_ms();
     int err = state_checkpoint(s, now - s->active_ms > 50);
-    if (err)
+    if (err || (err = scan_replaced_quiet(s)) || s->in_tx)
         return err;
     /* An application that writes here checkpoints by itself. */
     if (now - s->checkpoint_ms >= CHECKPOINT_MS && now - s->app_ms > 2000) {
@@ -352,7 +376,9 @@ static int quiet_work(struct store *s) {
 }
 
 static int next_turn(struct store *s, int shown) {
-    if (shown == PROJECT_DRAIN || s->delivered_count)
+    if (s->in_tx) /* the quiet work found changes: they become durable with the next turn */
+        return 0;
+    if (shown == PROJECT_DRAIN || (s->delivered_count && !merge_full(s)))
         return 0;
     if (shown == PROJECT_WAIT)
         return 1;
@@ -364,7 +390,7 @@ static int next_turn(struct store *s, int shown) {
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
         return RETRY_PARKED_MS;
-    if (s->wal_pages >= 500)
+    if (s->wal_pages >= 500 || scan_replaced_due(s))
         return 100;
     if (s->app_open && s->trim_ms != s->active_ms)
         return QUIET_TRIM_MS / 5;
@@ -504,6 +530,7 @@ int store_new_epoch(struct store *s, uint32_t above) {
         return err;
     uint32_t old = s->own;
     s->own = no;
+    s->hot.epoch = next.epoch;
     memcpy(s->origins[no].key, s->config.key, NODE_KEY_BYTES);
     s->origins[no].keyed = s->origins[no].changed = true;
     for (uint32_t i = 0; i < s->origins[old].knew_count && !err; i++)
@@ -553,4 +580,29 @@ int store_uninstall(const char *app_path, char *why, size_t why_len) {
         snprintf(why, why_len, "%s: %s: %s: stop the application and try again", app_path, err_text(err), sqlite3_errmsg(a.writer));
     appfile_close(&a);
     return err;
+}
+
+static void buf_shrink(struct buf *b) {
+    size_t max = b->max;
+    buf_release(b);
+    buf_init(b, max);
+}
+
+void store_release_memory(struct store *s) {
+    if (s->in_tx || s->scan || batch_writer_rows(s->writer))
+        return;
+    struct batch_writer *writer = batch_writer_new(); /* a cleared one keeps its streams */
+    if (writer) {
+        batch_writer_free(s->writer);
+        s->writer = writer;
+    }
+    values_release(s);
+    buf_shrink(&s->blob);
+    buf_shrink(&s->key);
+    buf_shrink(&s->key2);
+    sqlite3_db_release_memory(s->db);
+    if (!s->app_open)
+        return;
+    sqlite3_db_release_memory(s->app.reader);
+    sqlite3_db_release_memory(s->app.writer);
 }

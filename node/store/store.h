@@ -83,6 +83,8 @@ json_t *store_doctor(struct store *s);
 
 /* `starlingd --uninstall`: removes every trigger and table of ours from a database file. */
 int store_uninstall(const char *app_path, char *why, size_t why_len);
+/* In a quiet moment: gives back what the last work needed and the next one makes again (page caches, decoded batches, buffers). */
+void store_release_memory(struct store *s);
 /* For tests: what was shown so far counts as known from now on (knew := shown), as if 2 s had passed. */
 void store_time_passes(struct store *s);
 

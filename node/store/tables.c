@@ -45,7 +45,8 @@ static int prepare_read(sqlite3 *db, struct tio *io, sqlite3_stmt **out) {
 static int prepare_insert(struct store *s, struct tio *io) {
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     const struct table *t = io->table;
-    sqlite3_str_appendf(q, "INSERT INTO main.\"%w\"(", t->name);
+    /* OR ABORT: a conflict clause of the schema's own would throw out rows, swallow ours or end our transaction */
+    sqlite3_str_appendf(q, "INSERT OR ABORT INTO main.\"%w\"(", t->name);
     bool number = t->key_kind == KEY_INTEGER;
     if (number)
         put_name(q, t->columns[t->key[0]].name);
@@ -84,7 +85,7 @@ int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint
     memcpy(u->columns, at, count * sizeof *at);
     u->count = count;
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendf(q, "UPDATE main.\"%w\" SET ", io->table->name);
+    sqlite3_str_appendf(q, "UPDATE OR ABORT main.\"%w\" SET ", io->table->name);
     for (uint32_t i = 0; i < count; i++) {
         if (i)
             sqlite3_str_appendchar(q, 1, ',');
@@ -253,11 +254,16 @@ int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *
     sqlite3_stmt *q = NULL, *e = NULL;
     int err = sql_prepare(s->app.reader, &q, "SELECT dflt_value FROM pragma_table_info(%Q) WHERE name=%Q AND dflt_value IS NOT NULL", io->table->name, io->names[at]);
     if (!err && (err = sql_step(q)) == 1) {
-        err = sql_prepare(s->app.reader, &e, "SELECT %s", (const char *)sqlite3_column_text(q, 0));
-        if (!err && (err = sql_step(e)) == 1) {
+        const char *text = (const char *)sqlite3_column_text(q, 0);
+        bool word = sqlite3_column_bytes(q, 0) > 0 && (text[0] == '_' || (text[0] | 32) >= 'a') && !strpbrk(text, " ('\"");
+        static const char *const names[] = {"null", "true", "false", "current_time", "current_date", "current_timestamp"};
+        for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
+            word = word && sqlite3_stricmp(text, names[i]) != 0;
+        err = word ? sql_prepare(s->app.reader, &e, "SELECT %Q", text) /* DEFAULT active: a bare word is a string there */
+                   : sql_prepare(s->app.reader, &e, "SELECT %s", text);
+        if (!err && sql_step(e) == 1)
             sql_column_value(e, 0, &v);
-            err = 0;
-        }
+        err = 0; /* what cannot be told counts as NULL: then the column is sent once more than needed */
     }
     if (!err) {
         *hash = value_hash(&v);
@@ -326,6 +332,34 @@ void tables_batch_done(struct store *s) {
             drop_sets(&s->tios[i]);
 }
 
+/* ---- keys with NULL in them */
+
+void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word, bool null) {
+    const struct table *t = io->table;
+    uint32_t n = 0;
+    for (uint32_t i = 0; io->null_key && i < t->key_count; i++)
+        if (!t->columns[t->key[i]].not_null)
+            sqlite3_str_appendf(q, "%s\"%w\"%s", n++ ? (null ? " OR " : " AND ") : word, t->columns[t->key[i]].name, null ? " IS NULL" : " NOT NULL");
+}
+
+int tables_count_nulls(struct store *s, struct tio *io) {
+    int64_t n = 0;
+    if (!io->null_key)
+        return 0;
+    sqlite3_str *q = sqlite3_str_new(s->app.reader);
+    sqlite3_str_appendf(q, "SELECT count(*) FROM main.\"%w\"", io->table->name);
+    tables_put_null_test(q, io, " WHERE ", true);
+    char *text = sqlite3_str_finish(q);
+    int err = text ? sql_int(s->app.reader, 0, &n, "%s", text) : ERR_NOMEM;
+    sqlite3_free(text);
+    if (err)
+        return err;
+    s->stored_changed |= io->tbl->null_keys != (uint64_t)n;
+    io->tbl->null_keys = (uint64_t)n;
+    io->tbl->nulls_changed = false;
+    return 0;
+}
+
 /* ---- loading */
 
 static void tio_release(struct tio *io) {
@@ -371,6 +405,8 @@ static int tio_columns(struct store *s, struct tio *io) {
     if (!io->order || !io->numbers || !io->names || !io->lens)
         return ERR_NOMEM;
     io->binary_key = t->key_kind == KEY_COLUMNS;
+    for (uint32_t i = 0; i < t->key_count && t->key_kind == KEY_COLUMNS && !t->without_rowid && !t->strict; i++)
+        io->null_key |= !t->columns[t->key[i]].not_null;
     if (t->key_kind == KEY_COLUMNS)
         for (uint32_t i = 0; i < t->key_count; i++) {
             io->order[io->count++] = t->key[i];
@@ -398,6 +434,15 @@ static int tio_columns(struct store *s, struct tio *io) {
     return 0;
 }
 
+static int prepare_all(struct store *s, struct tio *io) {
+    int err = prepare_read(s->app.reader, io, &io->read);
+    if (!err)
+        err = prepare_read(s->app.writer, io, &io->peek);
+    if (!err)
+        err = prepare_insert(s, io);
+    return err ? err : prepare_delete(s, io);
+}
+
 static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     int err;
     io->table = t;
@@ -407,15 +452,29 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     enum shape shape = t->key_kind == KEY_INTEGER ? SHAPE_NUMBER : SHAPE_KEY;
     if ((err = state_shape(s, io->tbl, shape)))
         return err;
-    if (io->tbl->shape != shape) { /* the key changed its kind under the same name: rows of the old kind stay in extra */
+    if (io->tbl->shape != shape && io->tbl->rows == 0 && (err = state_reshape(s, io->tbl, shape)))
+        return err;
+    if (io->tbl->shape != shape) { /* the key is of another kind under the same name, and there are rows: said in `tables` */
+        io->tbl->io = NULL;
+        io->tbl->unbound = "its key is of another kind than that of the rows known under this name: rename the table, or delete those rows everywhere";
+        io->tbl = NULL;
+        return 0;
+    }
+    io->tbl->unbound = NULL;
+    int64_t uniques = 0;
+    if ((err = tio_columns(s, io)) ||
+        (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'", t->name)))
+        return err;
+    io->uniques = (uint32_t)uniques;
+    io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
+    err = prepare_all(s, io);
+    if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here */
+        io->tbl->unbound = "it uses a collation or a function that only the application has";
         io->tbl->io = NULL;
         io->tbl = NULL;
         return 0;
     }
-    if ((err = tio_columns(s, io)) || (err = prepare_read(s->app.reader, io, &io->read)) || (err = prepare_read(s->app.writer, io, &io->peek)) ||
-        (err = prepare_insert(s, io)) || (err = prepare_delete(s, io)))
-        return err;
-    return 0;
+    return err;
 }
 
 int tables_load(struct store *s) {
@@ -443,5 +502,8 @@ int tables_load(struct store *s) {
     for (uint32_t i = 0; i < s->tios_count; i++)
         if (s->tios[i].tbl)
             s->by_trigger[s->tios[i].table->number] = &s->tios[i];
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (!s->tbls[i]->io)
+            s->tbls[i]->null_keys = s->tbls[i]->replacing = 0;
     return began ? state_commit(s) : 0;
 }

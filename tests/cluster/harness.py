@@ -49,6 +49,11 @@ def environment(**more):
     return env
 
 
+def sanitized():
+    with open(STARLINGD, "rb") as f:
+        return b"__asan_" in f.read()
+
+
 def poll(condition, deadline=15.0, what=None):
     """The first true value of condition(). A database that is busy or a node that does not answer yet counts as not yet."""
     end = time.monotonic() + deadline * SLOW

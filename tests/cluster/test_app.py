@@ -1,4 +1,5 @@
 """The application's own transactions beside a node: capture never makes one fail; projections hardly ever."""
+import os
 import sqlite3
 import threading
 import time
@@ -136,6 +137,25 @@ class CaptureOnly(ClusterTest):
         con.close()
         node.restart()
         self.check_all_captured(node)
+
+    @harness.unittest.skipIf(harness.sanitized(), "a sanitizer keeps memory of its own")
+    def test_memory_goes_back_after_work(self):
+        a = self.node()
+        b = self.make("n1", join=[a]).start()
+        poll(lambda: b.has_tables("t"))
+        con = a.connect()
+        for i in range(10):
+            con.execute("WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 10000) INSERT INTO t(v) SELECT hex(randomblob(30)) FROM s")
+        con.close()
+        self.assertEqual(a.cli("wait", "--converged", "--members", 2, "--timeout", 60).code, 0)
+
+        def resident(node):
+            with open("/proc/%d/statm" % node.proc.pid) as f:
+                return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+        for n in (a, b):
+            poll(lambda: resident(n) <= 8 << 20, 30, "%s is small again" % n.name)
+            n.status()
+            poll(lambda: resident(n) <= 8 << 20, 10, "%s is small again after a question" % n.name)
 
     def test_first_capture_does_not_block_writers(self):
         node = self.make("n0")

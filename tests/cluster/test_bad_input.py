@@ -18,6 +18,7 @@ class Base(ClusterTest):
         self.assertEqual(done.out, "", "nothing on standard output")
         lines = [line for line in done.err.splitlines() if line.strip()]
         self.assertEqual(len(lines), 1, done)
+        self.assertTrue(lines[0].isprintable(), lines)
         for w in words:
             self.assertIn(str(w).lower(), lines[0].lower())
 
@@ -200,7 +201,19 @@ class Permissions(Base):
         os.chmod(os.path.dirname(a.path("closed/other.db")), 0o700)
         a.start()
         self.named(a, "closed")
+        self.assertIn("give the user who runs starlingd the right", a.log_lines("closed")[0])
         poll(lambda: a.database()["state"] == "ok")
+        checked = run([*a.command(), "--check", "--state", os.path.join(a.instance, "nothing")])
+        self.assertEqual(len([line for line in checked.out.splitlines() if "closed" in line and line.startswith("warning")]), 1, checked)
+        a.script(ITEMS, "later.db")  # folders are looked through again
+        os.chown(a.path("later.db"), 65534, 65534)
+        poll(lambda: a.database("later.db"))
+        self.named(a, "closed", limit=1)
+        os.chmod(os.path.dirname(a.path("closed/other.db")), 0o600)  # names can be read, files cannot be opened
+        os.chown(os.path.dirname(a.path("closed/other.db")), 65534, 65534)
+        holds(lambda: len(a.log_lines("closed")) == 1, 1.5, "told once")
+        os.chmod(os.path.dirname(a.path("closed/other.db")), 0o700)
+        poll(lambda: (a.database("closed/other.db") or {}).get("state") == "ok", 20, "taken up when it may be")
 
 
 class Disk(Base):
@@ -275,7 +288,9 @@ class Start(Base):
         for extra, words in ((["--nonsense"], ["--nonsense"]), (["--listen", "nowhere"], ["listen"]), (["--listen", "127.0.0.1:99999"], ["99999"]),
                              (["--join"], ["--join"]), (["--set", "colour=blue"], ["colour"]), (["--set", "log_level"], ["log_level"]),
                              (["--log-level", "loud"], ["loud"]), (["--log-format", "xml"], ["xml"]), (["--config", "/nowhere/file"], ["/nowhere/file"]),
-                             (["--name", "a b\n"], ["name"]), (["stray"], ["stray"]), (["--listen", "203.0.113.7:0"], ["203.0.113.7"])):
+                             (["--name", "a b\n"], ["name"]), (["--name", "a\x1b[31m"], ["name"]),
+                             (["--cluster", "red\nblue"], ["cluster"]), (["--advertise", "pit\n:7"], ["advertise"]), (["--listen", "127.0.0.1\n:7"], ["listen"]),
+                             (["--listen", "127.0.0.1:7\n"], ["listen"]), (["--join", "pit\x01"], ["join"]), (["--join", "pit\n:7171"], ["join"]), (["stray"], ["stray"]), (["--listen", "203.0.113.7:0"], ["203.0.113.7"])):
             with self.subTest(extra):
                 self.one_line(daemon(*base, *extra), *words)
 

@@ -1,6 +1,7 @@
 """The command line: exit codes, shapes of --json, configuration and its sources, uninstall, completion."""
 import json
 import os
+import pathlib
 import re
 import shutil
 import sqlite3
@@ -229,6 +230,38 @@ class Cli(ClusterTest):
         done = daemon("--instance", a.instance, "--listen", "127.0.0.1:0", "--check")
         self.assertEqual(done.code, 2, done)
         self.assertIn("bad.db", done.out + done.err)
+
+    def test_check_looks_inside(self):
+        a = self.make("n0")
+        rows = ";WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 5000) INSERT INTO item(id) SELECT 'key' || i FROM s;"
+        a.script(SCHEMA, "odd %41?#.db")
+        a.script(SCHEMA + rows, "wal.db")
+        a.script(SCHEMA + rows, "rollback.db", journal="DELETE")
+        a.script(SCHEMA + rows, "bad.db", journal="DELETE")
+        with open(a.path("bad.db"), "r+b") as f:
+            for page in range(6, 40):
+                f.seek(page * 4096)
+                f.write(b"\xa5" * 4096)
+        # as a crash leaves them: a -wal without its index
+        a.script(SCHEMA, "crashed.db")
+        con = connect(a.path("crashed.db"))
+        con.execute("INSERT INTO team VALUES (7, 'in the wal')")
+        shutil.copy(a.path("crashed.db-wal"), os.path.join(self.root, "wal"))
+        con.close()
+        shutil.copy(os.path.join(self.root, "wal"), a.path("crashed.db-wal"))
+
+        def seen():
+            return {name: pathlib.Path(a.path(name)).read_bytes() for name in sorted(os.listdir(a.instance))}
+        before = seen()
+        lines = daemon("--instance", a.instance, "--listen", "127.0.0.1:0", "--check").out.splitlines()
+        self.assertEqual(seen(), before, "changed nothing, made nothing")
+        of = {name: [line for line in lines if name in line] for name in ("odd %41?#.db", "wal.db", "rollback.db", "bad.db", "crashed.db")}
+        self.assertTrue(all(len(found) == 1 for found in of.values()), lines)
+        for name in ("odd %41?#.db", "wal.db", "rollback.db"):
+            self.assertTrue(of[name][0].startswith("ok "), of[name])
+        self.assertTrue(of["bad.db"][0].startswith("error "), of["bad.db"])
+        self.assertIn("damaged", of["bad.db"][0])
+        self.assertTrue(of["crashed.db"][0].startswith("warning "), of["crashed.db"])
 
     def whole_schema(self, path):
         con = connect(path)

@@ -197,6 +197,8 @@ class CliTest(unittest.TestCase):
                 (status(peers=[dict(PEER, in_sync=False, we_lack=4)]), ["we lack 4 versions", "not yet", "in sync with 0 of 1"]),
                 (status(peers=[dict(PEER, state="dead", in_sync=False)]), ["stand is dead", "1 problem"]),
                 (status(peers=[dict(PEER, in_sync=False, refused="both had rows")]), ["no exchange: both had rows"]),
+                (status(peers=[dict(PEER, in_sync=False, problem="scouting.db is in error here")]), ["stand is not in sync: scouting.db is in error here"]),
+                (status(databases=[dict(DB, busy=True)]), ["ok, busy", "no answer in time, figures are from before", "in sync with the one"]),
                 (status(peers=[]), ["alone: no peer is known"]),
                 (status(databases=[]), ["no database yet"]),
                 (status(databases=[dict(DB, capturing={"done": 5000, "table": "team"})]), ["capturing", "5,000 rows so far, now table team"]),

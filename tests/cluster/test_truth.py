@@ -1,4 +1,5 @@
 """Status tells the truth: "in sync" is said of a peer only when that peer has acknowledged it, and turns red within seconds."""
+import os
 import time
 
 import harness
@@ -127,6 +128,41 @@ class Truth(ClusterTest):
                 self.assertTrue(reader.execute("SELECT 1 FROM item WHERE id = ?", ("t%d" % i,)).fetchone(), "in sync without the row")
         writer.close(), reader.close()
         print("in sync already %d of 60 times" % honest)
+
+    def test_a_database_in_error_is_nowhere_in_sync(self):
+        c = self.cluster(2, ITEMS)
+        poll(lambda: self.in_sync(c[0], c[1]))
+        with open(c[0].path("notes.db"), "w") as f:
+            f.write("no database at all\n" * 100)
+        poll(lambda: (c[0].database("notes.db") or {}).get("state") == "error")
+        status = c[0].status()
+        self.assertFalse(status["peers"][0]["in_sync"], "in sync, it says, with a database in error")
+        self.assertEqual((status["peers"][0]["we_lack"], status["peers"][0]["they_lack"]), (0, 0))
+        self.assertIn("notes.db", status["peers"][0]["problem"])
+        shown = c[0].cli("status").out
+        self.assertIn("1 problem", shown)
+        self.assertRegex(shown, "n1 is not in sync: notes.db is in error here")
+        self.assertFalse(any(m["in_sync"] for m in c[0].json("members")["members"]))
+        self.assertTrue(self.in_sync(c[1], c[0]), "the other one has all that there is")
+        os.remove(c[0].path("notes.db"))
+        poll(lambda: self.in_sync(c[0], c[1]))
+
+    def test_a_busy_database_keeps_its_state(self):
+        """While much is read: documented states only; that a worker did not answer in time is `busy`, beside it."""
+        c = self.cluster(1, "CREATE TABLE item(id INTEGER PRIMARY KEY, v TEXT);")
+        con = c[0].connect()
+        con.execute("WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 400000) INSERT INTO item SELECT i, 'x' FROM s")
+        con.close()
+        states = set()
+
+        def look():
+            entry = c[0].database()
+            states.add(entry["state"])
+            self.assertIsInstance(entry["busy"], bool)
+            return entry
+        poll(lambda: look()["rows"] == 400000, 60)
+        poll(lambda: not look()["busy"], 60)
+        self.assertLessEqual(states, {"ok", "error", "adopting", "snapshot"})
 
     def test_wait_members(self):
         c = self.cluster(2, ITEMS)

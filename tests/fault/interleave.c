@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     static struct world w;
     bool beyond = false, all = argc == 2 && strcmp(argv[1], "--all") == 0;
     if (argc != 1 && !all &&
-        (argc != 5 || strcmp(argv[1], "--case") != 0 || atoi(argv[2]) >= MODES || (size_t)atoi(argv[3]) >= SCHEDULES)) {
+        (argc != 5 || strcmp(argv[1], "--case") != 0 || world_number(argv[2]) >= MODES || world_number(argv[3]) >= SCHEDULES)) {
         fprintf(stderr, "usage: interleave [--all] | --case MODE SCHEDULE N\n");
         return 2;
     }
@@ -69,7 +69,7 @@ int main(int argc, char **argv) {
     if (!world_init(&w))
         fprintf(stderr, "interleave: %s\n", w.why);
     else if (argc == 5)
-        code = report(&w, (enum world_mode)atoi(argv[2]), (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), &beyond) ? 0 : 1;
+        code = report(&w, (enum world_mode)world_number(argv[2]), (unsigned)world_number(argv[3]), world_number(argv[4]), &beyond) ? 0 : 1;
     else {
         uint64_t runs = 0, stride = all ? 1 : 2, first = (uint64_t)time(NULL);
         bool ok = true;

@@ -143,16 +143,16 @@ int main(int argc, char **argv) {
         else if (strcmp(argv[i], "--strict") == 0)
             strict = true;
         else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
-            limit = atof(argv[++i]);
+            limit = strtod(argv[++i], NULL);
         else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
-            seed = strtoull(argv[++i], NULL, 10);
+            seed = world_number(argv[++i]);
         else if (strcmp(argv[i], "--canary") == 0 && i + 1 < argc)
             fake = argv[++i];
         else if (strcmp(argv[i], "--case") == 0 && i + 4 < argc) {
-            o.mode = (enum world_mode)atoi(argv[i + 1]);
-            o.schedule = (unsigned)atoi(argv[i + 2]);
-            o.cut = strtoull(argv[i + 3], NULL, 10);
-            o.seed = strtoull(argv[i + 4], NULL, 10);
+            o.mode = (enum world_mode)world_number(argv[i + 1]);
+            o.schedule = (unsigned)world_number(argv[i + 2]);
+            o.cut = world_number(argv[i + 3]);
+            o.seed = world_number(argv[i + 4]);
             i += 4;
         } else
             return usage();

@@ -103,14 +103,15 @@ int main(int argc, char **argv) {
     bool beyond = false;
     int code = 1;
     bool all = argc == 2 && strcmp(argv[1], "--all") == 0;
-    if (argc != 1 && !all && (argc != 5 || strcmp(argv[1], "--case") != 0 || atoi(argv[2]) >= MODES || (size_t)atoi(argv[3]) >= FAULTS)) {
+    if (argc != 1 && !all &&
+        (argc != 5 || strcmp(argv[1], "--case") != 0 || world_number(argv[2]) >= MODES || world_number(argv[3]) >= FAULTS)) {
         fprintf(stderr, "usage: torture [--all] | --case MODE FAULT N\n");
         return 2;
     }
     if (!world_init(&w))
         fprintf(stderr, "torture: %s\n", w.why);
     else if (argc == 5)
-        code = report(&w, (enum world_mode)atoi(argv[2]), (unsigned)atoi(argv[3]), strtoull(argv[4], NULL, 10), &beyond) ? 0 : 1;
+        code = report(&w, (enum world_mode)world_number(argv[2]), (unsigned)world_number(argv[3]), world_number(argv[4]), &beyond) ? 0 : 1;
     else {
         uint64_t runs = 0, stride = all ? 1 : 3, first = (uint64_t)time(NULL);
         bool ok = true;

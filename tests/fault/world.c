@@ -25,6 +25,12 @@ bool world_fail(struct world *w, const char *format, ...) {
     return false;
 }
 
+uint64_t world_number(const char *text) {
+    char *end = NULL;
+    unsigned long long n = strtoull(text, &end, 10);
+    return text[0] >= '0' && text[0] <= '9' && *end == 0 ? n : UINT64_MAX;
+}
+
 /* ---- the files every run starts from */
 
 static void copy(const char *from, const char *to) {

@@ -63,6 +63,9 @@ bool world_sent_holds(struct world *w);
 /* Exchanges all, then judges: nothing lost, no echo, both equal. */
 bool world_settles(struct world *w);
 
+/* A whole number on a command line; UINT64_MAX for anything else. */
+uint64_t world_number(const char *text);
+
 bool world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -25,7 +25,12 @@ static inline void forge_release(struct forge *f) { batch_writer_free(f->writer)
 
 /* What was written becomes the next version. The caller unrefs. */
 static inline struct bytes *forge_seal(struct forge *f, unsigned flags) {
-    struct batch_head head = {.origin = f->origin, .version = ++f->version, .flags = flags, .db = SIDE_DB_NAME, .db_len = strlen(SIDE_DB_NAME), .stamp = hlc_of_ms(1)};
+    struct batch_head head = {.origin = f->origin,
+                              .version = ++f->version,
+                              .flags = flags,
+                              .db = SIDE_DB_NAME,
+                              .db_len = strlen(SIDE_DB_NAME),
+                              .stamp = hlc_of_ms(1)};
     struct bytes *out;
     assert_int_equal(batch_seal(f->writer, &head, f->secret, f->chain, &out), 0);
     batch_writer_clear(f->writer);
@@ -40,10 +45,13 @@ static inline void forge_give(struct forge *f, struct peer *to) {
 }
 
 static inline struct value forge_int(int64_t i) { return (struct value){.type = VALUE_INT, .as.i = i}; }
-static inline struct value forge_text(const char *text) { return (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = strlen(text)}; }
+static inline struct value forge_text(const char *text) {
+    return (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = strlen(text)};
+}
 
 /* One change to a row with up to 4 columns, named by a list that NULL ends. */
-static inline void forge_change(struct forge *f, enum change_kind kind, const char *table, struct ident ident, const char *const *columns, const struct value *values) {
+static inline void forge_change(struct forge *f, enum change_kind kind, const char *table, struct ident ident, const char *const *columns,
+                                const struct value *values) {
     size_t lens[4];
     uint32_t n = 0;
     for (; columns && columns[n]; n++)

@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <sodium.h>
 
-#include "../model/side.c"
+#include "tests/model/side.c"
 #include "proto/batch.h"
 #include "proto/hlc.h"
 
@@ -361,7 +361,8 @@ static inline char *table_select(sqlite3 *db, const char *table) {
     assert_int_equal(sqlite3_prepare_v2(db, ask, -1, &q, NULL), SQLITE_OK);
     sqlite3_free(ask);
     for (; sqlite3_step(q) == SQLITE_ROW; n++)
-        sqlite3_str_appendf(sql, "%s typeof(\"%w\")||quote(\"%w\")", n ? "," : "SELECT", sqlite3_column_text(q, 0), sqlite3_column_text(q, 0));
+        sqlite3_str_appendf(sql, "%s typeof(\"%w\")||quote(\"%w\")", n ? "," : "SELECT", sqlite3_column_text(q, 0),
+                            sqlite3_column_text(q, 0));
     sqlite3_finalize(q);
     sqlite3_str_appendf(sql, " FROM \"%w\" ORDER BY 1", table);
     for (int i = 2; i <= n; i++)
@@ -378,10 +379,11 @@ static inline void assert_same_table(struct rig *r, const char *table) {
 /* All tables of the application on server 0. */
 static inline void assert_same_tables(struct rig *r) {
     sqlite3_stmt *q;
-    assert_int_equal(sqlite3_prepare_v2(rig_app(r, 0),
-                                        "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT GLOB '_starling_*' AND name NOT GLOB 'sqlite_*'",
-                                        -1, &q, NULL),
-                     SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(rig_app(r, 0),
+                           "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT GLOB '_starling_*' AND name NOT GLOB 'sqlite_*'",
+                           -1, &q, NULL),
+        SQLITE_OK);
     while (sqlite3_step(q) == SQLITE_ROW)
         assert_same_table(r, (const char *)sqlite3_column_text(q, 0));
     sqlite3_finalize(q);

