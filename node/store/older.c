@@ -57,7 +57,7 @@ struct older {
     struct row_cursor at;
     int64_t seen_ms; /* younger notes were made after the file went back */
     int64_t note_seq, note_nonce, notes_read;
-    int64_t projection; /* what the file's mark says */
+    int64_t projection, mark_note; /* what the file's mark says */
     struct touched *touched;
     struct differing *rows;
     int64_t log_id;
@@ -69,11 +69,11 @@ struct older {
 
 /* ---- did it go back? */
 
-static int file_projection(struct store *s, bool *ours, int64_t *projection) {
-    struct capture_mark mark;
-    int err = capture_mark_read(s->app.reader, &mark);
-    *ours = !err && mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0;
-    *projection = *ours ? mark.projection : 0;
+/* found: a mark of this state of ours; else its numbers are 0. */
+static int file_mark(struct store *s, struct capture_mark *mark) {
+    int err = capture_mark_read(s->app.reader, mark);
+    if (!err && mark->found && memcmp(mark->state, s->state_id, sizeof mark->state) != 0)
+        memset(mark, 0, sizeof *mark);
     return err;
 }
 
@@ -86,13 +86,13 @@ static bool notes_dropped(const struct store *s) {
 }
 
 int older_find(struct store *s, bool *back) {
-    int64_t projection, nonce, oldest, there;
-    bool ours;
+    int64_t nonce, oldest, there;
+    struct capture_mark mark;
     *back = false;
-    int err = file_projection(s, &ours, &projection);
+    int err = file_mark(s, &mark);
     if (err)
         return err;
-    if (s->hot.projected_seq > projection) {
+    if (s->hot.projected_seq > mark.projection) {
         *back = true;
         return 0;
     }
@@ -105,7 +105,7 @@ int older_find(struct store *s, bool *back) {
     if (there)
         *back = nonce != s->hot.note_nonce;
     else
-        *back = oldest ? oldest < s->hot.note_seq : !(ours && notes_dropped(s));
+        *back = oldest ? oldest < s->hot.note_seq : !(mark.found && notes_dropped(s));
     return 0;
 }
 
@@ -182,11 +182,11 @@ static int read_notes(struct store *s, struct older *o) {
     return row;
 }
 
-/* The newest note that is not younger than all we had seen: the drain goes on behind it. */
+/* The newest note that is not younger than all we had seen, or that the mark knows: the drain goes on behind it. */
 static int find_mark(struct store *s, struct older *o) {
     sqlite3_stmt *q;
     int row = sql_prepare(s->app.reader, &q, "SELECT seq, nonce, at FROM main._starling_dirty ORDER BY seq DESC");
-    while (!row && (row = sql_step(q)) == 1 && note_ms(sqlite3_column_double(q, 2)) > o->seen_ms)
+    while (!row && (row = sql_step(q)) == 1 && sqlite3_column_int64(q, 0) > o->mark_note && note_ms(sqlite3_column_double(q, 2)) > o->seen_ms)
         row = 0;
     if (row == 1) {
         o->note_seq = sqlite3_column_int64(q, 0);
@@ -199,7 +199,7 @@ static int find_mark(struct store *s, struct older *o) {
 
 int older_new(struct store *s, struct older **out) {
     struct older *o = calloc(1, sizeof *o);
-    bool ours;
+    struct capture_mark mark;
     *out = o;
     if (!o)
         return ERR_NOMEM;
@@ -208,7 +208,9 @@ int older_new(struct store *s, struct older **out) {
     o->seen_ms = (int64_t)hlc_ms(s->clock.last);
     if (s->hot.shown_ms > o->seen_ms)
         o->seen_ms = s->hot.shown_ms;
-    int err = file_projection(s, &ours, &o->projection);
+    int err = file_mark(s, &mark);
+    o->projection = mark.projection;
+    o->mark_note = mark.note;
     return err ? err : find_mark(s, o);
 }
 

@@ -112,12 +112,13 @@ static int copy_config(struct store *s, const struct store_config *c) {
 
 /* Our notes in a file that this state has never seen: an earlier state of it is lost, or it was copied from elsewhere. */
 static int look_for_traces(struct store *s) {
-    int64_t traces, began;
+    int64_t traces = 0, began;
     int err = sql_int(s->db, 0, &began, "SELECT count(*) FROM meta WHERE k='began'");
     if (err || began) /* what is there is ours */
         return err;
-    if ((err = sql_int(s->app.reader, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'")) ||
-        (traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', 1)")))
+    if (s->app_open && (err = sql_int(s->app.reader, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'")))
+        return err;
+    if ((traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', 1)")))
         return err;
     return state_sync(s);
 }
@@ -131,7 +132,7 @@ static int open_all(struct store *s, char *why, size_t why_len) {
         if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) || (err = project_recall(s)) || (err = schema_refresh(s)) ||
             (err = project_recover(s)))
             return err;
-    } else if ((err = pending_load(s))) {
+    } else if ((err = look_for_traces(s)) || (err = pending_load(s))) {
         return err;
     }
     if (s->state_went_back && (err = store_new_epoch(s, s->hot.epoch)))
@@ -318,8 +319,8 @@ static int gather_changes(struct store *s) {
         if ((err = state_begin(s)))
             return err;
     }
-    if (s->hot.published == 0 && s->hot.base == 0 && s->origins[s->own].version && s->clock.last == 0) {
-        s->hot.base = s->hot.digest_a ? s->hot.digest_a : 1; /* a first capture was complete, but for this, when the node ended */
+    if (s->hot.published == 0 && s->hot.base == 0 && s->origins[s->own].version && s->clock.last == 0 && s->hot.digest_a) {
+        s->hot.base = s->hot.digest_a; /* a first capture was complete, but for this, when the node ended */
         s->base_due = true;
     }
     err = drain(s, false);
