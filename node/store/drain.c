@@ -16,7 +16,7 @@
 struct note {
     struct tio *io;
     int64_t seq, ms, number;
-    double at; /* as noted: the same for all notes of one statement */
+    double at;                /* as noted: the same for all notes of one statement */
     uint32_t key_at, key_len; /* in `keys`, for keys that are not one integer */
     uint8_t kind;
 };
@@ -164,7 +164,8 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
     look->place.key = n->keys.data + first->key_at;
     look->place.key_len = first->key_len;
     bool given = look->place.text || first->io->table->without_rowid || first->number == -1; /* -1 is never announced */
-    const struct note *announced = NULL; /* the key was given, if an INSERT by the same statement follows (it may be ignored, or an UPSERT) */
+    const struct note *announced =
+        NULL; /* the key was given, if an INSERT by the same statement follows (it may be ignored, or an UPSERT) */
     for (uint32_t i = from; i < to; i++) {
         const struct note *note = &n->list[i];
         look->ms = note->ms;
@@ -294,8 +295,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     if (err == ERR_TOOBIG) {
         if ((err = note_large(s, io->tbl, &look->place, true)))
             return err;
-        store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db, t->name,
-                  BATCH_RAW_MAX >> 20);
+        store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db,
+                  t->name, BATCH_RAW_MAX >> 20);
         return 0;
     }
     if (err)
@@ -527,8 +528,13 @@ int drain_seal(struct store *s, bool part) {
     vv_init(&now);
     vv_init(&after);
     struct bytes *b = NULL;
-    struct batch_head head = {.origin = own->id, .version = own->version + 1, .flags = part ? BATCH_PART : 0, .db = s->config.db,
-                              .db_len = strlen(s->config.db), .knew = s->knew_news, .schema = s->schema.hash};
+    struct batch_head head = {.origin = own->id,
+                              .version = own->version + 1,
+                              .flags = part ? BATCH_PART : 0,
+                              .db = s->config.db,
+                              .db_len = strlen(s->config.db),
+                              .knew = s->knew_news,
+                              .schema = s->schema.hash};
     if (head.version == 1)
         head.key = s->config.key;
     if ((err = after_diff(s, &now, &after)))

@@ -35,16 +35,16 @@ struct tbl {
     char *name;
     uint64_t hash; /* of the name, for digests */
     enum shape shape;
-    int64_t rows, last_change_ms, top; /* living rows; top: highest number a register was ever stored under */
-    uint64_t lost;                     /* rows that are gone from the file without a note: too many to be believed */
-    uint64_t null_keys;                /* rows of the file that no key names: NULL is in it; not replicated */
-    bool nulls_changed;                /* to be counted again */
-    uint64_t replacing;                /* rows that noted writes may have thrown out by OR REPLACE, since somebody looked */
+    int64_t rows, last_change_ms, top;        /* living rows; top: highest number a register was ever stored under */
+    uint64_t lost;                            /* rows that are gone from the file without a note: too many to be believed */
+    uint64_t null_keys;                       /* rows of the file that no key names: NULL is in it; not replicated */
+    bool nulls_changed;                       /* to be counted again */
+    uint64_t replacing;                       /* rows that noted writes may have thrown out by OR REPLACE, since somebody looked */
     int64_t replacing_ms, replacing_since_ms; /* the newest of these writes; when they began to wait for a look (0: none wait) */
-    bool captured;                     /* its rows were captured once; later finds are local writes */
-    const char *unbound;               /* why a table of the application is not served, or NULL */
-    bool placed;                       /* the application has, or had, this table; else its rows wait */
-    bool dirty;                        /* rows or last_change differ from the state database */
+    bool captured;                            /* its rows were captured once; later finds are local writes */
+    const char *unbound;                      /* why a table of the application is not served, or NULL */
+    bool placed;                              /* the application has, or had, this table; else its rows wait */
+    bool dirty;                               /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
     bool *column_placed; /* the application has, or had, a place for it; else its values wait */
@@ -76,9 +76,9 @@ struct tio {
     uint32_t *numbers; /* → tbl->columns */
     const char **names;
     size_t *lens;
-    bool binary_key;    /* all key columns compare BINARY */
-    bool null_key;      /* SQLite allows NULL in the key */
-    uint32_t uniques;   /* UNIQUE constraints and indexes besides the key */
+    bool binary_key;     /* all key columns compare BINARY */
+    bool null_key;       /* SQLite allows NULL in the key */
+    uint32_t uniques;    /* UNIQUE constraints and indexes besides the key */
     uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
@@ -154,7 +154,7 @@ struct flight {
     struct arena arena;
     struct op *ops;
     uint32_t ops_count, ops_cap;
-    size_t bytes; /* about what it holds in memory */
+    size_t bytes;      /* about what it holds in memory */
     struct buf before; /* what the file shows of the rows: stored, and read again after a crash */
 };
 
@@ -209,10 +209,10 @@ struct store {
     struct origin *origin_ids; /* the same ids, for comparing */
     uint32_t origins_count, own;
 
-    struct bad_batch bad;      /* version 0: none */
+    struct bad_batch bad; /* version 0: none */
     bool any_bad;
     int wal_pages; /* of the state database */
-    bool in_tx;                /* a transaction on the state database is open */
+    bool in_tx;    /* a transaction on the state database is open */
     struct batch_writer *writer;
     struct reg reg, reg2;
     struct buf blob;
@@ -220,21 +220,21 @@ struct store {
 
     struct bytes **delivered; /* queue of batches to merge */
     uint32_t delivered_count, delivered_cap;
-    int64_t covered;       /* last flight that the application's file said it has, at opening */
-    bool recapture;        /* the file was captured before, by a state that is lost: what it holds is not known to all */
-    bool state_went_back;  /* found at opening: a new epoch is due */
-    int64_t durable_note;  /* our mark, as far as our state is synced: older notes may be trimmed */
-    uint64_t given;        /* own versions that the owner has got */
-    uint64_t own_last;     /* our last stamp in this run */
-    bool schema_stale;        /* to be read again before anything else */
+    int64_t covered;             /* last flight that the application's file said it has, at opening */
+    bool recapture;              /* the file was captured before, by a state that is lost: what it holds is not known to all */
+    bool state_went_back;        /* found at opening: a new epoch is due */
+    int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
+    uint64_t given;              /* own versions that the owner has got */
+    uint64_t own_last;           /* our last stamp in this run */
+    bool schema_stale;           /* to be read again before anything else */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
-    uint64_t floor;        /* stamps of the batch being written are above it */
-    struct vv after_sent;  /* `after` of our last batch; empty after a restart: then it is sent whole */
-    struct vv knew_news;   /* what `knew` gained since our last batch */
-    bool deaths;           /* the batch being written holds deaths */
+    uint64_t floor;              /* stamps of the batch being written are above it */
+    struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
+    struct vv knew_news;         /* what `knew` gained since our last batch */
+    bool deaths;                 /* the batch being written holds deaths */
     struct value *look_values;
     uint32_t look_values_cap;
-    uint32_t too_large;    /* rows that fit in no batch */
+    uint32_t too_large; /* rows that fit in no batch */
     struct flight *flights, **flights_tail;
     size_t flights_bytes;
     struct pending_row *pending;
@@ -257,8 +257,8 @@ struct store {
     int64_t lock_us[256];
     uint32_t lock_next, lock_count;
 
-    sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_table, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del, *s_flight_put,
-        *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
+    sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_table, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del,
+        *s_flight_put, *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
     sqlite3_stmt *a_begin, *a_end;
     sqlite3_stmt *a_notes[2], *a_nonce[2], *a_version[2]; /* on the reader, and on the writer */
     sqlite3_stmt *w_begin, *w_commit, *w_rollback, *w_last, *w_mark, *w_trim;
@@ -281,19 +281,19 @@ void arena_release(struct arena *a);
 /* ---- state.c */
 int state_open(struct store *s, char *why, size_t why_len);
 void state_close(struct store *s);
-int state_begin(struct store *s); /* no-op inside a transaction */
-int state_commit(struct store *s); /* writes the hot row, changed origins and tables; not yet synced */
+int state_begin(struct store *s);     /* no-op inside a transaction */
+int state_commit(struct store *s);    /* writes the hot row, changed origins and tables; not yet synced */
 void state_rollback(struct store *s); /* what memory holds of the state is then wrong: close the store */
 int state_recapture(struct store *s); /* sets it, for good */
 int state_sync(struct store *s);
 int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);
-int state_origin(struct store *s, const struct origin *id, uint32_t *no);   /* found or made */
-int state_find_origin(const struct store *s, const struct origin *id);      /* -1: unknown */
+int state_origin(struct store *s, const struct origin *id, uint32_t *no);         /* found or made */
+int state_find_origin(const struct store *s, const struct origin *id);            /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no);
 int state_reshape(struct store *s, struct tbl *t, enum shape shape); /* without living rows: registers of another kind */
-int state_shape(struct store *s, struct tbl *t, enum shape shape); /* makes the table of registers */
+int state_shape(struct store *s, struct tbl *t, enum shape shape);   /* makes the table of registers */
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
 int state_set_bad(struct store *s, struct bad_batch bad); /* in a transaction of its own */
 int state_knew_set(struct store *s, uint32_t origin, uint32_t of, uint64_t version);
@@ -305,15 +305,16 @@ const struct column_set *tables_columns(struct tio *io, const uint32_t *at, uint
 struct column_set *tables_column_set_new(struct tio *io, const uint32_t *at, uint32_t count);
 int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *hash);
 int tables_count_nulls(struct store *s, struct tio *io); /* rows that no key names, in the reader's snapshot */
-void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word, bool null); /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
-void tables_batch_done(struct store *s); /* pointers of column sets may be given up */
+void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word,
+                          bool null);                                            /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
+void tables_batch_done(struct store *s);                                         /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
-int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who); /* next free parameter, or an error */
+int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who);        /* next free parameter, or an error */
 int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
 int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a normalised key from the network */
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
-bool tables_converts(const struct tio *io, uint32_t at, const struct value *v); /* this column would store v otherwise */
+bool tables_converts(const struct tio *io, uint32_t at, const struct value *v);     /* this column would store v otherwise */
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
 
 /* ---- reveal.c: what waited for a table or a column that the application has now */
@@ -331,13 +332,15 @@ uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const stru
 void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after);
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count);
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
-int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
+int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
+                       int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
 int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
 int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */
 
 /* ---- values.c */
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, struct value *v);
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
+                struct value *v);
 void values_release(struct store *s);
 int log_read(struct store *s, uint32_t origin, uint64_t version, struct bytes **out);
 int log_write(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b);
@@ -349,17 +352,17 @@ enum { DRAIN_NOTHING = 0, DRAIN_DONE = 1, DRAIN_MORE = 2, DRAIN_RESCAN = 3 };
 int drain(struct store *s, bool locked);
 struct row_look { /* what a look at one row of the file found */
     struct tio *io;
-    struct rowid place;        /* number or key */
-    int64_t ms;                /* when it was written; LOOK_ADOPTED: it was there before us */
-    bool died, born, given;    /* the notes: deleted; inserted; with a key that the application gave */
+    struct rowid place;     /* number or key */
+    int64_t ms;             /* when it was written; LOOK_ADOPTED: it was there before us */
+    bool died, born, given; /* the notes: deleted; inserted; with a key that the application gave */
     bool present;
-    struct value *values;      /* in io's order */
+    struct value *values; /* in io's order */
 };
 #define LOOK_ADOPTED (-1)
-#define LOOK_FOUND (-2) /* found without a note: a rescan */
-int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
-int drain_row(struct store *s, struct row_look *look);         /* compares with the registers, writes changes */
-int drain_seal(struct store *s, bool part);                    /* ends the batch, if it holds anything */
+#define LOOK_FOUND (-2)                                                     /* found without a note: a rescan */
+int drain_begin_changes(struct store *s, int64_t earliest_ms);              /* what the authors of the coming changes had seen */
+int drain_row(struct store *s, struct row_look *look);                      /* compares with the registers, writes changes */
+int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* reads the row; reset stmt afterwards */
 
 /* ---- scan.c */
@@ -377,14 +380,16 @@ struct row_cursor {
 };
 void row_cursor_init(struct row_cursor *c);
 void row_cursor_release(struct row_cursor *c);
-void row_cursor_rewind(struct row_cursor *c); /* to the first row of another table */
+void row_cursor_rewind(struct row_cursor *c);                                              /* to the first row of another table */
 int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows); /* the next slice: at most so many rows */
-int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look); /* after sql_step(c->stmt): place and values (to be freed) */
+int row_cursor_row(struct tio *io, struct row_cursor *c,
+                   struct row_look *look); /* after sql_step(c->stmt): place and values (to be freed) */
 /* INSERT OR REPLACE and its kin throw out rows through a second UNIQUE key, and no trigger tells: where the file has fewer rows than the registers
  * say, the missing ones are deletions. In a snapshot in which every note is drained. `all`: large tables too. */
 int scan_replaced(struct store *s, bool all);
 bool scan_replaced_due(const struct store *s);
-int scan_replaced_quiet(struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
+int scan_replaced_quiet(
+    struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
 json_t *scan_json(const struct store *s);
 
@@ -397,7 +402,7 @@ int older_step(struct store *s, struct older *o); /* 1: done */
 
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
-int schema_pack(struct store *s);                                  /* ours, into the batch being written */
+int schema_pack(struct store *s);                                                /* ours, into the batch being written */
 int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin); /* theirs: creates a database that is missing here */
 int schema_refresh(struct store *s); /* after the application changed it: read again, triggers, bind */
 
@@ -432,8 +437,8 @@ int project(struct store *s);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000
 void flight_free(struct store *s, struct flight *f);
-int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
-int project_recover(struct store *s); /* which of it the file shows nevertheless */
+int project_recall(struct store *s);   /* what was pending before the restart; before the schema is looked at */
+int project_recover(struct store *s);  /* which of it the file shows nevertheless */
 bool project_blocked(struct store *s); /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
 void shown_push(struct store *s);

@@ -201,7 +201,8 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
         struct origins_order o = store_order(s);
         struct rowid holder = s->reg2.who;
         struct pending_row *p = pending_find(s, t, &holder);
-        bool free_place = t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER) && !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights;
+        bool free_place =
+            t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER) && !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights;
         if (!free_place)
             return pending_wait(s, t, who); /* shown from the registers, as soon as the number is free */
         if ((err = rows_evict(s, t, who)))

@@ -186,7 +186,8 @@ static int read_notes(struct store *s, struct older *o) {
 static int find_mark(struct store *s, struct older *o) {
     sqlite3_stmt *q;
     int row = sql_prepare(s->app.reader, &q, "SELECT seq, nonce, at FROM main._starling_dirty ORDER BY seq DESC");
-    while (!row && (row = sql_step(q)) == 1 && sqlite3_column_int64(q, 0) > o->mark_note && note_ms(sqlite3_column_double(q, 2)) > o->seen_ms)
+    while (!row && (row = sql_step(q)) == 1 && sqlite3_column_int64(q, 0) > o->mark_note &&
+           note_ms(sqlite3_column_double(q, 2)) > o->seen_ms)
         row = 0;
     if (row == 1) {
         o->note_seq = sqlite3_column_int64(q, 0);
@@ -271,8 +272,8 @@ static int differing_add(struct store *s, struct older *o, const struct row_look
 }
 
 /* The columns of a row in the file that are not the register's; `same`: and all is as we knew it. */
-static int compare_columns(struct store *s, const struct row_look *look, const struct pending_row *p, bool alive, struct difference *out, uint32_t *count,
-                           bool *same) {
+static int compare_columns(struct store *s, const struct row_look *look, const struct pending_row *p, bool alive, struct difference *out,
+                           uint32_t *count, bool *same) {
     struct origins_order order = store_order(s);
     struct tio *io = look->io;
     *count = 0;
@@ -289,7 +290,8 @@ static int compare_columns(struct store *s, const struct row_look *look, const s
         if (hash != (overridden ? shown : now))
             *same = false;
         if (!alive || hash != now)
-            out[(*count)++] = (struct difference){.at = i, .hash = hash, .known = (overridden && shown == hash) || (!alive && c && hash == now)};
+            out[(*count)++] =
+                (struct difference){.at = i, .hash = hash, .known = (overridden && shown == hash) || (!alive && c && hash == now)};
     }
     return 0;
 }
@@ -373,7 +375,8 @@ static void map_group(struct store *s, const struct change *c, struct group_map 
     m->group = c->group;
     m->io = NULL;
     for (uint32_t i = 0; i < s->tios_count; i++)
-        if (s->tios[i].tbl && strlen(s->tios[i].tbl->name) == c->table_len && sqlite3_strnicmp(s->tios[i].tbl->name, c->table, (int)c->table_len) == 0)
+        if (s->tios[i].tbl && strlen(s->tios[i].tbl->name) == c->table_len &&
+            sqlite3_strnicmp(s->tios[i].tbl->name, c->table, (int)c->table_len) == 0)
             m->io = &s->tios[i];
     for (uint32_t i = 0; m->io && i < c->columns_count; i++) {
         m->at[i] = UINT32_MAX;
@@ -610,7 +613,8 @@ static int finish(struct store *s, struct older *o) {
     s->head_known = false;
     s->stored_changed = true;
     store_log(s, LOG_WARNING,
-              "%s: the file is an older copy than the one that this node knew: %llu rows that it lacked and %llu that were as they had been before are shown again as they are"
+              "%s: the file is an older copy than the one that this node knew: %llu rows that it lacked and %llu that were as they had "
+              "been before are shown again as they are"
               " on the other servers; %llu rows were new in it and are kept",
               s->config.db, (unsigned long long)o->lacking, (unsigned long long)o->reverted, (unsigned long long)o->taken);
     return 1;
@@ -637,8 +641,8 @@ int older_step(struct store *s, struct older *o) {
     bool same = row == 1 && sqlite3_column_int64(s->a_version[0], 0) == s->schema.version;
     sqlite3_reset(s->a_version[0]);
     err = row < 0 ? row : same ? 0 : ERR_SCHEMA;
-    if (!err && !(err = state_begin(s)) && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, store_wall_ms(s))) &&
-        !(err = read_notes(s, o)))
+    if (!err && !(err = state_begin(s)) && !(s->flights && (err = pending_map_flights(s))) &&
+        !(err = drain_begin_changes(s, store_wall_ms(s))) && !(err = read_notes(s, o)))
         err = work(s, o);
     sql_run(s->a_end);
     if (err < 0)

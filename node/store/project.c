@@ -78,7 +78,7 @@ struct projecting {
     struct store *s;
     const uint32_t *mapped; /* the columns array that `at` belongs to */
     struct tio *mapped_io;
-    uint32_t *at; /* its columns as indexes into io's order; UINT32_MAX: not here */
+    uint32_t *at;          /* its columns as indexes into io's order; UINT32_MAX: not here */
     uint32_t at_cap, here; /* how many are here */
     bool whole;            /* they are all of io's columns */
     sqlite3_stmt *update;
@@ -140,7 +140,8 @@ static int insert_some(struct projecting *p, struct tio *io, const struct rowid 
     return err;
 }
 
-static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values, uint32_t count) {
+static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
+                        uint32_t count) {
     int err = map_columns(p, io, columns, count);
     if (err)
         return err;
@@ -155,7 +156,8 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
     return sql_run(io->insert);
 }
 
-static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values, uint32_t count) {
+static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
+                        uint32_t count) {
     int err = map_columns(p, io, columns, count);
     if (err || !p->here)
         return err;
@@ -187,7 +189,8 @@ static int write_delete(struct tio *io, const struct rowid *who) {
 
 /* ---- rows from the registers */
 
-static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, const struct cell *c, const struct rowid *who, struct value *v) {
+static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, const struct cell *c, const struct rowid *who,
+                    struct value *v) {
     const struct write *w = &r->writes[c->write];
     int err = values_find(p->s, w->origin, w->version, t, who, c->column, v);
     if (err || !v->p)
@@ -213,8 +216,8 @@ static int look_at(struct projecting *p, struct pending_row *row, uint64_t *hash
 }
 
 /* The columns whose value is not what the file holds (hashes NULL: all). */
-static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, const uint64_t *hashes, uint32_t **columns,
-                  struct value **values, uint32_t *count) {
+static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, const uint64_t *hashes,
+                  uint32_t **columns, struct value **values, uint32_t *count) {
     struct origins_order o = store_order(p->s);
     *count = 0;
     *columns = arena_alloc(&p->arena, (t->columns_count + 1) * sizeof **columns);
@@ -244,7 +247,8 @@ static int park(struct projecting *p, struct pending_row *row, const char *why) 
         return ERR_NOMEM;
     if (!row->reason) {
         s->parked_count++;
-        store_log(s, LOG_WARNING, "%s: a change to \"%s\" cannot be shown here: %s; it is kept, and shown as soon as it can be", s->config.db, row->tbl->name, why);
+        store_log(s, LOG_WARNING, "%s: a change to \"%s\" cannot be shown here: %s; it is kept, and shown as soon as it can be",
+                  s->config.db, row->tbl->name, why);
     }
     free(row->reason);
     row->reason = text;
@@ -322,7 +326,8 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     if (!alive) {
         err = row->present ? write_delete(t->io, &row->who) : 0;
     } else if (!(err = gather(p, t, r, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
-        err = row->present ? write_update(p, t->io, &row->who, columns, values, count) : write_insert(p, t->io, &row->who, columns, values, count);
+        err = row->present ? write_update(p, t->io, &row->who, columns, values, count)
+                           : write_insert(p, t->io, &row->who, columns, values, count);
     }
     p->mapped = NULL;
     if (!err && s->watched && (alive ? count : row->present)) {

@@ -259,9 +259,7 @@ int reg_encode(const struct reg *r, struct buf *out) {
 
 /* ---- questions */
 
-bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version) {
-    return origin < s->count && s->versions[origin] >= version;
-}
+bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version) { return origin < s->count && s->versions[origin] >= version; }
 
 int stamp_cmp(struct stamp a, struct stamp b, const struct origins_order *o) {
     if (a.at != b.at)
@@ -275,9 +273,7 @@ int stamp_cmp(struct stamp a, struct stamp b, const struct origins_order *o) {
     return origin_cmp(&o->ids[a.origin], &o->ids[b.origin]);
 }
 
-bool reg_known(const struct reg *r) {
-    return r->cells_count || r->inserted.origin != UINT32_MAX || r->died.origin != UINT32_MAX;
-}
+bool reg_known(const struct reg *r) { return r->cells_count || r->inserted.origin != UINT32_MAX || r->died.origin != UINT32_MAX; }
 
 bool reg_alive(const struct reg *r, const struct origins_order *o) {
     return r->inserted.origin != UINT32_MAX && stamp_cmp(r->inserted, r->died, o) > 0;

@@ -58,7 +58,7 @@ struct death {
 };
 
 struct reg {
-    struct rowid who; /* number and key are the caller's: only kind, origin, version, hash are stored */
+    struct rowid who;            /* number and key are the caller's: only kind, origin, version, hash are stored */
     struct stamp inserted, died; /* at == 0 and origin == UINT32_MAX: never */
     struct write *writes;
     struct cell *cells; /* ordered by column; siblings in no order */
@@ -79,9 +79,9 @@ struct origins_order {
 
 void reg_init(struct reg *r);
 void reg_release(struct reg *r);
-void reg_clear(struct reg *r); /* an unknown row; memory kept */
+void reg_clear(struct reg *r);                               /* an unknown row; memory kept */
 int reg_decode(struct reg *r, const void *data, size_t len); /* 0, ERR_CORRUPT, ERR_NOMEM */
-int reg_encode(const struct reg *r, struct buf *out);         /* appends */
+int reg_encode(const struct reg *r, struct buf *out);        /* appends */
 
 bool reg_known(const struct reg *r); /* anything at all */
 bool reg_alive(const struct reg *r, const struct origins_order *o);

@@ -70,15 +70,16 @@ static json_t *key_array(const struct rowid *who) {
 
 static const char *const OPS[] = {"insert", "update", "delete"};
 
-static json_t *change_object(struct store *s, struct tbl *t, const struct rowid *who, unsigned kind, json_t *changes, uint32_t origin, int64_t ms) {
+static json_t *change_object(struct store *s, struct tbl *t, const struct rowid *who, unsigned kind, json_t *changes, uint32_t origin,
+                             int64_t ms) {
     char text[2 * NODE_ID_BYTES + 1];
     sodium_bin2hex(text, sizeof text, s->origin_ids[origin].node, NODE_ID_BYTES);
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:I, s:b}", "db", s->config.db, "table", t->name, "op", OPS[kind < 3 ? kind : 1], "key", report_key(t, who), "changes",
-                     changes, "node", text, "time_ms", (json_int_t)ms, "local", origin == s->own);
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:I, s:b}", "db", s->config.db, "table", t->name, "op", OPS[kind < 3 ? kind : 1],
+                     "key", report_key(t, who), "changes", changes, "node", text, "time_ms", (json_int_t)ms, "local", origin == s->own);
 }
 
-void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set, const struct value *values,
-                   int64_t ms) {
+void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set,
+                   const struct value *values, int64_t ms) {
     json_t *changes = json_object();
     for (uint32_t i = 0; set && i < set->count; i++)
         json_object_set_new(changes, set->names[i], report_value(&values[i]));
@@ -127,7 +128,9 @@ int64_t tables_unshown(struct store *s) {
 
 static int64_t pending_notes(struct store *s) {
     int64_t n = 0;
-    if (!s->app_open || sql_int(s->app.reader, 0, &n, "SELECT count(*) FROM (SELECT 1 FROM main._starling_dirty WHERE seq > %lld LIMIT 100000)", (long long)s->hot.note_seq))
+    if (!s->app_open ||
+        sql_int(s->app.reader, 0, &n, "SELECT count(*) FROM (SELECT 1 FROM main._starling_dirty WHERE seq > %lld LIMIT 100000)",
+                (long long)s->hot.note_seq))
         return 0;
     return n;
 }
@@ -173,11 +176,13 @@ json_t *store_status(struct store *s) {
     sodium_bin2hex(digest, sizeof digest, bytes, sizeof bytes);
     char base[17];
     snprintf(base, sizeof base, "%016" PRIx64, s->hot.base);
-    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:f, s:I}", "name", s->config.db, "state",
-                     s->scan ? "adopting" : "ok", "error", "tables", (json_int_t)tables, "rows", (json_int_t)rows, "pending", (json_int_t)pending_notes(s), "waiting",
-                     (json_int_t)s->held_count, "parked", (json_int_t)(s->parked_count + tables_unshown(s)), "version", versions(s), "digest", digest, "conflicts",
-                     (json_int_t)s->open_conflicts, "base", base, "capturing", scan_json(s), "log_bytes", (json_int_t)log_bytes, "drained", (json_int_t)s->drained_rows,
-                     "projected", (json_int_t)s->projected_rows, "lock_ms_p99", lock_p99_ms(s), "in_flight", (json_int_t)in_flight);
+    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:f, s:I}", "name", s->config.db,
+                     "state", s->scan ? "adopting" : "ok", "error", "tables", (json_int_t)tables, "rows", (json_int_t)rows, "pending",
+                     (json_int_t)pending_notes(s), "waiting", (json_int_t)s->held_count, "parked",
+                     (json_int_t)(s->parked_count + tables_unshown(s)), "version", versions(s), "digest", digest, "conflicts",
+                     (json_int_t)s->open_conflicts, "base", base, "capturing", scan_json(s), "log_bytes", (json_int_t)log_bytes, "drained",
+                     (json_int_t)s->drained_rows, "projected", (json_int_t)s->projected_rows, "lock_ms_p99", lock_p99_ms(s), "in_flight",
+                     (json_int_t)in_flight);
 }
 
 /* ---- tables */
@@ -213,7 +218,9 @@ static uint32_t parked_problems(struct store *s, const struct tbl *t, json_t *pr
 
 static json_t *table_json(struct store *s, const char *name, const struct table *table, struct tbl *t) {
     json_t *problems = json_array();
-    const char *identity = !table || table->unsupported || table->excluded ? "none" : table->key_kind == KEY_INTEGER && !table->without_rowid ? "numbered" : "given";
+    const char *identity = !table || table->unsupported || table->excluded           ? "none"
+                           : table->key_kind == KEY_INTEGER && !table->without_rowid ? "numbered"
+                                                                                     : "given";
     bool replicated = table && !table->unsupported && !table->excluded && t && t->io;
     uint32_t parked = 0;
     if (table && table->unsupported)
@@ -232,20 +239,23 @@ static json_t *table_json(struct store *s, const char *name, const struct table 
             problem(problems, "its key is of another kind on another server: rows from there are kept, not shown");
         for (uint32_t c = 0; t->io && t->rows && c < t->columns_count; c++)
             if (!t->column_placed[c] && (c >= t->io->by_number_count || !t->io->by_number[c]))
-                problem(problems, "column \"%s\" of another server is not here: its values are kept, and shown when it is added", t->columns[c]);
+                problem(problems, "column \"%s\" of another server is not here: its values are kept, and shown when it is added",
+                        t->columns[c]);
         if (t->null_keys == 1)
             problem(problems, "1 row has NULL in its key and is not replicated: give it a key");
         else if (t->null_keys)
             problem(problems, "%llu rows have NULL in their key and are not replicated: give them a key", (unsigned long long)t->null_keys);
         if (t->lost)
-            problem(problems, "%llu rows are gone from the file without a note: not taken for deletions; bring the table back, or delete them again",
+            problem(problems,
+                    "%llu rows are gone from the file without a note: not taken for deletions; bring the table back, or delete them again",
                     (unsigned long long)t->lost);
     }
     int64_t rows = t ? t->rows : 0;
     if (table && (table->unsupported || table->excluded) && s->app_open)
         sql_int(s->app.reader, 0, &rows, "SELECT count(*) FROM main.\"%w\"", table->name);
-    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated", replicated, "pending", 0, "parked",
-                     (json_int_t)parked + (t && !t->io ? (json_int_t)t->rows : 0), "last_change_ms", (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
+    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated",
+                     replicated, "pending", 0, "parked", (json_int_t)parked + (t && !t->io ? (json_int_t)t->rows : 0), "last_change_ms",
+                     (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
 }
 
 static struct tbl *tbl_named(struct store *s, const char *name) {
@@ -287,8 +297,8 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     char stamp[24], text[ORIGIN_TEXT_BYTES];
     snprintf(stamp, sizeof stamp, "%" PRIu64, c ? w->at : d->at);
     json_array_append_new(l->list, json_pack("{s:s, s:o, s:s, s:s, s:s, s:o}", "table", l->tbl->name, "key", key_array(&l->who), "column",
-                                             c ? l->tbl->columns[c->column] : "(deleted)", "stamp", stamp, "origin", origin_text(&l->s->origin_ids[origin], text), "value",
-                                             report_value(&v)));
+                                             c ? l->tbl->columns[c->column] : "(deleted)", "stamp", stamp, "origin",
+                                             origin_text(&l->s->origin_ids[origin], text), "value", report_value(&v)));
     return 0;
 }
 
@@ -304,7 +314,8 @@ json_t *store_conflicts(struct store *s) {
                 l.tbl = s->tbls[i];
         const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
         bool home;
-        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) || rows_each_conflict(s, l.tbl, &s->reg, list_one, &l))
+        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) ||
+            rows_each_conflict(s, l.tbl, &s->reg, list_one, &l))
             break;
     }
     sqlite3_finalize(q);
@@ -313,7 +324,9 @@ json_t *store_conflicts(struct store *s) {
 
 /* ---- doctor */
 
-static void found(json_t *list, const char *what, const char *mend) { json_array_append_new(list, json_pack("{s:s, s:s}", "what", what, "mend", mend)); }
+static void found(json_t *list, const char *what, const char *mend) {
+    json_array_append_new(list, json_pack("{s:s, s:s}", "what", what, "mend", mend));
+}
 
 json_t *store_doctor(struct store *s) {
     json_t *list = json_array();
@@ -324,22 +337,27 @@ json_t *store_doctor(struct store *s) {
     if (sql_prepare(s->app.reader, &q, "PRAGMA quick_check(1)") == 0) {
         int row = sql_step(q);
         if (row < 0 || strcmp((const char *)sqlite3_column_text(q, 0), "ok") != 0) {
-            snprintf(text, sizeof text, "%s: the file is damaged: %s", s->config.db, row == 1 ? (const char *)sqlite3_column_text(q, 0) : sqlite3_errmsg(s->app.reader));
-            found(list, text, "stop the application, restore the file from a backup or with sqlite3's .recover, and start again: other servers bring what is missing");
+            snprintf(text, sizeof text, "%s: the file is damaged: %s", s->config.db,
+                     row == 1 ? (const char *)sqlite3_column_text(q, 0) : sqlite3_errmsg(s->app.reader));
+            found(list, text,
+                  "stop the application, restore the file from a backup or with sqlite3's .recover, and start again: other servers bring "
+                  "what is missing");
         }
         sqlite3_finalize(q);
     }
     if (!s->app.wal) {
         snprintf(text, sizeof text, "%s: journal mode is not WAL: readers and writers block each other, ours too", s->config.db);
-        json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "what", text, "mend", "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it", "note", 1));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "what", text, "mend",
+                                              "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it", "note", 1));
     }
     if (s->readers_since_ms && store_mono_us() / 1000 - s->readers_since_ms > 1000) {
-        snprintf(text, sizeof text, "%s: a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", s->config.db,
-                 (long long)(store_mono_us() / 1000 - s->readers_since_ms) / 1000);
+        snprintf(text, sizeof text, "%s: a reader has been open for %lld s: changes of other servers wait for it (10 s at most)",
+                 s->config.db, (long long)(store_mono_us() / 1000 - s->readers_since_ms) / 1000);
         found(list, text, "finish SELECTs (fetch all rows, or close the cursor) before writing or waiting in the application");
     }
     if (s->parked_count + tables_unshown(s)) {
-        snprintf(text, sizeof text, "%s: %lld changes cannot be shown here", s->config.db, (long long)(s->parked_count + tables_unshown(s)));
+        snprintf(text, sizeof text, "%s: %lld changes cannot be shown here", s->config.db,
+                 (long long)(s->parked_count + tables_unshown(s)));
         found(list, text, "`starling tables` says which and why");
     }
     return json_pack("{s:o}", "problems", list);

@@ -7,8 +7,8 @@
 #include "node/store/engine.h"
 
 /* One `watch` object for a change of ours, or of another node that is shown now. Only while somebody watches. */
-void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set, const struct value *values,
-                   int64_t ms);
+void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set,
+                   const struct value *values, int64_t ms);
 json_t *report_value(const struct value *v); /* as the interface writes values */
 json_t *report_key(const struct tbl *t, const struct rowid *who);
 void report_remote(struct store *s, uint32_t origin, const struct op *op);

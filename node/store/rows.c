@@ -255,11 +255,13 @@ static bool death_saw(const struct buf *knew, const struct write *w) {
 
 /* Keys that compare equal are one name, however they are written: nobody misses the other spelling. */
 static bool is_key(const struct tbl *t, uint32_t column) {
-    return t->io && column < t->io->by_number_count && t->io->by_number[column] && t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
+    return t->io && column < t->io->by_number_count && t->io->by_number[column] &&
+           t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
 }
 
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
-int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r, int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
+int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
+                       int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
     struct origins_order o = store_order(s);
     bool alive = reg_alive(r, &o);
     struct buf knew[8];

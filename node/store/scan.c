@@ -13,14 +13,14 @@
 
 #define SLICE_ROWS 5000
 #define SLICE_US 20000
-#define REPLACED_ROWS 50000    /* larger tables are looked at in a quiet moment */
-#define REPLACED_PENDING 1000  /* also while so many rows wait to be shown */
+#define REPLACED_ROWS 50000   /* larger tables are looked at in a quiet moment */
+#define REPLACED_PENDING 1000 /* also while so many rows wait to be shown */
 #define REPLACED_QUIET_MS 200
 #define REPLACED_WAIT_MS 5000
 
 struct scan {
     bool adopt;
-    uint32_t table;      /* index in tios */
+    uint32_t table; /* index in tios */
     struct row_cursor at;
     struct older *older; /* the file went back: everything is up to it */
     uint64_t rows, gone;
@@ -172,7 +172,9 @@ int scan_start(struct store *s, bool whole) {
     if (err)
         return err;
     if (whole && !back)
-        store_log(s, LOG_WARNING, "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again", s->config.db, NOTES_MAX);
+        store_log(s, LOG_WARNING,
+                  "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again",
+                  s->config.db, NOTES_MAX);
     if (whole && !back)
         for (uint32_t i = 0; i < s->tios_count; i++)
             if (s->tios[i].tbl) {
@@ -259,8 +261,10 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
 static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
     if (gone <= (t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20))
         return false;
-    store_log(s, LOG_ERROR, "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: bring the table back, or delete them again", s->config.db,
-              (unsigned long long)gone, (long long)t->rows, t->name);
+    store_log(s, LOG_ERROR,
+              "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: bring the table back, or delete "
+              "them again",
+              s->config.db, (unsigned long long)gone, (long long)t->rows, t->name);
     t->lost = gone;
     s->stored_changed = true;
     return true;
@@ -287,7 +291,8 @@ struct keys {
 };
 
 static uint64_t key_hash(const struct rowid *place) {
-    struct value v = {.type = place->text ? VALUE_BLOB : VALUE_INT, .as.i = place->text ? 0 : place->number, .p = place->key, .len = place->key_len};
+    struct value v = {
+        .type = place->text ? VALUE_BLOB : VALUE_INT, .as.i = place->text ? 0 : place->number, .p = place->key, .len = place->key_len};
     uint64_t h = value_hash(&v);
     return h ? h : 1; /* 0 is a free slot */
 }
@@ -417,7 +422,8 @@ static int replaced_in(struct store *s, struct tio *io) {
     if (err || has >= should)
         return err;
     buf_init(&places, 256u << 20);
-    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && count && (count <= t->replacing || !too_many(s, t, count)))
+    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && count &&
+        (count <= t->replacing || !too_many(s, t, count)))
         err = delete_places(s, io, &places);
     free(keys.slots);
     buf_release(&places);

@@ -20,11 +20,13 @@ static int pack_items(struct store *s, bool schema) {
     uint32_t n = 0, cap = 0;
     char base[17];
     sqlite3_stmt *q = NULL;
-    int err = sql_prepare(s->app.reader, &q,
-                          "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE %s AND sql IS NOT NULL AND name NOT LIKE '\\_starling\\_%%' ESCAPE '\\'"
-                          " AND name NOT LIKE 'sqlite\\_%%' ESCAPE '\\' AND name NOT IN (SELECT name FROM pragma_table_list WHERE type='shadow')"
-                          " ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid",
-                          schema ? "1" : "0");
+    int err =
+        sql_prepare(s->app.reader, &q,
+                    "SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE %s AND sql IS NOT NULL AND name NOT LIKE "
+                    "'\\_starling\\_%%' ESCAPE '\\'"
+                    " AND name NOT LIKE 'sqlite\\_%%' ESCAPE '\\' AND name NOT IN (SELECT name FROM pragma_table_list WHERE type='shadow')"
+                    " ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid",
+                    schema ? "1" : "0");
     int row = 0;
     while (!err && (row = sql_step(q)) == 1) {
         if (n + 2 > cap) {
@@ -88,51 +90,57 @@ static int only_create(void *ctx, int action, const char *a, const char *b, cons
     case SQLITE_CREATE_INDEX:
     case SQLITE_CREATE_VIEW:
     case SQLITE_CREATE_TRIGGER:
-    case SQLITE_CREATE_VTABLE:
-        return is_ours(a) || is_ours(b) ? SQLITE_DENY : SQLITE_OK; /* b: the table of an index or a trigger */
+    case SQLITE_CREATE_VTABLE: return is_ours(a) || is_ours(b) ? SQLITE_DENY : SQLITE_OK; /* b: the table of an index or a trigger */
     case SQLITE_READ:
     case SQLITE_SELECT:
     case SQLITE_FUNCTION:
     case SQLITE_REINDEX:
     case SQLITE_RECURSIVE:
-    case SQLITE_TRANSACTION:
-        return SQLITE_OK;
+    case SQLITE_TRANSACTION: return SQLITE_OK;
     case SQLITE_INSERT:
     case SQLITE_UPDATE:
-    case SQLITE_DELETE: return SQLITE_OK; /* CREATE writes sqlite_schema and shadow tables; a statement that is not CREATE is refused by its text */
+    case SQLITE_DELETE:
+        return SQLITE_OK; /* CREATE writes sqlite_schema and shadow tables; a statement that is not CREATE is refused by its text */
     default: return SQLITE_DENY;
     }
 }
 
 static bool is_create(const struct schema_item *i) { return i->sql_len > 7 && sqlite3_strnicmp(i->sql, "CREATE ", 7) == 0; }
 
-static bool is_type(const struct schema_item *i, const char *type) { return i->type_len == strlen(type) && memcmp(i->type, type, i->type_len) == 0; }
+static bool is_type(const struct schema_item *i, const char *type) {
+    return i->type_len == strlen(type) && memcmp(i->type, type, i->type_len) == 0;
+}
 
 /* Columns of their table that ours lacks, as ALTER TABLE can add them. Their text is looked at in a database of its own, in memory. */
 static int follow_columns(struct store *s, const struct schema_item *item) {
     sqlite3 *look = NULL;
     sqlite3_stmt *q = NULL, *create = NULL;
     const char *tail = NULL;
-    int row, err = sqlite3_open(":memory:", &look) == SQLITE_OK ? 0 : ERR_NOMEM;
+    int err = sqlite3_open(":memory:", &look) == SQLITE_OK ? 0 : ERR_NOMEM;
     if (!err) {
         sqlite3_set_authorizer(look, only_create, NULL);
-        if (sqlite3_prepare_v2(look, item->sql, (int)item->sql_len, &create, &tail) != SQLITE_OK || (tail && tail < item->sql + item->sql_len) ||
-            sqlite3_step(create) != SQLITE_DONE)
+        if (sqlite3_prepare_v2(look, item->sql, (int)item->sql_len, &create, &tail) != SQLITE_OK ||
+            (tail && tail < item->sql + item->sql_len) || sqlite3_step(create) != SQLITE_DONE)
             goto out; /* what cannot be read is not followed: its values wait */
-        err = sql_prepare(look, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len, item->name);
+        sqlite3_set_authorizer(look, NULL, NULL);
+        err = sql_prepare(look, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len,
+                          item->name);
     }
-    while (!err && (row = sql_step(q)) == 1) {
+    while (!err && (err = sql_step(q)) == 1) {
         const char *name = (const char *)sqlite3_column_text(q, 0), *value = (const char *)sqlite3_column_text(q, 3);
         int64_t there;
-        err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo('%.*q') WHERE name=%Q COLLATE NOCASE", (int)item->name_len, item->name, name);
+        err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo('%.*q') WHERE name=%Q COLLATE NOCASE",
+                      (int)item->name_len, item->name, name);
         if (err || there)
             continue;
         bool not_null = sqlite3_column_int(q, 2) && value;
         err = sql_exec(s->app.writer, "ALTER TABLE main.\"%.*w\" ADD COLUMN \"%w\" %s%s%s%s", (int)item->name_len, item->name, name,
                        (const char *)sqlite3_column_text(q, 1), not_null ? " NOT NULL" : "", value ? " DEFAULT " : "", value ? value : "");
         if (err != 0 && err != ERR_FULL && err != ERR_IO && err != ERR_NOMEM) {
-            store_log(s, LOG_WARNING, "%s: column \"%s\" of another server cannot be added to \"%.*s\" here (%s): its values wait until the application adds it", s->config.db,
-                      name, (int)item->name_len, item->name, sqlite3_errmsg(s->app.writer));
+            store_log(
+                s, LOG_WARNING,
+                "%s: column \"%s\" of another server cannot be added to \"%.*s\" here (%s): its values wait until the application adds it",
+                s->config.db, name, (int)item->name_len, item->name, sqlite3_errmsg(s->app.writer));
             err = 0;
         }
     }
@@ -145,7 +153,8 @@ out:
 
 static int create_item(struct store *s, const struct schema_item *item) {
     int64_t there;
-    int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE", (int)item->name_len, item->name);
+    int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE",
+                      (int)item->name_len, item->name);
     if (err || there)
         return err || !s->hot.created || !is_type(item, "table") ? err : follow_columns(s, item);
     sqlite3_stmt *stmt = NULL;
@@ -165,8 +174,9 @@ static int create_item(struct store *s, const struct schema_item *item) {
     err = appfile_error(rc);
     if (err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
         return err;
-    store_log(s, LOG_WARNING, "%s: %.*s \"%.*s\" of another server cannot be created here (%s): its rows wait until the application creates it", s->config.db,
-              (int)item->type_len, item->type, (int)item->name_len, item->name, text);
+    store_log(s, LOG_WARNING,
+              "%s: %.*s \"%.*s\" of another server cannot be created here (%s): its rows wait until the application creates it",
+              s->config.db, (int)item->type_len, item->type, (int)item->name_len, item->name, text);
     return 0;
 }
 
@@ -227,7 +237,7 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
         return err;
     if ((err = schema_refresh(s)))
         return err;
-    s->hot.created = 1; /* refreshing took it for the application's own change */
+    s->hot.created = 1;                  /* refreshing took it for the application's own change */
     s->hot.schema_sent = s->schema.hash; /* the others have it: it is theirs */
     s->schema_waits = false;
     for (uint32_t i = 0; i < s->tios_count; i++)
@@ -297,7 +307,8 @@ static int note_statements(struct store *s) {
         sqlite3_finalize(s->a_nonce[i]);
         sqlite3_finalize(s->a_version[i]);
         s->a_notes[i] = s->a_nonce[i] = s->a_version[i] = NULL;
-        if ((err = sql_prepare(connections[i], &s->a_notes[i], "SELECT seq, tbl, kind, at, nonce%s FROM main._starling_dirty WHERE seq>? ORDER BY seq LIMIT ?", columns)) ||
+        if ((err = sql_prepare(connections[i], &s->a_notes[i],
+                               "SELECT seq, tbl, kind, at, nonce%s FROM main._starling_dirty WHERE seq>? ORDER BY seq LIMIT ?", columns)) ||
             (err = sql_prepare(connections[i], &s->a_nonce[i], "SELECT nonce FROM main._starling_dirty WHERE seq=?")))
             break;
         err = sql_prepare(connections[i], &s->a_version[i], "PRAGMA main.schema_version");
@@ -311,7 +322,8 @@ static int note_statements(struct store *s) {
                            "INSERT INTO main._starling_mark(id, state, projection, note) VALUES(1, ?, ?, ?)"
                            " ON CONFLICT(id) DO UPDATE SET state=excluded.state, projection=excluded.projection, note=excluded.note")))
         return err;
-    return sql_prepare(s->app.writer, &s->w_trim, "DELETE FROM main._starling_dirty WHERE seq < ?1 AND seq < (SELECT min(seq) FROM main._starling_dirty) + ?2");
+    return sql_prepare(s->app.writer, &s->w_trim,
+                       "DELETE FROM main._starling_dirty WHERE seq < ?1 AND seq < (SELECT min(seq) FROM main._starling_dirty) + ?2");
 }
 
 int schema_refresh(struct store *s) {

@@ -19,7 +19,8 @@ static const char SCHEMA[] =
     "  published, schema_sent, shown_ms, created, epoch);"
     "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, shown INTEGER, chain BLOB, knew BLOB,"
     "  UNIQUE(node, epoch));"
-    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured INTEGER, placed INTEGER);"
+    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured "
+    "INTEGER, placed INTEGER);"
     "CREATE TABLE col(tbl INTEGER, no INTEGER, name TEXT, placed INTEGER, PRIMARY KEY(tbl, no)) WITHOUT ROWID;"
     "CREATE TABLE extra(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE log(id INTEGER PRIMARY KEY, b BLOB);"
@@ -32,8 +33,9 @@ static const char SCHEMA[] =
 
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;
-    int err = sql_prepare(s->db, &q, "SELECT note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq, published,"
-                                     " schema_sent, shown_ms, created, epoch FROM hot");
+    int err = sql_prepare(s->db, &q,
+                          "SELECT note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq, published,"
+                          " schema_sent, shown_ms, created, epoch FROM hot");
     if (err)
         return err;
     int row = sql_step(q);
@@ -60,8 +62,10 @@ static int load_hot(struct store *s) {
 
 static int save_hot(struct store *s) {
     struct hot *h = &s->hot;
-    const int64_t values[] = {h->note_seq, h->note_nonce,   (int64_t)s->clock.last, (int64_t)h->digest_a,  (int64_t)h->digest_b,    (int64_t)h->base,
-                              h->flight_seq, h->projected_seq, (int64_t)h->published,  (int64_t)h->schema_sent, h->shown_ms, h->created, h->epoch};
+    const int64_t values[] = {
+        h->note_seq,   h->note_nonce,    (int64_t)s->clock.last, (int64_t)h->digest_a,    (int64_t)h->digest_b, (int64_t)h->base,
+        h->flight_seq, h->projected_seq, (int64_t)h->published,  (int64_t)h->schema_sent, h->shown_ms,          h->created,
+        h->epoch};
     h->hlc = s->clock.last;
     for (int i = 0; i < 13; i++)
         sqlite3_bind_int64(s->s_hot, i + 1, values[i]);
@@ -308,7 +312,8 @@ static int load_tables(struct store *s) {
     int row;
     while ((row = sql_step(q)) == 1) {
         struct tbl *t;
-        if ((row = tbls_add(s, (uint32_t)sqlite3_column_int64(q, 0), (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), &t)))
+        if ((row = tbls_add(s, (uint32_t)sqlite3_column_int64(q, 0), (const char *)sqlite3_column_text(q, 1),
+                            (size_t)sqlite3_column_bytes(q, 1), &t)))
             break;
         t->shape = (enum shape)sqlite3_column_int(q, 2);
         t->rows = sqlite3_column_int64(q, 3);
@@ -326,7 +331,8 @@ static int load_tables(struct store *s) {
         err = 0;
         for (uint32_t i = 0; i < s->tbls_count && !err; i++)
             if (s->tbls[i]->no == no)
-                err = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1), sqlite3_column_int(q, 2));
+                err = tbl_column(s->tbls[i], (const char *)sqlite3_column_text(q, 1), (size_t)sqlite3_column_bytes(q, 1),
+                                 sqlite3_column_int(q, 2));
         if (err) {
             row = err;
             break;
@@ -411,7 +417,8 @@ bool state_is_bad(struct store *s, uint32_t origin, uint64_t version) {
 }
 
 int state_set_bad(struct store *s, struct bad_batch bad) {
-    return sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('bad %u %llu %q', 1)", bad.origin, (unsigned long long)bad.version, STARLING_VERSION);
+    return sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('bad %u %llu %q', 1)", bad.origin, (unsigned long long)bad.version,
+                    STARLING_VERSION);
 }
 
 /* ---- transactions */
@@ -505,7 +512,8 @@ static const struct {
     size_t at;
     const char *text;
 } STATEMENTS[] = {
-#define S(field, text) {offsetof(struct store, field), text}
+#define S(field, text)                                                                                                                     \
+    { offsetof(struct store, field), text }
     S(s_begin, "BEGIN IMMEDIATE"),
     S(s_commit, "COMMIT"),
     S(s_rollback, "ROLLBACK"),
@@ -524,7 +532,8 @@ static const struct {
     S(s_open_put, "INSERT INTO open VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=excluded.n"),
     S(s_open_del, "DELETE FROM open WHERE tbl=? AND who=?"),
     S(s_seen_put, "INSERT OR IGNORE INTO seen VALUES(?,?,?)"),
-    S(s_origin_put, "INSERT INTO origin(no, node, epoch, key, version, chain, knew, shown) VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(no) DO UPDATE SET key=excluded.key,"
+    S(s_origin_put, "INSERT INTO origin(no, node, epoch, key, version, chain, knew, shown) VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(no) DO "
+                    "UPDATE SET key=excluded.key,"
                     " version=excluded.version, chain=excluded.chain, knew=excluded.knew, shown=excluded.shown"),
 #undef S
 };
@@ -548,8 +557,9 @@ static int check_format(struct store *s, char *why, size_t why_len) {
     if (err || (err = sql_int(s->db, 0, &format, "SELECT v FROM meta WHERE k='format'")))
         return err;
     if (format != STATE_FORMAT) {
-        snprintf(why, why_len, "%s was written by another version of starlingd (format %lld, this one reads %d): run the version that wrote it", s->config.state_path,
-                 (long long)format, STATE_FORMAT);
+        snprintf(why, why_len,
+                 "%s was written by another version of starlingd (format %lld, this one reads %d): run the version that wrote it",
+                 s->config.state_path, (long long)format, STATE_FORMAT);
         return ERR_FORMAT;
     }
     sqlite3_stmt *q;
@@ -564,7 +574,8 @@ static int check_format(struct store *s, char *why, size_t why_len) {
 
 int state_open(struct store *s, char *why, size_t why_len) {
     const struct store_config *c = &s->config;
-    int rc = sqlite3_open_v2(c->state_path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, c->vfs);
+    int rc =
+        sqlite3_open_v2(c->state_path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, c->vfs);
     int err = rc == SQLITE_OK ? 0 : appfile_error(rc);
     if (!err) {
         sqlite3_extended_result_codes(s->db, 1);
@@ -584,7 +595,8 @@ int state_open(struct store *s, char *why, size_t why_len) {
     if (!err)
         err = state_reload(s);
     if (err && !*why)
-        snprintf(why, why_len, "cannot use the state database %s: %s%s%s: %s", c->state_path, err_text(err), s->db ? ": " : "", s->db ? sqlite3_errmsg(s->db) : "",
+        snprintf(why, why_len, "cannot use the state database %s: %s%s%s: %s", c->state_path, err_text(err), s->db ? ": " : "",
+                 s->db ? sqlite3_errmsg(s->db) : "",
                  err == ERR_FULL || err == ERR_IO ? "free space on that disk" : "check that folder, or move the state away to start anew");
     return err;
 }

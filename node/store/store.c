@@ -70,8 +70,8 @@ int store_open_app(struct store *s, bool create, char *why, size_t why_len) {
 }
 
 static void close_app(struct store *s) {
-    sqlite3_stmt **all[] = {&s->a_begin, &s->a_end, &s->a_notes[0], &s->a_notes[1], &s->a_nonce[0], &s->a_nonce[1], &s->a_version[0], &s->a_version[1],
-                            &s->w_begin, &s->w_commit, &s->w_rollback, &s->w_last, &s->w_mark, &s->w_trim};
+    sqlite3_stmt **all[] = {&s->a_begin,      &s->a_end,   &s->a_notes[0], &s->a_notes[1], &s->a_nonce[0], &s->a_nonce[1], &s->a_version[0],
+                            &s->a_version[1], &s->w_begin, &s->w_commit,   &s->w_rollback, &s->w_last,     &s->w_mark,     &s->w_trim};
     if (!s->app_open)
         return;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -129,8 +129,8 @@ static int open_all(struct store *s, char *why, size_t why_len) {
         return err;
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
-        if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) || (err = project_recall(s)) || (err = schema_refresh(s)) ||
-            (err = project_recover(s)))
+        if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) ||
+            (err = project_recall(s)) || (err = schema_refresh(s)) || (err = project_recover(s)))
             return err;
     } else if ((err = look_for_traces(s)) || (err = pending_load(s))) {
         return err;
@@ -466,14 +466,16 @@ int store_turn(struct store *s, char *why, size_t why_len) {
     int r = turn(s);
     if (r >= -1)
         return r;
-    snprintf(why, why_len, "%s: %s (%s; %s): it is tried again by itself", s->config.app_path, err_text(r), s->app_open ? sqlite3_errmsg(s->app.reader) : "",
-             sqlite3_errmsg(s->db));
+    snprintf(why, why_len, "%s: %s (%s; %s): it is tried again by itself", s->config.app_path, err_text(r),
+             s->app_open ? sqlite3_errmsg(s->app.reader) : "", sqlite3_errmsg(s->db));
     return forget_transaction(s, r);
 }
 
 /* ---- what the owner asks */
 
-struct appfile *store_appfile(struct store *s) { return s->app_open ? &s->app : NULL; }
+struct appfile *store_appfile(struct store *s) {
+    return s->app_open ? &s->app : NULL;
+}
 
 void store_deliver(struct store *s, struct bytes *batch) {
     if (s->delivered_count == s->delivered_cap) {
@@ -487,7 +489,8 @@ void store_deliver(struct store *s, struct bytes *batch) {
     s->delivered[s->delivered_count++] = bytes_ref(batch);
 }
 
-int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches, uint32_t *count) {
+int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches,
+               uint32_t *count) {
     *batches = NULL;
     *count = 0;
     int no = state_find_origin(s, origin);
@@ -542,7 +545,8 @@ int store_new_epoch(struct store *s, uint32_t above) {
     if (err || (err = own_vectors(s)) || (err = state_commit(s)))
         return err;
     s->stored_changed = true;
-    store_log(s, LOG_WARNING, "%s: others have writes of this node that it has lost (an older copy of its state?): it goes on as epoch %u", s->config.db, next.epoch);
+    store_log(s, LOG_WARNING, "%s: others have writes of this node that it has lost (an older copy of its state?): it goes on as epoch %u",
+              s->config.db, next.epoch);
     return state_sync(s);
 }
 

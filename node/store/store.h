@@ -20,19 +20,19 @@ struct store;
 
 struct store_config {
     const char *app_path, *state_path;
-    const char *db;    /* the name on the wire: the path relative to the instance folder */
-    const char *vfs;   /* for both files; NULL in production */
-    bool create;       /* the application's file does not exist yet: made from the first schema that arrives */
+    const char *db;  /* the name on the wire: the path relative to the instance folder */
+    const char *vfs; /* for both files; NULL in production */
+    bool create;     /* the application's file does not exist yet: made from the first schema that arrives */
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
     const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
     int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
 
     void *ctx;
-    void (*on_batch)(void *ctx, struct bytes *batch);           /* ours, durable now; borrowed */
-    void (*on_stored)(void *ctx, const struct db_state *state); /* vector, digest or settled changed; durable */
+    void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */
+    void (*on_stored)(void *ctx, const struct db_state *state);                           /* vector, digest or settled changed; durable */
     void (*on_bad)(void *ctx, const struct origin *o, uint64_t version, const char *why); /* delivered, could not be taken */
-    void (*on_change)(void *ctx, json_t *change);               /* `watch` objects (interface); owned by the callee; only while watched */
-    void (*on_log)(void *ctx, int level, const char *text);     /* 0 error, 1 warning, 2 info (activity), 3 debug */
+    void (*on_change)(void *ctx, json_t *change);           /* `watch` objects (interface); owned by the callee; only while watched */
+    void (*on_log)(void *ctx, int level, const char *text); /* 0 error, 1 warning, 2 info (activity), 3 debug */
 };
 
 /* Opens both files, recovers, installs triggers. why gets one clear line. A database that cannot be used now (ERR_BUSY, ERR_DENIED, …) may
@@ -52,8 +52,8 @@ struct appfile *store_appfile(struct store *s);
 void store_deliver(struct store *s, struct bytes *batch);
 /* Reads up to bytes_max (at least one batch) of consecutive batches [from..to] of origin from the log. *batches is malloc'ed; the
  * caller frees it and unrefs each. Count 0 when the first one is not there. */
-int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max,
-               struct bytes ***batches, uint32_t *count);
+int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches,
+               uint32_t *count);
 /* A peer has versions of our own origin (its epoch `above`) that we do not: write under a higher epoch from now on. */
 int store_new_epoch(struct store *s, uint32_t above);
 /* The base of a peer (see core.h): adopted when ours is 0. */

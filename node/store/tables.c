@@ -104,7 +104,8 @@ int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint
  * Two keys are equal bytes exactly when SQLite compares them equal. */
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation) {
     uint8_t head = (uint8_t)v->type;
-    if (v->type == VALUE_FLOAT && v->as.f >= -9.2233720368547758e18 && v->as.f < 9.2233720368547758e18 && (double)(int64_t)v->as.f == v->as.f) {
+    if (v->type == VALUE_FLOAT && v->as.f >= -9.2233720368547758e18 && v->as.f < 9.2233720368547758e18 &&
+        (double)(int64_t)v->as.f == v->as.f) {
         int64_t i = (int64_t)v->as.f;
         head = VALUE_INT;
         buf_append(b, &head, 1);
@@ -147,7 +148,7 @@ int tables_key_of(struct tio *io, const struct value *key_values, struct buf *ou
 static int key_value(const uint8_t **at, const uint8_t *end, struct value *v) {
     uint32_t n;
     memset(v, 0, sizeof *v);
-    v->type = (enum value_type)*(*at)++;
+    v->type = (enum value_type) * (*at)++;
     switch (v->type) {
     case VALUE_NULL: return 0;
     case VALUE_INT:
@@ -252,7 +253,8 @@ int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *
     }
     struct value v = {.type = VALUE_NULL};
     sqlite3_stmt *q = NULL, *e = NULL;
-    int err = sql_prepare(s->app.reader, &q, "SELECT dflt_value FROM pragma_table_info(%Q) WHERE name=%Q AND dflt_value IS NOT NULL", io->table->name, io->names[at]);
+    int err = sql_prepare(s->app.reader, &q, "SELECT dflt_value FROM pragma_table_info(%Q) WHERE name=%Q AND dflt_value IS NOT NULL",
+                          io->table->name, io->names[at]);
     if (!err && (err = sql_step(q)) == 1) {
         const char *text = (const char *)sqlite3_column_text(q, 0);
         bool word = sqlite3_column_bytes(q, 0) > 0 && (text[0] == '_' || (text[0] | 32) >= 'a') && !strpbrk(text, " ('\"");
@@ -288,7 +290,8 @@ static void column_set_free(struct column_set *c) {
 struct column_set *tables_column_set_new(struct tio *io, const uint32_t *at, uint32_t count) {
     struct column_set *c = calloc(1, sizeof *c);
     size_t n = count ? count : 1;
-    if (!c || !(c->names = malloc(n * sizeof *c->names)) || !(c->lens = malloc(n * sizeof *c->lens)) || !(c->at = malloc(n * sizeof *c->at))) {
+    if (!c || !(c->names = malloc(n * sizeof *c->names)) || !(c->lens = malloc(n * sizeof *c->lens)) ||
+        !(c->at = malloc(n * sizeof *c->at))) {
         if (c)
             column_set_free(c);
         return NULL;
@@ -339,7 +342,8 @@ void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word
     uint32_t n = 0;
     for (uint32_t i = 0; io->null_key && i < t->key_count; i++)
         if (!t->columns[t->key[i]].not_null)
-            sqlite3_str_appendf(q, "%s\"%w\"%s", n++ ? (null ? " OR " : " AND ") : word, t->columns[t->key[i]].name, null ? " IS NULL" : " NOT NULL");
+            sqlite3_str_appendf(q, "%s\"%w\"%s", n++ ? (null ? " OR " : " AND ") : word, t->columns[t->key[i]].name,
+                                null ? " IS NULL" : " NOT NULL");
 }
 
 int tables_count_nulls(struct store *s, struct tio *io) {
@@ -456,14 +460,16 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     if (io->tbl->shape != shape) { /* the key is of another kind under the same name, and there are rows: said in `tables` */
         io->tbl->io = NULL;
-        io->tbl->unbound = "its key is of another kind than that of the rows known under this name: rename the table, or delete those rows everywhere";
+        io->tbl->unbound =
+            "its key is of another kind than that of the rows known under this name: rename the table, or delete those rows everywhere";
         io->tbl = NULL;
         return 0;
     }
     io->tbl->unbound = NULL;
     int64_t uniques = 0;
     if ((err = tio_columns(s, io)) ||
-        (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'", t->name)))
+        (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'",
+                       t->name)))
         return err;
     io->uniques = (uint32_t)uniques;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */

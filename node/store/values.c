@@ -115,7 +115,8 @@ static int cache_load(struct store *s, struct cached_batch *c, uint32_t origin, 
     return err;
 }
 
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, struct value *v) {
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
+                struct value *v) {
     if (!s->values && !(s->values = calloc(1, sizeof *s->values)))
         return ERR_NOMEM;
     struct cached_batch *c = NULL, *oldest = &s->values->batches[0];

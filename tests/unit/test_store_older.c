@@ -1,7 +1,9 @@
 /* The engine: what no note tells. An older copy of the file in its place, rows that OR REPLACE threw out, and rows with NULL in their key. */
 #include "store_rig.h"
 
-#define TABLES "CREATE TABLE k(x TEXT PRIMARY KEY, a, b); CREATE TABLE n(id INTEGER PRIMARY KEY, a, b); CREATE TABLE link(x TEXT, y INTEGER, PRIMARY KEY(x, y)) WITHOUT ROWID"
+#define TABLES                                                                                                                             \
+    "CREATE TABLE k(x TEXT PRIMARY KEY, a, b); CREATE TABLE n(id INTEGER PRIMARY KEY, a, b); CREATE TABLE link(x TEXT, y INTEGER, "        \
+    "PRIMARY KEY(x, y)) WITHOUT ROWID"
 
 static void share_same(struct rig *r) {
     rig_share(r);
@@ -50,26 +52,33 @@ static uint32_t lines_with(const struct peer *p, const char *part) {
 
 static void prepare(struct rig *r, struct older_copy *c) {
     rig_open(r, 2, TABLES);
-    rig_act(r, 0, "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 40) INSERT INTO k SELECT 'k' || i, 'a' || i, 'b' FROM s;"
-                  "INSERT INTO n(a, b) SELECT a, b FROM k ORDER BY rowid; INSERT INTO link SELECT x, 1 FROM k");
+    rig_act(
+        r, 0,
+        "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 40) INSERT INTO k SELECT 'k' || i, 'a' || i, 'b' FROM s;"
+        "INSERT INTO n(a, b) SELECT a, b FROM k ORDER BY rowid; INSERT INTO link SELECT x, 1 FROM k");
     share_same(r);
     copy_take(r, c);
 }
 
 /* Both servers write after the copy was made: far more rows than a rescan would take for deletions. */
 static void write_on(struct rig *r) {
-    rig_act(r, 0, "WITH RECURSIVE s(i) AS (SELECT 41 UNION ALL SELECT i + 1 FROM s WHERE i < 90) INSERT INTO k SELECT 'k' || i, 'a' || i, 'b' FROM s;"
-                  "UPDATE k SET a = 'changed' WHERE x IN ('k1', 'k2'); DELETE FROM k WHERE x = 'k3'; DELETE FROM link WHERE x = 'k3';"
-                  "INSERT INTO n(a, b) VALUES('n41', 0), ('n42', 0), ('n43', 0); UPDATE n SET b = NULL WHERE id = 1; DELETE FROM n WHERE id = 3");
+    rig_act(
+        r, 0,
+        "WITH RECURSIVE s(i) AS (SELECT 41 UNION ALL SELECT i + 1 FROM s WHERE i < 90) INSERT INTO k SELECT 'k' || i, 'a' || i, 'b' FROM s;"
+        "UPDATE k SET a = 'changed' WHERE x IN ('k1', 'k2'); DELETE FROM k WHERE x = 'k3'; DELETE FROM link WHERE x = 'k3';"
+        "INSERT INTO n(a, b) VALUES('n41', 0), ('n42', 0), ('n43', 0); UPDATE n SET b = NULL WHERE id = 1; DELETE FROM n WHERE id = 3");
     share_same(r);
-    rig_act(r, 1, "UPDATE k SET b = 'remote' WHERE x IN ('k1', 'k5'); DELETE FROM k WHERE x = 'k6'; INSERT INTO k VALUES('r1', 'remote', 1);"
-                  "DELETE FROM link WHERE x = 'k6'; UPDATE n SET a = 'remote' WHERE id = 42");
+    rig_act(r, 1,
+            "UPDATE k SET b = 'remote' WHERE x IN ('k1', 'k5'); DELETE FROM k WHERE x = 'k6'; INSERT INTO k VALUES('r1', 'remote', 1);"
+            "DELETE FROM link WHERE x = 'k6'; UPDATE n SET a = 'remote' WHERE id = 42");
     share_same(r);
 }
 
 static char *content(struct rig *r, uint32_t i) {
     int rc;
-    return app_rows(rig_app(r, i), "SELECT 'k', x, a, b FROM k UNION ALL SELECT 'n', id, a, b FROM n UNION ALL SELECT 'l', x, y, NULL FROM link ORDER BY 1, 2", &rc);
+    return app_rows(
+        rig_app(r, i),
+        "SELECT 'k', x, a, b FROM k UNION ALL SELECT 'n', id, a, b FROM n UNION ALL SELECT 'l', x, y, NULL FROM link ORDER BY 1, 2", &rc);
 }
 
 static void test_an_older_copy_undoes_nothing(void **state) {
@@ -111,13 +120,18 @@ static void test_what_is_new_in_an_older_copy_is_taken(void **state) {
     prepare(&r, &c);
     write_on(&r);
     copy_restore(&r, &c);
-    app_exec(rig_app(&r, 0), "UPDATE k SET a = 'new in the copy' WHERE x IN ('k1', 'k10'); INSERT INTO k VALUES('mine', 1, 2); DELETE FROM k WHERE x = 'k11';"
-                             "INSERT INTO link VALUES('k3', 2); DELETE FROM link WHERE x = 'k20'; UPDATE n SET b = 'new' WHERE id = 5; DELETE FROM n WHERE id = 6;"
-                             "UPDATE k SET x = 'moved' WHERE x = 'k12'; INSERT INTO k(x, a) VALUES('k50', 'inserted again')");
+    app_exec(
+        rig_app(&r, 0),
+        "UPDATE k SET a = 'new in the copy' WHERE x IN ('k1', 'k10'); INSERT INTO k VALUES('mine', 1, 2); DELETE FROM k WHERE x = 'k11';"
+        "INSERT INTO link VALUES('k3', 2); DELETE FROM link WHERE x = 'k20'; UPDATE n SET b = 'new' WHERE id = 5; DELETE FROM n WHERE id = "
+        "6;"
+        "UPDATE k SET x = 'moved' WHERE x = 'k12'; INSERT INTO k(x, a) VALUES('k50', 'inserted again')");
     peer_open(&r.peers[0]);
     share_same(&r);
-    assert_everywhere(&r, "SELECT x, a, b FROM k WHERE x IN ('k1', 'k10', 'k11', 'k12', 'k3', 'k6', 'mine', 'moved', 'r1', 'k50', 'k51') ORDER BY x",
-                      "tk1|tnew in the copy|tremote|;tk10|tnew in the copy|tb|;tk50|tinserted again|n|;tk51|ta51|tb|;tmine|i1|i2|;tmoved|ta12|tb|;tr1|tremote|i1|;");
+    assert_everywhere(
+        &r, "SELECT x, a, b FROM k WHERE x IN ('k1', 'k10', 'k11', 'k12', 'k3', 'k6', 'mine', 'moved', 'r1', 'k50', 'k51') ORDER BY x",
+        "tk1|tnew in the copy|tremote|;tk10|tnew in the copy|tb|;tk50|tinserted "
+        "again|n|;tk51|ta51|tb|;tmine|i1|i2|;tmoved|ta12|tb|;tr1|tremote|i1|;");
     assert_everywhere(&r, "SELECT count(*) FROM k", "i89|;"); /* 90 + r1 + mine + k12 as moved - k12 - k3 - k6 - k11 */
     assert_everywhere(&r, "SELECT count(*), sum(x = 'k3' AND y = 2), sum(x = 'k20'), sum(x = 'k6') FROM link", "i38|i1|i0|i0|;");
     assert_everywhere(&r, "SELECT id, a, b FROM n WHERE id IN (1, 3, 5, 6, 42)", "i1|ta1|n|;i5|ta5|tnew|;i42|tremote|i0|;");
@@ -130,7 +144,9 @@ static void test_a_copy_without_what_others_wrote(void **state) {
     struct rig r;
     struct older_copy c;
     prepare(&r, &c);
-    rig_act(&r, 1, "UPDATE k SET a = 'remote' WHERE x = 'k1'; INSERT INTO k VALUES('r', 1, 1); DELETE FROM k WHERE x = 'k2'; DELETE FROM link WHERE x = 'k2'");
+    rig_act(&r, 1,
+            "UPDATE k SET a = 'remote' WHERE x = 'k1'; INSERT INTO k VALUES('r', 1, 1); DELETE FROM k WHERE x = 'k2'; DELETE FROM link "
+            "WHERE x = 'k2'");
     share_same(&r);
     copy_restore(&r, &c);
     peer_open(&r.peers[0]);
@@ -203,7 +219,9 @@ static void test_a_copy_from_before_the_node(void **state) {
     rig_act(&r, 0, "ALTER TABLE k ADD COLUMN late; CREATE TABLE later(x TEXT PRIMARY KEY, v)");
     rig_act(&r, 1, "ALTER TABLE k ADD COLUMN late; CREATE TABLE later(x TEXT PRIMARY KEY, v)");
     share_same(&r);
-    rig_act(&r, 0, "UPDATE k SET late = 'l1', a = 10 WHERE x = 'k1'; DELETE FROM k WHERE x = 'k2'; INSERT INTO later VALUES('z', 1); INSERT INTO n(a) VALUES(3)");
+    rig_act(&r, 0,
+            "UPDATE k SET late = 'l1', a = 10 WHERE x = 'k1'; DELETE FROM k WHERE x = 'k2'; INSERT INTO later VALUES('z', 1); INSERT INTO "
+            "n(a) VALUES(3)");
     rig_act(&r, 1, "INSERT INTO k VALUES('k3', 3, 3, 3); DELETE FROM n WHERE id = 1");
     share_same(&r);
     copy_restore(&r, &c);
@@ -232,10 +250,11 @@ static void test_copies_at_random(void **state) {
         copy_take(&r, &c);
         for (int i = 0; i < 10; i++) {
             uint32_t at = rig_below(&rnd, 2);
-            char *sql = sqlite3_mprintf("INSERT INTO k VALUES('%d', %d, 0); INSERT OR REPLACE INTO link VALUES('%u', %u); UPDATE k SET a = 'u%d' WHERE x = '%u';"
-                                        "UPDATE k SET b = NULL WHERE x = '%u'; DELETE FROM link WHERE x = '%u'",
-                                        next, next, rig_below(&rnd, 9), rig_below(&rnd, 3), next, rig_below(&rnd, (uint32_t)next + 1), rig_below(&rnd, (uint32_t)next + 1),
-                                        rig_below(&rnd, 9));
+            char *sql = sqlite3_mprintf(
+                "INSERT INTO k VALUES('%d', %d, 0); INSERT OR REPLACE INTO link VALUES('%u', %u); UPDATE k SET a = 'u%d' WHERE x = '%u';"
+                "UPDATE k SET b = NULL WHERE x = '%u'; DELETE FROM link WHERE x = '%u'",
+                next, next, rig_below(&rnd, 9), rig_below(&rnd, 3), next, rig_below(&rnd, (uint32_t)next + 1),
+                rig_below(&rnd, (uint32_t)next + 1), rig_below(&rnd, 9));
             rig_tick();
             rig_act(&r, at, sql);
             sqlite3_free(sql);
@@ -259,13 +278,16 @@ static void test_copies_at_random(void **state) {
 
 /* ---- rows thrown out by OR REPLACE */
 
-#define UNIQUES "CREATE TABLE u(id INTEGER PRIMARY KEY, a UNIQUE, b); CREATE TABLE v(x TEXT PRIMARY KEY, a, b, UNIQUE(a, b)); CREATE UNIQUE INDEX v_b ON v(b)"
+#define UNIQUES                                                                                                                            \
+    "CREATE TABLE u(id INTEGER PRIMARY KEY, a UNIQUE, b); CREATE TABLE v(x TEXT PRIMARY KEY, a, b, UNIQUE(a, b)); CREATE UNIQUE INDEX "    \
+    "v_b ON v(b)"
 
 static void test_rows_that_a_replace_throws_out(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, UNIQUES);
-    rig_act(&r, 0, "INSERT INTO u VALUES(1, 'one', 1), (2, 'two', 2), (3, 'three', 3); INSERT INTO v VALUES('x', 1, 1), ('y', 2, 2), ('z', 3, 3)");
+    rig_act(&r, 0,
+            "INSERT INTO u VALUES(1, 'one', 1), (2, 'two', 2), (3, 'three', 3); INSERT INTO v VALUES('x', 1, 1), ('y', 2, 2), ('z', 3, 3)");
     share_same(&r);
     rig_act(&r, 0, "INSERT OR REPLACE INTO u VALUES(4, 'one', 4)");
     share_same(&r);
@@ -276,7 +298,9 @@ static void test_rows_that_a_replace_throws_out(void **state) {
     rig_act(&r, 0, "REPLACE INTO v VALUES('w', 1, 2)"); /* y by its b; x stays */
     share_same(&r);
     assert_everywhere(&r, "SELECT x FROM v ORDER BY x", "tw|;tx|;tz|;");
-    rig_act(&r, 0, "BEGIN; REPLACE INTO v VALUES('p', 9, 1); REPLACE INTO v VALUES('q', 9, 3); INSERT INTO v VALUES('o', 8, 8); DELETE FROM v WHERE x = 'w'; COMMIT");
+    rig_act(&r, 0,
+            "BEGIN; REPLACE INTO v VALUES('p', 9, 1); REPLACE INTO v VALUES('q', 9, 3); INSERT INTO v VALUES('o', 8, 8); DELETE FROM v "
+            "WHERE x = 'w'; COMMIT");
     share_same(&r);
     assert_everywhere(&r, "SELECT x FROM v ORDER BY x", "to|;tp|;tq|;");
     rig_close(&r);
@@ -287,7 +311,8 @@ static void test_many_replaced_rows(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, UNIQUES);
-    rig_act(&r, 0, "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 100) INSERT INTO u SELECT i, 'a' || i, i FROM s");
+    rig_act(&r, 0,
+            "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 100) INSERT INTO u SELECT i, 'a' || i, i FROM s");
     share_same(&r);
     app_exec(rig_app(&r, 0), "INSERT OR REPLACE INTO u SELECT id + 1000, a, b FROM u WHERE id <= 60");
     app_exec(rig_app(&r, 1), "INSERT INTO u VALUES(500, 'r', 1); UPDATE u SET b = 'r' WHERE id = 90; DELETE FROM u WHERE id = 91");
@@ -300,7 +325,8 @@ static void test_replaced_rows_of_a_large_table(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, UNIQUES);
-    rig_act(&r, 0, "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 51000) INSERT INTO u SELECT i, 'a' || i, i FROM s");
+    rig_act(&r, 0,
+            "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 51000) INSERT INTO u SELECT i, 'a' || i, i FROM s");
     share_same(&r);
     rig_act(&r, 0, "INSERT OR REPLACE INTO u VALUES(100000, 'a7', 0)");
     side_skip(1000);
@@ -320,8 +346,10 @@ static void test_null_in_a_key_is_said(void **state) {
         assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
         app_exec(rig_app(&r, i), "CREATE TABLE t(x TEXT PRIMARY KEY, v); CREATE TABLE c(x TEXT, y INTEGER, v, PRIMARY KEY(x, y))");
     }
-    app_exec(rig_app(&r, 0), "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 12000) INSERT INTO t SELECT NULL, i FROM s;"
-                             "INSERT INTO t VALUES('a', 1); INSERT INTO c SELECT 'x', NULL, v FROM t WHERE x IS NULL; INSERT INTO c VALUES('x', 1, 1), ('z', 1, 1)");
+    app_exec(rig_app(&r, 0),
+             "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 12000) INSERT INTO t SELECT NULL, i FROM s;"
+             "INSERT INTO t VALUES('a', 1); INSERT INTO c SELECT 'x', NULL, v FROM t WHERE x IS NULL; INSERT INTO c VALUES('x', 1, 1), "
+             "('z', 1, 1)");
     for (uint32_t i = 0; i < 2; i++)
         peer_open(&r.peers[i]);
     rig_share(&r);
@@ -368,12 +396,18 @@ static void test_null_keys_beside_replaced_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_an_older_copy_undoes_nothing),   cmocka_unit_test(test_what_is_new_in_an_older_copy_is_taken),
-        cmocka_unit_test(test_a_copy_without_what_others_wrote), cmocka_unit_test(test_a_number_that_is_taken_in_a_copy),
-        cmocka_unit_test(test_a_restore_into_the_open_file),   cmocka_unit_test(test_a_copy_from_before_the_node),
-        cmocka_unit_test(test_copies_at_random),               cmocka_unit_test(test_rows_that_a_replace_throws_out),
-        cmocka_unit_test(test_many_replaced_rows),             cmocka_unit_test(test_replaced_rows_of_a_large_table),
-        cmocka_unit_test(test_null_in_a_key_is_said),          cmocka_unit_test(test_null_keys_beside_replaced_rows),
+        cmocka_unit_test(test_an_older_copy_undoes_nothing),
+        cmocka_unit_test(test_what_is_new_in_an_older_copy_is_taken),
+        cmocka_unit_test(test_a_copy_without_what_others_wrote),
+        cmocka_unit_test(test_a_number_that_is_taken_in_a_copy),
+        cmocka_unit_test(test_a_restore_into_the_open_file),
+        cmocka_unit_test(test_a_copy_from_before_the_node),
+        cmocka_unit_test(test_copies_at_random),
+        cmocka_unit_test(test_rows_that_a_replace_throws_out),
+        cmocka_unit_test(test_many_replaced_rows),
+        cmocka_unit_test(test_replaced_rows_of_a_large_table),
+        cmocka_unit_test(test_null_in_a_key_is_said),
+        cmocka_unit_test(test_null_keys_beside_replaced_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
