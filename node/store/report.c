@@ -168,7 +168,7 @@ json_t *store_status(struct store *s) {
         tables++;
     for (struct flight *f = s->flights; f; f = f->next)
         in_flight += f->ops_count;
-    sql_int(s->db, 0, &log_bytes, "SELECT total(length(b)) FROM (SELECT b FROM log ORDER BY id DESC LIMIT 20000)");
+    sql_int(s->db, 0, &log_bytes, "SELECT total(n) FROM (SELECT length(b) AS n FROM log ORDER BY id DESC LIMIT 20000)");
     char digest[33];
     uint8_t bytes[16];
     memcpy(bytes, &s->hot.digest_a, 8);

@@ -387,7 +387,7 @@ static void image_write(const struct image *m, const char *path) {
     }
     FILE *out = fopen(path, "wb");
     assert(out);
-    size_t put = fwrite(m->data, 1, m->len, out);
+    size_t put = m->len ? fwrite(m->data, 1, m->len, out) : 0;
     assert(put == m->len);
     int r = fclose(out);
     assert(r == 0);
