@@ -223,6 +223,7 @@ struct store {
     int64_t covered;             /* last flight that the application's file said it has, at opening */
     bool recapture;              /* the file was captured before, by a state that is lost: what it holds is not known to all */
     bool state_went_back;        /* found at opening: a new epoch is due */
+    int64_t trimmed_note;  /* notes before it were trimmed, or begun to be */
     int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;              /* own versions that the owner has got */
     uint64_t own_last;           /* our last stamp in this run */
@@ -251,6 +252,8 @@ struct store {
     uint32_t vector_cap;
     struct vv have;
     int64_t app_ms; /* when the application last committed something */
+    bool just_drained; /* in this turn */
+    int64_t moment_since_us;
     int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
     uint64_t drained_rows, projected_rows;
