@@ -252,8 +252,6 @@ struct store {
     uint32_t vector_cap;
     struct vv have;
     int64_t app_ms; /* when the application last committed something */
-    bool just_drained; /* in this turn */
-    int64_t moment_since_us;
     int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
     uint64_t drained_rows, projected_rows;

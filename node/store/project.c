@@ -16,8 +16,6 @@
 #define PROJECT_ROWS 2000u
 #define TRIM_NOTES 4000
 #define SHORT_LOCK_US 3000
-#define APP_BUSY_MS 50
-#define MOMENT_WAIT_US 4000
 
 void flight_free(struct store *s, struct flight *f) {
     (void)s;
@@ -672,23 +670,9 @@ static int wait_for_readers(struct store *s) {
     return now - s->readers_since_ms < limit ? 1 : 0;
 }
 
-/* Beside an application that writes all the time the best moment is just after one of its commits: the next transaction is then farthest away, and
- * one that reads first and writes later is refused by SQLite if we come between. Not longer than a few ms. */
-static bool wait_for_moment(struct store *s) {
-    int64_t now = store_mono_us();
-    bool busy = s->app_ms && now / 1000 - s->app_ms < APP_BUSY_MS;
-    if (!busy || s->just_drained || s->project_tries)
-        s->moment_since_us = 0;
-    else if (!s->moment_since_us)
-        s->moment_since_us = now;
-    return s->moment_since_us && now - s->moment_since_us < MOMENT_WAIT_US;
-}
-
 int project(struct store *s) {
     if (!s->app_open || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
-    if (wait_for_moment(s))
-        return PROJECT_WAIT;
     int err = wait_for_readers(s);
     if (err)
         return err < 0 ? err : PROJECT_WAIT;
@@ -723,7 +707,6 @@ int project(struct store *s) {
     }
     store_lock_time(s, store_mono_us() - began);
     s->project_tries = 0;
-    s->moment_since_us = 0;
     s->readers_since_ms = 0;
     if ((err = appfile_sync(&s->app, s->app.writer)) || (err = tick_off(s, seq)))
         return err;

@@ -332,7 +332,6 @@ static int gather_changes(struct store *s) {
         return scan_start(s, true) ? ERR_IO : DRAIN_MORE;
     if (err < 0 || err == DRAIN_MORE)
         return err;
-    s->just_drained = err == DRAIN_DONE;
     if (err == DRAIN_DONE)
         s->app_ms = s->active_ms = mono_ms();
     if ((err = settle_schema(s)))
