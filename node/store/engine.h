@@ -223,7 +223,7 @@ struct store {
     int64_t covered;             /* last flight that the application's file said it has, at opening */
     bool recapture;              /* the file was captured before, by a state that is lost: what it holds is not known to all */
     bool state_went_back;        /* found at opening: a new epoch is due */
-    int64_t trimmed_note;  /* notes before it were trimmed, or begun to be */
+    int64_t trimmed_note;        /* notes before it were trimmed, or begun to be */
     int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;              /* own versions that the owner has got */
     uint64_t own_last;           /* our last stamp in this run */
