@@ -19,7 +19,7 @@
 #include "node/store/store.h"
 #include "proto/err.h"
 
-#define STACK_BYTES (1024 * 1024) /* of addresses; SQLite parses a schema that came from elsewhere on it */
+#define STACK_BYTES (1u << 20)
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS 10000
 #define PASSING_MS 3000 /* a file that is locked, or a schema that changes under us, for a moment is no news */
