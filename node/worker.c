@@ -564,6 +564,8 @@ int worker_start(struct worker **out, const struct worker_config *config) {
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_BYTES);
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV); /* blocked, a fault ends the process without a word from anybody */
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the loop */
     int r = pthread_create(&w->thread, &attr, worker_main, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
