@@ -11,6 +11,9 @@ void memory_init(void) {
     mallopt(M_ARENA_MAX, 2); /* one for the loop, one for the workers: threads would otherwise take 64 MiB of addresses each, and pages */
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     mallopt(M_TRIM_THRESHOLD, KEEP_BYTES);
+    /* Where another allocator stands before libc's (a sanitizer's, one that is preloaded) the calls above may not have reached that, and its first
+     * use makes it ready: without a lock, so before there are threads. */
+    malloc_trim(0);
 }
 
 void memory_give_back(void) {
