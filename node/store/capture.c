@@ -432,18 +432,19 @@ static int read_noted(sqlite3 *app, int64_t *noted) {
 
 int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installed) {
     struct patience patience;
+    bool own = sqlite3_get_autocommit(app);
     int64_t noted = 0, version = 0;
     uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
     bool *made = calloc(s->count + 1, sizeof *made);
-    assert(sqlite3_get_autocommit(app));
-    int err = numbers && made ? be_patient(app, &patience, busy_ms) : ERR_NOMEM;
+    int err = !numbers || !made ? ERR_NOMEM : own ? be_patient(app, &patience, busy_ms) : 0;
     if (!err) {
         err = read_noted(app, &noted);
-        if (!err)
+        if (!err && own)
             err = sql_exec(app, "BEGIN IMMEDIATE");
         if (!err)
             err = install(app, s, noted, numbers, made, &version);
-        err = finish(app, err, &patience);
+        if (own)
+            err = finish(app, err, &patience);
     }
     if (!err) {
         s->version = version;

@@ -44,10 +44,11 @@ int64_t note_ms(double julian_day);
  * schema->tables[].number: 0 for tables without triggers of ours. */
 int capture_check(sqlite3 *app, struct schema *s, bool *complete);
 /* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
- * lock); numbers the tables. Existing right triggers stay. *installed gets a bit per table (caller frees, may be NULL): true
- * where triggers were made anew (or the note table was), so that writes may have been missed. Afterwards s->version is the version that our own triggers made.
- * Before the lock it may read up to a million notes (some 60 ms).
- * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed. */
+ * lock), or in the caller's, if it has begun one; numbers the tables. Existing right triggers stay. *installed gets a bit per table (caller frees, may
+ * be NULL): true where triggers were made anew (or the note table was), so that writes may have been missed. Afterwards s->version is the
+ * version that our own triggers made. Before the lock it may read up to a million notes (some 60 ms).
+ * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed (a caller's own
+ * transaction must be rolled back). */
 int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installed);
 /* Removes every trigger and table of ours, in one transaction; without any, no lock is taken. The schema is as it was. */
 int capture_remove(sqlite3 *app, int busy_ms);

@@ -76,6 +76,29 @@ static int pack_items(struct store *s, bool schema) {
 int schema_pack(struct store *s) { return pack_items(s, true); }
 int schema_pack_base(struct store *s) { return pack_items(s, false); }
 
+/* ---- reading it */
+
+static bool excluded(const struct store *s, const char *name) {
+    for (const char *const *e = s->config.excluded; e && *e; e++)
+        if (sqlite3_stricmp(*e, name) == 0)
+            return true;
+    return false;
+}
+
+static bool replicated(const struct table *t) { return !t->unsupported && !t->excluded; }
+
+static int read_schema(struct store *s, sqlite3 *app, struct schema *out) {
+    int err = schema_read(app, out);
+    for (uint32_t i = 0; i < out->count && !err; i++)
+        out->tables[i].excluded = excluded(s, out->tables[i].name);
+    return err;
+}
+
+static int read_schema_again(struct store *s) {
+    schema_release(&s->schema);
+    return read_schema(s, s->app.reader, &s->schema);
+}
+
 /* ---- theirs */
 
 static bool is_ours(const char *name) { return name && sqlite3_strnicmp(name, "_starling_", 10) == 0; }
@@ -180,13 +203,25 @@ static int create_item(struct store *s, const struct schema_item *item) {
     return 0;
 }
 
-static int create_all(struct store *s, const struct batch_reader *r, uint32_t *made) {
+/* Under the lock: the tables are those that we know. Else the application has begun a schema of its own, and the store is opened anew to see it. */
+static int nobody_else(struct store *s) {
+    int64_t now, tables = 0;
+    int err = sql_int(s->app.writer, 0, &now, "PRAGMA main.schema_version");
+    if (!err && s->schema.version == 0)
+        err = sql_int(s->app.writer, 0, &tables, "SELECT count(*) FROM main.sqlite_schema");
+    return err ? err : tables || (s->schema.version && now != s->schema.version) ? ERR_SCHEMA : 0;
+}
+
+/* One transaction makes tables and triggers: the application may write as soon as it sees a table. made is what the file holds then;
+ * *count 0: nothing was missing. */
+static int create_all(struct store *s, const struct batch_reader *r, struct schema *made, bool **anew, uint32_t *count) {
     static const char *const ORDER[] = {"table", "index", "view", "trigger"};
     int err = sql_run(s->w_begin);
     if (err)
         return err;
-    int64_t before, after = 0;
-    err = sql_int(s->app.writer, 0, &before, "PRAGMA main.schema_version");
+    int64_t before = 0, after = 0;
+    if (!(err = nobody_else(s)))
+        err = sql_int(s->app.writer, 0, &before, "PRAGMA main.schema_version");
     for (unsigned o = 0; o < 4 && !err; o++)
         for (uint32_t i = 0; i < batch_reader_schema_count(r) && !err; i++) {
             const struct schema_item *item = batch_reader_schema(r, i);
@@ -195,11 +230,25 @@ static int create_all(struct store *s, const struct batch_reader *r, uint32_t *m
         }
     if (!err)
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
-    *made = (uint32_t)(after - before);
+    *count = (uint32_t)(after - before);
+    if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
+        err = capture_install(s->app.writer, made, 0, anew);
     if (!err)
         err = sql_run(s->w_commit);
     if (err)
         sql_run(s->w_rollback);
+    return err;
+}
+
+/* Tables that were empty when they got their triggers need no scan. */
+static int nothing_to_scan(struct store *s, const struct schema *made, const bool *anew) {
+    int err = 0;
+    for (uint32_t i = 0; i < made->count && !err; i++) {
+        const struct table *table = &made->tables[i];
+        struct tbl *t;
+        if (anew[i] && replicated(table) && !(err = state_table(s, table->name, strlen(table->name), &t)))
+            t->captured = t->dirty = true;
+    }
     return err;
 }
 
@@ -232,39 +281,30 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
             return err;
         }
     }
-    uint32_t made = 0;
-    if ((err = create_all(s, r, &made)) || !made)
+    struct schema made = {0};
+    bool *anew = NULL;
+    uint32_t count = 0;
+    err = create_all(s, r, &made, &anew, &count);
+    if (!err && count)
+        err = nothing_to_scan(s, &made, anew);
+    free(anew);
+    if (err || (!count && s->schema.version)) {
+        schema_release(&made);
         return err;
-    if ((err = schema_refresh(s)))
-        return err;
-    s->hot.created = 1;                  /* refreshing took it for the application's own change */
-    s->hot.schema_sent = s->schema.hash; /* the others have it: it is theirs */
-    s->schema_waits = false;
-    for (uint32_t i = 0; i < s->tios_count; i++)
-        if (s->tios[i].tbl && !s->tios[i].tbl->captured)
-            s->tios[i].tbl->captured = s->tios[i].tbl->dirty = true; /* empty: nothing to scan */
-    scan_stop(s);
-    store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, made);
-    return 0;
+    }
+    if (count) {
+        tables_unload(s); /* they point into the schema */
+        schema_release(&s->schema);
+        s->schema = made;
+        s->hot.created = 1;
+        s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
+        s->schema_waits = false;
+        store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
+    }
+    return schema_refresh(s);
 }
 
 /* ---- ours, after it changed */
-
-static bool excluded(const struct store *s, const char *name) {
-    for (const char *const *e = s->config.excluded; e && *e; e++)
-        if (sqlite3_stricmp(*e, name) == 0)
-            return true;
-    return false;
-}
-
-static int read_schema(struct store *s) {
-    schema_release(&s->schema);
-    memset(&s->schema, 0, sizeof s->schema);
-    int err = schema_read(s->app.reader, &s->schema);
-    for (uint32_t i = 0; i < s->schema.count && !err; i++)
-        s->schema.tables[i].excluded = excluded(s, s->schema.tables[i].name);
-    return err;
-}
 
 static int install(struct store *s) {
     bool complete = false, *anew = NULL;
@@ -274,7 +314,7 @@ static int install(struct store *s) {
     for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
         if ((err = capture_install(s->app.writer, &s->schema, 50, &anew)) != ERR_SCHEMA)
             break;
-        if ((err = read_schema(s)))
+        if ((err = read_schema_again(s)))
             return err;
     }
     if (err)
@@ -283,7 +323,7 @@ static int install(struct store *s) {
     if (!(err = state_begin(s)))
         for (uint32_t i = 0; i < s->schema.count && !err; i++) {
             struct tbl *t;
-            if (!anew || !anew[i] || s->schema.tables[i].unsupported || s->schema.tables[i].excluded)
+            if (!anew || !anew[i] || !replicated(&s->schema.tables[i]))
                 continue;
             if (!(err = state_table(s, s->schema.tables[i].name, strlen(s->schema.tables[i].name), &t)) && t->captured) {
                 t->captured = false;
@@ -331,13 +371,10 @@ int schema_refresh(struct store *s) {
     bool first = s->schema.version == 0;
     s->schema_stale = true;
     tables_unload(s); /* they point into the schema */
-    int err = read_schema(s);
+    int err = read_schema_again(s);
     if (err || (err = install(s)))
         return err;
-    int64_t version;
-    if ((err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version")))
-        return err;
-    s->schema.version = version; /* ours now; what the application changes afterwards shows as another */
+    /* schema.version is that of what was read, or that our triggers made: what the application changes meanwhile shows as another. */
     if ((err = tables_load(s)) || (err = note_statements(s)) || (err = reveal(s)))
         return err;
     s->schema_stale = false;

@@ -86,6 +86,80 @@ static void test_files_that_exist(void **state) {
     rig_close(&r);
 }
 
+/* ---- the application in between */
+
+/* Just before the statement with this number that the store of server 1 runs on the application's file, the application runs one of its own:
+ * refused at once when the file is locked, or when there is no such table yet. */
+static struct {
+    const char *path, *sql;
+    uint32_t at, count;
+    bool busy, done;
+} intruder;
+
+static int intrude(unsigned what, void *ctx, void *stmt, void *text) {
+    sqlite3 *app;
+    const char *file = sqlite3_db_filename(ctx, "main");
+    (void)what;
+    (void)stmt;
+    (void)text;
+    if (intruder.busy || !file || strcmp(file, intruder.path) != 0 || ++intruder.count != intruder.at)
+        return 0;
+    intruder.busy = true;
+    assert_int_equal(sqlite3_open_v2(intruder.path, &app, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+    intruder.done = sqlite3_exec(app, intruder.sql, NULL, NULL, NULL) == SQLITE_OK;
+    sqlite3_close(app);
+    intruder.busy = false;
+    return 0;
+}
+
+static int intrude_here(sqlite3 *db, char **error, const void *api) {
+    (void)error;
+    (void)api;
+    return sqlite3_trace_v2(db, SQLITE_TRACE_STMT, intrude, db);
+}
+
+/* Whatever the application commits while its database is being made arrives at server 0. False: the store ran fewer statements. */
+static bool intrude_once(const char *sql, uint32_t at, const char *table, const char *want) {
+    struct rig r;
+    open_missing(&r, "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES('theirs')");
+    memset(&intruder, 0, sizeof intruder);
+    intruder.path = r.peers[1].s.app_path;
+    intruder.sql = sql;
+    intruder.at = at;
+    assert_int_equal(sqlite3_auto_extension((void (*)(void))intrude_here), SQLITE_OK);
+    rig_share(&r);
+    sqlite3_reset_auto_extension();
+    bool reached = intruder.count >= at;
+    if (intruder.done) {
+        assert_int_equal(side_open_app(&r.peers[1].s), SQLITE_OK);
+        for (uint32_t i = 0; i < 2; i++)
+            rig_act(&r, i, "CREATE TABLE IF NOT EXISTS own(k TEXT PRIMARY KEY); CREATE TABLE IF NOT EXISTS t(k TEXT PRIMARY KEY)");
+        rig_share(&r);
+        char *rows = sqlite3_mprintf("SELECT k FROM %s ORDER BY k", table);
+        assert_same(&r, rows);
+        assert_rows(rig_app(&r, 0), rows, want);
+        sqlite3_free(rows);
+        rig_assert_settled(&r);
+    }
+    assert_int_equal(r.peers[0].errors + r.peers[1].errors, 0);
+    rig_close(&r);
+    return reached;
+}
+
+static void test_the_application_writes_while_its_database_is_made(void **state) {
+    (void)state;
+    for (uint32_t at = 1; intrude_once("INSERT INTO t VALUES('ours')", at, "t", "tours|;ttheirs|;"); at++) {
+    }
+}
+
+static void test_the_application_makes_tables_meanwhile(void **state) {
+    (void)state;
+    for (uint32_t at = 1; intrude_once("BEGIN IMMEDIATE; CREATE TABLE own(k TEXT PRIMARY KEY); INSERT INTO own VALUES('ours'); COMMIT", at,
+                                       "own", "tours|;");
+         at++) {
+    }
+}
+
 /* ---- hostile text */
 
 static const char *const HOSTILE[][3] = {
@@ -153,6 +227,8 @@ int main(void) {
         cmocka_unit_test(test_a_missing_database_is_made_whole),
         cmocka_unit_test(test_later_tables_follow),
         cmocka_unit_test(test_files_that_exist),
+        cmocka_unit_test(test_the_application_writes_while_its_database_is_made),
+        cmocka_unit_test(test_the_application_makes_tables_meanwhile),
         cmocka_unit_test(test_hostile_text_creates_nothing_else),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
