@@ -139,7 +139,7 @@ static void stores_done(struct conn *c, json_t *answers) {
     struct doctor *d = c->task;
     for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
         json_t *answer = json_object_get(answers, db->name), *problems = json_object_get(answer, "problems"), *problem;
-        char text[600];
+        char text[1400];
         size_t i;
         if (db->state == DB_FAILED || db->state == DB_ALIEN)
             continue;
@@ -152,7 +152,7 @@ static void stores_done(struct conn *c, json_t *answers) {
         }
         json_array_foreach(problems, i, problem) {
             const char *what = json_string_value(json_object_get(problem, "what"));
-            snprintf(text, sizeof(text), "%s: %.300s", db->name, what != NULL ? database_words(db, what) : "?");
+            snprintf(text, sizeof(text), "%s: %.800s", db->name, what != NULL ? database_words(db, what) : "?");
             found(d, json_is_true(json_object_get(problem, "note")) ? FINDING_WARN : FINDING_ERROR, text,
                   json_string_value(json_object_get(problem, "mend")));
         }

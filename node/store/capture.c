@@ -225,8 +225,9 @@ static char *trigger_text(sqlite3 *app, const struct table *t, uint32_t number, 
     if (letter == 'b') /* the key shows -1 where SQLite is to number the row */
         sqlite3_str_appendf(out, " WHEN NEW.\"%w\" IS NOT -1", t->columns[t->key[0]].name);
     for (uint32_t i = 0; letter == 'm' && i < t->key_count; i++) {
-        const char *name = t->columns[t->key[i]].name;
-        sqlite3_str_appendf(out, " %s OLD.\"%w\" IS NOT NEW.\"%w\"", i ? "OR" : "WHEN", name, name);
+        const struct column *c = &t->columns[t->key[i]];
+        sqlite3_str_appendf(out, " %s OLD.\"%w\" IS NOT NEW.\"%w\"%s", i ? "OR" : "WHEN", c->name, c->name,
+                            c->collation == c->own ? "" : schema_collate(c->collation));
     }
     sqlite3_str_appendall(out, " BEGIN");
     if (letter == 'm')

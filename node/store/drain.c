@@ -385,6 +385,8 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     if (!e.set)
         return ERR_NOMEM;
     new_identity(s, look, hashes, &e.who);
+    if (e.who.number > look->io->sequence) /* SQLite has seen to it */
+        look->io->sequence = e.who.number;
     if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
         int err = rows_evict(s, look->io->tbl, &look->place);
         if (err)

@@ -9,7 +9,7 @@
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
- *   report.c   JSON for the interface; verify.c digests of the real content */
+ *   report.c   JSON for the interface; problems.c what is treated specially; verify.c digests of the real content */
 #ifndef NODE_STORE_ENGINE_H
 #define NODE_STORE_ENGINE_H
 
@@ -42,7 +42,8 @@ struct tbl {
     uint64_t replacing;                       /* rows that noted writes may have thrown out by OR REPLACE, since somebody looked */
     int64_t replacing_ms, replacing_since_ms; /* the newest of these writes; when they began to wait for a look (0: none wait) */
     bool captured;                            /* its rows were captured once; later finds are local writes */
-    const char *unbound;                      /* why a table of the application is not served, or NULL */
+    const char *unbound, *unbound_mend;       /* why a table of the application is not served, or NULL */
+    char lacks[200];                          /* what `unbound` may point to */
     bool placed;                              /* the application has, or had, this table; else its rows wait */
     bool dirty;                               /* rows or last_change differ from the state database */
     char **columns;
@@ -78,6 +79,7 @@ struct tio {
     size_t *lens;
     bool binary_key;     /* all key columns compare BINARY */
     bool null_key;       /* SQLite allows NULL in the key */
+    int64_t sequence;    /* AUTOINCREMENT: what sqlite_sequence holds at least, as far as we know */
     uint32_t uniques;    /* UNIQUE constraints and indexes besides the key */
     uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
@@ -88,6 +90,7 @@ struct tio {
     uint32_t sets_count, sets_cap;
     struct column_set *all; /* every column */
     uint64_t *defaults;     /* hash of each column's default, 0 not known yet */
+    bool *converted;        /* columns whose type here has changed a value of another server */
 };
 
 /* ---- who wrote */
@@ -317,6 +320,8 @@ int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a 
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
 bool tables_converts(const struct tio *io, uint32_t at, const struct value *v);     /* this column would store v otherwise */
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
+int tables_note_converted(struct store *s, struct tio *io, uint32_t at); /* said in `tables`, until the column's type changes */
+bool tables_converted(const struct tio *io, uint32_t at);
 
 /* ---- reveal.c: what waited for a table or a column that the application has now */
 int reveal(struct store *s);

@@ -75,7 +75,8 @@ int merge_rowid(struct store *s, const struct change *c, struct rowid *who) {
 
 /* ---- groups */
 
-static bool clean_name(const char *name, size_t len) { return len > 0 && len < 1024 && !memchr(name, 0, len); }
+/* Any text can be a name in SQLite, also none. */
+static bool clean_name(const char *name, size_t len) { return len <= SCHEMA_NAME_MAX && !memchr(name, 0, len); }
 
 static int group_enter(struct merging *m, const struct change *c, const struct rowid *who) {
     struct store *s = m->s;
@@ -149,7 +150,9 @@ static int hash_of(struct merging *m, uint32_t i, const struct value *v, uint64_
     if (!io || number >= io->by_number_count || !io->by_number[number])
         return 0;
     uint32_t at = io->by_number[number] - 1;
-    return tables_converts(io, at, v) ? tables_convert(m->s, io, at, v, hash) : 0;
+    uint64_t plain = *hash;
+    int err = tables_converts(io, at, v) ? tables_convert(m->s, io, at, v, hash) : 0;
+    return err || *hash == plain ? err : tables_note_converted(m->s, io, at);
 }
 
 static int apply_writes(struct merging *m, const struct change *c, struct reg *r, struct write by) {

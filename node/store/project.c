@@ -545,6 +545,24 @@ static int write_mark(struct store *s, int64_t seq) {
     return sql_run(s->w_trim);
 }
 
+/* Who numbers rows by AUTOINCREMENT may never give a number again, also not one whose row came and went before it was shown here. */
+static bool sequence_behind(const struct tio *io) { return io->tbl && io->table->autoincrement && io->tbl->top > io->sequence; }
+
+static int raise_sequences(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        if (!sequence_behind(io))
+            continue;
+        int err = sql_exec(s->app.writer,
+                           "INSERT INTO main.sqlite_sequence(name, seq) SELECT %Q, 0 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_sequence "
+                           "WHERE name=%Q); UPDATE main.sqlite_sequence SET seq=%lld WHERE name=%Q AND seq<%lld",
+                           io->table->name, io->table->name, (long long)io->tbl->top, io->table->name, (long long)io->tbl->top);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
 static bool anything_to_show(struct store *s) {
     if (s->flights)
         return true;
@@ -553,6 +571,9 @@ static bool anything_to_show(struct store *s) {
         if (wants_showing(row))
             return true;
     }
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (sequence_behind(&s->tios[i]))
+            return true;
     return false;
 }
 
@@ -580,6 +601,9 @@ static int tick_off(struct store *s, int64_t seq) {
     sqlite3_bind_int64(s->s_flight_del, 1, seq);
     if ((err = sql_run(s->s_flight_del)))
         return err;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (sequence_behind(&s->tios[i]))
+            s->tios[i].sequence = s->tios[i].tbl->top;
     s->hot.projected_seq = seq;
     s->hot.shown_ms = store_wall_ms(s);
     while (s->flights && s->flights->seq <= seq) {
@@ -649,6 +673,8 @@ static int project_locked(struct store *s, int64_t seq) {
     free(failed.rows);
     free(p.at);
     arena_release(&p.arena);
+    if (!err)
+        err = raise_sequences(s);
     if (!err && p.parked && !(err = state_commit(s)))
         err = state_sync(s); /* the one sync under the lock: what is parked must be known as parked once the mark says that it was shown */
     return err ? err : write_mark(s, seq);

@@ -47,29 +47,33 @@ void row_cursor_rewind(struct row_cursor *c) {
     c->began = false;
 }
 
-static void put_columns(sqlite3_str *q, const struct table *t, const char *before, const char *between) {
-    for (uint32_t i = 0; i < t->key_count; i++)
-        sqlite3_str_appendf(q, "%s\"%w\"", i ? between : before, t->columns[t->key[i]].name);
+static void put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
+    for (uint32_t i = 0; i < t->key_count; i++) {
+        const struct column *c = &t->columns[t->key[i]];
+        sqlite3_str_appendf(q, "%s\"%w\"%s", i ? "," : before, c->name,
+                            collate && t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
+    }
 }
 
-/* SELECT key…, columns… FROM t WHERE key NOT NULL AND (key…) > (?…) ORDER BY key… LIMIT n */
+/* SELECT columns… FROM t WHERE key NOT NULL AND (key…) > (?…) ORDER BY key… LIMIT n. The key comes first: in the columns' order it does, but for a
+ * single integer. */
 int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows) {
     const struct table *t = io->table;
     sqlite3_str *q = sqlite3_str_new(s->app.reader);
     sqlite3_finalize(c->stmt);
     c->stmt = NULL;
-    put_columns(q, t, "SELECT ", ",");
-    for (uint32_t i = 0; i < io->count; i++)
+    put_key(q, t, "SELECT ", false);
+    for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < io->count; i++)
         sqlite3_str_appendf(q, ",\"%w\"", io->names[i]);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
     tables_put_null_test(q, io, " WHERE ", false);
     if (c->began) {
-        put_columns(q, t, io->null_key ? " AND (" : " WHERE (", ",");
+        put_key(q, t, io->null_key ? " AND (" : " WHERE (", true);
         for (uint32_t i = 0; i < t->key_count; i++)
             sqlite3_str_appendall(q, i ? ",?" : ") > (?");
         sqlite3_str_appendall(q, ")");
     }
-    put_columns(q, t, " ORDER BY ", ",");
+    put_key(q, t, " ORDER BY ", true);
     sqlite3_str_appendf(q, " LIMIT %u", rows);
     char *text = sqlite3_str_finish(q);
     if (!text)
@@ -97,7 +101,7 @@ int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) 
     if (!(look->values = malloc((io->count + 1) * sizeof *look->values)))
         return ERR_NOMEM;
     for (uint32_t i = 0; i < io->count; i++)
-        sql_column_value(c->stmt, (int)(t->key_count + i), &look->values[i]);
+        sql_column_value(c->stmt, (int)(i + (t->key_kind == KEY_INTEGER)), &look->values[i]);
     c->began = true;
     if (t->key_kind != KEY_COLUMNS) {
         c->last_number = look->place.number = key[0].as.i;
@@ -320,7 +324,7 @@ static int keys_read(struct store *s, struct tio *io, int64_t count, struct keys
     if (!(k->slots = calloc(slots, sizeof *k->slots)))
         return ERR_NOMEM;
     sqlite3_str *q = sqlite3_str_new(s->app.reader);
-    put_columns(q, t, "SELECT ", ",");
+    put_key(q, t, "SELECT ", false);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
     tables_put_null_test(q, io, " WHERE ", false);
     char *text = sqlite3_str_finish(q);

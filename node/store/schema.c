@@ -58,11 +58,21 @@ static enum collation collation_of(const char *name) {
     return COLLATION_OTHER;
 }
 
-static int unsupported(struct table *t, char *why) {
+const char *schema_collate(enum collation c) {
+    switch (c) {
+    case COLLATION_NOCASE: return " COLLATE NOCASE";
+    case COLLATION_RTRIM: return " COLLATE RTRIM";
+    default: return " COLLATE BINARY";
+    }
+}
+
+static int unsupported(struct table *t, char *why, const char *mend) {
     if (!why)
         return ERR_NOMEM;
-    if (!t->unsupported)
+    if (!t->unsupported) {
         t->unsupported = strdup(why);
+        t->mend = mend;
+    }
     sqlite3_free(why);
     return t->unsupported ? 0 : ERR_NOMEM;
 }
@@ -79,7 +89,7 @@ static int read_column(sqlite3 *app, struct table *t, sqlite3_stmt *q) {
     const char *collation = NULL;
     int autoincrement = 0;
     if (hidden) /* 2 and 3: generated; SQLite allows none in a PRIMARY KEY, but a file is outside data */
-        return key_place ? unsupported(t, sqlite3_mprintf("has a generated column in its primary key: %s", text(q, 0))) : 0;
+        return key_place ? unsupported(t, sqlite3_mprintf("has a generated column in its primary key: %s", text(q, 0)), NULL) : 0;
     struct column *c = append(&t->columns, &t->columns_count, sizeof *c);
     if (!c || !(c->name = strdup(text(q, 0))))
         return ERR_NOMEM;
@@ -88,7 +98,7 @@ static int read_column(sqlite3 *app, struct table *t, sqlite3_stmt *q) {
     c->key_place = key_place;
     t->key_count += key_place > 0;
     if (sqlite3_table_column_metadata(app, "main", t->name, c->name, NULL, &collation, NULL, NULL, &autoincrement) == SQLITE_OK)
-        c->collation = collation_of(collation);
+        c->collation = c->own = collation_of(collation);
     t->autoincrement = t->autoincrement || autoincrement;
     return 0;
 }
@@ -267,15 +277,23 @@ static int resolve_foreign_keys(const struct schema *s, struct table *t) {
 static int judge_key(struct table *t, bool integer, bool key_index) {
     /* Only "INTEGER PRIMARY KEY" is the rowid. INT PRIMARY KEY, INTEGER PRIMARY KEY DESC and WITHOUT ROWID have an index for the key. */
     t->key_kind = t->key_count == 1 && integer && !key_index && !t->without_rowid ? KEY_INTEGER : KEY_COLUMNS;
+    size_t longest = strlen(t->name);
+    for (uint32_t i = 0; i < t->columns_count; i++)
+        longest = strlen(t->columns[i].name) > longest ? strlen(t->columns[i].name) : longest;
+    if (longest > SCHEMA_NAME_MAX)
+        return unsupported(t, sqlite3_mprintf("has a name of %zu bytes: at most %u are supported", longest, SCHEMA_NAME_MAX),
+                           "give it a shorter one");
     if (!t->key_count)
-        return unsupported(t, sqlite3_mprintf("has no primary key: its rows cannot be told apart on other servers"));
+        return unsupported(t, sqlite3_mprintf("has no primary key, so that its rows cannot be told apart on other servers"),
+                           "give it a PRIMARY KEY");
     if (t->key_count > KEY_COLUMNS_MAX)
-        return unsupported(t,
-                           sqlite3_mprintf("has %u columns in its primary key: at most %d are supported", t->key_count, KEY_COLUMNS_MAX));
+        return unsupported(t, sqlite3_mprintf("has %u columns in its primary key: at most %d are supported", t->key_count, KEY_COLUMNS_MAX),
+                           "give it an INTEGER PRIMARY KEY, and make the columns UNIQUE");
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         if (c->collation == COLLATION_OTHER)
-            return unsupported(t, sqlite3_mprintf("has a primary key with a collation of the application's own: column %s", c->name));
+            return unsupported(t, sqlite3_mprintf("has a primary key with a collation of the application's own: column %s", c->name),
+                               "use BINARY, NOCASE or RTRIM for the key, or give the table an INTEGER PRIMARY KEY");
     }
     return 0;
 }
@@ -318,7 +336,7 @@ static int mark_shadows(sqlite3 *app, struct schema *s) {
     for (uint32_t i = 0; i < s->count; i++) {
         const struct table *v = &s->tables[i];
         sqlite3_stmt *q = NULL;
-        if (!v->unsupported || strncmp(v->unsupported, "is a virtual", 12))
+        if (!v->virtual)
             continue;
         int err = sql_prepare(app, &q, "SELECT 1 FROM main.\"%w\"", v->name);
         bool unknown = err && !strncmp(sqlite3_errmsg(app), "no such module", 14);
@@ -329,7 +347,7 @@ static int mark_shadows(sqlite3 *app, struct schema *s) {
         for (uint32_t k = 0; k < s->count; k++) {
             struct table *t = &s->tables[k];
             if (!sqlite3_strnicmp(t->name, v->name, (int)len) && t->name[len] == '_')
-                if (unsupported(t, sqlite3_mprintf("seems to hold the virtual table %s, whose module this SQLite lacks", v->name)))
+                if (unsupported(t, sqlite3_mprintf("seems to hold the virtual table %s, whose module this SQLite lacks", v->name), NULL))
                     return ERR_NOMEM;
         }
     }
@@ -351,9 +369,12 @@ static int read_names(sqlite3 *app, struct schema *out) {
             err = row;
         else if (!t || !(t->name = strdup(text(q, 0))))
             err = ERR_NOMEM;
-        else if (!strcmp(text(q, 1), "virtual"))
-            err = unsupported(t, sqlite3_mprintf("is a virtual table: its content cannot be seen by triggers"));
-        else {
+        else if (!strcmp(text(q, 1), "virtual")) {
+            t->virtual = true;
+            err = unsupported(
+                t, sqlite3_mprintf("is a virtual table: what the application writes into it directly cannot be seen by triggers"),
+                "keep the content in an ordinary table, and let triggers fill this one");
+        } else {
             t->without_rowid = sqlite3_column_int(q, 2) != 0;
             t->strict = sqlite3_column_int(q, 3) != 0;
         }

@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define SCHEMA_NAME_MAX 1023u /* bytes of the name of a table or column that is replicated */
+
 enum affinity { AFFINITY_BLOB, AFFINITY_TEXT, AFFINITY_NUMERIC, AFFINITY_INTEGER, AFFINITY_REAL };
 enum collation { COLLATION_BINARY, COLLATION_NOCASE, COLLATION_RTRIM, COLLATION_OTHER };
 
@@ -20,6 +22,7 @@ struct column {
     char *name;
     enum affinity affinity;
     enum collation collation; /* of the key's index for key columns */
+    enum collation own;       /* as the column itself compares, where nothing else is said */
     int key_place;            /* 0: not in the key; else 1 + place in the key */
     bool not_null;
 };
@@ -42,7 +45,9 @@ struct table {
     struct foreign_key *foreign_keys;
     uint32_t foreign_keys_count;
     char *unsupported; /* NULL, or why it is not replicated, in words for `tables` ("has no primary key: …") */
-    bool excluded;     /* by policy: replicate = no */
+    const char *mend;  /* and what helps; may be NULL */
+    bool virtual;
+    bool excluded; /* by policy: replicate = no */
 };
 
 struct schema {
@@ -59,7 +64,10 @@ int schema_read(sqlite3 *app, struct schema *out);
 void schema_release(struct schema *s);
 const struct table *schema_find(const struct schema *s, const char *name, size_t len); /* NULL; names compare as SQLite's (ASCII case) */
 
+/* " COLLATE NAME": a key column compared by anything but the key's own collation finds another row, or none. */
+const char *schema_collate(enum collation c);
+
 /* Why no row of this kind can be replicated in this build goes to table->unsupported: no PRIMARY KEY; a key column with a collation of the
- * application's own; a generated column in the key; more than 16 key columns; a virtual table. */
+ * application's own; a generated column in the key; more than 16 key columns; a name of more than SCHEMA_NAME_MAX bytes; a virtual table. */
 
 #endif

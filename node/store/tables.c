@@ -1,5 +1,6 @@
 /* The application's tables, bound to our numbers and to prepared statements. */
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,9 @@ static void put_name(sqlite3_str *q, const char *name) { sqlite3_str_appendf(q, 
 
 static void put_where_key(sqlite3_str *q, const struct table *t) {
     for (uint32_t i = 0; i < t->key_count; i++) {
-        sqlite3_str_appendall(q, i ? " AND " : " WHERE ");
-        put_name(q, t->columns[t->key[i]].name);
-        sqlite3_str_appendall(q, "=?");
+        const struct column *c = &t->columns[t->key[i]];
+        sqlite3_str_appendf(q, "%s\"%w\"%s=?", i ? " AND " : " WHERE ", c->name,
+                            t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
     }
 }
 
@@ -243,6 +244,33 @@ out:
     return err;
 }
 
+/* In the state's `meta`: "converted TABLE COLUMN", the affinity that did it. */
+int tables_note_converted(struct store *s, struct tio *io, uint32_t at) {
+    if (io->converted[at])
+        return 0;
+    io->converted[at] = true;
+    return sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('converted %u %u', %d)", io->tbl->no, io->numbers[at],
+                    io->table->columns[io->order[at]].affinity);
+}
+
+bool tables_converted(const struct tio *io, uint32_t at) { return io->converted[at]; }
+
+static int load_converted(struct store *s, struct tio *io) {
+    sqlite3_stmt *q;
+    int row, err = sql_prepare(s->db, &q,
+                               "SELECT CAST(substr(k, length('converted %u ') + 1) AS INTEGER), v FROM meta WHERE k GLOB 'converted %u *'",
+                               io->tbl->no, io->tbl->no);
+    if (err)
+        return err;
+    while ((row = sql_step(q)) == 1) {
+        uint32_t number = (uint32_t)sqlite3_column_int64(q, 0), at = number < io->by_number_count ? io->by_number[number] : 0;
+        if (at && sqlite3_column_int(q, 1) == (int)io->table->columns[io->order[at - 1]].affinity)
+            io->converted[at - 1] = true;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
 /* The hash of what a row shows in a column that was added after it was written: the declared default. */
 int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *hash) {
     if (!io->defaults && !(io->defaults = calloc(io->count + 1, sizeof *io->defaults)))
@@ -385,6 +413,7 @@ static void tio_release(struct tio *io) {
     free(io->names);
     free(io->lens);
     free(io->by_number);
+    free(io->converted);
     if (io->tbl)
         io->tbl->io = NULL;
 }
@@ -406,7 +435,8 @@ static int tio_columns(struct store *s, struct tio *io) {
     io->numbers = calloc(n, sizeof *io->numbers);
     io->names = calloc(n, sizeof *io->names);
     io->lens = calloc(n, sizeof *io->lens);
-    if (!io->order || !io->numbers || !io->names || !io->lens)
+    io->converted = calloc(n, sizeof *io->converted);
+    if (!io->order || !io->numbers || !io->names || !io->lens || !io->converted)
         return ERR_NOMEM;
     io->binary_key = t->key_kind == KEY_COLUMNS;
     for (uint32_t i = 0; i < t->key_count && t->key_kind == KEY_COLUMNS && !t->without_rowid && !t->strict; i++)
@@ -435,7 +465,7 @@ static int tio_columns(struct store *s, struct tio *io) {
     io->by_number_count = top;
     for (uint32_t i = 0; i < io->count; i++)
         io->by_number[io->numbers[i]] = i + 1;
-    return 0;
+    return load_converted(s, io);
 }
 
 static int prepare_all(struct store *s, struct tio *io) {
@@ -460,8 +490,8 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     if (io->tbl->shape != shape) { /* the key is of another kind under the same name, and there are rows: said in `tables` */
         io->tbl->io = NULL;
-        io->tbl->unbound =
-            "its key is of another kind than that of the rows known under this name: rename the table, or delete those rows everywhere";
+        io->tbl->unbound = "its key is of another kind than that of the rows known under this name";
+        io->tbl->unbound_mend = "rename the table, or delete those rows everywhere";
         io->tbl = NULL;
         return 0;
     }
@@ -472,10 +502,16 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
                        t->name)))
         return err;
     io->uniques = (uint32_t)uniques;
+    if (t->autoincrement &&
+        (err = sql_int(s->app.reader, 0, &io->sequence, "SELECT max(seq) FROM main.sqlite_sequence WHERE name=%Q", t->name)))
+        return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
     if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here */
-        io->tbl->unbound = "it uses a collation or a function that only the application has";
+        snprintf(io->tbl->lacks, sizeof io->tbl->lacks, "it uses what only the application has (%s)", sqlite3_errmsg(s->app.writer));
+        io->tbl->unbound = io->tbl->lacks;
+        io->tbl->unbound_mend =
+            "keep functions and collations of the application's own out of this table's indexes, constraints and generated columns";
         io->tbl->io = NULL;
         io->tbl = NULL;
         return 0;

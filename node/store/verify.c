@@ -39,7 +39,7 @@ static void put_row(struct verifying *v, sqlite3_stmt *q) {
     }
     sum = mix(key_hash);
     for (uint32_t i = 0; i < io->count; i++) {
-        sql_column_value(q, (int)(t->key_count + i), &value);
+        sql_column_value(q, (int)(i + (t->key_kind == KEY_INTEGER)), &value);
         sum += mix(io->tbl->column_hashes[io->numbers[i]] ^ value_hash(&value) * 0x9e3779b97f4a7c15u);
     }
     sum = mix(sum);
@@ -66,7 +66,7 @@ static int read_table(struct verifying *v) {
     sqlite3_str *q = sqlite3_str_new(s->app.reader);
     for (uint32_t i = 0; i < t->key_count; i++)
         sqlite3_str_appendf(q, "%s\"%w\"", i ? "," : "SELECT ", t->columns[t->key[i]].name);
-    for (uint32_t i = 0; i < v->io->count; i++)
+    for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < v->io->count; i++)
         sqlite3_str_appendf(q, ",\"%w\"", v->io->names[i]);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
     char *text = sqlite3_str_finish(q);

@@ -166,7 +166,7 @@ static void test_a_kind_of_change_from_the_future(void **state) {
 
 static void test_names_and_keys_that_cannot_be(void **state) {
     (void)state;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 4; i++) {
         struct rig r;
         struct forge f;
         rig_open(&r, 2, TABLES);
@@ -178,10 +178,9 @@ static void test_names_and_keys_that_cannot_be(void **state) {
         memset(longest, 'x', sizeof longest - 1);
         longest[sizeof longest - 1] = 0;
         switch (i) {
-        case 0: forge_change(&f, CHANGE_INSERT, "", number, (const char *[]){"a", NULL}, &v); break;
-        case 1: forge_change(&f, CHANGE_INSERT, "t", number, (const char *[]){"", NULL}, &v); break;
-        case 2: forge_change(&f, CHANGE_INSERT, longest, number, (const char *[]){"a", NULL}, &v); break;
-        case 3: forge_change(&f, CHANGE_INSERT, "k", key, (const char *[]){"v", NULL}, &v); break;
+        case 0: forge_change(&f, CHANGE_INSERT, "t", number, (const char *[]){longest, NULL}, &v); break;
+        case 1: forge_change(&f, CHANGE_INSERT, longest, number, (const char *[]){"a", NULL}, &v); break;
+        case 2: forge_change(&f, CHANGE_INSERT, "k", key, (const char *[]){"v", NULL}, &v); break;
         default:
             key.key_len = 0;
             forge_change(&f, CHANGE_INSERT, "k", key, (const char *[]){"v", NULL}, &v);

@@ -223,7 +223,8 @@ static void test_tables_and_status(void **state) {
     json_decref(a);
     json_decref(b);
     json_t *doctor = store_doctor(r.peers[0].s.store);
-    assert_int_equal(json_array_size(json_object_get(doctor, "problems")), 0);
+    assert_int_equal(json_array_size(json_object_get(doctor, "problems")), 1);
+    assert_non_null(strstr(text_of(json_array_get(json_object_get(doctor, "problems"), 0), "what"), "\"nokey\": not replicated"));
     json_decref(doctor);
     rig_close(&r);
 }

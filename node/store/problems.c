@@ -1,0 +1,240 @@
+/* What of a database is treated specially, and why, for `tables` and `doctor`: what is not replicated, not shown, or shown otherwise than
+ * elsewhere. Each with the way to mend it. Derived from the state at hand at each call, never kept. */
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/report.h"
+#include "proto/err.h"
+
+#define PARKED_NAMED 10
+
+/* Both are sentences without an end; `note`: it is as it should be, and said so that nobody has to wonder. */
+__attribute__((format(printf, 4, 5))) static void found(json_t *list, bool note, const char *mend, const char *format, ...) {
+    char what[700];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(what, sizeof what, format, args);
+    va_end(args);
+    json_t *j = json_pack("{s:s, s:s?}", "what", what, "mend", mend);
+    if (!j) /* a name that is no text, or was cut in the middle of a letter */
+        j = json_pack("{s:s, s:s?}", "what", "something whose name is not valid text", "mend", mend);
+    if (note)
+        json_object_set_new(j, "note", json_true());
+    json_array_append_new(list, j);
+}
+
+/* ---- one table */
+
+static void parked(struct store *s, const struct tbl *t, json_t *list, uint32_t *count) {
+    struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) {
+        if (p->tbl != t || !p->reason)
+            continue;
+        if ((*count)++ < PARKED_NAMED) {
+            json_t *key = report_key(t, &p->who);
+            char *text = json_dumps(key, JSON_COMPACT);
+            found(list, false, "it is kept, and shown as soon as it can be", "parked %s: %s", text ? text : "?", p->reason);
+            free(text);
+            json_decref(key);
+        }
+    }
+    if (*count > PARKED_NAMED)
+        found(list, false, NULL, "… and %u more parked rows", *count - PARKED_NAMED);
+}
+
+static bool is_missing(const struct tbl *t, uint32_t column) {
+    return !t->column_placed[column] && (column >= t->io->by_number_count || !t->io->by_number[column]);
+}
+
+/* Columns whose type here changes what comes from other servers. */
+static void converted(const struct tbl *t, json_t *list) {
+    static const char *const TYPES[] = {"BLOB", "TEXT", "NUMERIC", "INTEGER", "REAL"};
+    for (uint32_t i = 0; i < t->io->count; i++) {
+        if (!tables_converted(t->io, i))
+            continue;
+        found(list, false, "declare it with the same type on every server, and write those values again",
+              "column \"%s\" is %s here and of another type on another server: values from there are converted, so that the servers show "
+              "different values",
+              t->io->names[i], TYPES[t->io->table->columns[t->io->order[i]].affinity]);
+    }
+}
+
+static void large(struct store *s, const struct tbl *t, json_t *list) {
+    int64_t n = 0;
+    if (s->too_large && sql_int(s->db, 0, &n, "SELECT count(*) FROM large WHERE tbl=%u", t->no) == 0 && n)
+        found(list, false, "make their values smaller", "%lld %s larger than %u MiB and not replicated", (long long)n,
+              n == 1 ? "row is" : "rows are", BATCH_RAW_MAX >> 20);
+}
+
+static void rows_of_table(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
+    if (t->unbound)
+        found(list, false, t->unbound_mend, "not replicated: %s", t->unbound);
+    else if (!table && t->rows && t->placed)
+        found(list, false, "they are shown when it is created again",
+              "dropped by the application here: the rows of other servers are kept");
+    else if (!table && t->rows)
+        found(list, false, "they are shown when it is created: run the same version of the application here",
+              "the application has no such table here: its rows are kept");
+    else if (!t->io && t->rows && !table->unsupported && !table->excluded)
+        found(list, false, "give the table the same primary key on every server",
+              "its key is of another kind on another server: rows from there are kept, not shown");
+    for (uint32_t c = 0; t->io && t->rows && c < t->columns_count; c++)
+        if (is_missing(t, c))
+            found(list, false, "they are shown when it is added: run the same version of the application here",
+                  "column \"%s\" of another server is not here: its values are kept", t->columns[c]);
+    if (t->null_keys)
+        found(list, false, t->null_keys == 1 ? "give it a key" : "give them a key", "%llu %s NULL in %s key and %s not replicated",
+              (unsigned long long)t->null_keys, t->null_keys == 1 ? "row has" : "rows have", t->null_keys == 1 ? "its" : "their",
+              t->null_keys == 1 ? "is" : "are");
+    if (t->lost)
+        found(list, false, "bring the table back, or delete them again",
+              "%llu rows are gone from the file without a note: not taken for deletions", (unsigned long long)t->lost);
+    if (t->io)
+        converted(t, list);
+    large(s, t, list);
+}
+
+/* table NULL: only other servers have it; t NULL: no row of it is known. */
+static json_t *table_findings(struct store *s, const struct table *table, struct tbl *t, uint32_t *parked_count) {
+    json_t *list = json_array();
+    *parked_count = 0;
+    if (table && table->unsupported)
+        found(list, table->virtual, table->mend, "not replicated: %s", table->unsupported);
+    if (table && table->excluded)
+        found(list, true, "replicate = yes in the configuration, if it shall not", "belongs to this server alone: replicate = no");
+    if (t) {
+        parked(s, t, list, parked_count);
+        rows_of_table(s, table, t, list);
+    }
+    return list;
+}
+
+/* ---- `tables` */
+
+/* One line each. */
+static json_t *lines_of(json_t *findings) {
+    json_t *lines = json_array(), *f;
+    size_t i;
+    json_array_foreach(findings, i, f) {
+        const char *what = json_string_value(json_object_get(f, "what")), *mend = json_string_value(json_object_get(f, "mend"));
+        char text[1200];
+        snprintf(text, sizeof text, "%s%s%s", what ? what : "?", mend ? ": " : "", mend ? mend : "");
+        json_t *line = json_string(text);
+        json_array_append_new(lines, line ? line : json_string("?"));
+    }
+    return lines;
+}
+
+static json_t *table_json(struct store *s, const char *name, const struct table *table, struct tbl *t) {
+    uint32_t parked_count;
+    json_t *findings = table_findings(s, table, t, &parked_count);
+    const char *identity = !table || table->unsupported || table->excluded           ? "none"
+                           : table->key_kind == KEY_INTEGER && !table->without_rowid ? "numbered"
+                                                                                     : "given";
+    bool replicated = table && !table->unsupported && !table->excluded && t && t->io;
+    int64_t rows = t ? t->rows : 0;
+    if (table && (table->unsupported || table->excluded) && s->app_open)
+        (void)sql_int(s->app.reader, 0, &rows, "SELECT count(*) FROM main.\"%w\"", table->name);
+    json_t *problems = lines_of(findings);
+    json_decref(findings);
+    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated",
+                     replicated, "pending", 0, "parked", (json_int_t)parked_count + (t && !t->io ? (json_int_t)t->rows : 0),
+                     "last_change_ms", (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
+}
+
+static struct tbl *tbl_named(struct store *s, const char *name) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (sqlite3_stricmp(s->tbls[i]->name, name) == 0)
+            return s->tbls[i];
+    return NULL;
+}
+
+/* Every table, also those that only other servers have. */
+static int each_table(struct store *s, void (*call)(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx),
+                      void *ctx) {
+    for (uint32_t i = 0; i < s->schema.count; i++)
+        call(s, s->schema.tables[i].name, &s->schema.tables[i], tbl_named(s, s->schema.tables[i].name), ctx);
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->rows && !schema_find(&s->schema, s->tbls[i]->name, strlen(s->tbls[i]->name)))
+            call(s, s->tbls[i]->name, NULL, s->tbls[i], ctx);
+    return 0;
+}
+
+static void add_table(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx) {
+    json_array_append_new(ctx, table_json(s, name, table, t));
+}
+
+json_t *store_tables(struct store *s) {
+    json_t *list = json_array();
+    each_table(s, add_table, list);
+    return list;
+}
+
+/* ---- `doctor` */
+
+static void add_findings(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx) {
+    uint32_t parked_count;
+    json_t *findings = table_findings(s, table, t, &parked_count), *f;
+    size_t i;
+    json_array_foreach(findings, i, f) {
+        found(ctx, json_is_true(json_object_get(f, "note")), json_string_value(json_object_get(f, "mend")), "table \"%s\": %s", name,
+              json_string_value(json_object_get(f, "what")));
+    }
+    json_decref(findings);
+}
+
+static void check_file(struct store *s, json_t *list) {
+    sqlite3_stmt *q;
+    if (sql_prepare(s->app.reader, &q, "PRAGMA quick_check(1)"))
+        return;
+    int row = sql_step(q);
+    const char *said = row == 1 ? (const char *)sqlite3_column_text(q, 0) : sqlite3_errmsg(s->app.reader);
+    /* what only the application has (a function in a CHECK or an index) cannot be checked by us */
+    bool unknown = row == ERR_INTERNAL || (said && (strstr(said, "no such function") || strstr(said, "no such collation")));
+    if (row < 0 ? !unknown : row == 1 && said && strcmp(said, "ok") != 0)
+        found(list, false,
+              "stop the application, restore the file from a backup or with sqlite3's .recover, and start again: other servers bring what "
+              "is missing",
+              "the file is damaged: %s", said ? said : "?");
+    sqlite3_finalize(q);
+}
+
+/* Servers whose last batch was written under another schema: what they can share is shared, and the rest waits. */
+static void check_schemas(struct store *s, json_t *list) {
+    for (uint32_t i = 0; i < s->origins_count && s->schema.count; i++) {
+        struct bytes *b;
+        struct batch_head head;
+        if (i == s->own || !s->origins[i].version || memcmp(s->origin_ids[i].node, s->origin_ids[s->own].node, NODE_ID_BYTES) == 0 ||
+            log_read(s, i, s->origins[i].version, &b))
+            continue;
+        if (batch_head_read(&head, b->data, b->len) == 0) {
+            char id[2 * NODE_ID_BYTES + 1];
+            sodium_bin2hex(id, sizeof id, s->origin_ids[i].node, NODE_ID_BYTES);
+            if (head.schema && head.schema != s->schema.hash)
+                found(list, true, "run the same version of the application on both; `starling tables` says what waits for it",
+                      "the schema of node %s was another one when it last wrote (tables, columns, types, keys or UNIQUE constraints)", id);
+            batch_head_release(&head);
+        }
+        bytes_unref(b);
+    }
+}
+
+json_t *store_doctor(struct store *s) {
+    json_t *list = json_array();
+    if (!s->app_open)
+        return json_pack("{s:o}", "problems", list);
+    check_file(s, list);
+    if (!s->app.wal)
+        found(list, true, "sqlite3 FILE 'PRAGMA journal_mode=WAL', if the application allows it",
+              "journal mode is not WAL: readers and writers block each other, ours too");
+    int64_t reading_ms = s->readers_since_ms ? store_mono_us() / 1000 - s->readers_since_ms : 0;
+    if (reading_ms > 1000)
+        found(list, false, "finish SELECTs (fetch all rows, or close the cursor) before writing or waiting in the application",
+              "a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", (long long)reading_ms / 1000);
+    each_table(s, add_findings, list);
+    check_schemas(s, list);
+    return json_pack("{s:o}", "problems", list);
+}
