@@ -79,8 +79,8 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
         note->kind = NOTE_ARRIVED;
     if (note->ms < n->earliest_ms)
         n->earliest_ms = note->ms;
-    if (io->uniques && note->kind != NOTE_GIVEN && note->kind != NOTE_DELETE) {
-        io->tbl->replacing += io->uniques;
+    if (note->kind != NOTE_GIVEN && note->kind != NOTE_DELETE) {
+        io->tbl->replacing++;
         io->tbl->replacing_ms = note->ms;
     }
     int null = note_key(s, n, note, q);
@@ -115,13 +115,15 @@ static int read_notes(struct store *s, struct notes *n, bool locked) {
         return row ? row : DRAIN_RESCAN;
     q = s->a_notes[locked];
     sqlite3_bind_int64(q, 1, s->hot.note_seq);
-    sqlite3_bind_int64(q, 2, DRAIN_NOTES_MAX + 1);
+    sqlite3_bind_int64(q, 2, 2 * DRAIN_NOTES_MAX);
     uint32_t read = 0;
+    int kind = 0;
     while ((row = sql_step(q)) == 1) {
-        if (read++ == DRAIN_NOTES_MAX) {
+        if (read++ >= DRAIN_NOTES_MAX && kind != NOTE_GIVEN && kind != NOTE_MOVED) { /* they belong to the note behind them */
             n->more = true;
             break;
         }
+        kind = sqlite3_column_int(q, 2);
         if ((row = note_add(s, n, q)) < 0)
             break;
     }
@@ -164,26 +166,37 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
     look->place.key = n->keys.data + first->key_at;
     look->place.key_len = first->key_len;
     bool given = look->place.text || first->io->table->without_rowid || first->number == -1; /* -1 is never announced */
+    bool scanned = n->list[to - 1].seq <= first->io->tbl->scanned_seq;
     const struct note *announced =
         NULL; /* the key was given, if an INSERT by the same statement follows (it may be ignored, or an UPSERT) */
     for (uint32_t i = from; i < to; i++) {
-        const struct note *note = &n->list[i];
+        const struct note *note = &n->list[i], *next = i + 1 < to ? note + 1 : NULL;
         look->ms = note->ms;
         switch (note->kind) {
         case NOTE_GIVEN: announced = note; break;
         case NOTE_INSERT:
             look->born = true;
             look->given = given || (announced && announced->at == note->at);
+            look->again = look->given && !look->died;
             break;
-        case NOTE_ARRIVED: look->born = look->given = true; break;
+        case NOTE_ARRIVED:
+            look->born = look->given = true;
+            look->again = false;
+            break;
         case NOTE_DELETE:
+            if (announced && announced->at == note->at && next && next->kind == NOTE_INSERT && next->at == note->at)
+                break; /* REPLACE, with recursive_triggers */
+            /* fall through */
         case NOTE_MOVED:
             look->died = true;
-            look->born = look->given = false;
+            look->born = look->given = look->again = false;
             break;
         default: break;
         }
     }
+    /* Without a death before it: REPLACE has thrown out whoever had the number, and nothing told. */
+    look->reborn = look->born && (look->died || (!look->again && !scanned));
+    look->again = look->again && !look->reborn && !scanned;
 }
 
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
@@ -237,8 +250,8 @@ static void wire_ident(struct store *s, const struct edit *e, const struct tio *
 
 /* Into the batch being written. A full batch is sealed as a part and another one begun. */
 static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t at) {
+    bool here = e->who.kind == IDENT_BORN && e->who.origin == s->own && e->who.version == s->origins[s->own].version + 1;
     for (int tries = 0; tries < 2; tries++) {
-        bool here = e->who.kind == IDENT_BORN && e->kind == CHANGE_INSERT;
         if (here)
             e->who.version = s->origins[s->own].version + 1;
         struct change c = {.kind = e->kind, .table = io->table->name, .table_len = strlen(io->table->name), .stamp = at};
@@ -396,8 +409,11 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     return edit_apply(s, look->io, r, &e, look, hashes);
 }
 
+/* The columns that differ. A row that was inserted over itself says so also when nothing differs: it lives, though somebody may have deleted it
+ * elsewhere. What did not change in it was not written: a change elsewhere stays. */
 static int update_row(struct store *s, struct row_look *look, struct reg *r, const struct pending_row *p, const uint64_t *hashes) {
     struct tio *io = look->io;
+    uint32_t named = look->again && look->place.text ? io->table->key_count : 0; /* the identity travels in them */
     struct origins_order o = store_order(s);
     uint32_t changed[BATCH_COLUMNS_MAX], n = 0;
     for (uint32_t i = 0; i < io->count; i++) {
@@ -413,13 +429,13 @@ static int update_row(struct store *s, struct row_look *look, struct reg *r, con
             if (err)
                 return err;
         }
-        if (shown != hashes[i])
+        if (shown != hashes[i] || i < named)
             changed[n++] = i;
     }
-    if (!n)
+    if (!n && !look->again)
         return 0;
-    struct edit e = {.kind = CHANGE_UPDATE, .who = r->who, .set = tables_columns(io, changed, n)};
-    struct value *values = malloc(n * sizeof *values);
+    struct edit e = {.kind = look->again ? CHANGE_INSERT : CHANGE_UPDATE, .who = r->who, .set = tables_columns(io, changed, n)};
+    struct value *values = malloc((n + 1) * sizeof *values);
     if (!e.set || !values) {
         free(values);
         return ERR_NOMEM;
@@ -456,7 +472,7 @@ int drain_row(struct store *s, struct row_look *look) {
         err = insert_row(s, look, r, hashes);
     } else if (shown && !look->present) {
         err = delete_row(s, look, r, hashes);
-    } else if (shown && look->died && look->born) { /* deleted and inserted again: another life */
+    } else if (shown && look->reborn) { /* another life */
         struct rowid next;
         new_identity(s, look, hashes, &next);
         if (!rowid_same(&who, &next))

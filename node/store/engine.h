@@ -39,8 +39,11 @@ struct tbl {
     uint64_t lost;                            /* rows that are gone from the file without a note: too many to be believed */
     uint64_t null_keys;                       /* rows of the file that no key names: NULL is in it; not replicated */
     bool nulls_changed;                       /* to be counted again */
-    uint64_t replacing;                       /* rows that noted writes may have thrown out by OR REPLACE, since somebody looked */
+    uint64_t replacing;                       /* noted writes since somebody looked for rows that they threw out by OR REPLACE */
+    uint32_t replacers;                       /* UNIQUE indexes that such a write may have met */
     int64_t replacing_ms, replacing_since_ms; /* the newest of these writes; when they began to wait for a look (0: none wait) */
+    int64_t replaced_next_us;                 /* a large table: not to be counted before */
+    int64_t scanned_seq;                      /* the newest note when a scan was through with it: the rows of older ones were read then */
     bool captured;                            /* its rows were captured once; later finds are local writes */
     const char *unbound, *unbound_mend;       /* why a table of the application is not served, or NULL */
     char lacks[200];                          /* what `unbound` may point to */
@@ -121,6 +124,7 @@ struct pending_row {
     struct shown_cell *cells; /* columns whose content differs, or may differ, from the registers */
     char *reason;             /* parked: why; NULL: in flight */
     uint32_t part_of;         /* 1 + origin number: held until that commit's last part is here; 0 not held */
+    int64_t behind;           /* to be shown only after this flight: until then ops in flight mean another row by its number */
     bool retry;               /* parked, but to be tried again now */
     bool queued;              /* failed in the projection at hand, to be tried again in it */
     bool done;                /* shown by the projection at hand */
@@ -361,6 +365,8 @@ struct row_look { /* what a look at one row of the file found */
     struct rowid place;     /* number or key */
     int64_t ms;             /* when it was written; LOOK_ADOPTED: it was there before us */
     bool died, born, given; /* the notes: deleted; inserted; with a key that the application gave */
+    bool again;             /* inserted over itself: a REPLACE of the same key */
+    bool reborn;            /* inserted where another life has ended, noted or not */
     bool present;
     struct value *values; /* in io's order */
 };

@@ -191,7 +191,10 @@ static bool all_from(const struct reg *r, struct write by, uint32_t count) {
 static int pending_wait(struct store *s, struct tbl *t, const struct rowid *who) {
     struct pending_row *p;
     int err = pending_set(s, t, who, false, NULL, 0, NULL, &p);
-    return err ? err : pending_store(s, p);
+    if (err)
+        return err;
+    p->behind = s->hot.flight_seq + 1; /* the flight at hand */
+    return pending_store(s, p);
 }
 
 static int show_new(struct merging *m, const struct change *c, const struct rowid *who, bool whole, bool *home) {

@@ -473,12 +473,12 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
 
 static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
 
-static int write_pending(struct projecting *p, struct failed *failed) {
+static int write_pending(struct projecting *p, struct failed *failed, int64_t seq) {
     struct pending_row *row, *next;
     uint32_t n = 0;
     int err = 0;
     HASH_ITER(hh, p->s->pending, row, next) {
-        if (!wants_showing(row) || row->done || row->queued)
+        if (!wants_showing(row) || row->done || row->queued || (row->behind > seq && p->s->flights))
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
@@ -667,7 +667,7 @@ static int project_locked(struct store *s, int64_t seq) {
     for (struct flight *f = s->flights; f && f->seq <= seq && !err; f = f->next)
         err = write_flight(&p, f, &failed);
     if (!err && (s->pending || failed.count))
-        err = write_pending(&p, &failed);
+        err = write_pending(&p, &failed, seq);
     for (uint32_t i = 0; i < failed.count; i++)
         failed.rows[i]->queued = false;
     free(failed.rows);

@@ -13,8 +13,9 @@
 
 #define SLICE_ROWS 5000
 #define SLICE_US 20000
-#define REPLACED_ROWS 50000   /* larger tables are looked at in a quiet moment */
-#define REPLACED_PENDING 1000 /* also while so many rows wait to be shown */
+#define REPLACED_ROWS 50000   /* larger tables are looked at with pauses, or in a quiet moment */
+#define REPLACED_PENDING 1000 /* in a quiet moment while so many rows wait to be shown */
+#define REPLACED_PAUSE 20     /* times what the last look took */
 #define REPLACED_QUIET_MS 200
 #define REPLACED_WAIT_MS 5000
 
@@ -380,7 +381,7 @@ static int missing_places(struct store *s, struct tio *io, const struct keys *k,
     return row;
 }
 
-/* How many rows the file has by the registers, and by itself. */
+/* How many rows the file has by the registers, and by itself (less those that no register tells of: no key names them, or no batch holds them). */
 static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t *has) {
     struct origins_order o = store_order(s);
     struct pending_row *p, *next;
@@ -396,16 +397,33 @@ static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t 
     int err = sql_int(s->app.reader, 0, has, "SELECT count(*) FROM main.\"%w\"", io->table->name);
     if (!err && io->null_key && !(err = tables_count_nulls(s, io)))
         *has -= (int64_t)io->tbl->null_keys;
+    int64_t large = 0;
+    if (!err && s->too_large)
+        err = sql_int(s->db, 0, &large, "SELECT count(*) FROM large WHERE tbl=%u", io->tbl->no);
+    *has -= large;
     return err;
+}
+
+/* Rows that fit in no batch are thrown out like any other. */
+static int places_of_large(struct store *s, const struct tbl *t, struct buf *out) {
+    sqlite3_stmt *q;
+    int row = sql_prepare(s->db, &q, "SELECT place FROM large WHERE tbl=%u", t->no);
+    while (!row && (row = sql_step(q)) == 1) {
+        buf_append(out, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+        row = out->failed;
+    }
+    sqlite3_finalize(q);
+    return row;
 }
 
 static int delete_places(struct store *s, struct tio *io, const struct buf *places) {
     const uint8_t *at = places->data, *end = at + places->len;
+    int64_t ms = io->tbl->replacing_ms ? io->tbl->replacing_ms : LOOK_FOUND;
     int err = state_begin(s);
     if (!err && batch_writer_rows(s->writer) == 0) /* else the drain at hand has begun */
-        err = drain_begin_changes(s, io->tbl->replacing_ms);
+        err = drain_begin_changes(s, ms < 0 ? store_wall_ms(s) : ms);
     while (!err && at < end) {
-        struct row_look look = {.io = io, .ms = io->tbl->replacing_ms};
+        struct row_look look = {.io = io, .ms = ms};
         if ((err = rowid_unpack(&look.place, &at, end)) || (err = drain_look(s, &look, io->read)))
             break;
         sqlite3_reset(io->read);
@@ -426,8 +444,9 @@ static int replaced_in(struct store *s, struct tio *io) {
     if (err || has >= should)
         return err;
     buf_init(&places, 256u << 20);
-    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && count &&
-        (count <= t->replacing || !too_many(s, t, count)))
+    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && s->too_large)
+        err = places_of_large(s, t, &places);
+    if (!err && places.len && (count <= t->replacing * t->replacers || !too_many(s, t, count)))
         err = delete_places(s, io, &places);
     free(keys.slots);
     buf_release(&places);
@@ -438,10 +457,11 @@ int scan_replaced(struct store *s, bool all) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         struct tbl *t = io->tbl;
-        if (!t || !t->replacing)
+        if (!t || !t->replacing || !t->replacers)
             continue;
-        if (!all && (t->rows > REPLACED_ROWS || HASH_COUNT(s->pending) > REPLACED_PENDING)) {
-            t->replacing_since_ms = t->replacing_since_ms ? t->replacing_since_ms : store_mono_us() / 1000;
+        int64_t began = store_mono_us();
+        if (!all && ((t->rows > REPLACED_ROWS && began < t->replaced_next_us) || HASH_COUNT(s->pending) > REPLACED_PENDING)) {
+            t->replacing_since_ms = t->replacing_since_ms ? t->replacing_since_ms : began / 1000;
             continue;
         }
         int err = s->flights ? pending_map_flights(s) : 0;
@@ -449,8 +469,11 @@ int scan_replaced(struct store *s, bool all) {
             err = replaced_in(s, io);
         if (err)
             return err;
+        s->stored_changed |= t->replacing_since_ms != 0;
+        t->replaced_next_us = store_mono_us() + REPLACED_PAUSE * (store_mono_us() - began);
         t->replacing = 0;
-        t->replacing_since_ms = 0;
+        t->replacing_since_ms = t->replacing_ms = 0;
+        t->replacers = io->uniques;
     }
     return 0;
 }
@@ -518,6 +541,8 @@ static int slice(struct store *s, struct tio *io) {
     c->at.stmt = NULL;
     if (end && !c->adopt)
         err = find_gone(s, io);
+    if (!err && end)
+        err = sql_int(s->app.reader, 0, &io->tbl->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
     if (!err && end && !(err = tables_count_nulls(s, io))) {
         io->tbl->captured = !io->tbl->lost; /* else read again with the next start, so that it stays said */
         io->tbl->dirty = true;

@@ -229,7 +229,7 @@ void store_state(struct store *s, struct db_state *out) {
     out->base = s->hot.base;
     memcpy(out->digest, &s->hot.digest_a, 8);
     memcpy(out->digest + 8, &s->hot.digest_b, 8);
-    out->settled = !s->flights && !s->pending && !s->scan && !s->delivered_count && tables_unshown(s) == 0;
+    out->settled = !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) && tables_unshown(s) == 0;
 }
 
 bool store_ready(struct store *s) { return !s->scan && s->given == s->hot.published; }
@@ -560,7 +560,7 @@ void store_learn_base(struct store *s, uint64_t base) {
 int store_barrier(struct store *s) {
     if (!s->app_open)
         return 1;
-    if (s->scan || s->schema_stale || s->given < s->hot.published)
+    if (s->scan || s->schema_stale || s->given < s->hot.published || scan_replaced_due(s))
         return 0;
     int64_t seq = 0;
     if (sql_int(s->app.reader, 0, &seq, "SELECT max(seq) FROM main._starling_dirty"))

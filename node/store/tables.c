@@ -505,6 +505,12 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     if (t->autoincrement &&
         (err = sql_int(s->app.reader, 0, &io->sequence, "SELECT max(seq) FROM main.sqlite_sequence WHERE name=%Q", t->name)))
         return err;
+    /* An index may have come and gone since the last look, and what waited for a look when we were ended is not known any more. */
+    if (!io->uniques && !io->tbl->replacers)
+        io->tbl->replacers = 1;
+    if (io->uniques > io->tbl->replacers)
+        io->tbl->replacers = io->uniques;
+    io->tbl->replacing += !io->tbl->replacing;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
     if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here */

@@ -131,6 +131,26 @@ static void test_a_number_used_again_is_another_row(void **state) {
     }
 }
 
+/* The same, when both lives arrive together; also with so much between them that they are not shown at once. */
+static void test_both_lives_of_a_number_arrive_together(void **state) {
+    (void)state;
+    for (int batches = 1; batches < 4; batches++) {
+        struct rig r;
+        rig_open(&r, 2, TABLES);
+        app_exec(rig_app(&r, 0), "INSERT INTO t(a) VALUES('first'), ('second')");
+        if (batches > 1)
+            peer_rest(&r.peers[0]);
+        if (batches > 2)
+            rig_act(&r, 0,
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO w SELECT i, i FROM n");
+        app_exec(rig_app(&r, 0), "DELETE FROM t WHERE id = 2");
+        app_exec(rig_app(&r, 0), "INSERT INTO t(a) VALUES('another')");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT id, a FROM t ORDER BY id", "i1|tfirst|;i2|tanother|;");
+        rig_close(&r);
+    }
+}
+
 /* A given key that is deleted and inserted again is the same row. */
 static void test_a_given_key_used_again_is_the_same_row(void **state) {
     (void)state;
@@ -254,6 +274,7 @@ int main(void) {
         cmocka_unit_test(test_changed_keys),
         cmocka_unit_test(test_swapped_keys),
         cmocka_unit_test(test_a_number_used_again_is_another_row),
+        cmocka_unit_test(test_both_lives_of_a_number_arrive_together),
         cmocka_unit_test(test_a_given_key_used_again_is_the_same_row),
         cmocka_unit_test(test_replace_and_upsert),
         cmocka_unit_test(test_replace_that_evicts_with_recursive_triggers),
