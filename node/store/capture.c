@@ -262,38 +262,42 @@ static int match_table(sqlite3 *app, struct found *f, const struct table *t, uin
     return 0;
 }
 
-static int check(sqlite3 *app, const struct schema *s, struct found *f, uint32_t *numbers, bool *complete) {
+static int check(sqlite3 *app, const struct schema *s, struct found *f, uint32_t *numbers, bool *missing, bool *complete) {
     int err = find_all(app, f);
     if (err)
         return err;
     number_tables(f, s, numbers);
     *complete = f->notes_right && f->marks_right && f->trim_right && f->width >= width_of(s);
     for (uint32_t i = 0; i < s->count && !err; i++) {
-        bool missing = false;
         if (replicated(&s->tables[i]))
-            err = match_table(app, f, &s->tables[i], numbers[i], &missing);
-        *complete = *complete && !missing;
+            err = match_table(app, f, &s->tables[i], numbers[i], &missing[i]);
+        *complete = *complete && !missing[i];
     }
     for (uint32_t i = 0; i < f->count; i++)
         *complete = *complete && f->triggers[i].wanted;
     return err;
 }
 
-int capture_check(sqlite3 *app, struct schema *s, bool *complete) {
+int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing) {
     struct found f = {0};
     bool own = sqlite3_get_autocommit(app);
     uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
+    bool *lack = calloc(s->count + 1, sizeof *lack);
     *complete = false;
-    if (!numbers)
-        return ERR_NOMEM;
-    int err = own ? sql_exec(app, "BEGIN") : 0;
+    int err = !numbers || !lack ? ERR_NOMEM : own ? sql_exec(app, "BEGIN") : 0;
     if (!err) {
-        err = check(app, s, &f, numbers, complete);
+        err = check(app, s, &f, numbers, lack, complete);
         if (own)
             (void)sql_exec(app, "ROLLBACK"); /* nothing was written */
     }
-    for (uint32_t i = 0; i < s->count && !err; i++)
+    for (uint32_t i = 0; i < s->count && !err; i++) {
         s->tables[i].number = numbers[i];
+        lack[i] = lack[i] || (replicated(&s->tables[i]) && !f.notes_right);
+    }
+    if (missing)
+        *missing = err ? NULL : lack;
+    if (err || !missing)
+        free(lack);
     found_release(&f);
     free(numbers);
     return err;
@@ -351,7 +355,7 @@ static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t
     if (!err && *version != s->version)
         return ERR_SCHEMA;
     if (!err)
-        err = check(app, s, &f, numbers, &complete);
+        err = check(app, s, &f, numbers, installed, &complete);
     if (!err)
         err = make_tables(app, &f, width_of(s), &fresh);
     if (!err)
@@ -360,16 +364,13 @@ static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t
     for (uint32_t i = 0; i < f.count; i++)
         next = f.triggers[i].number > next ? f.triggers[i].number : next;
     for (uint32_t i = 0; i < s->count && !err; i++) {
-        bool missing = false;
-        const struct table *t = &s->tables[i];
-        if (!replicated(t))
+        if (!replicated(&s->tables[i]))
             continue;
-        err = match_table(app, &f, t, numbers[i], &missing);
-        if (!err && !numbers[i])
+        if (!numbers[i])
             numbers[i] = ++next;
-        if (!err && missing)
-            err = make_triggers(app, &f, t, numbers[i]);
-        installed[i] = missing || fresh;
+        if (installed[i])
+            err = make_triggers(app, &f, &s->tables[i], numbers[i]);
+        installed[i] = installed[i] || fresh;
     }
     if (!err && !f.trim_right)
         err = sql_exec(app, "%s", trim_text);

@@ -41,8 +41,8 @@ enum note_kind { NOTE_INSERT = 1, NOTE_GIVEN = 2, NOTE_UPDATE = 3, NOTE_DELETE =
 int64_t note_ms(double julian_day);
 
 /* *complete: everything that capture_install would make is there as it should be, and nothing more (reads only). Sets
- * schema->tables[].number: 0 for tables without triggers of ours. */
-int capture_check(sqlite3 *app, struct schema *s, bool *complete);
+ * schema->tables[].number: 0 for tables without triggers of ours. *missing gets a bit per table (caller frees, may be NULL), as *installed below. */
+int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing);
 /* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
  * lock), or in the caller's, if it has begun one; numbers the tables. Existing right triggers stay. *installed gets a bit per table (caller frees, may
  * be NULL): true where triggers were made anew (or the note table was), so that writes may have been missed. Afterwards s->version is the

@@ -99,7 +99,7 @@ static int read_schema_again(struct store *s) {
     return read_schema(s, s->app.reader, &s->schema);
 }
 
-/* ---- theirs */
+/* ---- theirs, into a file of ours */
 
 static bool is_ours(const char *name) { return name && sqlite3_strnicmp(name, "_starling_", 10) == 0; }
 
@@ -263,75 +263,36 @@ static void take_base(struct store *s, const struct batch_reader *r) {
     }
 }
 
-int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
-    (void)origin;
-    if (!batch_reader_schema_count(r))
-        return 0;
-    take_base(s, r);
-    bool tables = false;
-    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
-        tables |= is_type(batch_reader_schema(r, i), "table");
-    if (!tables || (s->app_open && s->schema.count && !s->hot.created))
-        return 0;
-    int err;
-    if (!s->app_open) {
-        char why[600] = "";
-        if ((err = store_open_app(s, true, why, sizeof why))) {
-            store_log(s, LOG_ERROR, "%s", why);
-            return err;
-        }
+/* ---- the application's, after it changed */
+
+/* Writes to a table without triggers were missed: it is read again. Durable before there are triggers, which do not tell when they were made. */
+static int scan_again(struct store *s, const bool *missing) {
+    bool any = false;
+    int err = 0;
+    for (uint32_t i = 0; i < s->schema.count && !err; i++) {
+        const struct table *table = &s->schema.tables[i];
+        struct tbl *t;
+        if (!missing[i] || (err = state_begin(s)) || (err = state_table(s, table->name, strlen(table->name), &t)) || !t->captured)
+            continue;
+        t->captured = false;
+        any = t->dirty = true;
     }
-    struct schema made = {0};
-    bool *anew = NULL;
-    uint32_t count = 0;
-    err = create_all(s, r, &made, &anew, &count);
-    if (!err && count)
-        err = nothing_to_scan(s, &made, anew);
-    free(anew);
-    if (err || (!count && s->schema.version)) {
-        schema_release(&made);
-        return err;
-    }
-    if (count) {
-        tables_unload(s); /* they point into the schema */
-        schema_release(&s->schema);
-        s->schema = made;
-        s->hot.created = 1;
-        s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
-        s->schema_waits = false;
-        store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
-    }
-    return schema_refresh(s);
+    return err || !any || (err = state_commit(s)) ? err : state_sync(s);
 }
 
-/* ---- ours, after it changed */
-
 static int install(struct store *s) {
-    bool complete = false, *anew = NULL;
-    int err = capture_check(s->app.reader, &s->schema, &complete);
-    if (err || complete)
-        return err;
     for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
-        if ((err = capture_install(s->app.writer, &s->schema, 50, &anew)) != ERR_SCHEMA)
-            break;
+        bool complete = false, *missing = NULL;
+        int err = capture_check(s->app.reader, &s->schema, &complete, &missing);
+        if (!err && !complete && !(err = scan_again(s, missing)))
+            err = capture_install(s->app.writer, &s->schema, 50, NULL);
+        free(missing);
+        if (err != ERR_SCHEMA)
+            return err;
         if ((err = read_schema_again(s)))
             return err;
     }
-    if (err)
-        return err == ERR_SCHEMA ? ERR_BUSY : err;
-    /* writes to a table without triggers were missed: it is read again */
-    if (!(err = state_begin(s)))
-        for (uint32_t i = 0; i < s->schema.count && !err; i++) {
-            struct tbl *t;
-            if (!anew || !anew[i] || !replicated(&s->schema.tables[i]))
-                continue;
-            if (!(err = state_table(s, s->schema.tables[i].name, strlen(s->schema.tables[i].name), &t)) && t->captured) {
-                t->captured = false;
-                t->dirty = true;
-            }
-        }
-    free(anew);
-    return err;
+    return ERR_BUSY;
 }
 
 static int note_statements(struct store *s) {
@@ -366,18 +327,23 @@ static int note_statements(struct store *s) {
                        "DELETE FROM main._starling_dirty WHERE seq < ?1 AND seq < (SELECT min(seq) FROM main._starling_dirty) + ?2");
 }
 
+/* Statements and tables for s->schema, whose triggers are there. */
+static int bind(struct store *s) {
+    int err = tables_load(s);
+    if (err || (err = note_statements(s)) || (err = reveal(s)))
+        return err;
+    s->schema_stale = false;
+    return 0;
+}
+
 int schema_refresh(struct store *s) {
     uint64_t before = s->schema.hash;
     bool first = s->schema.version == 0;
     s->schema_stale = true;
     tables_unload(s); /* they point into the schema */
     int err = read_schema_again(s);
-    if (err || (err = install(s)))
-        return err;
-    /* schema.version is that of what was read, or that our triggers made: what the application changes meanwhile shows as another. */
-    if ((err = tables_load(s)) || (err = note_statements(s)) || (err = reveal(s)))
-        return err;
-    s->schema_stale = false;
+    if (err || (err = install(s)) || (err = bind(s)))
+        return err; /* schema.version is that of what was read, or that our triggers made: what the application changes now shows as another */
     if (!first && before != s->schema.hash)
         s->hot.created = 0;
     if (s->hot.schema_sent != s->schema.hash && s->schema.count) {
@@ -385,4 +351,48 @@ int schema_refresh(struct store *s) {
         s->schema_changed_ms = store_mono_us() / 1000;
     }
     return scan_start(s, false);
+}
+
+/* ---- theirs is taken over */
+
+int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
+    (void)origin;
+    if (!batch_reader_schema_count(r))
+        return 0;
+    take_base(s, r);
+    bool tables = false;
+    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
+        tables |= is_type(batch_reader_schema(r, i), "table");
+    if (!tables || (s->app_open && s->schema.count && !s->hot.created))
+        return 0;
+    int err;
+    if (!s->app_open) {
+        char why[600] = "";
+        if ((err = store_open_app(s, true, why, sizeof why))) {
+            store_log(s, LOG_ERROR, "%s", why);
+            return err;
+        }
+    }
+    struct schema made = {0};
+    bool *anew = NULL;
+    uint32_t count = 0;
+    err = create_all(s, r, &made, &anew, &count);
+    if (!err && count)
+        err = nothing_to_scan(s, &made, anew);
+    free(anew);
+    if (err || (!count && s->schema.version)) {
+        schema_release(&made);
+        return err;
+    }
+    if (!count) /* of a new file nothing could be made */
+        return schema_refresh(s);
+    tables_unload(s); /* they point into the schema */
+    schema_release(&s->schema);
+    s->schema = made; /* not read again: what the application has changed by now is its own, and is found by the next drain */
+    s->hot.created = 1;
+    s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
+    s->schema_waits = false;
+    store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
+    err = bind(s);
+    return err ? err : scan_start(s, false);
 }

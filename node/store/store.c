@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@
 #define QUIET_TRIM_MS 5000
 #define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
+#define MISSING_LOOK_MS 1000 /* a database that is missing here is made by the first batch, or by the application itself */
 
 /* ---- small things */
 
@@ -429,7 +431,7 @@ static int turn(struct store *s) {
         return err;
     if (!s->app_open) {
         tell_state(s);
-        return s->delivered_count ? 0 : -1;
+        return s->delivered_count ? 0 : MISSING_LOOK_MS;
     }
     retry_parked(s);
     if ((err = wait_for_parts(s)))
@@ -463,6 +465,9 @@ int store_turn(struct store *s, char *why, size_t why_len) {
         snprintf(why, why_len, "%s was replaced or removed: it is opened anew", s->config.app_path);
         return ERR_CLOSED;
     }
+    struct stat st;
+    if (!s->app_open && stat(s->config.app_path, &st) == 0 && st.st_size > 0)
+        return ERR_SCHEMA; /* the application has made it: it is opened anew, as any file of its */
     int r = turn(s);
     if (r >= -1)
         return r;

@@ -21,12 +21,12 @@ static void install(const char *path, bool **made) {
     assert_int_equal(schema_read(a.writer, &s), 0);
     assert_int_equal(capture_install(a.writer, &s, 2000, made), 0);
     int64_t version = s.version;
-    assert_int_equal(capture_check(a.reader, &s, &complete), 0);
+    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
     assert_true(complete);
     schema_release(&s);
     assert_int_equal(schema_read(a.reader, &s), 0);
     assert_int_equal(s.version, version);
-    assert_int_equal(capture_check(a.reader, &s, &complete), 0);
+    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
     assert_true(complete);
     schema_release(&s);
     appfile_close(&a);
@@ -39,7 +39,7 @@ static bool complete_now(const char *path) {
     bool complete;
     assert_int_equal(appfile_open(&a, path, NULL, false, why, sizeof why), 0);
     assert_int_equal(schema_read(a.reader, &s), 0);
-    assert_int_equal(capture_check(a.reader, &s, &complete), 0);
+    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
     schema_release(&s);
     appfile_close(&a);
     return complete;
@@ -446,7 +446,7 @@ static void test_excluded_and_stale(void **state) {
     assert_int_equal(capture_install(a.writer, &schema, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 2);
     schema.tables[1].excluded = true;
-    assert_int_equal(capture_check(a.reader, &schema, &complete), 0);
+    assert_int_equal(capture_check(a.reader, &schema, &complete, NULL), 0);
     assert_false(complete);
     assert_int_equal(capture_install(a.writer, &schema, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 0);

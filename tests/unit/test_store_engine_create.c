@@ -160,6 +160,21 @@ static void test_the_application_makes_tables_meanwhile(void **state) {
     }
 }
 
+/* It makes the file itself, and nothing came from others yet. */
+static void test_the_application_makes_the_file_first(void **state) {
+    (void)state;
+    struct rig r;
+    open_missing(&r, "CREATE TABLE t(k TEXT PRIMARY KEY)");
+    assert_int_equal(side_open_app(&r.peers[1].s), SQLITE_OK);
+    app_exec(rig_app(&r, 1), "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES('ours')");
+    peer_rest(&r.peers[1]);
+    assert_int_equal(rig_made_rows(&r, 1, 0), 1);
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT k FROM t", "tours|;");
+    assert_int_equal(r.peers[1].errors, 0);
+    rig_close(&r);
+}
+
 /* ---- hostile text */
 
 static const char *const HOSTILE[][3] = {
@@ -229,6 +244,7 @@ int main(void) {
         cmocka_unit_test(test_files_that_exist),
         cmocka_unit_test(test_the_application_writes_while_its_database_is_made),
         cmocka_unit_test(test_the_application_makes_tables_meanwhile),
+        cmocka_unit_test(test_the_application_makes_the_file_first),
         cmocka_unit_test(test_hostile_text_creates_nothing_else),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
