@@ -138,6 +138,8 @@ static void everything_close(struct node *n) {
 
 static void end(struct node *n) {
     n->state = NODE_ENDED;
+    if (n->left)
+        members_clear(n->members); /* the core has said the last of them: a later start stays alone until it is told to join */
     if (databases_running(n->databases)) {
         log_line(n->log, LOG_WARNING, NULL, "a database did not finish in time: it continues where it was at the next start");
         members_save(n->members);
@@ -151,8 +153,6 @@ static void part(struct node *n) {
     struct event e = {.type = n->left ? EVENT_LEAVE : EVENT_STOP};
     n->state = NODE_PARTING;
     uv_timer_stop(&n->ending);
-    if (n->left)
-        members_clear(n->members);
     node_step(n, &e);
 }
 

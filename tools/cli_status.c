@@ -124,8 +124,11 @@ static int peer_problems(const struct cli *cli, const json_t *peer) {
         what = text_format("%s is not in sync: %s", name, field_text(peer, "problem", ""));
         bad = 0; /* the database's own line is the problem */
     } else if (!strcmp(state, "alive") && !field_true(peer, "in_sync")) {
-        what = text_format("%s is not in sync: we lack %s versions, they lack %s", name, text_count(a, field_count(peer, "we_lack")),
-                           text_count(b, field_count(peer, "they_lack")));
+        json_int_t we = field_count(peer, "we_lack"), they = field_count(peer, "they_lack");
+        if (we || they)
+            what = text_format("%s is not in sync: we lack %s versions, they lack %s", name, text_count(a, we), text_count(b, they));
+        else
+            what = text_format("%s is not in sync: both have the same versions, but not all is shown on both sides", name);
         mend = text_dup("usual for a moment after a write; `starling wait` shows what is missing");
         bad = 0;
     }

@@ -98,9 +98,9 @@ static bool databases_equal(struct node *n, struct wait *w) {
             return misses(w, "%s%s holds batches that wait for others", "", db->name);
         json_int_t parked = db->settled ? 0 : json_integer_value(json_object_get(db->status, "parked")); /* as of the last look */
         char text[100];
-        snprintf(text, sizeof(text), "%lld", (long long)parked);
+        snprintf(text, sizeof(text), "%lld change%s", (long long)parked, parked == 1 ? "" : "s");
         if (parked > 0)
-            return misses(w, "%s has parked %s changes that cannot be shown here yet: `starling tables` says why", db->name, text);
+            return misses(w, "%s has parked %s that cannot be shown here yet: `starling tables` says why", db->name, text);
         if (!db->settled)
             return misses(w, "%s%s has changes that are not batched or not shown yet", "", db->name);
     }

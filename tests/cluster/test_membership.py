@@ -102,8 +102,12 @@ class Membership(ClusterTest):
         c[0].sql("INSERT INTO item VALUES ('goes on', 1)")
         self.eventually(c[1], "SELECT count(*) FROM item", [(2,)])
         self.assertEqual(c[0].cli("wait", "--converged", "--members", 2, "--timeout", 10).code, 0)
-        if c[2].proc.poll() is not None:  # it may end by itself, well
-            self.assertEqual(c[2].wait_end(), 0)
+        self.assertEqual(c[2].wait_end(), 0)
+        c[2].restart(rejoin=False)  # gone for good: who left does not come back because it is started again
+        holds(lambda: c[2].alive() == 1 and c[0].alive() == 2, 1, "stays alone")
+        self.assertEqual(c[2].cli("join", c[0].address()).code, 0)
+        poll(lambda: c[2].alive() == 3 and c[0].alive() == 3)
+        self.eventually(c[2], "SELECT count(*) FROM item", [(2,)])
 
     def test_pause_and_resume(self):
         c = self.cluster(2, ITEMS)
