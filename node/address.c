@@ -50,6 +50,8 @@ int address_parse(const char *text, uint16_t port_default, char host[ADDRESS_HOS
         return ERR_MALFORMED;
     memcpy(host, host_at, host_len);
     host[host_len] = 0;
+    if (host_len > 0 && strspn(host, "0123456789") == host_len)
+        return ERR_MALFORMED; /* a port alone; the system would take it for the address 0.0.27.239 */
     return port_at == NULL ? 0 : port_parse(port_at, port);
 }
 

@@ -170,7 +170,8 @@ static int flag_read(struct config *c, const char *word, const char *next, int *
     if (found < 0 && !is_set && !is_file)
         return usage(why, why_len, "unknown flag \"%s\": see starlingd --help", word);
     const char *value = word[2 + len] == '=' ? word + 3 + len : next;
-    if (value == NULL)
+    if (value == NULL ||
+        (value[0] == 0 && found == OPTION_JOIN)) /* --join "$FIRST" with nothing in it must not start a server that is alone */
         return usage(why, why_len, "%s needs a value: see starlingd --help", word);
     *used = word[2 + len] == '=' ? 1 : 2;
     if (is_set)

@@ -133,7 +133,7 @@ void core_free(struct core *core) {
     for (uint32_t i = 0; i < core->peers_count; i++)
         member_free(core->peers[i]);
     for (uint32_t i = 0; i < core->seeds_count; i++)
-        free(core->seeds[i]);
+        dial_free(core->seeds[i]);
     for (uint32_t i = 0; i < core->dbs_count; i++)
         sync_db_free(core->dbs[i]);
     free(core->links);

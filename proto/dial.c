@@ -54,6 +54,11 @@ void dial_seed(struct core *core, const char *address) {
     dial_soon(core, &s->dialling, 0);
 }
 
+void dial_free(struct seed *s) {
+    free(s->failed);
+    free(s);
+}
+
 void dial_up(struct core *core, uint64_t dial, const struct peer *peer) {
     if (!dial)
         return;
@@ -63,6 +68,8 @@ void dial_up(struct core *core, uint64_t dial, const struct peer *peer) {
             continue;
         s->dialling.dial = 0;
         s->dialling.self = peer == NULL;
+        free(s->failed);
+        s->failed = NULL;
         s->met = peer != NULL;
         if (peer)
             memcpy(s->id, peer->m.id, sizeof s->id);
@@ -91,6 +98,8 @@ void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused
         if (s->dialling.dial != dial)
             continue;
         core_log_once(core, s->met ? 2 : 1, "%s cannot be reached (%s); trying again", s->address, why ? why : "no answer");
+        free(s->failed);
+        s->failed = core_text(why ? why : "no answer");
         back_off(core, &s->dialling, refused);
         return;
     }
@@ -166,4 +175,13 @@ void dial_timers(struct core *core) {
         else
             start(core, &s->dialling, s->address);
     }
+}
+
+bool core_seed(const struct core *core, uint32_t i, const char **address, const char **failed) {
+    if (i >= core->seeds_count)
+        return false;
+    const struct seed *s = core->seeds[i];
+    *address = s->address;
+    *failed = covered(core, s) ? NULL : s->failed;
+    return true;
 }

@@ -54,6 +54,7 @@ struct seed {
     struct dialling dialling;
     bool met;
     uint8_t id[NODE_ID_BYTES]; /* who answered there, when met */
+    char *failed;              /* why the last attempt failed; NULL after one that did not */
 };
 
 struct core;
@@ -77,6 +78,7 @@ void member_timers(struct core *core);
 
 /* dial.c: whom to dial, and when */
 void dial_seed(struct core *core, const char *address);
+void dial_free(struct seed *s);
 /* The attempt came to an end: `up` a link (to `peer`, NULL: to ourselves), or it failed. */
 void dial_up(struct core *core, uint64_t dial, const struct peer *peer);
 void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused);

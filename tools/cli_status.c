@@ -141,7 +141,13 @@ static int peer_problems(const struct cli *cli, const json_t *peer) {
     return bad;
 }
 
-static void print_verdict(const struct cli *cli, const json_t *peers, int problems) {
+static void seed_problem(const struct cli *cli, const json_t *seed) {
+    char *what = text_format("%s cannot be reached: %s", field_text(seed, "addr", "?"), field_text(seed, "error", "no answer"));
+    say_problem(cli, TONE_WARN, what, "the node goes on trying; is starlingd running there, its port open, and the address right?");
+    free(what);
+}
+
+static void print_verdict(const struct cli *cli, const json_t *peers, bool joining, int problems) {
     size_t i, alive = 0, in_sync = 0;
     json_t *peer;
     json_array_foreach(peers, i, peer) {
@@ -151,6 +157,8 @@ static void print_verdict(const struct cli *cli, const json_t *peers, int proble
     }
     if (problems)
         say(cli, TONE_BAD, "%d %s", problems, problems == 1 ? "problem" : "problems");
+    else if (!json_array_size(peers) && joining)
+        say(cli, TONE_WARN, "alone: nobody was reached yet");
     else if (!json_array_size(peers))
         say(cli, TONE_WARN, "alone: no peer is known; `starling join HOST[:PORT]` meets one");
     else if (alive == 1 && in_sync == 1)
@@ -171,6 +179,7 @@ static void print_files(const json_t *files) {
 
 static void print_status(const struct cli *cli, const json_t *result) {
     const json_t *databases = json_object_get(result, "databases"), *peers = json_object_get(result, "peers");
+    const json_t *unreachable = json_object_get(result, "unreachable");
     int problems = 0;
     size_t i;
     json_t *each;
@@ -182,7 +191,8 @@ static void print_status(const struct cli *cli, const json_t *result) {
         say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");
     json_array_foreach(databases, i, each) { problems += database_problems(cli, each); }
     json_array_foreach(peers, i, each) { problems += peer_problems(cli, each); }
-    print_verdict(cli, peers, problems);
+    json_array_foreach(unreachable, i, each) { seed_problem(cli, each); }
+    print_verdict(cli, peers, json_array_size(unreachable) > 0, problems);
 }
 
 int verb_status(struct cli *cli) {

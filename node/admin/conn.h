@@ -76,7 +76,8 @@ const struct database *database_in_error(struct node *n);
 const char *member_state_text(enum member_state state);
 json_t *peer_json(struct node *n, const struct peer_info *peer);
 json_t *peers_json(struct node *n);
-uint32_t alive_count(struct node *n); /* with this node */
+json_t *unreachable_json(struct node *n); /* addresses to join at which nobody is reached, with the reason */
+uint32_t alive_count(struct node *n);     /* with this node */
 uint32_t member_count(struct node *n);
 /* Versions of db that peer i has not acknowledged. */
 uint64_t peer_lacks(struct node *n, uint32_t i, const char *db);

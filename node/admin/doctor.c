@@ -127,6 +127,17 @@ static void look_peers(struct doctor *d, struct node *n) {
     }
 }
 
+static void look_seeds(struct doctor *d, struct node *n) {
+    const char *address, *failed;
+    char text[700];
+    for (uint32_t i = 0; core_seed(n->core, i, &address, &failed); i++) {
+        if (failed == NULL)
+            continue;
+        snprintf(text, sizeof(text), "%s cannot be reached: %.500s", address, failed);
+        found(d, FINDING_WARN, text, "start starlingd there, open its port on the way, or mend the address given to --join");
+    }
+}
+
 static void look_databases(struct doctor *d, struct node *n) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
         if (db->state == DB_FAILED || db->state == DB_ALIEN)
@@ -229,6 +240,7 @@ void verb_doctor(struct conn *c, const json_t *args) {
     look_state(d, config_text(&n->config, OPTION_STATE));
     look_limits(d);
     look_peers(d, n);
+    look_seeds(d, n);
     look_databases(d, n);
     ask_clocks(c);
 }

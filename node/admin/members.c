@@ -47,6 +47,15 @@ json_t *peer_json(struct node *n, const struct peer_info *peer) {
     return p;
 }
 
+json_t *unreachable_json(struct node *n) {
+    const char *address, *failed;
+    json_t *list = json_array();
+    for (uint32_t i = 0; core_seed(n->core, i, &address, &failed); i++)
+        if (failed != NULL)
+            json_array_append_new(list, json_pack("{s:s, s:s}", "addr", address, "error", failed));
+    return list;
+}
+
 json_t *peers_json(struct node *n) {
     json_t *list = json_array();
     struct peer_info peer;

@@ -71,13 +71,13 @@ static void status_done(struct conn *c, json_t *answers) {
     json_t *databases = json_array();
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
         json_array_append_new(databases, entry(n, db, json_object_get(answers, db->name)));
-    json_t *result =
-        json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}, s:{s:s, s:I, s:I}, s:o, s:{s:i, s:i, s:i, s:s, s:i}, s:o}", "node", "id",
-                  identity_hex(n->identity.id, id), "name", n->name, "version", STARLING_VERSION, "state", node_state_text(n), "listen",
-                  transport_listen_text(n->transport), "http", "off", "uptime_s", (json_int_t)((clock_mono_ms() - n->started_ms) / 1000),
-                  "rss_bytes", (json_int_t)rss_bytes(), "cluster", "name", config_text(&n->config, OPTION_CLUSTER), "members",
-                  (json_int_t)member_count(n), "alive", (json_int_t)alive_count(n), "databases", databases, "files", "count", 0, "bytes", 0,
-                  "pending", 0, "digest", "", "conflicts", 0, "peers", peers_json(n));
+    json_t *result = json_pack(
+        "{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}, s:{s:s, s:I, s:I}, s:o, s:{s:i, s:i, s:i, s:s, s:i}, s:o, s:o}", "node", "id",
+        identity_hex(n->identity.id, id), "name", n->name, "version", STARLING_VERSION, "state", node_state_text(n), "listen",
+        transport_listen_text(n->transport), "http", "off", "uptime_s", (json_int_t)((clock_mono_ms() - n->started_ms) / 1000), "rss_bytes",
+        (json_int_t)rss_bytes(), "cluster", "name", config_text(&n->config, OPTION_CLUSTER), "members", (json_int_t)member_count(n),
+        "alive", (json_int_t)alive_count(n), "databases", databases, "files", "count", 0, "bytes", 0, "pending", 0, "digest", "",
+        "conflicts", 0, "peers", peers_json(n), "unreachable", unreachable_json(n));
     json_decref(answers);
     conn_done(c, result == NULL ? 1 : 0, result, result == NULL ? "out of memory" : NULL);
 }

@@ -137,6 +137,21 @@ class Membership(ClusterTest):
         poll(lambda: b.alive() == 2, what="the other seed is used")
         lines = poll(lambda: b.log_lines("no-such-host.invalid"), what="a line that names the seed")
         self.assertLess(len(lines), 5, lines)
+        self.assertEqual([s["addr"] for s in b.status()["unreachable"]], ["no-such-host.invalid:7171"])
+        self.assertIn("does not resolve", b.cli("status").out)
+
+    def test_a_seed_that_does_not_answer_is_named(self):
+        port = free_port()
+        b = self.make("n1", join=["127.0.0.1:%d" % port]).start()
+        poll(lambda: b.status()["unreachable"])
+        done = b.cli("status")
+        self.assertIn("127.0.0.1:%d cannot be reached: connection refused" % port, done.out)
+        self.assertIn("alone: nobody was reached yet", done.out)
+        self.assertIn("127.0.0.1:%d cannot be reached" % port, b.cli("doctor").out)
+        a = self.make("n0", port=port).start()
+        poll(lambda: b.alive() == 2)
+        self.assertEqual(b.status()["unreachable"], [])
+        a.stop()
 
     def test_a_name_that_resolves(self):
         a = self.make("n0").start()

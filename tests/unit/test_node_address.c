@@ -21,8 +21,8 @@ static void parses(void **state) {
                 {"[fe80::1]", "fe80::1", 7171},
                 {"fd00::12", "fd00::12", 7171},
                 {"a.example.org:65535", "a.example.org", 65535}};
-    static const char *const BAD[] = {"",           "pit:",   "pit:70000", "pit:x", "[::1",    "[]:3",    "[::1]x",    "a b",
-                                      "http://pit", "pit:-1", "pit\n",     "\npit", "pi\x1bt", "pit\x7f", "pit\x01:80"};
+    static const char *const BAD[] = {"",       "pit:",  "pit:70000", "pit:x",   "[::1",    "[]:3",       "[::1]x", "a b",    "http://pit",
+                                      "pit:-1", "pit\n", "\npit",     "pi\x1bt", "pit\x7f", "pit\x01:80", "7171",   "7171:80"};
     char host[ADDRESS_HOST_MAX];
     uint16_t port;
     (void)state;

@@ -107,6 +107,8 @@ static void refusals(void **state) {
         {"--instance /tmp --set log_level", "KEY=VALUE"},
         {"--instance /tmp --log-level loud", "one of"},
         {"--instance /tmp --listen nonsense:port", "HOST:PORT"},
+        {"--instance /tmp --listen 7171", "HOST:PORT"},
+        {"--instance /tmp --join=", "--join= needs a value"},
         {"--instance /tmp --join :80", "HOST"},
         {"--instance /tmp --cluster a/b", "letters"},
         {"--instance /tmp --config /nonexistent/x", "cannot read"},
