@@ -214,7 +214,7 @@ static int connect_one(struct appfile *a, sqlite3 **db, bool writer, bool create
     sqlite3_db_config(*db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
     /* The schema is the application's or came from other servers: it may not call what has side effects. */
     sqlite3_db_config(*db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-    int err = sql_exec(*db, "PRAGMA cache_size = -%d; PRAGMA mmap_size = 0; PRAGMA query_only = %d",
+    int err = sql_exec(*db, "PRAGMA cache_size = -%d; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY; PRAGMA query_only = %d",
                        writer ? WRITER_CACHE_KIB : READER_CACHE_KIB, writer ? 0 : 1);
     /* The whole schema is read and parsed here: what is no database, or a broken one, shows now. Nothing is written. */
     int64_t tables;

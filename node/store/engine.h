@@ -6,6 +6,7 @@
  *   older.c    the same for a file that went back: an older copy in its place
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file
+ *   feed.c     the triggers that fill virtual tables, for what we show
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
@@ -80,10 +81,11 @@ struct tio {
     uint32_t *numbers; /* → tbl->columns */
     const char **names;
     size_t *lens;
-    bool binary_key;     /* all key columns compare BINARY */
-    bool null_key;       /* SQLite allows NULL in the key */
-    int64_t sequence;    /* AUTOINCREMENT: what sqlite_sequence holds at least, as far as we know */
-    uint32_t uniques;    /* UNIQUE constraints and indexes besides the key */
+    bool plain;       /* statements have no conflict clause of their own: it would be that of the triggers that feed virtual tables, too */
+    bool binary_key;  /* all key columns compare BINARY */
+    bool null_key;    /* SQLite allows NULL in the key */
+    int64_t sequence; /* AUTOINCREMENT: what sqlite_sequence holds at least, as far as we know */
+    uint32_t uniques; /* UNIQUE constraints and indexes besides the key */
     uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
@@ -318,6 +320,7 @@ void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word
 void tables_batch_done(struct store *s);                                         /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
 int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who);        /* next free parameter, or an error */
+const char *tables_or_abort(const struct tio *io);
 int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
 int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a normalised key from the network */
@@ -326,6 +329,9 @@ bool tables_converts(const struct tio *io, uint32_t at, const struct value *v); 
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
 int tables_note_converted(struct store *s, struct tio *io, uint32_t at); /* said in `tables`, until the column's type changes */
 bool tables_converted(const struct tio *io, uint32_t at);
+
+/* ---- feed.c: after the schema was read, and before statements are prepared */
+int feed_load(struct store *s);
 
 /* ---- reveal.c: what waited for a table or a column that the application has now */
 int reveal(struct store *s);

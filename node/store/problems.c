@@ -101,8 +101,14 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
 static json_t *table_findings(struct store *s, const struct table *table, struct tbl *t, uint32_t *parked_count) {
     json_t *list = json_array();
     *parked_count = 0;
-    if (table && table->unsupported)
-        found(list, table->virtual, table->mend, "not replicated: %s", table->unsupported);
+    if (table && table->virtual && table->fed)
+        found(list, true, NULL, "a virtual table, not replicated itself: the application's triggers fill it on every server: %s",
+              table->fed);
+    else if (table && table->unsupported)
+        found(list, table->virtual && !table->unfed, table->mend, "not replicated: %s", table->unsupported);
+    if (table && table->unfed)
+        found(list, false, "rebuild it in the application, and keep functions of its own out of that trigger",
+              "a trigger that fills it cannot run here for changes of other servers: %s", table->unfed);
     if (table && table->excluded)
         found(list, true, "replicate = yes in the configuration, if it shall not", "belongs to this server alone: replicate = no");
     if (t) {

@@ -109,11 +109,18 @@ static int map_columns(struct projecting *p, struct tio *io, const uint32_t *col
     return 0;
 }
 
+/* A trigger that feeds a virtual table may fail by what that one holds: then the row is parked, with its words. */
+static int run_write(struct store *s, const struct tio *io, sqlite3_stmt *stmt) {
+    int err = sql_run(stmt);
+    bool fed = io->table->feeds && (err == ERR_INTERNAL || sqlite3_extended_errcode(s->app.writer) == SQLITE_CORRUPT_VTAB);
+    return err && fed ? ERR_CONSTRAINT : err;
+}
+
 /* A row with some columns only: the others take their defaults. */
 static int insert_some(struct projecting *p, struct tio *io, const struct rowid *who, const struct value *values, uint32_t count) {
     sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
     bool number = io->table->key_kind == KEY_INTEGER;
-    sqlite3_str_appendf(q, "INSERT OR ABORT INTO main.\"%w\"(", io->table->name);
+    sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), io->table->name);
     if (number)
         sqlite3_str_appendf(q, "\"%w\"", io->table->columns[io->table->key[0]].name);
     uint32_t n = number;
@@ -136,7 +143,7 @@ static int insert_some(struct projecting *p, struct tio *io, const struct rowid 
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(stmt, place++, &values[i]);
-    err = sql_run(stmt);
+    err = run_write(p->s, io, stmt);
     sqlite3_finalize(stmt);
     return err;
 }
@@ -154,7 +161,7 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(io->insert, first + (int)p->at[i], &values[i]);
-    return sql_run(io->insert);
+    return run_write(p->s, io, io->insert);
 }
 
 static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
@@ -178,14 +185,14 @@ static int write_update(struct projecting *p, struct tio *io, const struct rowid
             sql_bind_value(stmt, place++, &values[i]);
     if ((err = tables_bind_key(stmt, place, who)) < 0)
         return err;
-    if ((err = sql_run(stmt)))
+    if ((err = run_write(p->s, io, stmt)))
         return err;
     return sqlite3_changes(p->s->app.writer) ? 0 : ERR_NOTFOUND;
 }
 
-static int write_delete(struct tio *io, const struct rowid *who) {
+static int write_delete(struct store *s, struct tio *io, const struct rowid *who) {
     int err = tables_bind_key(io->del, 1, who);
-    return err < 0 ? err : sql_run(io->del);
+    return err < 0 ? err : run_write(s, io, io->del);
 }
 
 /* ---- rows from the registers */
@@ -260,7 +267,10 @@ static int park(struct projecting *p, struct pending_row *row, const char *why) 
 
 static int park_constraint(struct projecting *p, struct pending_row *row) {
     char why[300];
-    snprintf(why, sizeof why, "%s", sqlite3_errmsg(p->s->app.writer));
+    snprintf(why, sizeof why, "%s%s", sqlite3_errmsg(p->s->app.writer),
+             sqlite3_extended_errcode(p->s->app.writer) == SQLITE_CORRUPT_VTAB
+                 ? " in a full-text index that its triggers fill: rebuild that one"
+                 : "");
     return park(p, row, why);
 }
 
@@ -325,7 +335,7 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         return err;
     }
     if (!alive) {
-        err = row->present ? write_delete(t->io, &row->who) : 0;
+        err = row->present ? write_delete(s, t->io, &row->who) : 0;
     } else if (!(err = gather(p, t, r, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
         err = row->present ? write_update(p, t->io, &row->who, columns, values, count)
                            : write_insert(p, t->io, &row->who, columns, values, count);
@@ -360,7 +370,7 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
         return err;
     for (uint32_t i = 0; i < count && !err; i++)
         if (rows[i]->present)
-            err = write_delete(rows[i]->tbl->io, &rows[i]->who);
+            err = write_delete(s, rows[i]->tbl->io, &rows[i]->who);
     for (uint32_t i = 0; i < count && !err; i++) {
         bool home;
         if (!(err = rows_find(s, rows[i]->tbl, &rows[i]->who, &s->reg, &home)) && reg_alive(&s->reg, &o))
@@ -439,7 +449,7 @@ static int write_op(struct projecting *p, const struct op *op) {
     switch (op->kind) {
     case CHANGE_INSERT: return write_insert(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
     case CHANGE_UPDATE: return write_update(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
-    case CHANGE_DELETE: return write_delete(op->tbl->io, &op->who);
+    case CHANGE_DELETE: return write_delete(p->s, op->tbl->io, &op->who);
     default: return ERR_CONSTRAINT; /* from the registers */
     }
 }

@@ -427,6 +427,8 @@ void schema_release(struct schema *s) {
         free(t->key);
         free(t->foreign_keys);
         free(t->unsupported);
+        free(t->fed);
+        free(t->unfed);
         free(t->name);
     }
     free(s->tables);

@@ -43,11 +43,13 @@ static int prepare_read(sqlite3 *db, struct tio *io, sqlite3_stmt **out) {
     return prepare(db, q, out);
 }
 
+/* A conflict clause of the schema's own would throw out rows, swallow ours or end our transaction. */
+const char *tables_or_abort(const struct tio *io) { return io->plain ? "" : " OR ABORT"; }
+
 static int prepare_insert(struct store *s, struct tio *io) {
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     const struct table *t = io->table;
-    /* OR ABORT: a conflict clause of the schema's own would throw out rows, swallow ours or end our transaction */
-    sqlite3_str_appendf(q, "INSERT OR ABORT INTO main.\"%w\"(", t->name);
+    sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), t->name);
     bool number = t->key_kind == KEY_INTEGER;
     if (number)
         put_name(q, t->columns[t->key[0]].name);
@@ -86,7 +88,7 @@ int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint
     memcpy(u->columns, at, count * sizeof *at);
     u->count = count;
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendf(q, "UPDATE OR ABORT main.\"%w\" SET ", io->table->name);
+    sqlite3_str_appendf(q, "UPDATE%s main.\"%w\" SET ", tables_or_abort(io), io->table->name);
     for (uint32_t i = 0; i < count; i++) {
         if (i)
             sqlite3_str_appendchar(q, 1, ',');
@@ -502,6 +504,11 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
                        t->name)))
         return err;
     io->uniques = (uint32_t)uniques;
+    int64_t clauses = 0;
+    if (t->feeds && (err = sql_int(s->app.reader, 1, &clauses,
+                                   "SELECT sql LIKE '%%conflict%%' FROM main.sqlite_schema WHERE type='table' AND name=%Q", t->name)))
+        return err;
+    io->plain = t->feeds && !clauses;
     if (t->autoincrement &&
         (err = sql_int(s->app.reader, 0, &io->sequence, "SELECT max(seq) FROM main.sqlite_sequence WHERE name=%Q", t->name)))
         return err;
@@ -534,6 +541,7 @@ int tables_load(struct store *s) {
     if ((err = state_begin(s)))
         return err;
     uint32_t top = 0;
+    err = feed_load(s);
     for (uint32_t i = 0; i < s->schema.count && !err; i++) {
         const struct table *t = &s->schema.tables[i];
         if (t->unsupported || t->excluded)
