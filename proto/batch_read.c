@@ -293,7 +293,11 @@ static int begin_group(struct batch_reader *r) {
     uint32_t fields = mpk_array(m, BATCH_GROUP_FIELDS + BATCH_COLUMNS_MAX);
     r->group++;
     *c = (struct change){.group = r->group - 1};
-    c->kind = (enum change_kind)mpk_u64(m, CHANGE_KINDS - 1);
+    uint64_t kind = mpk_u64(m, BATCH_ORPHAN + CHANGE_KINDS - 1);
+    c->kind = (enum change_kind)(kind % BATCH_ORPHAN);
+    c->orphan = kind >= BATCH_ORPHAN;
+    if (!m->err && c->kind >= CHANGE_KINDS)
+        mpk_fail(m, ERR_TOOBIG);
     const struct name *table = read_name(r, m);
     c->ident.kind = (enum ident_kind)mpk_u64(m, IDENT_KINDS - 1);
     c->columns_count = mpk_array(m, BATCH_COLUMNS_MAX);

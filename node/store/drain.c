@@ -225,6 +225,7 @@ struct edit { /* one change of ours, about to be written */
     struct rowid who;
     const struct column_set *set;
     const struct value *values;
+    bool orphan;
 };
 
 static void wire_ident(struct store *s, const struct edit *e, const struct tio *io, struct ident *out) {
@@ -254,7 +255,8 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
     for (int tries = 0; tries < 2; tries++) {
         if (here)
             e->who.version = s->origins[s->own].version + 1;
-        struct change c = {.kind = e->kind, .table = io->table->name, .table_len = strlen(io->table->name), .stamp = at};
+        struct change c = {
+            .kind = e->kind, .orphan = e->orphan, .table = io->table->name, .table_len = strlen(io->table->name), .stamp = at};
         wire_ident(s, e, io, &c.ident);
         if (e->set) {
             c.columns_count = e->set->count;
@@ -304,7 +306,9 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     struct origins_order o = store_order(s);
     struct tbl *t = io->tbl;
     uint64_t at = stamp_for(s, r, look);
-    int err = edit_write(s, io, e, at);
+    int err = io->refs_count && e->set ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
+    if (!err)
+        err = edit_write(s, io, e, at);
     if (err == ERR_TOOBIG) {
         if ((err = note_large(s, io->tbl, &look->place, true)))
             return err;
@@ -318,6 +322,9 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     seen_of(s, s->own, &seen);
     struct write by = {s->own, s->origins[s->own].version + 1, at};
     bool known = reg_known(r), had = known && (r->deaths_count || s->open_conflicts || !reg_alive(r, &o));
+    struct known_by known_by, known_now;
+    if (io->known_by)
+        foreign_known_by(s, t, &look->place, r, &known_by);
     if (known)
         rows_account(s, t, &e->who, r, NULL);
     r->who = e->who;
@@ -336,6 +343,10 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     if (at > s->own_last)
         s->own_last = at;
     rows_account(s, t, &e->who, NULL, r);
+    if (!err && io->known_by) {
+        foreign_known_by(s, t, &look->place, r, &known_now);
+        err = foreign_gone(s, &known_by, &known_now, by.origin, by.version);
+    }
     uint32_t conflicts;
     if (err || (err = rows_store(s, t, &e->who, r, true)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
         return err;
@@ -498,6 +509,7 @@ int drain_row(struct store *s, struct row_look *look) {
 
 int drain_begin_changes(struct store *s, int64_t earliest_ms) {
     struct seen now;
+    s->snapshot++;
     shown_knew(s, earliest_ms, &now);
     struct origin_row *own = &s->origins[s->own];
     for (uint32_t i = 0; i < now.count; i++) {
@@ -597,6 +609,7 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
             to++;
         struct row_look look;
         look_of(n, i, to, &look);
+        look.locked = locked;
         sqlite3_stmt *q = locked ? look.io->peek : look.io->read;
         if (!(err = drain_look(s, &look, q)))
             err = drain_row(s, &look);

@@ -7,6 +7,7 @@
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file
  *   feed.c     the triggers that fill virtual tables, for what we show
+ *   foreign.c  which of it would break a foreign key
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
@@ -93,9 +94,12 @@ struct tio {
     uint32_t updates_next;
     struct column_set **sets;
     uint32_t sets_count, sets_cap;
-    struct column_set *all; /* every column */
-    uint64_t *defaults;     /* hash of each column's default, 0 not known yet */
-    bool *converted;        /* columns whose type here has changed a value of another server */
+    struct column_set *all;        /* every column */
+    uint64_t *defaults;            /* hash of each column's default, 0 not known yet */
+    bool *converted;               /* columns whose type here has changed a value of another server */
+    struct foreign **refs, **kids; /* declared references of this table, and to it; both tables are here */
+    uint32_t refs_count, kids_count;
+    bool known_by; /* some of them refer to other columns than the key */
 };
 
 /* ---- who wrote */
@@ -131,6 +135,9 @@ struct pending_row {
     bool queued;              /* failed in the projection at hand, to be tried again in it */
     bool done;                /* shown by the projection at hand */
     bool stored;              /* has a row in the state database */
+    bool looked, before;      /* in the projection at hand: `present` was found anew; what it was */
+    bool moves;               /* the projection at hand gives it its number */
+    bool recount;             /* its deletion was parked: `cells` are to be told anew, under the next lock */
     bool mapped;              /* only known from a flight, whose changes for it are still right; else it is shown from the registers */
     uint32_t name_len;
     uint8_t name[]; /* hash key: table number and identity */
@@ -193,6 +200,7 @@ struct bad_batch { /* was taken from the core, but what is inside cannot be read
 
 struct value_cache;
 struct scan;
+struct foreign;
 
 struct store {
     struct store_config config;
@@ -210,7 +218,12 @@ struct store {
     uint32_t tios_count;
     struct tio **by_trigger; /* number in notes → table */
     uint32_t by_trigger_count;
-    int64_t schema_changed_ms; /* wall; 0: what others have is right */
+    struct foreign **foreigns;
+    uint32_t foreigns_count;
+    uint64_t snapshot;                            /* counts looks at the file: what foreign.c remembers holds within one */
+    int64_t foreign_note_seq, foreign_flight_seq; /* when rows that break foreign keys were tried last */
+    uint32_t foreign_left;                        /* how many of them are to be tried since something moved */
+    int64_t schema_changed_ms;                    /* wall; 0: what others have is right */
 
     struct tbl **tbls;
     uint32_t tbls_count;
@@ -350,6 +363,7 @@ int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, cons
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
                        int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
+int rows_death_saw(struct store *s, const struct death *d, const struct write *w, bool *saw); /* had its author seen the write? */
 int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
 int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */
@@ -357,6 +371,8 @@ int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* 
 /* ---- values.c */
 int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
                 struct value *v);
+/* Did its author say so of this row, in this version? */
+int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan);
 void values_release(struct store *s);
 int log_read(struct store *s, uint32_t origin, uint64_t version, struct bytes **out);
 int log_write(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b);
@@ -369,6 +385,7 @@ int drain(struct store *s, bool locked);
 struct row_look { /* what a look at one row of the file found */
     struct tio *io;
     struct rowid place;     /* number or key */
+    bool locked;            /* seen on the writer, inside its BEGIN IMMEDIATE */
     int64_t ms;             /* when it was written; LOOK_ADOPTED: it was there before us */
     bool died, born, given; /* the notes: deleted; inserted; with a key that the application gave */
     bool again;             /* inserted over itself: a REPLACE of the same key */
@@ -434,13 +451,34 @@ bool merge_full(struct store *s);
 int merge_delivered(struct store *s); /* all that is queued, into the open transaction of the state */
 void seen_of(struct store *s, uint32_t origin, struct seen *out);
 
+/* ---- foreign.c: declared foreign keys, where both tables are here */
+int foreign_load(struct store *s); /* after the tables */
+void foreign_unload(struct store *s);
+/* Does the row that was seen refer, by a column of this change, to a row that the same look does not find? */
+int foreign_is_orphan(struct store *s, const struct row_look *look, const struct column_set *set, bool *orphan);
+/* Before a row is changed or taken out by a projection: remembers what others refer to besides the key. */
+int foreign_before(struct store *s, struct tio *io, const struct rowid *who);
+/* What others may refer to this row by, besides its key; `gone` notes who took which of it away. */
+struct known_by {
+    uint32_t count;
+    uint64_t hashes[16]; /* 0: nothing */
+};
+void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, struct known_by *out);
+int foreign_gone(struct store *s, const struct known_by *before, const struct known_by *now, uint32_t origin, uint64_t version);
+/* All is written: 0 go on; 1 rows were parked, and everything is to be taken back and written again without them. */
+int foreign_check(struct store *s, int64_t seq);
+void foreign_forget(struct store *s); /* the projection is over */
+bool foreign_parked(const struct pending_row *p);
+
 /* ---- pending.c */
+int pending_park(struct store *s, struct pending_row *p, const char *why); /* in a transaction of the state */
 struct pending_row *pending_find(struct store *s, const struct tbl *t, const struct rowid *who);
 int pending_map_flights(struct store *s);
 int pending_set(struct store *s, struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count,
                 const char *reason, struct pending_row **out);
 int pending_store(struct store *s, struct pending_row *p);
 void pending_remove(struct store *s, struct pending_row *p);
+int pending_cells(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n);
 int pending_load(struct store *s);
 int pending_merge_before(struct store *s, const struct buf *before, uint32_t part_of);
 int before_add(struct buf *b, const struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count);
@@ -450,7 +488,7 @@ void pending_clear(struct store *s);
 bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash); /* overrides the registers? */
 
 /* ---- project.c */
-enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3 };
+enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4 };
 int project(struct store *s);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000

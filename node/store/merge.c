@@ -271,11 +271,20 @@ static int merge_change(struct merging *m, const struct change *c) {
         const struct cell *old = reg_winner(r, m->group.columns[i], &o);
         m->cells[cells++] = (struct shown_cell){m->group.columns[i], old ? old->hash : 0};
     }
+    struct known_by known_by, known_now;
+    bool watched = t->io && t->io->known_by;
+    if (watched)
+        foreign_known_by(s, t, &who, r, &known_by);
     if (alive)
         rows_account(s, t, &who, r, NULL);
     if ((err = apply(m, c, r, by)))
         return err;
     r->who = who;
+    if (watched) {
+        foreign_known_by(s, t, &who, r, &known_now);
+        if ((err = foreign_gone(s, &known_by, &known_now, by.origin, by.version)))
+            return err;
+    }
     bool alive_now = reg_alive(r, &o);
     if (alive_now)
         rows_account(s, t, &who, NULL, r);

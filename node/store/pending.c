@@ -257,6 +257,29 @@ int pending_touch(struct store *s, struct pending_row *p, const struct shown_cel
     return pending_store(s, p);
 }
 
+int pending_cells(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n) {
+    int err = set_cells(p, cells, n);
+    return err ? err : pending_store(s, p);
+}
+
+int pending_park(struct store *s, struct pending_row *p, const char *why) {
+    p->retry = false;
+    if (p->reason && strcmp(p->reason, why) == 0)
+        return 0;
+    char *text = strdup(why);
+    if (!text)
+        return ERR_NOMEM;
+    if (!p->reason)
+        store_log(s, LOG_WARNING, "%s: a change to \"%s\" cannot be shown here: %s; it is kept, and shown as soon as it can be",
+                  s->config.db, p->tbl->name, why);
+    count(s, p, -1);
+    free(p->reason);
+    p->reason = text;
+    p->mapped = false;
+    count(s, p, 1);
+    return pending_store(s, p);
+}
+
 int pending_load(struct store *s) {
     sqlite3_stmt *q;
     int row, err = sql_prepare(s->db, &q, "SELECT name, present, cells, reason, part_of FROM shown");

@@ -16,6 +16,7 @@
 #define PROJECT_ROWS 2000u
 #define TRIM_NOTES 4000
 #define SHORT_LOCK_US 3000
+#define AGAIN_MAX 8
 
 void flight_free(struct store *s, struct flight *f) {
     (void)s;
@@ -75,6 +76,8 @@ void shown_knew(struct store *s, int64_t ms, struct seen *out) {
 
 /* ---- ops */
 
+static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
+
 struct projecting {
     struct store *s;
     const uint32_t *mapped; /* the columns array that `at` belongs to */
@@ -85,6 +88,7 @@ struct projecting {
     sqlite3_stmt *update;
     struct arena arena;
     bool parked; /* something new was parked */
+    bool last;   /* what fails now is parked */
 };
 
 static int map_columns(struct projecting *p, struct tio *io, const uint32_t *columns, uint32_t count) {
@@ -167,7 +171,7 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
 static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
                         uint32_t count) {
     int err = map_columns(p, io, columns, count);
-    if (err || !p->here)
+    if (err || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
         return err;
     if (!p->update) {
         uint32_t at[BATCH_COLUMNS_MAX], n = 0;
@@ -191,8 +195,10 @@ static int write_update(struct projecting *p, struct tio *io, const struct rowid
 }
 
 static int write_delete(struct store *s, struct tio *io, const struct rowid *who) {
-    int err = tables_bind_key(io->del, 1, who);
-    return err < 0 ? err : run_write(s, io, io->del);
+    int err = io->kids_count ? foreign_before(s, io, who) : 0;
+    if (err || (err = tables_bind_key(io->del, 1, who)) < 0)
+        return err;
+    return run_write(s, io, io->del);
 }
 
 /* ---- rows from the registers */
@@ -219,6 +225,9 @@ static int look_at(struct projecting *p, struct pending_row *row, uint64_t *hash
     for (uint32_t i = 0; i < io->count && !err && look.present; i++)
         hashes[i] = value_hash(&look.values[i]);
     sqlite3_reset(io->peek);
+    if (!row->looked)
+        row->before = row->present;
+    row->looked = true;
     row->present = look.present;
     return err;
 }
@@ -245,24 +254,9 @@ static int gather(struct projecting *p, struct tbl *t, const struct reg *r, cons
 }
 
 static int park(struct projecting *p, struct pending_row *row, const char *why) {
-    struct store *s = p->s;
-    int err = state_begin(s);
-    row->retry = false;
-    if (err || (row->reason && strcmp(row->reason, why) == 0))
-        return err;
-    char *text = strdup(why);
-    if (!text)
-        return ERR_NOMEM;
-    if (!row->reason) {
-        s->parked_count++;
-        store_log(s, LOG_WARNING, "%s: a change to \"%s\" cannot be shown here: %s; it is kept, and shown as soon as it can be",
-                  s->config.db, row->tbl->name, why);
-    }
-    free(row->reason);
-    row->reason = text;
-    row->mapped = false;
+    int err = state_begin(p->s);
     p->parked = true;
-    return pending_store(s, row);
+    return err ? err : pending_park(p->s, row, why);
 }
 
 static int park_constraint(struct projecting *p, struct pending_row *row) {
@@ -274,21 +268,25 @@ static int park_constraint(struct projecting *p, struct pending_row *row) {
     return park(p, row, why);
 }
 
-/* The row takes its number, if whoever had it is gone. 1: it is taken. */
-static int take_home(struct store *s, struct pending_row *row, struct reg *r) {
+/* Is its number, or key, free for it? 1: taken; 2: taken by a row that is about to go. */
+static int home_taken(struct store *s, const struct pending_row *row) {
     struct origins_order o = store_order(s);
     if (row->tbl->shape != (row->who.text ? SHAPE_KEY : SHAPE_NUMBER))
         return 1;
     int err = rows_at_home(s, row->tbl, &row->who, &s->reg2);
-    if (err)
+    if (err || !reg_known(&s->reg2))
         return err;
-    if (reg_known(&s->reg2)) {
-        struct rowid holder = s->reg2.who;
-        struct pending_row *h = pending_find(s, row->tbl, &holder);
-        if (h && !h->done ? h->present : reg_alive(&s->reg2, &o))
-            return 1;
-    }
-    if ((err = state_begin(s)) || (err = rows_evict(s, row->tbl, &row->who)) || (err = rows_store(s, row->tbl, &row->who, r, true)))
+    struct rowid holder = s->reg2.who;
+    struct pending_row *h = pending_find(s, row->tbl, &holder);
+    bool alive = reg_alive(&s->reg2, &o);
+    if (h && !h->done && h->present)
+        return !alive && wants_showing(h) ? 2 : 1;
+    return alive && !(h && !h->done);
+}
+
+static int take_home(struct store *s, struct pending_row *row, const struct reg *r) {
+    int err = state_begin(s);
+    if (err || (err = rows_evict(s, row->tbl, &row->who)) || (err = rows_store(s, row->tbl, &row->who, r, true)))
         return err;
     return rows_forget_extra(s, row->tbl, &row->who);
 }
@@ -315,10 +313,11 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         return err;
     bool alive = reg_alive(r, &o);
     if (alive && !home) {
-        if ((err = take_home(s, row, r)) == 1)
-            return park(p, row, "its number belongs to another row here");
+        if ((err = home_taken(s, row)) == 2 && !p->last)
+            return 1;
         if (err)
-            return err;
+            return err < 0 ? err : park(p, row, "its number belongs to another row here");
+        row->moves = true; /* once the file shows it there */
     }
     if (!alive && !home) { /* it has no place here, and needs none */
         row->done = true;
@@ -333,6 +332,11 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     if ((err = look_at(p, row, hashes))) {
         arena_release(&p->arena);
         return err;
+    }
+    if (row->moves && row->present) { /* another row that moves was first */
+        row->present = row->moves = false;
+        arena_release(&p->arena);
+        return park(p, row, "its number belongs to another row here");
     }
     if (!alive) {
         err = row->present ? write_delete(s, t->io, &row->who) : 0;
@@ -401,6 +405,7 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
     }
     if (count > 1 && put_back(p, rows, count) == 0)
         return 0;
+    p->last = true;
     for (uint32_t i = 0; i < count; i++) {
         int err = show_row(p, rows[i]); /* once more, for the reason */
         if (err == 1)
@@ -480,8 +485,6 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
     }
     return 0;
 }
-
-static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
 
 static int write_pending(struct projecting *p, struct failed *failed, int64_t seq) {
     struct pending_row *row, *next;
@@ -605,6 +608,12 @@ static int tick_off(struct store *s, int64_t seq) {
         return err;
     struct pending_row *row, *next;
     HASH_ITER(hh, s->pending, row, next) {
+        if (row->done && row->moves) {
+            bool home;
+            if ((err = rows_find(s, row->tbl, &row->who, &s->reg, &home)) || (!home && (err = take_home(s, row, &s->reg))))
+                return err;
+        }
+        row->looked = row->moves = false;
         if (row->done)
             pending_remove(s, row);
     }
@@ -659,7 +668,27 @@ static int last_note_is_mark(struct store *s) {
     return same ? 1 : ERR_SCHEMA;
 }
 
-/* Inside BEGIN IMMEDIATE. 0, PROJECT_DRAIN, or an error. */
+/* Rows whose deletion was parked: what the file holds of them, now that no note is undrained. */
+static int recount_parked(struct projecting *p) {
+    struct pending_row *row, *next;
+    HASH_ITER(hh, p->s->pending, row, next) {
+        if (!row->recount || !row->tbl->io)
+            continue;
+        struct tio *io = row->tbl->io;
+        uint64_t *hashes = arena_alloc(&p->arena, (io->count + 1) * sizeof *hashes);
+        struct shown_cell *cells = arena_alloc(&p->arena, (io->count + 1) * sizeof *cells);
+        int err = hashes && cells ? look_at(p, row, hashes) : ERR_NOMEM;
+        for (uint32_t i = 0; i < io->count && !err; i++)
+            cells[i] = (struct shown_cell){io->numbers[i], hashes[i]};
+        if (err || (err = state_begin(p->s)) || (err = pending_cells(p->s, row, cells, row->present ? io->count : 0)))
+            return err;
+        row->recount = false;
+        p->parked = true;
+    }
+    return 0;
+}
+
+/* Inside BEGIN IMMEDIATE. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
 static int project_locked(struct store *s, int64_t seq) {
     int same = last_note_is_mark(s);
     if (same < 0)
@@ -673,7 +702,7 @@ static int project_locked(struct store *s, int64_t seq) {
     }
     struct projecting p = {.s = s};
     struct failed failed = {0};
-    int err = 0;
+    int err = recount_parked(&p);
     for (struct flight *f = s->flights; f && f->seq <= seq && !err; f = f->next)
         err = write_flight(&p, f, &failed);
     if (!err && (s->pending || failed.count))
@@ -681,6 +710,9 @@ static int project_locked(struct store *s, int64_t seq) {
     for (uint32_t i = 0; i < failed.count; i++)
         failed.rows[i]->queued = false;
     free(failed.rows);
+    if (!err && s->foreigns_count && (err = foreign_check(s, seq)) == 1)
+        err = PROJECT_AGAIN;
+    foreign_forget(s);
     free(p.at);
     arena_release(&p.arena);
     if (!err)
@@ -690,9 +722,21 @@ static int project_locked(struct store *s, int64_t seq) {
     return err ? err : write_mark(s, seq);
 }
 
-static void not_done(struct store *s) {
+/* The projection was taken back: the file shows what it showed before. */
+static int not_done(struct store *s) {
     struct pending_row *row, *next;
-    HASH_ITER(hh, s->pending, row, next) row->done = false;
+    int err = 0;
+    HASH_ITER(hh, s->pending, row, next) {
+        row->done = row->moves = false;
+        if (!row->looked)
+            continue;
+        row->looked = false;
+        bool same = row->present == row->before;
+        row->present = row->before;
+        if (!same && row->stored && !err && !(err = state_begin(s)))
+            err = pending_store(s, row);
+    }
+    return err;
 }
 
 static int wait_for_readers(struct store *s) {
@@ -706,6 +750,45 @@ static int wait_for_readers(struct store *s) {
     return now - s->readers_since_ms < limit ? 1 : 0;
 }
 
+/* Taken back, since rows had to be parked. These are noted, without the lock, and the rest is written again. */
+static int note_parked(struct store *s) {
+    int err = appfile_sync(&s->app, s->app.writer); /* a drain under the lock is in the same transaction of the state */
+    if (err || (err = not_done(s)) || (err = state_begin(s)) || (err = state_commit(s)) || (err = state_sync(s)))
+        return err;
+    s->durable_note = s->hot.note_seq;
+    return 0;
+}
+
+static int take_back(struct store *s, int result) {
+    sql_run(s->w_rollback);
+    int err = not_done(s);
+    return err ? err : result;
+}
+
+/* One transaction of the application's file. 0: committed. */
+static int project_once(struct store *s, int64_t seq) {
+    int64_t began = store_mono_us();
+    int err = sql_run(s->w_begin);
+    if (err)
+        return err == ERR_BUSY ? PROJECT_WAIT : err;
+    if (wait_for_readers(s) == 1) {
+        sql_run(s->w_rollback);
+        return PROJECT_WAIT;
+    }
+    if ((err = project_locked(s, seq))) {
+        int failed = take_back(s, err);
+        store_lock_time(s, store_mono_us() - began);
+        return failed;
+    }
+    /* Who began to read meanwhile and is about to write would be refused by our COMMIT: another moment, then. */
+    if (store_mono_us() - began < SHORT_LOCK_US && wait_for_readers(s) == 1)
+        return take_back(s, PROJECT_WAIT);
+    if ((err = sql_run(s->w_commit))) /* busy in DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
+        return take_back(s, err == ERR_BUSY ? PROJECT_WAIT : err);
+    store_lock_time(s, store_mono_us() - began);
+    return 0;
+}
+
 int project(struct store *s) {
     if (!s->app_open || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
@@ -716,32 +799,12 @@ int project(struct store *s) {
         s->project_tries++;
         return PROJECT_DRAIN;
     }
-    int64_t began = store_mono_us();
-    if ((err = sql_run(s->w_begin)))
-        return err == ERR_BUSY ? PROJECT_WAIT : err;
-    if (wait_for_readers(s) == 1) {
-        sql_run(s->w_rollback);
-        return PROJECT_WAIT;
-    }
     int64_t seq = last_flight(s);
-    err = project_locked(s, seq);
-    /* Who began to read meanwhile and is about to write would be refused by our COMMIT: another moment, then. */
-    if (!err && store_mono_us() - began < SHORT_LOCK_US && wait_for_readers(s) == 1) {
-        sql_run(s->w_rollback);
-        not_done(s);
-        return PROJECT_WAIT;
-    }
-    if (!err && (err = sql_run(s->w_commit)) == ERR_BUSY) { /* DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
-        sql_run(s->w_rollback);
-        not_done(s);
-        return PROJECT_WAIT;
-    }
-    if (err) {
-        sql_run(s->w_rollback);
-        not_done(s);
+    for (int i = 0; (err = project_once(s, seq)) == PROJECT_AGAIN; i++)
+        if ((err = note_parked(s)) || i == AGAIN_MAX)
+            return err ? err : PROJECT_DRAIN;
+    if (err)
         return err;
-    }
-    store_lock_time(s, store_mono_us() - began);
     s->project_tries = 0;
     s->readers_since_ms = 0;
     if ((err = appfile_sync(&s->app, s->app.writer)) || (err = tick_off(s, seq)))
@@ -768,7 +831,7 @@ static int recover_row(struct store *s, struct pending_row *row, bool covered) {
         same = !c || c->hash == value_hash(&look.values[i]);
     }
     sqlite3_reset(io->read);
-    if (same && !home && alive && (err = take_home(s, row, &s->reg)) < 0)
+    if (same && !home && alive && ((err = home_taken(s, row)) < 0 || (!err && (err = take_home(s, row, &s->reg)))))
         return err;
     if ((same || covered) && !row->reason)
         row->done = true;

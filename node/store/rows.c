@@ -253,6 +253,17 @@ static bool death_saw(const struct buf *knew, const struct write *w) {
     return false;
 }
 
+int rows_death_saw(struct store *s, const struct death *d, const struct write *w, bool *saw) {
+    struct buf knew;
+    buf_init(&knew, 1 << 20);
+    *saw = w->at == 0 || (d->origin == w->origin && d->version >= w->version); /* at 0: known to all */
+    int err = *saw ? 0 : load_seen(s, d, &knew);
+    if (!err && !*saw)
+        *saw = death_saw(&knew, w);
+    buf_release(&knew);
+    return err;
+}
+
 /* Keys that compare equal are one name, however they are written: nobody misses the other spelling. */
 static bool is_key(const struct tbl *t, uint32_t column) {
     return t->io && column < t->io->by_number_count && t->io->by_number[column] &&

@@ -288,12 +288,19 @@ static void retry_parked(struct store *s) {
     if (!s->parked_count || now < s->retry_parked_ms)
         return;
     s->retry_parked_ms = now + RETRY_PARKED_MS;
+    /* what a foreign key keeps out can only be let in by another row: to try it costs the others of that projection */
+    if (s->hot.note_seq != s->foreign_note_seq || s->hot.flight_seq != s->foreign_flight_seq || !s->foreign_note_seq)
+        s->foreign_left = s->parked_count;
+    s->foreign_note_seq = s->hot.note_seq;
+    s->foreign_flight_seq = s->hot.flight_seq;
     struct pending_row *p, *next;
     HASH_ITER(hh, s->pending, p, next) { /* those that were tried go behind the others */
-        if (!p->reason || p->retry)
+        bool foreign = foreign_parked(p);
+        if (!p->reason || p->retry || (foreign && !s->foreign_left))
             continue;
         if (n++ >= RETRY_PARKED_ROWS)
             break;
+        s->foreign_left -= foreign;
         p->retry = true;
         HASH_DEL(s->pending, p);
         HASH_ADD(hh, s->pending, name, p->name_len, p);

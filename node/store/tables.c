@@ -421,6 +421,7 @@ static void tio_release(struct tio *io) {
 }
 
 void tables_unload(struct store *s) {
+    foreign_unload(s);
     for (uint32_t i = 0; i < s->tios_count; i++)
         tio_release(&s->tios[i]);
     free(s->tios);
@@ -561,5 +562,7 @@ int tables_load(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
         if (!s->tbls[i]->io)
             s->tbls[i]->null_keys = s->tbls[i]->replacing = 0;
+    if ((err = foreign_load(s)))
+        return err;
     return began ? state_commit(s) : 0;
 }

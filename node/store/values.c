@@ -16,6 +16,7 @@ struct known_value {
 
 struct known_row {
     UT_hash_handle hh;
+    bool orphan;
     uint32_t count;
     struct known_value *values;
     uint32_t name_len;
@@ -88,6 +89,7 @@ static int cache_change(struct store *s, struct cached_batch *c, const struct ch
         return ERR_NOMEM;
     memcpy(row->name, s->key.data, s->key.len);
     row->name_len = (uint32_t)s->key.len;
+    row->orphan = change->orphan;
     row->count = change->columns_count;
     for (uint32_t i = 0; i < change->columns_count; i++) {
         if ((err = state_column(s, t, change->columns[i], change->columns_len[i], false, &row->values[i].column)))
@@ -110,13 +112,12 @@ static int cache_load(struct store *s, struct cached_batch *c, uint32_t origin, 
         return err;
     struct change change;
     while ((err = batch_reader_next(c->reader, &change)) == 1)
-        if (change.columns_count && (err = cache_change(s, c, &change)))
+        if ((change.columns_count || change.orphan) && (err = cache_change(s, c, &change)))
             return err;
     return err;
 }
 
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
-                struct value *v) {
+static int find_row(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, struct known_row **row) {
     if (!s->values && !(s->values = calloc(1, sizeof *s->values)))
         return ERR_NOMEM;
     struct cached_batch *c = NULL, *oldest = &s->values->batches[0];
@@ -141,12 +142,25 @@ int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *
     int err = rowid_name(t, who, &s->key);
     if (err)
         return err;
+    HASH_FIND(hh, c->rows, s->key.data, s->key.len, *row);
+    return 0;
+}
+
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
+                struct value *v) {
     struct known_row *row;
-    HASH_FIND(hh, c->rows, s->key.data, s->key.len, row);
-    for (uint32_t i = 0; row && i < row->count; i++)
+    int err = find_row(s, origin, version, t, who, &row);
+    for (uint32_t i = 0; !err && row && i < row->count; i++)
         if (row->values[i].column == column) {
             *v = row->values[i].value;
             return 0;
         }
-    return ERR_NOTFOUND;
+    return err ? err : ERR_NOTFOUND;
+}
+
+int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan) {
+    struct known_row *row;
+    int err = find_row(s, origin, version, t, who, &row);
+    *orphan = !err && row && row->orphan;
+    return err == ERR_NOTFOUND ? 0 : err;
 }

@@ -1,0 +1,477 @@
+/* The engine: constraints that a merge of two authors' changes would break. Rows are kept and said in red; what one author wrote while he saw
+ * everything is his own, and shown as it is. */
+#include "store_rig.h"
+
+#define FAMILY                                                                                                                             \
+    "CREATE TABLE parent(k TEXT PRIMARY KEY, v);"                                                                                          \
+    "CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k), v); CREATE INDEX child_p ON child(p)"
+
+#define NUMBERED                                                                                                                           \
+    "CREATE TABLE parent(id INTEGER PRIMARY KEY, v); CREATE TABLE child(id INTEGER PRIMARY KEY, p INTEGER REFERENCES parent, v)"
+
+static void assert_never_parked(struct rig *r) {
+    for (uint32_t i = 0; i < r->count; i++)
+        if (strstr(r->peers[i].log, "cannot be shown"))
+            fail_msg("server %u: %s", i, r->peers[i].log);
+}
+
+static void share_same(struct rig *r) {
+    rig_share(r);
+    rig_assert_settled(r);
+    assert_same_tables(r);
+    rig_time_passes(r);
+}
+
+static void assert_parked(struct rig *r, uint32_t i, int64_t count) {
+    if (peer_status(&r->peers[i], "parked") != count || peer_settled(&r->peers[i]) != (count == 0))
+        fail_msg("server %u: parked %lld, expected %lld\n%s", i, (long long)peer_status(&r->peers[i], "parked"), (long long)count,
+                 r->peers[i].log);
+}
+
+static void settle(struct rig *r) {
+    for (int round = 0; round < 3; round++) {
+        rig_share(r);
+        for (uint32_t i = 0; i < r->count; i++)
+            peer_retry(&r->peers[i]);
+    }
+    share_same(r);
+}
+
+static void open_with(struct rig *r, uint32_t count, const char *sql, bool enforced) {
+    rig_open(r, count, sql);
+    for (uint32_t i = 0; i < count && enforced; i++)
+        app_exec(rig_app(r, i), "PRAGMA foreign_keys=ON");
+}
+
+static void assert_no_orphans(struct rig *r) {
+    for (uint32_t i = 0; i < r->count; i++)
+        assert_rows(rig_app(r, i), "PRAGMA foreign_key_check", "");
+}
+
+/* ---- the other constraints */
+
+static void test_every_other_constraint_parks(void **state) {
+    (void)state;
+    static const struct {
+        const char *strict, *sql, *reason;
+    } CASES[] = {
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, v NOT NULL)", "INSERT INTO t VALUES('x', NULL)", "NOT NULL constraint failed"},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, v CHECK(v < 10))", "INSERT INTO t VALUES('x', 10)", "CHECK constraint failed"},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, v INTEGER) STRICT", "INSERT INTO t VALUES('x', 'text')", "cannot store TEXT value"},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, v UNIQUE)", "INSERT INTO t VALUES('x', 1)", "UNIQUE constraint failed"},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE UNIQUE INDEX u ON t(v + 1)", "INSERT INTO t VALUES('x', 1)", "UNIQUE"},
+    };
+    for (size_t n = 0; n < sizeof CASES / sizeof *CASES; n++)
+        for (int update = 0; update < 2; update++) {
+            struct rig r;
+            rig_start(&r, 2);
+            for (uint32_t i = 0; i < 2; i++) {
+                assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+                app_exec(rig_app(&r, i), i ? CASES[n].strict : "CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+                app_exec(rig_app(&r, i), "CREATE TABLE other(k TEXT PRIMARY KEY)");
+                peer_open(&r.peers[i]);
+            }
+            rig_share(&r);
+            rig_act(&r, 0, "INSERT INTO t VALUES('old', 1)");
+            if (update)
+                rig_act(&r, 0, "INSERT INTO t VALUES('x', 2)");
+            rig_share(&r);
+            rig_act(&r, 0, "BEGIN; DELETE FROM t WHERE k = 'x'");
+            rig_act(&r, 0, CASES[n].sql);
+            rig_act(&r, 0, "INSERT INTO other VALUES('behind'); COMMIT");
+            rig_share(&r);
+            assert_parked(&r, 1, 1);
+            assert_problem(&r.peers[1], "t", CASES[n].reason);
+            assert_rows(rig_app(&r, 1), "SELECT k FROM other", "tbehind|;");
+            assert_rows(rig_app(&r, 1), "SELECT * FROM t ORDER BY k", update ? "told|i1|;tx|i2|;" : "told|i1|;");
+            rig_act(&r, 0, "UPDATE t SET v = 5 WHERE k = 'x'");
+            share_same(&r);
+            rig_close(&r);
+        }
+}
+
+/* ---- what is no clash */
+
+static const char *const ENFORCED =
+    "CREATE TABLE parent(k TEXT PRIMARY KEY, v); CREATE TABLE child(k TEXT PRIMARY KEY, p NOT NULL REFERENCES parent(k) ON DELETE CASCADE "
+    "ON "
+    "UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED);"
+    "CREATE TABLE node(id INTEGER PRIMARY KEY, up INTEGER REFERENCES node(id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED);"
+    "CREATE TABLE a(k TEXT PRIMARY KEY, b REFERENCES b(k) DEFERRABLE INITIALLY DEFERRED);"
+    "CREATE TABLE b(k TEXT PRIMARY KEY, a REFERENCES a(k) DEFERRABLE INITIALLY DEFERRED);"
+    "CREATE TABLE pair(x INTEGER, y TEXT COLLATE NOCASE, v, PRIMARY KEY(y, x));"
+    "CREATE TABLE part(id INTEGER PRIMARY KEY, y TEXT, x TEXT, FOREIGN KEY(x, y) REFERENCES pair(x, y));"
+    "CREATE TABLE coded(id INTEGER PRIMARY KEY, code TEXT UNIQUE); CREATE TABLE use(id INTEGER PRIMARY KEY, code REFERENCES coded(code) ON "
+    "UPDATE CASCADE ON DELETE SET DEFAULT);"
+    "CREATE TABLE one(id INTEGER PRIMARY KEY REFERENCES parent_number(id)); CREATE TABLE parent_number(id INTEGER PRIMARY KEY, v);"
+    "CREATE TABLE lost(k TEXT PRIMARY KEY, p REFERENCES no_such_table(k))";
+
+static void test_whole_commits_pass(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(&r, 3, ENFORCED, true);
+    rig_act(&r, 0, "BEGIN; INSERT INTO child VALUES('c', 'p'), ('d', 'p'); INSERT INTO parent VALUES('p', 1); COMMIT");
+    rig_act(&r, 0, "INSERT INTO node VALUES(1, 1), (2, 3), (3, 2), (4, NULL), (5, 4)");
+    rig_act(&r, 0, "BEGIN; INSERT INTO a VALUES('a', 'b'); INSERT INTO b VALUES('b', 'a'); COMMIT");
+    rig_act(&r, 0,
+            "INSERT INTO pair VALUES(1, 'One', 0), (2, 'two', 0); INSERT INTO part(x, y) VALUES('1', 'ONE'), (2, 'TWO'), (NULL, 'x'), (7, "
+            "NULL)");
+    rig_act(&r, 0, "INSERT INTO coded(code) VALUES('A'), ('B'); INSERT INTO use(code) VALUES('A'), ('A'), ('B'), (NULL)");
+    rig_act(&r, 0, "INSERT INTO parent_number VALUES(7, 0); INSERT INTO one VALUES(7)");
+    share_same(&r);
+    rig_act(&r, 1, "BEGIN; UPDATE parent SET k = 'q'; INSERT INTO parent VALUES('p', 2); COMMIT");
+    rig_act(&r, 1, "DELETE FROM node WHERE id IN (3, 4)");
+    rig_act(&r, 1, "UPDATE coded SET code = 'C' WHERE code = 'A'; DELETE FROM coded WHERE code = 'B'");
+    rig_act(&r, 1, "BEGIN; DELETE FROM part; DELETE FROM pair; COMMIT; BEGIN; DELETE FROM one; DELETE FROM parent_number; COMMIT");
+    share_same(&r);
+    rig_act(&r, 2, "BEGIN; DELETE FROM a; DELETE FROM b; COMMIT; DELETE FROM parent WHERE k = 'q'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT (SELECT count(*) FROM child), (SELECT count(*) FROM parent), (SELECT count(*) FROM a)", "i0|i1|i0|;");
+    assert_everywhere(&r, "SELECT * FROM node ORDER BY id", "i1|i1|;i2|n|;i5|n|;");
+    assert_everywhere(&r, "SELECT code FROM use ORDER BY id", "tC|;tC|;n|;n|;");
+    assert_never_parked(&r);
+    rig_close(&r);
+}
+
+/* The same, heard late and all at once, by servers that were away. */
+static void test_a_late_server_takes_it_all(void **state) {
+    (void)state;
+    for (int enforced = 0; enforced < 2; enforced++) {
+        struct rig r;
+        open_with(&r, 2, FAMILY, enforced);
+        rig_act(&r, 0, "INSERT INTO parent VALUES('p', 1), ('q', 1); INSERT INTO child VALUES('c', 'p', 1), ('d', 'q', 1)");
+        rig_act(&r, 0, enforced ? "DELETE FROM child WHERE p = 'p'; DELETE FROM parent WHERE k = 'p'" : "DELETE FROM parent");
+        rig_act(&r, 0, "UPDATE child SET v = 2; INSERT INTO parent VALUES('r', 1); UPDATE child SET p = 'r' WHERE k = 'd'");
+        share_same(&r);
+        assert_never_parked(&r);
+        rig_close(&r);
+    }
+}
+
+/* Foreign keys are off in the application, as they are by default: its orphans are its own. */
+static void test_orphans_that_their_author_knew(void **state) {
+    (void)state;
+    struct rig r;
+    rig_start(&r, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i),
+                 FAMILY "; CREATE TABLE coded(id INTEGER PRIMARY KEY, code UNIQUE); CREATE TABLE use(id INTEGER PRIMARY KEY, c "
+                        "REFERENCES coded(code))");
+        if (i == 0)
+            app_exec(rig_app(&r, i), "INSERT INTO child VALUES('adopted', 'nowhere', 0)");
+        peer_open(&r.peers[i]);
+        peer_rest(&r.peers[i]);
+    }
+    share_same(&r);
+    rig_act(&r, 1, "INSERT INTO child VALUES('o', 'never', 1); INSERT INTO use(c) VALUES('x')");
+    rig_act(&r, 1, "INSERT INTO parent VALUES('p', 1); INSERT INTO child VALUES('c', 'p', 1)");
+    rig_act(&r, 1, "INSERT INTO coded(code) VALUES('A'), ('B'); INSERT INTO use(c) VALUES('A'), ('B')");
+    share_same(&r);
+    rig_act(&r, 2, "DELETE FROM parent; DELETE FROM coded WHERE code = 'A'; UPDATE coded SET code = 'Z'"); /* it had seen the children */
+    share_same(&r);
+    rig_act(&r, 0,
+            "INSERT INTO child VALUES('after', 'p', 1); UPDATE child SET p = 'elsewhere' WHERE k = 'adopted'; UPDATE child SET v = 9");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, p, v FROM child ORDER BY k", "tadopted|telsewhere|i9|;tafter|tp|i9|;tc|tp|i9|;to|tnever|i9|;");
+    assert_never_parked(&r);
+    rig_close(&r);
+}
+
+/* Only a table that is here, and a key that SQLite would enforce. */
+static void test_keys_that_bind_nothing(void **state) {
+    (void)state;
+    struct rig r;
+    rig_start(&r, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i),
+                 "CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k), m REFERENCES mismatch(v), h REFERENCES heap(v));"
+                 "CREATE TABLE mismatch(k TEXT PRIMARY KEY, v); CREATE TABLE heap(v UNIQUE)");
+        if (i == 0)
+            app_exec(rig_app(&r, i), "CREATE TABLE parent(k TEXT PRIMARY KEY)");
+        peer_open(&r.peers[i]);
+        peer_rest(&r.peers[i]);
+    }
+    rig_share(&r);
+    rig_act(&r, 0, "INSERT INTO parent VALUES('p'); INSERT INTO mismatch VALUES('m', 'm'); INSERT INTO heap VALUES('h')");
+    rig_act(&r, 0, "INSERT INTO child VALUES('c', 'p', 'm', 'h')");
+    rig_share(&r);
+    assert_rows(rig_app(&r, 1), "SELECT * FROM child", "tc|tp|tm|th|;");
+    rig_act(&r, 1, "INSERT INTO child VALUES('d', 'q', 'n', 'i')");
+    rig_act(&r, 0, "DELETE FROM mismatch");
+    rig_share(&r);
+    assert_same_table(&r, "child");
+    assert_never_parked(&r);
+    rig_close(&r);
+}
+
+/* ---- clashes: server 0 deletes the parent, server 1 puts a child under it */
+
+static const char *const ADD_TEXT[] = {"INSERT INTO child VALUES('c', 'p', 'new')",
+                                       "UPDATE child SET p = 'p', v = 'new' WHERE k = 'moved'"};
+
+static void clash(struct rig *r, uint32_t servers, int how, bool enforced) {
+    open_with(r, servers, FAMILY "; CREATE TABLE other(k TEXT PRIMARY KEY)", enforced);
+    rig_act(r, 0, "INSERT INTO parent VALUES('p', 1), ('q', 1); INSERT INTO child VALUES('moved', 'q', 'old')");
+    share_same(r);
+    rig_act(r, 0, "DELETE FROM parent WHERE k = 'p'; INSERT INTO other VALUES('behind 0')");
+    rig_act(r, 1, ADD_TEXT[how]);
+    rig_act(r, 1, "INSERT INTO other VALUES('behind 1')");
+    rig_share(r);
+}
+
+static void assert_clash(struct rig *r, int how) {
+    static const char *const PARENTS = "SELECT k FROM parent ORDER BY k", *const CHILDREN = "SELECT k, p, v FROM child ORDER BY k";
+    for (uint32_t i = 0; i < r->count; i++) {
+        assert_parked(r, i, 1);
+        assert_rows(rig_app(r, i), "SELECT k FROM other ORDER BY k", "tbehind 0|;tbehind 1|;");
+    }
+    assert_no_orphans(r);
+    assert_rows(rig_app(r, 0), PARENTS, "tq|;");
+    assert_rows(rig_app(r, 0), CHILDREN, "tmoved|tq|told|;");
+    assert_problem(&r->peers[0], "child", "FOREIGN KEY constraint failed");
+    assert_rows(rig_app(r, 1), PARENTS, "tp|;tq|;");
+    assert_rows(rig_app(r, 1), CHILDREN, how ? "tmoved|tp|tnew|;" : "tc|tp|tnew|;tmoved|tq|told|;");
+    assert_problem(&r->peers[1], "parent", "FOREIGN KEY constraint failed");
+}
+
+static void test_a_clash_is_red_on_every_server(void **state) {
+    (void)state;
+    for (int how = 0; how < 2; how++)
+        for (int enforced = 0; enforced < 2; enforced++) {
+            struct rig r;
+            clash(&r, 2 + enforced, how, enforced);
+            assert_clash(&r, how);
+            for (int restart = 0; restart < 2; restart++) { /* nothing changes that by itself: not time, not a restart */
+                for (uint32_t i = 0; i < r.count; i++) {
+                    peer_retry(&r.peers[i]);
+                    peer_reopen(&r.peers[i]);
+                    peer_retry(&r.peers[i]);
+                }
+                assert_clash(&r, how);
+            }
+            rig_close(&r);
+        }
+}
+
+static void test_a_clash_resolves(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t who;
+        const char *sql, *want;
+    } WAYS[] = {
+        {1, "DELETE FROM child WHERE p = 'p'", "tq|i1|;"},
+        {1, "UPDATE child SET p = 'q' WHERE p = 'p'", "tq|i1|;"},
+        {1, "UPDATE child SET p = NULL WHERE p = 'p'", "tq|i1|;"},
+        {0, "INSERT INTO parent VALUES('p', 'again')", "tp|tagain|;tq|i1|;"},
+        {1, "BEGIN; INSERT INTO parent VALUES('s', 1); UPDATE child SET p = 's' WHERE p = 'p'; COMMIT", "tq|i1|;ts|i1|;"},
+    };
+    for (int how = 0; how < 2; how++)
+        for (size_t n = 0; n < sizeof WAYS / sizeof *WAYS; n++)
+            for (int restart = 0; restart < 2; restart++) {
+                struct rig r;
+                clash(&r, 3, how, true);
+                for (uint32_t i = 0; i < 3 && restart; i++)
+                    peer_reopen(&r.peers[i]);
+                rig_act(&r, WAYS[n].who, WAYS[n].sql);
+                settle(&r);
+                assert_no_orphans(&r);
+                assert_everywhere(&r, "SELECT * FROM parent ORDER BY k", WAYS[n].want);
+                assert_everywhere(&r, "SELECT count(*) FROM child", how && n ? "i1|;" : n == 0 && how ? "i0|;" : n ? "i2|;" : "i1|;");
+                rig_close(&r);
+            }
+}
+
+/* What the application does to a parent that is only still there because its deletion is parked. */
+static void test_writes_to_a_parent_that_stays(void **state) {
+    (void)state;
+    struct rig r;
+    clash(&r, 3, 0, true);
+    rig_act(&r, 1, "UPDATE parent SET v = 'edited' WHERE k = 'p'");
+    peer_retry(&r.peers[1]);
+    assert_parked(&r, 1, 1);
+    rig_share(&r);
+    assert_rows(rig_app(&r, 1), "SELECT v FROM parent WHERE k = 'p'", "tedited|;");
+    assert_true(peer_lost(&r.peers[0], "v", "\"edited\""));
+    rig_act(&r, 1, "BEGIN; DELETE FROM child WHERE p = 'p'; DELETE FROM parent WHERE k = 'p'; COMMIT");
+    settle(&r);
+    assert_everywhere(&r, "SELECT k FROM parent", "tq|;");
+    rig_close(&r);
+}
+
+/* Numbered rows: who comes again under the number is another row. */
+static void test_a_clash_of_numbered_rows(void **state) {
+    (void)state;
+    for (int way = 0; way < 2; way++) {
+        struct rig r;
+        open_with(&r, 3, NUMBERED, true);
+        rig_act(&r, 0, "INSERT INTO parent(v) VALUES('p'), ('q')");
+        share_same(&r);
+        rig_act(&r, 0, "DELETE FROM parent WHERE id = 1");
+        rig_act(&r, 1, "INSERT INTO child(p, v) VALUES(1, 'c'), (1, 'd'), (2, 'e')");
+        rig_share(&r);
+        assert_parked(&r, 0, 2);
+        assert_parked(&r, 1, 1);
+        assert_no_orphans(&r);
+        assert_rows(rig_app(&r, 0), "SELECT v FROM child", "te|;");
+        assert_rows(rig_app(&r, 1), "SELECT v FROM parent", "tp|;tq|;");
+        rig_act(&r, !way, way ? "INSERT INTO parent VALUES(1, 'again')" : "DELETE FROM child WHERE p = 1");
+        settle(&r);
+        assert_no_orphans(&r);
+        assert_everywhere(&r, "SELECT v FROM parent ORDER BY id", way ? "tagain|;tq|;" : "tq|;");
+        assert_everywhere(&r, "SELECT v FROM child ORDER BY id", way ? "tc|;td|;te|;" : "te|;");
+        rig_close(&r);
+    }
+}
+
+/* A third server hears of both sides in any order, or at once. */
+static void test_a_third_server_in_any_order(void **state) {
+    (void)state;
+    for (int order = 0; order < 3; order++) {
+        struct rig r;
+        open_with(&r, 3, FAMILY, true);
+        rig_act(&r, 0, "INSERT INTO parent VALUES('p', 1)");
+        share_same(&r);
+        rig_act(&r, 0, "DELETE FROM parent");
+        rig_act(&r, 1, "INSERT INTO child VALUES('c', 'p', 1)");
+        if (order == 2) {
+            peer_pull(&r.peers[0], &r.peers[1]); /* both from one */
+            peer_pull(&r.peers[2], &r.peers[0]);
+        } else {
+            peer_pull(&r.peers[2], &r.peers[order]);
+            peer_pull(&r.peers[2], &r.peers[!order]);
+        }
+        assert_parked(&r, 2, 1);
+        assert_no_orphans(&r);
+        rig_share(&r);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_parked(&r, i, 1);
+        rig_act(&r, 1, "DELETE FROM child");
+        settle(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM parent", "i0|;");
+        rig_close(&r);
+    }
+}
+
+/* What hangs on a parked row waits with it, and comes with it. */
+static void test_a_chain_of_parked_rows(void **state) {
+    (void)state;
+    for (int indexed = 0; indexed < 2; indexed++) {
+        struct rig r;
+        open_with(&r, 2,
+                  "CREATE TABLE node(k TEXT PRIMARY KEY, up REFERENCES node(k) DEFERRABLE INITIALLY DEFERRED, other REFERENCES node(k) "
+                  "DEFERRABLE INITIALLY DEFERRED)",
+                  true);
+        if (indexed)
+            for (uint32_t i = 0; i < 2; i++)
+                rig_act(&r, i, "CREATE INDEX up ON node(up); CREATE INDEX other ON node(other)");
+        rig_act(&r, 0, "INSERT INTO node VALUES('root', NULL, NULL), ('free', NULL, NULL)");
+        share_same(&r);
+        rig_act(&r, 0, "DELETE FROM node WHERE k = 'root'");
+        rig_act(&r, 1, "BEGIN; INSERT INTO node VALUES('a', 'root', 'b'), ('b', 'a', 'b'), ('c', 'b', 'a'), ('d', 'free', 'd'); COMMIT");
+        rig_act(&r, 1, "INSERT INTO node VALUES('e', 'c', NULL)");
+        rig_share(&r);
+        assert_no_orphans(&r);
+        assert_parked(&r, 0, 4);
+        assert_parked(&r, 1, 1);
+        assert_rows(rig_app(&r, 0), "SELECT k FROM node ORDER BY k", "td|;tfree|;");
+        rig_act(&r, 0, "INSERT INTO node VALUES('root', NULL, NULL)");
+        settle(&r);
+        assert_no_orphans(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM node", "i7|;");
+        rig_close(&r);
+    }
+}
+
+/* A parent that cannot be shown for another reason. */
+static void test_a_child_of_a_parked_parent(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(&r, 2, "CREATE TABLE parent(k TEXT PRIMARY KEY, u UNIQUE); CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k))",
+              true);
+    rig_act(&r, 0, "INSERT INTO parent VALUES('a', 'U'); INSERT INTO child VALUES('of a', 'a')");
+    rig_act(&r, 1, "INSERT INTO parent VALUES('b', 'U'); INSERT INTO child VALUES('of b', 'b')");
+    rig_share(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_parked(&r, i, 2);
+    assert_no_orphans(&r);
+    rig_act(&r, 0, "UPDATE parent SET u = 'V'");
+    settle(&r);
+    assert_everywhere(&r, "SELECT count(*) FROM child", "i2|;");
+    rig_close(&r);
+}
+
+/* A reference to UNIQUE columns that are not the key. */
+static void test_a_reference_to_other_columns(void **state) {
+    (void)state;
+    for (int moved = 0; moved < 2; moved++)
+        for (int indexed = 0; indexed < 2; indexed++) {
+            struct rig r;
+            open_with(&r, 2,
+                      "CREATE TABLE coded(k TEXT PRIMARY KEY, code UNIQUE); CREATE TABLE use(k TEXT PRIMARY KEY, c REFERENCES coded(code))",
+                      true);
+            for (uint32_t i = 0; i < 2 && indexed; i++)
+                rig_act(&r, i, "CREATE INDEX use_c ON use(c)");
+            rig_act(&r, 0, "INSERT INTO coded VALUES('a', 'A')");
+            share_same(&r);
+            rig_act(&r, 0, moved ? "UPDATE coded SET code = 'B'" : "DELETE FROM coded");
+            rig_act(&r, 1, "INSERT INTO use VALUES('u', 'A')");
+            peer_pull(&r.peers[1], &r.peers[0]);
+            assert_parked(&r, 1, 1);
+            assert_no_orphans(&r);
+            rig_share(&r);
+            assert_parked(&r, 0, 1);
+            assert_no_orphans(&r);
+            rig_act(&r, 1, "DELETE FROM use");
+            settle(&r);
+            assert_everywhere(&r, "SELECT code FROM coded", moved ? "tB|;" : "");
+            rig_close(&r);
+        }
+}
+
+/* The key of the parent changes under a child that its author did not know. */
+static void test_a_changed_key(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(
+        &r, 2,
+        "CREATE TABLE parent(k TEXT PRIMARY KEY, v); CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k) ON UPDATE CASCADE)",
+        true);
+    rig_act(&r, 0, "INSERT INTO parent VALUES('p', 1); INSERT INTO child VALUES('old', 'p')");
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE parent SET k = 'q'");
+    rig_act(&r, 1, "INSERT INTO child VALUES('new', 'p')");
+    rig_share(&r);
+    assert_no_orphans(&r);
+    assert_rows(rig_app(&r, 0), "SELECT k, p FROM child", "told|tq|;");
+    assert_rows(rig_app(&r, 1), "SELECT k, p FROM child ORDER BY k", "tnew|tp|;told|tq|;");
+    assert_parked(&r, 0, 1);
+    assert_parked(&r, 1, 1);
+    rig_act(&r, 1, "UPDATE child SET p = 'q'");
+    settle(&r);
+    assert_everywhere(&r, "SELECT k, p FROM child ORDER BY k", "tnew|tq|;told|tq|;");
+    assert_everywhere(&r, "SELECT k FROM parent", "tq|;");
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_other_constraint_parks),
+        cmocka_unit_test(test_whole_commits_pass),
+        cmocka_unit_test(test_a_late_server_takes_it_all),
+        cmocka_unit_test(test_orphans_that_their_author_knew),
+        cmocka_unit_test(test_keys_that_bind_nothing),
+        cmocka_unit_test(test_a_clash_is_red_on_every_server),
+        cmocka_unit_test(test_a_clash_resolves),
+        cmocka_unit_test(test_writes_to_a_parent_that_stays),
+        cmocka_unit_test(test_a_clash_of_numbered_rows),
+        cmocka_unit_test(test_a_third_server_in_any_order),
+        cmocka_unit_test(test_a_chain_of_parked_rows),
+        cmocka_unit_test(test_a_child_of_a_parked_parent),
+        cmocka_unit_test(test_a_reference_to_other_columns),
+        cmocka_unit_test(test_a_changed_key),
+    };
+    cmocka_set_test_filter(getenv("TEST")); /* one test alone */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
