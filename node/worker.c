@@ -291,8 +291,7 @@ static void look_after(struct worker *w) {
     }
     if (!w->announced && store_ready(w->store))
         announce(w);
-    w->state = WORKER_OPEN;
-    w->error[0] = 0;
+    w->state = WORKER_OPEN; /* what was said before stays until it is announced: the same again is not said twice */
 }
 
 static void open_store(struct worker *w) {
@@ -461,7 +460,8 @@ static void turn(struct worker *w) {
         return;
     }
     w->passing_since = 0;
-    w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
+    if (w->announced)
+        w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
     if (!w->announced || w->notice == NULL)
         look_after(w);
     if (w->store == NULL)

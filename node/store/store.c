@@ -467,6 +467,22 @@ static int turn(struct store *s) {
     return next_turn(s, shown);
 }
 
+static void say_failure(struct store *s, int err, char *why, size_t why_len) {
+    sqlite3 *const dbs[] = {s->app_open ? s->app.reader : NULL, s->app_open ? s->app.writer : NULL, s->db};
+    const char *mend = "it is tried again by itself";
+    char said[300] = "";
+    for (size_t i = 0; i < sizeof dbs / sizeof *dbs; i++) {
+        int code = dbs[i] ? sqlite3_errcode(dbs[i]) & 0xff : SQLITE_OK;
+        size_t at = strlen(said);
+        if (code == SQLITE_OK || code == SQLITE_ROW || code == SQLITE_DONE)
+            continue;
+        snprintf(said + at, sizeof said - at, "%s%s", at ? "; " : " (", sqlite3_errmsg(dbs[i]));
+        if (code == SQLITE_CORRUPT && dbs[i] != s->db)
+            mend = "restore it from a backup, or try sqlite3's .recover; `starlingd --check` tells what is damaged";
+    }
+    snprintf(why, why_len, "%s: %s%s%s: %s", s->config.app_path, err_text(err), said, *said ? ")" : "", mend);
+}
+
 int store_turn(struct store *s, char *why, size_t why_len) {
     if (s->app_open && !s->config.vfs && !appfile_same(&s->app)) {
         snprintf(why, why_len, "%s was replaced or removed: it is opened anew", s->config.app_path);
@@ -478,8 +494,7 @@ int store_turn(struct store *s, char *why, size_t why_len) {
     int r = turn(s);
     if (r >= -1)
         return r;
-    snprintf(why, why_len, "%s: %s (%s; %s): it is tried again by itself", s->config.app_path, err_text(r),
-             s->app_open ? sqlite3_errmsg(s->app.reader) : "", sqlite3_errmsg(s->db));
+    say_failure(s, r, why, why_len);
     return forget_transaction(s, r);
 }
 

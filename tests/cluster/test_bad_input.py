@@ -76,6 +76,10 @@ class Databases(Base):
         self.named(a, "bad.db")
         poll(lambda: a.database("bad.db")["state"] == "error" and a.database("bad.db")["error"])
         self.assertEqual(a.cli("wait", "--converged", "--timeout", 1).code, 1, "converged with a database that cannot be read")
+        lines = a.log_lines("bad.db: the database is corrupt (")  # tried again several times by now
+        self.assertEqual(len(lines), 1, lines)
+        self.assertIn("restore it from a backup", lines[0])
+        self.assertNotIn("not an error", lines[0])
 
     def test_only_half_of_a_database(self):
         def prepare(a):
