@@ -211,16 +211,18 @@ static bool everyone_answered(struct verify *v) {
 
 static void tables_compare(struct conn *c) {
     struct verify *v = c->task;
-    bool answers = true;
-    for (uint32_t i = 0; i < v->members_count; i++)
+    bool answers = true, lasts = false; /* lasts: asked again, it would say the same */
+    for (uint32_t i = 0; i < v->members_count; i++) {
         answers = answers && v->members[i].answer != NULL && text_of(v->members[i].answer, "error") == NULL;
+        lasts = lasts || json_is_true(json_object_get(v->members[i].answer, "lasts"));
+    }
     json_decref(v->tables);
     v->tables = tables_entries(v);
     if (answers && all_equal(v->tables) && (v->only_table == NULL || json_array_size(v->tables) > 0)) {
         database_done(c);
         return;
     }
-    if ((!answers || !vectors_equal(v)) && clock_mono_ms() < v->deadline_ms) {
+    if (!lasts && (!answers || !vectors_equal(v)) && clock_mono_ms() < v->deadline_ms) {
         conn_timer(c, AGAIN_MS, again);
         return;
     }

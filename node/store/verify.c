@@ -101,8 +101,16 @@ static json_t *all_tables(struct store *s) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct verifying v = {.s = s, .io = &s->tios[i], .bucket = -1};
         char hex[17];
-        if (!v.io->tbl || read_table(&v))
+        if (!v.io->tbl)
             continue;
+        int err = read_table(&v);
+        if (err) { /* left out, it would look as if nobody had it */
+            char *what = sqlite3_mprintf("table %s cannot be read: %s", v.io->table->name, sqlite3_errmsg(s->app.reader));
+            json_t *error = json_pack("{s:s?, s:b}", "error", what, "lasts", err == ERR_CORRUPT || err == ERR_IO);
+            sqlite3_free(what);
+            json_decref(tables);
+            return error;
+        }
         hex64(hex, v.total.sum);
         json_object_set_new(tables, v.io->table->name, json_pack("{s:I, s:s}", "rows", (json_int_t)v.total.rows, "digest", hex));
     }

@@ -1,4 +1,6 @@
 """`verify` compares what is really in the tables: a row that changed behind every back is found and named."""
+import os
+
 import harness
 from harness import ClusterTest, shell
 
@@ -59,6 +61,23 @@ class Verify(ClusterTest):
             done = c[1].cli("verify")
             self.assertEqual(done.code, 0, done)
         con.close()
+
+    def test_a_table_that_cannot_be_read(self):
+        """Damage that nothing else has met yet: the table is not passed over."""
+        a = self.make("n0")
+        a.script(SCHEMA, journal="DELETE")
+        a.start()
+        self.assertEqual(a.cli("wait").code, 0)
+        self.assertEqual(a.cli("verify").code, 0)
+        a.stop()
+        with open(a.path("app.db"), "r+b") as f:
+            root = int(shell(a.path("app.db"), "SELECT rootpage FROM sqlite_schema WHERE name = 'item'"))
+            f.seek((root - 1) * 4096)
+            f.write(os.urandom(4096))
+        a.start()
+        done = a.cli("verify")
+        self.assertEqual(done.code, 1, done)
+        self.assertIn("item cannot be read", done.out)
 
     def test_unknown_names(self):
         c = self.cluster(2, SCHEMA)
