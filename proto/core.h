@@ -186,8 +186,12 @@ uint64_t core_waiting(const struct core *core, const char *db);
 const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
 const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
 bool core_paused(const struct core *core);
-/* The i-th address to join. *failed: why nobody can be reached there, NULL when somebody is or the first attempt still runs. */
-bool core_seed(const struct core *core, uint32_t i, const char **address, const char **failed);
+struct seed_info {
+    const char *address; /* to join */
+    const char *failed;  /* why nobody is met there; NULL when somebody is, or the first attempt still runs */
+    bool refused;        /* failed: it is reached, but this node and that one do not go together */
+};
+bool core_seed(const struct core *core, uint32_t i, struct seed_info *out);
 /* Versions of `origin` in db that alive peer i acknowledged. */
 uint64_t core_acked(const struct core *core, uint32_t i, const char *db, const struct origin *origin);
 

@@ -100,6 +100,7 @@ void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused
         core_log_once(core, s->met ? 2 : 1, "%s cannot be reached (%s); trying again", s->address, why ? why : "no answer");
         free(s->failed);
         s->failed = core_text(why ? why : "no answer");
+        s->refused = refused;
         back_off(core, &s->dialling, refused);
         return;
     }
@@ -177,11 +178,10 @@ void dial_timers(struct core *core) {
     }
 }
 
-bool core_seed(const struct core *core, uint32_t i, const char **address, const char **failed) {
+bool core_seed(const struct core *core, uint32_t i, struct seed_info *out) {
     if (i >= core->seeds_count)
         return false;
     const struct seed *s = core->seeds[i];
-    *address = s->address;
-    *failed = covered(core, s) ? NULL : s->failed;
+    *out = (struct seed_info){.address = s->address, .failed = covered(core, s) ? NULL : s->failed, .refused = s->refused};
     return true;
 }

@@ -72,7 +72,8 @@ static int database_problems(const struct cli *cli, const json_t *db) {
     char *what, *mend;
     int problems = 0;
     if (error || !strcmp(state, "error")) {
-        what = text_format("%s: %s", name, error ? error : "the node cannot serve it now");
+        bool named = error && !strncmp(error, name, strlen(name)); /* it speaks of itself already */
+        what = text_format("%s%s%s", named ? "" : name, named ? "" : ": ", error ? error : "the node cannot serve it now");
         say_problem(cli, TONE_BAD, what, error ? "" : "`starling log --db` and the node's log say why");
         free(what);
         problems++;
@@ -141,10 +142,15 @@ static int peer_problems(const struct cli *cli, const json_t *peer) {
     return bad;
 }
 
-static void seed_problem(const struct cli *cli, const json_t *seed) {
-    char *what = text_format("%s cannot be reached: %s", field_text(seed, "addr", "?"), field_text(seed, "error", "no answer"));
-    say_problem(cli, TONE_WARN, what, "the node goes on trying; is starlingd running there, its port open, and the address right?");
+/* Returns how many problems it is: who does not answer yet may be about to start. */
+static int seed_problem(const struct cli *cli, const json_t *seed) {
+    const char *address = field_text(seed, "addr", "?"), *error = field_text(seed, "error", "no answer");
+    bool refused = field_true(seed, "refused");
+    char *what = text_format("%s cannot be %s: %s", address, refused ? "joined" : "reached", error);
+    say_problem(cli, refused ? TONE_BAD : TONE_WARN, what,
+                refused ? NULL : "the node goes on trying; is starlingd running there, its port open, and the address right?");
     free(what);
+    return refused;
 }
 
 static void print_verdict(const struct cli *cli, const json_t *peers, bool joining, int problems) {
@@ -191,7 +197,7 @@ static void print_status(const struct cli *cli, const json_t *result) {
         say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");
     json_array_foreach(databases, i, each) { problems += database_problems(cli, each); }
     json_array_foreach(peers, i, each) { problems += peer_problems(cli, each); }
-    json_array_foreach(unreachable, i, each) { seed_problem(cli, each); }
+    json_array_foreach(unreachable, i, each) { problems += seed_problem(cli, each); }
     print_verdict(cli, peers, json_array_size(unreachable) > 0, problems);
 }
 

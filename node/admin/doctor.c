@@ -128,13 +128,14 @@ static void look_peers(struct doctor *d, struct node *n) {
 }
 
 static void look_seeds(struct doctor *d, struct node *n) {
-    const char *address, *failed;
+    struct seed_info seed;
     char text[700];
-    for (uint32_t i = 0; core_seed(n->core, i, &address, &failed); i++) {
-        if (failed == NULL)
+    for (uint32_t i = 0; core_seed(n->core, i, &seed); i++) {
+        if (seed.failed == NULL)
             continue;
-        snprintf(text, sizeof(text), "%s cannot be reached: %.500s", address, failed);
-        found(d, FINDING_WARN, text, "start starlingd there, open its port on the way, or mend the address given to --join");
+        snprintf(text, sizeof(text), "%s cannot be %s: %.500s", seed.address, seed.refused ? "joined" : "reached", seed.failed);
+        found(d, seed.refused ? FINDING_ERROR : FINDING_WARN, text,
+              seed.refused ? NULL : "start starlingd there, open its port on the way, or mend the address given to --join");
     }
 }
 

@@ -48,11 +48,11 @@ json_t *peer_json(struct node *n, const struct peer_info *peer) {
 }
 
 json_t *unreachable_json(struct node *n) {
-    const char *address, *failed;
+    struct seed_info seed;
     json_t *list = json_array();
-    for (uint32_t i = 0; core_seed(n->core, i, &address, &failed); i++)
-        if (failed != NULL)
-            json_array_append_new(list, json_pack("{s:s, s:s}", "addr", address, "error", failed));
+    for (uint32_t i = 0; core_seed(n->core, i, &seed); i++)
+        if (seed.failed != NULL)
+            json_array_append_new(list, json_pack("{s:s, s:s, s:b}", "addr", seed.address, "error", seed.failed, "refused", seed.refused));
     return list;
 }
 

@@ -469,7 +469,7 @@ static int turn(struct store *s) {
 
 static void say_failure(struct store *s, int err, char *why, size_t why_len) {
     sqlite3 *const dbs[] = {s->app_open ? s->app.reader : NULL, s->app_open ? s->app.writer : NULL, s->db};
-    const char *mend = "it is tried again by itself";
+    const char *mend = err == ERR_FULL ? "free some, it is tried again by itself" : "it is tried again by itself";
     char said[300] = "";
     for (size_t i = 0; i < sizeof dbs / sizeof *dbs; i++) {
         int code = dbs[i] ? sqlite3_errcode(dbs[i]) & 0xff : SQLITE_OK;

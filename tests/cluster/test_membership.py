@@ -158,6 +158,14 @@ class Membership(ClusterTest):
         b = self.make("n1", join=["localhost:%d" % a.port]).start()
         poll(lambda: a.alive() == 2 and b.alive() == 2)
 
+    def test_a_seed_of_another_cluster_is_named(self):
+        a = self.make("n0").start()
+        b = self.make("n1", join=[a], extra=["--cluster", "other"]).start()
+        poll(lambda: b.status()["unreachable"])
+        done = b.cli("status")
+        self.assertIn('%s cannot be joined: peer %s belongs to cluster "default"' % (a.address(), a.address()), done.out)
+        self.assertIn("1 problem", done.out)
+
     def test_joining_oneself_is_harmless(self):
         port = free_port()
         a = self.make("n0", port=port, join=["127.0.0.1:%d" % port, "localhost:%d" % port]).start()
