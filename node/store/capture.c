@@ -347,6 +347,23 @@ static int make_triggers(sqlite3 *app, const struct found *f, const struct table
     return err;
 }
 
+/* The row that says whose file this is; one that says so already stays as it is. */
+static int write_mark(sqlite3 *app, const struct capture_mark *mark) {
+    struct capture_mark there;
+    sqlite3_stmt *q = NULL;
+    int err = capture_mark_read(app, &there);
+    if (err || (there.found && memcmp(there.state, mark->state, sizeof there.state) == 0))
+        return err;
+    if ((err = sql_prepare(app, &q, "INSERT OR REPLACE INTO main." MARKS " VALUES(1, ?, ?, ?)")))
+        return err;
+    sqlite3_bind_blob(q, 1, mark->state, sizeof mark->state, SQLITE_STATIC);
+    sqlite3_bind_int64(q, 2, mark->projection);
+    sqlite3_bind_int64(q, 3, mark->note);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
+}
+
 /* Inside the transaction. noted: the highest number in notes. */
 static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t *numbers, bool *installed, int64_t *version) {
     struct found f = {0};
@@ -432,7 +449,7 @@ static int read_noted(sqlite3 *app, int64_t *noted) {
     return err == ERR_INTERNAL ? 0 : err; /* no such column: not our table, and going to be replaced */
 }
 
-int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installed) {
+int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int busy_ms, bool **installed) {
     struct patience patience;
     bool own = sqlite3_get_autocommit(app);
     int64_t noted = 0, version = 0;
@@ -445,6 +462,8 @@ int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installe
             err = sql_exec(app, "BEGIN IMMEDIATE");
         if (!err)
             err = install(app, s, noted, numbers, made, &version);
+        if (!err && mark)
+            err = write_mark(app, mark);
         if (own)
             err = finish(app, err, &patience);
     }

@@ -40,24 +40,26 @@ enum note_kind { NOTE_INSERT = 1, NOTE_GIVEN = 2, NOTE_UPDATE = 3, NOTE_DELETE =
 /* Unix milliseconds of a note's `at`; 0 for what julianday() cannot have given. */
 int64_t note_ms(double julian_day);
 
-/* *complete: everything that capture_install would make is there as it should be, and nothing more (reads only). Sets
- * schema->tables[].number: 0 for tables without triggers of ours. *missing gets a bit per table (caller frees, may be NULL), as *installed below. */
-int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing);
-/* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
- * lock), or in the caller's, if it has begun one; numbers the tables. Existing right triggers stay. *installed gets a bit per table (caller frees, may
- * be NULL): true where triggers were made anew (or the note table was), so that writes may have been missed. Afterwards s->version is the
- * version that our own triggers made. Before the lock it may read up to a million notes (some 60 ms).
- * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed (a caller's own
- * transaction must be rolled back). */
-int capture_install(sqlite3 *app, struct schema *s, int busy_ms, bool **installed);
-/* Removes every trigger and table of ours, in one transaction; without any, no lock is taken. The schema is as it was. */
-int capture_remove(sqlite3 *app, int busy_ms);
 /* The state id in the mark row (16 bytes), projection and note; found = false without a row. */
 struct capture_mark {
     bool found;
     uint8_t state[16];
     int64_t projection, note;
 };
+
+/* *complete: everything that capture_install would make is there as it should be, and nothing more (reads only). Sets
+ * schema->tables[].number: 0 for tables without triggers of ours. *missing gets a bit per table (caller frees, may be NULL), as *installed below. */
+int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing);
+/* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
+ * lock), or in the caller's, if it has begun one; numbers the tables. Existing right triggers stay. mark: whose file it is, written where the file says
+ * otherwise (may be NULL). *installed gets a bit per table (caller frees, may be NULL): true where triggers were made anew (or the note table was), so
+ * that writes may have been missed. Afterwards s->version is the version that our own triggers made. Before the lock it may read up to a
+ * million notes (some 60 ms).
+ * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed (a caller's own
+ * transaction must be rolled back). */
+int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int busy_ms, bool **installed);
+/* Removes every trigger and table of ours, in one transaction; without any, no lock is taken. The schema is as it was. */
+int capture_remove(sqlite3 *app, int busy_ms);
 int capture_mark_read(sqlite3 *app, struct capture_mark *mark);
 
 #endif

@@ -42,7 +42,7 @@ static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3
     for (uint32_t i = 0; i < t->key_count; i++) {
         sql_column_value(q, (int)(5 + i), &values[i]);
         if (values[i].type == VALUE_NULL)
-            return 1;
+            return STAMP_COPY;
     }
     int err = tables_key_of(note->io, values, &s->key2);
     if (err)
@@ -277,8 +277,10 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
  * so that anything newer elsewhere wins; what was there before us gets the lowest stamp. */
 static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
     uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
+    if (look->ms == LOOK_OTHER)
+        return 1;
     if (look->ms == LOOK_ADOPTED)
-        return top ? top : s->recapture; /* 0 says "known to all that have this copy" */
+        return top ? top : s->recapture ? STAMP_COPY : 0; /* 0 says "known to all that have this copy" */
     if (look->ms == LOOK_FOUND && top)
         return top;
     uint64_t at = hlc_of_ms((uint64_t)(look->ms == LOOK_FOUND ? store_wall_ms(s) : look->ms));
@@ -352,7 +354,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         return err;
     t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;
     s->drained_rows++;
-    if (s->watched && look->ms != LOOK_ADOPTED)
+    if (s->watched && look->ms != LOOK_ADOPTED && look->ms != LOOK_OTHER)
         report_change(s, t, &e->who, e->kind, e->set, e->values, look->ms < 0 ? store_wall_ms(s) : look->ms);
     return 0;
 }
@@ -456,6 +458,27 @@ static int update_row(struct store *s, struct row_look *look, struct reg *r, con
     e.values = values;
     int err = edit_apply(s, io, r, &e, look, hashes);
     free(values);
+    return err;
+}
+
+int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count) {
+    struct tio *io = look->io;
+    struct edit e = {.kind = CHANGE_UPDATE, .set = tables_columns(io, at, count)};
+    struct value *values = malloc((count + 1) * sizeof *values);
+    uint64_t *hashes = calloc(io->count + 1, sizeof *hashes);
+    int err = e.set && values && hashes ? rows_at_home(s, io->tbl, &look->place, &s->reg) : ERR_NOMEM;
+    if (!err) {
+        for (uint32_t i = 0; i < count; i++) {
+            values[i] = look->values[at[i]];
+            hashes[at[i]] = value_hash(&values[i]);
+        }
+        e.who = s->reg.who;
+        e.values = values;
+        look->ms = LOOK_OTHER;
+        err = edit_apply(s, io, &s->reg, &e, look, hashes);
+    }
+    free(values);
+    free(hashes);
     return err;
 }
 

@@ -3,7 +3,9 @@
  *
  *   drain.c    notes of the application → changes → registers, batch, log
  *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
- *   older.c    the same for a file that went back: an older copy in its place
+ *   older.c    the same for a file that went back: an older copy in its place, or another file
+ *   generation.c  which of these it is
+ *   remake.c   a file that is gone, made again
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file
  *   feed.c     the triggers that fill virtual tables, for what we show
@@ -198,6 +200,8 @@ struct bad_batch { /* was taken from the core, but what is inside cannot be read
     uint64_t version;
 };
 
+enum file_kind { FILE_OURS, FILE_STRIPPED, FILE_OTHER }; /* generation.c */
+
 struct value_cache;
 struct scan;
 struct foreign;
@@ -245,6 +249,8 @@ struct store {
     int64_t covered;             /* last flight that the application's file said it has, at opening */
     bool recapture;              /* the file was captured before, by a state that is lost: what it holds is not known to all */
     bool state_went_back;        /* found at opening: a new epoch is due */
+    enum file_kind file;         /* what stands in the application's place, until that was dealt with */
+    bool marked;                 /* the file says that it is ours */
     int64_t trimmed_note;        /* notes before it were trimmed, or begun to be */
     int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;              /* own versions that the owner has got */
@@ -394,9 +400,12 @@ struct row_look { /* what a look at one row of the file found */
     struct value *values; /* in io's order */
 };
 #define LOOK_ADOPTED (-1)
-#define LOOK_FOUND (-2)                                                     /* found without a note: a rescan */
-int drain_begin_changes(struct store *s, int64_t earliest_ms);              /* what the authors of the coming changes had seen */
-int drain_row(struct store *s, struct row_look *look);                      /* compares with the registers, writes changes */
+#define LOOK_FOUND (-2)                                        /* found without a note: a rescan */
+#define LOOK_OTHER (-3)                                        /* found in another file: below all that we have */
+int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
+int drain_row(struct store *s, struct row_look *look);         /* compares with the registers, writes changes */
+/* These columns of a row in another file: they lose against ours, and are listed. */
+int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* reads the row; reset stmt afterwards */
 
@@ -427,6 +436,15 @@ int scan_replaced_quiet(
     struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
 json_t *scan_json(const struct store *s);
+
+/* ---- generation.c: which file stands in the application's place */
+struct capture_mark generation_mark(const struct store *s);
+int generation_look(struct store *s); /* before our triggers are installed; sets s->file and s->marked */
+int generation_keep(struct store *s); /* they are: what the file will be known by */
+int generation_done(struct store *s); /* what stood there was dealt with, in the open transaction of the state */
+
+/* ---- remake.c: a file that is gone */
+int remake(struct store *s);
 
 /* ---- older.c: an older copy of the application's file in its place. Nothing that others hold is lost or undone by it; what is new in it is taken. */
 struct older;

@@ -1,4 +1,5 @@
-/* An older copy of the application's file in its place: a backup that somebody put back, or a file whose -wal is gone.
+/* An older copy of the application's file in its place: a backup that somebody put back, or a file whose -wal is gone. Or another file, see
+ * generation.c: one that the application made anew, or a database of another server.
  *
  * How we know: the mark in the file is behind a projection that we synced, or the note at our mark is gone (or another one), and not because
  * the ring of notes went round, which leaves only newer ones.
@@ -6,7 +7,8 @@
  * What we do: nothing that others hold is lost or undone by it, and what is new in it is taken. Each row of the file is compared with its
  * register. What differs is either what the row had at some time, and the log knows it, since it has every batch that was ever
  * merged or made: then the row becomes pending, and the next projection shows the value of today. Or nobody knows it: then it is a write of
- * this application. Rows that the file lacks are shown again; absence is never a deletion here.
+ * this application; in another file, a write by somebody who knew nothing of ours: it loses and is listed. Rows that the file lacks are shown
+ * again; absence is never a deletion here.
  *
  * Notes that are younger than all that our state had seen were made after the file went back. They tell which rows were inserted or deleted in
  * it since then: those are left to the drain, which follows and begins with these notes.
@@ -64,7 +66,8 @@ struct older {
     struct buf register_key; /* of the register that was read last; its number for numbered rows */
     int64_t register_number;
     bool register_began;
-    uint64_t lacking, reverted, taken;
+    uint64_t lacking, reverted, taken, listed;
+    bool other; /* another file, in which nobody knew what ours held */
 };
 
 /* ---- did it go back? */
@@ -182,11 +185,12 @@ static int read_notes(struct store *s, struct older *o) {
     return row;
 }
 
-/* The newest note that is not younger than all we had seen, or that the mark knows: the drain goes on behind it. */
+/* The newest note that is not younger than all we had seen, or that the mark knows: the drain goes on behind it. In another file: the newest,
+ * since what is noted there is another server's matter. */
 static int find_mark(struct store *s, struct older *o) {
     sqlite3_stmt *q;
     int row = sql_prepare(s->app.reader, &q, "SELECT seq, nonce, at FROM main._starling_dirty ORDER BY seq DESC");
-    while (!row && (row = sql_step(q)) == 1 && sqlite3_column_int64(q, 0) > o->mark_note &&
+    while (!row && (row = sql_step(q)) == 1 && !o->other && sqlite3_column_int64(q, 0) > o->mark_note &&
            note_ms(sqlite3_column_double(q, 2)) > o->seen_ms)
         row = 0;
     if (row == 1) {
@@ -204,6 +208,7 @@ int older_new(struct store *s, struct older **out) {
     *out = o;
     if (!o)
         return ERR_NOMEM;
+    o->other = s->file == FILE_OTHER;
     row_cursor_init(&o->at);
     buf_init(&o->register_key, 256u << 20);
     o->seen_ms = (int64_t)hlc_ms(s->clock.last);
@@ -475,6 +480,28 @@ static int take_row(struct store *s, struct older *o, const struct differing *d)
     return err;
 }
 
+/* In another file: what we do not know loses, and is on the list of conflicts. */
+static int list_row(struct store *s, struct older *o, const struct differing *d) {
+    struct shown_cell cells[BATCH_COLUMNS_MAX];
+    uint32_t unknown[BATCH_COLUMNS_MAX], count = 0;
+    struct row_look look = {.io = d->io, .place = d->place};
+    int err = drain_look(s, &look, d->io->read);
+    if (!err && look.present) { /* else it was deleted meanwhile, and a note says so */
+        for (uint32_t i = 0; i < d->count; i++) {
+            cells[i] = (struct shown_cell){d->io->numbers[d->columns[i].at], value_hash(&look.values[d->columns[i].at])};
+            if (!d->columns[i].known)
+                unknown[count++] = d->columns[i].at;
+        }
+        o->listed++;
+        err = rows_at_home(s, d->io->tbl, &d->place, &s->reg);
+        struct rowid who = s->reg.who;
+        if (!err && !(err = say(s, d->io->tbl, &who, true, cells, d->count)))
+            err = drain_lose(s, &look, unknown, count);
+    }
+    sqlite3_reset(d->io->read);
+    return err;
+}
+
 static int judge_row(struct store *s, struct older *o, const struct differing *d) {
     struct origins_order order = store_order(s);
     struct tbl *t = d->io->tbl;
@@ -492,6 +519,8 @@ static int judge_row(struct store *s, struct older *o, const struct differing *d
         o->reverted++;
         return say(s, t, &who, true, cells, known);
     }
+    if (o->other)
+        return list_row(s, o, d);
     if (alive && (known || pending_find(s, t, &who))) {
         o->reverted += known != 0;
         err = say(s, t, &who, true, cells, known);
@@ -583,10 +612,9 @@ static int unplace(struct store *s, struct tbl *t) {
     if (!t->io) {
         t->dirty |= t->placed;
         t->placed = false;
-        return 0;
     }
     for (uint32_t c = 0; c < t->columns_count; c++)
-        if (t->column_placed[c] && (c >= t->io->by_number_count || !t->io->by_number[c])) {
+        if (t->column_placed[c] && (!t->io || c >= t->io->by_number_count || !t->io->by_number[c])) {
             int err = sql_exec(s->db, "UPDATE col SET placed=0 WHERE tbl=%u AND no=%u", t->no, c);
             if (err)
                 return err;
@@ -612,11 +640,23 @@ static int finish(struct store *s, struct older *o) {
     s->durable_note = o->note_seq < s->durable_note ? o->note_seq : s->durable_note;
     s->head_known = false;
     s->stored_changed = true;
-    store_log(s, LOG_WARNING,
-              "%s: the file is an older copy than the one that this node knew: %llu rows that it lacked and %llu that were as they had "
-              "been before are shown again as they are"
-              " on the other servers; %llu rows were new in it and are kept",
-              s->config.db, (unsigned long long)o->lacking, (unsigned long long)o->reverted, (unsigned long long)o->taken);
+    int err = generation_done(s);
+    if (err)
+        return err;
+    if (o->other)
+        store_log(
+            s, LOG_WARNING,
+            "%s: another file stands in the place of the one that this node knew: %llu rows that it lacked and %llu that were as they "
+            "had been before are shown again as they are on the other servers; %llu rows were new in it and are kept; %llu differed "
+            "and are on the list of conflicts",
+            s->config.db, (unsigned long long)o->lacking, (unsigned long long)o->reverted, (unsigned long long)o->taken,
+            (unsigned long long)o->listed);
+    else
+        store_log(s, LOG_WARNING,
+                  "%s: the file is an older copy than the one that this node knew: %llu rows that it lacked and %llu that were as they had "
+                  "been before are shown again as they are"
+                  " on the other servers; %llu rows were new in it and are kept",
+                  s->config.db, (unsigned long long)o->lacking, (unsigned long long)o->reverted, (unsigned long long)o->taken);
     return 1;
 }
 
@@ -642,7 +682,7 @@ int older_step(struct store *s, struct older *o) {
     sqlite3_reset(s->a_version[0]);
     err = row < 0 ? row : same ? 0 : ERR_SCHEMA;
     if (!err && !(err = state_begin(s)) && !(s->flights && (err = pending_map_flights(s))) &&
-        !(err = drain_begin_changes(s, store_wall_ms(s))) && !(err = read_notes(s, o)))
+        !(err = drain_begin_changes(s, o->other ? 0 : store_wall_ms(s))) && !(err = read_notes(s, o)))
         err = work(s, o);
     sql_run(s->a_end);
     if (err < 0)

@@ -261,13 +261,16 @@ int reg_encode(const struct reg *r, struct buf *out) {
 
 bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version) { return origin < s->count && s->versions[origin] >= version; }
 
+/* What only a copy says is below even what was there before anybody's node ran. */
+static uint64_t rank(uint64_t at) { return at == STAMP_COPY ? 0 : at == 0 ? 1 : at; }
+
 int stamp_cmp(struct stamp a, struct stamp b, const struct origins_order *o) {
+    if (a.origin == UINT32_MAX || b.origin == UINT32_MAX)
+        return a.origin == b.origin ? 0 : a.origin == UINT32_MAX ? -1 : 1;
     if (a.at != b.at)
-        return a.at < b.at ? -1 : 1;
+        return rank(a.at) < rank(b.at) ? -1 : 1;
     if (a.origin == b.origin)
         return 0;
-    if (a.origin == UINT32_MAX || b.origin == UINT32_MAX)
-        return a.origin == UINT32_MAX ? -1 : 1;
     if (a.at == 0) /* adopted: all authors of the lowest stamp are equal; the same row has the same content there */
         return 0;
     return origin_cmp(&o->ids[a.origin], &o->ids[b.origin]);
@@ -352,10 +355,10 @@ static uint32_t intern_write(struct reg *r, struct write by, int *err) {
 }
 
 /* What was there before anybody's node ran (at 0) is known to all: the same on every server that has it. So any real write goes over it,
- * and it never comes back beside one. */
+ * and it never comes back beside one. What a copy says is no real write. */
 static bool is_stale_adoption(const struct reg *r, struct write by, uint32_t column) {
     for (uint32_t i = r->cells_count; by.at == 0 && i-- > 0;)
-        if (r->cells[i].column == column && r->writes[r->cells[i].write].at > 0)
+        if (r->cells[i].column == column && r->writes[r->cells[i].write].at > STAMP_COPY)
             return true;
     return false;
 }
@@ -373,7 +376,7 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
     for (; to < n && r->cells[to].column == column; to++) {
         const struct write *old = &r->writes[r->cells[to].write];
         bool same = old->origin == by.origin && old->version == by.version;
-        bool adopted = old->at == 0 && by.at > 0;
+        bool adopted = old->at == 0 && by.at > STAMP_COPY;
         if (!same && !adopted && !seen_covers(seen, old->origin, old->version))
             r->cells[keep++] = r->cells[to];
     }

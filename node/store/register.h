@@ -36,8 +36,11 @@ struct rowid {
     uint64_t hash; /* ADOPTED */
 };
 
+/* In the place of a stamp: found in a copy, or in another file (generation.c). Whoever wrote it, or when, nobody knows: it loses against everything. */
+#define STAMP_COPY 1u
+
 struct stamp {
-    uint64_t at;     /* hlc; 0: the lowest, of adopted rows */
+    uint64_t at;     /* hlc; 0: the lowest but STAMP_COPY, of adopted rows */
     uint32_t origin; /* local number */
 };
 

@@ -154,10 +154,10 @@ static int newest_note(struct store *s) {
     return row < 0 ? row : 0;
 }
 
-/* Whether the file went back, and all of it is to be looked at for that. */
+/* Whether the file went back, or is another one, and all of it is to be looked at for that. */
 static int went_back(struct store *s, bool *back) {
-    *back = false;
-    return first_time(s) ? 0 : older_find(s, back);
+    *back = s->file == FILE_OTHER && !first_time(s);
+    return *back || s->file == FILE_STRIPPED || first_time(s) ? 0 : older_find(s, back);
 }
 
 /* Somebody dropped our note table, and with it every trigger had to be made anew: no notes are left to lose. */
@@ -180,6 +180,10 @@ int scan_start(struct store *s, bool whole) {
         store_log(s, LOG_WARNING,
                   "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again",
                   s->config.db, NOTES_MAX);
+    if (s->file == FILE_STRIPPED && !back && !first_time(s)) {
+        store_log(s, LOG_WARNING, "%s: our triggers had been removed: reading all rows again", s->config.db);
+        whole = true;
+    }
     if (whole && !back)
         for (uint32_t i = 0; i < s->tios_count; i++)
             if (s->tios[i].tbl) {
@@ -189,7 +193,7 @@ int scan_start(struct store *s, bool whole) {
     for (uint32_t i = 0; i < s->tios_count; i++)
         tables += wanted(&s->tios[i]);
     if (!tables && !back)
-        return 0;
+        return generation_done(s);
     bool adopt = first_time(s), none = s->origins[s->own].version == 0; /* not even one slice, nor an empty table */
     for (uint32_t i = 0; i < s->tios_count; i++)
         none = none && !(s->tios[i].tbl && s->tios[i].tbl->captured);
@@ -515,6 +519,9 @@ int scan_replaced_quiet(struct store *s) {
 static int finish(struct store *s) {
     bool adopt = s->scan->adopt;
     uint64_t rows = s->scan->rows;
+    int err = generation_done(s);
+    if (err)
+        return err;
     scan_stop(s);
     if (adopt && rows) {
         s->hot.base = s->hot.digest_a ? s->hot.digest_a : 1;

@@ -216,6 +216,7 @@ static int nobody_else(struct store *s) {
  * *count 0: nothing was missing. */
 static int create_all(struct store *s, const struct batch_reader *r, struct schema *made, bool **anew, uint32_t *count) {
     static const char *const ORDER[] = {"table", "index", "view", "trigger"};
+    const struct capture_mark mark = generation_mark(s);
     int err = sql_run(s->w_begin);
     if (err)
         return err;
@@ -232,7 +233,7 @@ static int create_all(struct store *s, const struct batch_reader *r, struct sche
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
     *count = (uint32_t)(after - before);
     if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
-        err = capture_install(s->app.writer, made, 0, anew);
+        err = capture_install(s->app.writer, made, &mark, 0, anew);
     if (!err)
         err = sql_run(s->w_commit);
     if (err)
@@ -281,11 +282,12 @@ static int scan_again(struct store *s, const bool *missing) {
 }
 
 static int install(struct store *s) {
+    const struct capture_mark mark = generation_mark(s);
     for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
         bool complete = false, *missing = NULL;
         int err = capture_check(s->app.reader, &s->schema, &complete, &missing);
-        if (!err && !complete && !(err = scan_again(s, missing)))
-            err = capture_install(s->app.writer, &s->schema, 50, NULL);
+        if (!err && !(complete && s->marked) && !(err = scan_again(s, missing)))
+            err = capture_install(s->app.writer, &s->schema, &mark, 50, NULL);
         free(missing);
         if (err != ERR_SCHEMA)
             return err;
@@ -329,8 +331,8 @@ static int note_statements(struct store *s) {
 
 /* Statements and tables for s->schema, whose triggers are there. */
 static int bind(struct store *s) {
-    int err = tables_load(s);
-    if (err || (err = note_statements(s)) || (err = reveal(s)))
+    int err = generation_keep(s);
+    if (err || (err = tables_load(s)) || (err = note_statements(s)) || (err = reveal(s)))
         return err;
     s->schema_stale = false;
     return 0;
@@ -342,7 +344,7 @@ int schema_refresh(struct store *s) {
     s->schema_stale = true;
     tables_unload(s); /* they point into the schema */
     int err = read_schema_again(s);
-    if (err || (err = install(s)) || (err = bind(s)))
+    if (err || (err = generation_look(s)) || (err = install(s)) || (err = bind(s)))
         return err; /* schema.version is that of what was read, or that our triggers made: what the application changes now shows as another */
     if (!first && before != s->schema.hash)
         s->hot.created = 0;

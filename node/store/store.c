@@ -125,6 +125,51 @@ static int look_for_traces(struct store *s) {
     return state_sync(s);
 }
 
+/* `knowing`: what we know goes over to it. */
+static int new_epoch(struct store *s, uint32_t epoch, bool knowing) {
+    struct origin next = s->origin_ids[s->own];
+    uint32_t no, old = s->own;
+    next.epoch = epoch;
+    int err = state_begin(s);
+    if (err || (err = state_origin(s, &next, &no)))
+        return err;
+    s->own = no;
+    s->hot.epoch = next.epoch;
+    memcpy(s->origins[no].key, s->config.key, NODE_KEY_BYTES);
+    s->origins[no].keyed = s->origins[no].changed = true;
+    for (uint32_t i = 0; knowing && i < s->origins[old].knew_count && !err; i++)
+        err = state_knew_set(s, no, i, s->origins[old].knew[i]);
+    s->hot.published = s->given = 0;
+    vv_clear(&s->after_sent);
+    vv_clear(&s->knew_news);
+    if (err || (err = own_vectors(s)) || (err = state_commit(s)))
+        return err;
+    s->stored_changed = true;
+    return state_sync(s);
+}
+
+int store_new_epoch(struct store *s, uint32_t above) {
+    if (s->origin_ids[s->own].epoch > above) { /* begun already: only to be told */
+        s->stored_changed = true;
+        return 0;
+    }
+    int err = new_epoch(s, above + 1, true);
+    if (!err)
+        store_log(s, LOG_WARNING,
+                  "%s: others have writes of this node that it has lost (an older copy of its state?): it goes on as epoch %u",
+                  s->config.db, above + 1);
+    return err;
+}
+
+/* What another file holds was written by somebody who knew nothing of ours: it gets an epoch that knows nothing either. */
+static int begin_unknowing(struct store *s) {
+    const struct origin_row *own = &s->origins[s->own];
+    bool fresh = own->version == 0;
+    for (uint32_t i = 0; i < own->knew_count && fresh; i++)
+        fresh = own->knew[i] == 0;
+    return fresh ? 0 : new_epoch(s, s->hot.epoch + 1, false);
+}
+
 static int open_all(struct store *s, char *why, size_t why_len) {
     int err = state_open(s, why, why_len);
     if (err)
@@ -132,12 +177,14 @@ static int open_all(struct store *s, char *why, size_t why_len) {
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
         if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) ||
-            (err = project_recall(s)) || (err = schema_refresh(s)) || (err = project_recover(s)))
+            (err = project_recall(s)) || (err = state_commit(s)) || (err = schema_refresh(s)) || (err = project_recover(s)))
             return err;
-    } else if ((err = look_for_traces(s)) || (err = pending_load(s))) {
+    } else if ((err = look_for_traces(s)) || (err = pending_load(s)) || (err = remake(s))) {
         return err;
     }
     if (s->state_went_back && (err = store_new_epoch(s, s->hot.epoch)))
+        return err;
+    if (s->file == FILE_OTHER && (err = begin_unknowing(s)))
         return err;
     return own_vectors(s);
 }
@@ -318,8 +365,13 @@ static int settle_schema(struct store *s) {
 /* 0, DRAIN_MORE, or an error. */
 static int gather_changes(struct store *s) {
     int err;
-    if (s->schema_stale && (err = schema_refresh(s)))
-        return err;
+    if (s->schema_stale) {
+        bool other = s->file == FILE_OTHER;
+        if ((s->in_tx && (err = state_commit(s))) || (err = schema_refresh(s)))
+            return err;
+        if (s->file == FILE_OTHER && !other)
+            return ERR_CLOSED; /* found only when opening begins an epoch for it */
+    }
     if (s->scan) {
         if (s->flights && (err = pending_map_flights(s))) /* what is not shown yet is no local difference */
             return err;
@@ -546,35 +598,6 @@ int store_read(struct store *s, const struct origin *origin, uint64_t from, uint
         bytes += b->len;
     }
     return 0;
-}
-
-int store_new_epoch(struct store *s, uint32_t above) {
-    struct origin next = s->origin_ids[s->own];
-    if (next.epoch > above) { /* begun already: only to be told */
-        s->stored_changed = true;
-        return 0;
-    }
-    next.epoch = above + 1;
-    uint32_t no;
-    int err = state_begin(s);
-    if (err || (err = state_origin(s, &next, &no)))
-        return err;
-    uint32_t old = s->own;
-    s->own = no;
-    s->hot.epoch = next.epoch;
-    memcpy(s->origins[no].key, s->config.key, NODE_KEY_BYTES);
-    s->origins[no].keyed = s->origins[no].changed = true;
-    for (uint32_t i = 0; i < s->origins[old].knew_count && !err; i++)
-        err = state_knew_set(s, no, i, s->origins[old].knew[i]);
-    s->hot.published = s->given = 0;
-    vv_clear(&s->after_sent);
-    vv_clear(&s->knew_news);
-    if (err || (err = own_vectors(s)) || (err = state_commit(s)))
-        return err;
-    s->stored_changed = true;
-    store_log(s, LOG_WARNING, "%s: others have writes of this node that it has lost (an older copy of its state?): it goes on as epoch %u",
-              s->config.db, next.epoch);
-    return state_sync(s);
 }
 
 void store_learn_base(struct store *s, uint64_t base) {

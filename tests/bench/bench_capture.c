@@ -17,7 +17,7 @@ int main(int argc, char **argv) {
     struct schema schema;
     memset(&schema, 0, sizeof schema);
     int r = schema_read(db, &schema);
-    r = r != 0 ? r : capture_install(db, &schema, BENCH_BUSY_MS, NULL);
+    r = r != 0 ? r : capture_install(db, &schema, NULL, BENCH_BUSY_MS, NULL);
     if (r != 0) {
         bench_die("%s: %s", argv[1], err_text(r));
     }

@@ -19,7 +19,7 @@ static void install(const char *path, bool **made) {
     if (err)
         fail_msg("%s", why);
     assert_int_equal(schema_read(a.writer, &s), 0);
-    assert_int_equal(capture_install(a.writer, &s, 2000, made), 0);
+    assert_int_equal(capture_install(a.writer, &s, NULL, 2000, made), 0);
     int64_t version = s.version;
     assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
     assert_true(complete);
@@ -443,17 +443,17 @@ static void test_excluded_and_stale(void **state) {
     assert_int_equal(capture_mark_read(a.reader, &mark), 0);
     assert_false(mark.found);
     assert_int_equal(schema_read(a.reader, &schema), 0);
-    assert_int_equal(capture_install(a.writer, &schema, 100, NULL), 0);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 2);
     schema.tables[1].excluded = true;
     assert_int_equal(capture_check(a.reader, &schema, &complete, NULL), 0);
     assert_false(complete);
-    assert_int_equal(capture_install(a.writer, &schema, 100, NULL), 0);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 0);
     app_exec(db, "INSERT INTO b(v) VALUES(1); INSERT INTO a(v) VALUES(1)");
     assert_rows(db, "SELECT tbl FROM _starling_dirty", "i1|;");
     app_exec(db, "ALTER TABLE a ADD COLUMN w");
-    assert_int_equal(capture_install(a.writer, &schema, 100, NULL), ERR_SCHEMA);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), ERR_SCHEMA);
     assert_int_equal(sqlite3_get_autocommit(a.writer), 1);
     /* Marks. */
     assert_int_equal(capture_mark_read(a.reader, &mark), 0);
@@ -530,7 +530,7 @@ static void busy_install(const char *mode) {
     assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(schema_read(a.reader, &schema), 0);
-        int err = capture_install(a.writer, &schema, 500, NULL);
+        int err = capture_install(a.writer, &schema, NULL, 500, NULL);
         assert_true(err == 0 || err == ERR_BUSY);
         installed += err == 0;
         schema_release(&schema);
@@ -545,18 +545,18 @@ static void busy_install(const char *mode) {
     print_message("%s: installed %d of 20 times\n", mode, installed);
     assert_true(installed > 5);
     assert_int_equal(schema_read(a.reader, &schema), 0);
-    assert_int_equal(capture_install(a.writer, &schema, 500, NULL), 0);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 500, NULL), 0);
     /* A lock that is held: busy, within the time allowed, and nothing changed. */
     schema.tables[0].excluded = true;
     db = app_open(s.path);
     app_exec(db, "BEGIN IMMEDIATE");
     int64_t start = clock_us();
-    assert_int_equal(capture_install(a.writer, &schema, 100, NULL), ERR_BUSY);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), ERR_BUSY);
     assert_int_equal(capture_remove(a.writer, 100), ERR_BUSY);
     assert_true(clock_us() - start >= 200000 && clock_us() - start < 3000000);
     assert_int_equal(sqlite3_get_autocommit(a.writer), 1);
     app_exec(db, "COMMIT");
-    assert_int_equal(capture_install(a.writer, &schema, 100, NULL), 0);
+    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
     schema_release(&schema);
     sqlite3_close(db);
     appfile_close(&a);
