@@ -498,7 +498,6 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         io->tbl = NULL;
         return 0;
     }
-    io->tbl->unbound = NULL;
     int64_t uniques = 0;
     if ((err = tio_columns(s, io)) ||
         (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'",
@@ -542,6 +541,8 @@ int tables_load(struct store *s) {
     if ((err = state_begin(s)))
         return err;
     uint32_t top = 0;
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        s->tbls[i]->unbound = NULL; /* also of one that is not there any more */
     err = feed_load(s);
     for (uint32_t i = 0; i < s->schema.count && !err; i++) {
         const struct table *t = &s->schema.tables[i];

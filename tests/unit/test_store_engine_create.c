@@ -1,5 +1,6 @@
 /* The engine: a database that is missing here is made from another server's schema, and text from the network does nothing else. */
 #include "store_forge.h"
+#include "store_intruder.h"
 
 /* Server 1 has no file yet. */
 static void open_missing(struct rig *r, const char *sql) {
@@ -88,48 +89,13 @@ static void test_files_that_exist(void **state) {
 
 /* ---- the application in between */
 
-/* Just before the statement with this number that the store of server 1 runs on the application's file, the application runs one of its own:
- * refused at once when the file is locked, or when there is no such table yet. */
-static struct {
-    const char *path, *sql;
-    uint32_t at, count;
-    bool busy, done;
-} intruder;
-
-static int intrude(unsigned what, void *ctx, void *stmt, void *text) {
-    sqlite3 *app;
-    const char *file = sqlite3_db_filename(ctx, "main");
-    (void)what;
-    (void)stmt;
-    (void)text;
-    if (intruder.busy || !file || strcmp(file, intruder.path) != 0 || ++intruder.count != intruder.at)
-        return 0;
-    intruder.busy = true;
-    assert_int_equal(sqlite3_open_v2(intruder.path, &app, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
-    intruder.done = sqlite3_exec(app, intruder.sql, NULL, NULL, NULL) == SQLITE_OK;
-    sqlite3_close(app);
-    intruder.busy = false;
-    return 0;
-}
-
-static int intrude_here(sqlite3 *db, char **error, const void *api) {
-    (void)error;
-    (void)api;
-    return sqlite3_trace_v2(db, SQLITE_TRACE_STMT, intrude, db);
-}
-
 /* Whatever the application commits while its database is being made arrives at server 0. False: the store ran fewer statements. */
 static bool intrude_once(const char *sql, uint32_t at, const char *table, const char *want) {
     struct rig r;
     open_missing(&r, "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES('theirs')");
-    memset(&intruder, 0, sizeof intruder);
-    intruder.path = r.peers[1].s.app_path;
-    intruder.sql = sql;
-    intruder.at = at;
-    assert_int_equal(sqlite3_auto_extension((void (*)(void))intrude_here), SQLITE_OK);
+    intruder_begin(r.peers[1].s.app_path, sql, at);
     rig_share(&r);
-    sqlite3_reset_auto_extension();
-    bool reached = intruder.count >= at;
+    bool reached = intruder_end();
     if (intruder.done) {
         assert_int_equal(side_open_app(&r.peers[1].s), SQLITE_OK);
         for (uint32_t i = 0; i < 2; i++)

@@ -1,5 +1,6 @@
 /* The engine: servers whose schemas differ, databases that are missing here, and schema text from the network. */
 #include "store_forge.h"
+#include "store_intruder.h"
 
 static void share_same(struct rig *r) {
     rig_share(r);
@@ -202,12 +203,53 @@ static void test_excluded_tables(void **state) {
     rig_close(&r);
 }
 
+/* A migration goes on, in a commit of its own, while the store takes over its first step: just before the statement with this number. */
+static bool migrate_in_two(const char *first, const char *second, uint32_t at, const char *sql, const char *want) {
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, v); CREATE TABLE u(k TEXT PRIMARY KEY); INSERT INTO t VALUES('old', 1)");
+    intruder_begin(r.peers[0].s.app_path, second, at);
+    peer_reopen(&r.peers[0]);
+    peer_rest(&r.peers[0]);
+    intruder.count = 0;
+    rig_act(&r, 0, first);
+    bool reached = intruder_end();
+    if (reached) {
+        if (!intruder.done)
+            rig_act(&r, 0, second);
+        rig_share(&r);
+        app_exec(rig_app(&r, 1), first);
+        rig_act(&r, 1, second);
+        share_same(&r);
+        assert_rows(rig_app(&r, 0), sql, want);
+        assert_int_equal(r.peers[0].errors, 0);
+    }
+    rig_close(&r);
+    return reached;
+}
+
+static void test_a_migration_goes_on_meanwhile(void **state) {
+    (void)state;
+    for (uint32_t at = 1;
+         migrate_in_two("CREATE TABLE n(k TEXT PRIMARY KEY, v)",
+                        "BEGIN IMMEDIATE; INSERT INTO n SELECT * FROM t; INSERT OR IGNORE INTO n VALUES('n', 1); DROP TABLE t; "
+                        "ALTER TABLE n RENAME TO t; COMMIT",
+                        at, "SELECT k, v FROM t ORDER BY k", "tn|i1|;told|i1|;");
+         at++) {
+    }
+    for (uint32_t at = 1; migrate_in_two("ALTER TABLE t ADD COLUMN a DEFAULT 5",
+                                         "BEGIN IMMEDIATE; ALTER TABLE t ADD COLUMN b; UPDATE t SET b = 'b', a = 6; COMMIT", at,
+                                         "SELECT k, v, a, b FROM t", "told|i1|i6|tb|;");
+         at++) {
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_table_that_is_missing_here),  cmocka_unit_test(test_a_column_that_is_missing_here),
         cmocka_unit_test(test_adding_a_column_sends_no_rows), cmocka_unit_test(test_columns_and_tables_that_go),
         cmocka_unit_test(test_a_table_that_is_rebuilt),       cmocka_unit_test(test_what_cannot_be_replicated_is_named),
         cmocka_unit_test(test_rows_with_null_in_the_key),     cmocka_unit_test(test_excluded_tables),
+        cmocka_unit_test(test_a_migration_goes_on_meanwhile),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
