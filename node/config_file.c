@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "proto/err.h"
 
@@ -125,6 +126,11 @@ static int options_take(struct config *c, cfg_t *cfg, char *why, size_t why_len)
 }
 
 int config_file_read(struct config *c, char *why, size_t why_len) {
+    struct stat st;
+    if (stat(c->file, &st) == 0 && S_ISDIR(st.st_mode)) { /* its scanner would end the process */
+        snprintf(why, why_len, "cannot read the configuration %s: it is a folder: name a file in it", c->file);
+        return ERR_USAGE;
+    }
     char dashed[OPTIONS_COUNT][64];
     cfg_opt_t options[2 * OPTIONS_COUNT + 3];
     size_t n = 0;

@@ -119,10 +119,10 @@ void log_line(struct log *log, enum log_level level, const char *db, const char 
     va_end(ap);
     make_plain(text);
     struct log_entry e = {0, clock_wall_ms(), level, (char *)db, text};
+    if (level != LOG_DEBUG)
+        keep(log, &e); /* gives it its number */
     if (level <= log->level)
         write_line(log, &e);
-    if (level != LOG_DEBUG)
-        keep(log, &e);
 }
 
 void log_activity(struct log *log, const char *db, const char *text) {
@@ -130,9 +130,9 @@ void log_activity(struct log *log, const char *db, const char *text) {
     snprintf(plain, sizeof(plain), "%s", text);
     make_plain(plain);
     struct log_entry e = {0, clock_wall_ms(), LOG_INFO, (char *)db, plain};
+    keep(log, &e);
     if (log->level == LOG_DEBUG)
         write_line(log, &e);
-    keep(log, &e);
 }
 
 json_t *log_tail(const struct log *log, uint32_t n, const char *db) {

@@ -364,6 +364,8 @@ class Cli(ClusterTest):
         self.assertTrue(lines)
         for line in lines:
             self.assertIsInstance(json.loads(line), dict)
+        numbers = [e["number"] for e in map(json.loads, lines) if e["level"] != "debug"]
+        self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
 
 
 class Users(ClusterTest):

@@ -112,6 +112,7 @@ static void refusals(void **state) {
         {"--instance /tmp --join :80", "HOST"},
         {"--instance /tmp --cluster a/b", "letters"},
         {"--instance /tmp --config /nonexistent/x", "cannot read"},
+        {"--instance /tmp --config /tmp", "it is a folder"},
     };
     struct config c;
     (void)state;
