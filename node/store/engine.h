@@ -453,6 +453,19 @@ int older_new(struct store *s, struct older **out);
 void older_free(struct older *o);
 int older_step(struct store *s, struct older *o); /* 1: done */
 
+/* ---- trial.c: the schema of another server, tried in memory before it comes near the application's file */
+enum { TRIAL_TYPES = 4 };
+extern const char *const TRIAL_ORDER[TRIAL_TYPES]; /* in which items are created */
+struct trial {
+    sqlite3 *db; /* everything that passed */
+    char **why;  /* NULL: the item passed; else why not */
+    uint32_t count;
+};
+int trial_run(struct trial *t, const struct batch_reader *r); /* to be ended in any case */
+void trial_end(struct trial *t);
+bool trial_is_ours(const char *name);
+bool trial_is_type(const struct schema_item *i, const char *type);
+
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
 int schema_pack(struct store *s);                                                /* ours, into the batch being written */

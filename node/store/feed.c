@@ -108,12 +108,14 @@ static bool split(const char *body, struct text *out) {
 struct probe {
     const struct schema *schema;
     struct table *target; /* the virtual table that it writes */
+    bool recursive;       /* it may never end: not for us to run */
 };
 
 static int look(void *ctx, int action, const char *a, const char *b, const char *c, const char *trigger) {
     struct probe *p = ctx;
     (void)b;
     (void)c;
+    p->recursive = p->recursive || action == SQLITE_RECURSIVE;
     if ((action == SQLITE_INSERT || action == SQLITE_UPDATE || action == SQLITE_DELETE) && trigger && !strcmp(trigger, PROBE)) {
         const struct table *t = a ? schema_find(p->schema, a, strlen(a)) : NULL;
         if (t && t->virtual)
@@ -212,6 +214,10 @@ static int choose(struct store *s, const struct table *t, const char *name, cons
         if (err)
             return err;
         err = compile(s, t, &p, why, sizeof why);
+        if (!err && p.recursive && p.target) {
+            err = ERR_DENIED;
+            snprintf(why, sizeof why, "WITH RECURSIVE");
+        }
         int dropped = sql_exec(s->app.writer, "DROP TRIGGER temp." PROBE);
         chosen[i] = !err && p.target;
         *any = *any || chosen[i];

@@ -3,14 +3,13 @@
  * A database that is missing here (or holds no table yet) is created whole from the first author's schema. One that we created also follows the
  * tables that come later, until the application changes the schema by itself. In any other database, DDL is the application's own matter. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/store/engine.h"
 #include "proto/err.h"
-
-#define SCHEMA_ITEMS_MAX 20000
 
 /* ---- ours, into the batch being written */
 
@@ -101,54 +100,27 @@ static int read_schema_again(struct store *s) {
 
 /* ---- theirs, into a file of ours */
 
-static bool is_ours(const char *name) { return name && sqlite3_strnicmp(name, "_starling_", 10) == 0; }
-
-/* Text that came over the network may create, and nothing else. */
-static int only_create(void *ctx, int action, const char *a, const char *b, const char *c, const char *d) {
-    (void)ctx;
-    (void)c;
-    (void)d;
-    switch (action) {
-    case SQLITE_CREATE_TABLE:
-    case SQLITE_CREATE_INDEX:
-    case SQLITE_CREATE_VIEW:
-    case SQLITE_CREATE_TRIGGER:
-    case SQLITE_CREATE_VTABLE: return is_ours(a) || is_ours(b) ? SQLITE_DENY : SQLITE_OK; /* b: the table of an index or a trigger */
-    case SQLITE_READ:
-    case SQLITE_SELECT:
-    case SQLITE_FUNCTION:
-    case SQLITE_REINDEX:
-    case SQLITE_RECURSIVE:
-    case SQLITE_TRANSACTION: return SQLITE_OK;
-    case SQLITE_INSERT:
-    case SQLITE_UPDATE:
-    case SQLITE_DELETE:
-        return SQLITE_OK; /* CREATE writes sqlite_schema and shadow tables; a statement that is not CREATE is refused by its text */
-    default: return SQLITE_DENY;
-    }
-}
-
-static bool is_create(const struct schema_item *i) { return i->sql_len > 7 && sqlite3_strnicmp(i->sql, "CREATE ", 7) == 0; }
-
-static bool is_type(const struct schema_item *i, const char *type) {
-    return i->type_len == strlen(type) && memcmp(i->type, type, i->type_len) == 0;
-}
-
-/* Columns of their table that ours lacks, as ALTER TABLE can add them. Their text is looked at in a database of its own, in memory. */
-static int follow_columns(struct store *s, const struct schema_item *item) {
-    sqlite3 *look = NULL;
-    sqlite3_stmt *q = NULL, *create = NULL;
+/* One statement to its end, and nothing behind it: the type and the default of a column are text of another server. */
+static int run_one(sqlite3 *db, const char *format, ...) {
+    va_list args;
+    sqlite3_stmt *q = NULL;
     const char *tail = NULL;
-    int err = sqlite3_open(":memory:", &look) == SQLITE_OK ? 0 : ERR_NOMEM;
-    if (!err) {
-        sqlite3_set_authorizer(look, only_create, NULL);
-        if (sqlite3_prepare_v2(look, item->sql, (int)item->sql_len, &create, &tail) != SQLITE_OK ||
-            (tail && tail < item->sql + item->sql_len) || sqlite3_step(create) != SQLITE_DONE)
-            goto out; /* what cannot be read is not followed: its values wait */
-        sqlite3_set_authorizer(look, NULL, NULL);
-        err = sql_prepare(look, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len,
+    va_start(args, format);
+    char *text = sqlite3_vmprintf(format, args);
+    va_end(args);
+    int rc = text ? sqlite3_prepare_v2(db, text, -1, &q, &tail) : SQLITE_NOMEM, err = appfile_error(rc);
+    if (!err)
+        err = *tail ? ERR_DENIED : sql_run(q);
+    sqlite3_finalize(q);
+    sqlite3_free(text);
+    return err;
+}
+
+/* Columns of their table that ours lacks, as ALTER TABLE can add them. */
+static int follow_columns(struct store *s, const struct schema_item *item, const struct trial *trial) {
+    sqlite3_stmt *q = NULL;
+    int err = sql_prepare(trial->db, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len,
                           item->name);
-    }
     while (!err && (err = sql_step(q)) == 1) {
         const char *name = (const char *)sqlite3_column_text(q, 0), *value = (const char *)sqlite3_column_text(q, 3);
         int64_t there;
@@ -157,8 +129,8 @@ static int follow_columns(struct store *s, const struct schema_item *item) {
         if (err || there)
             continue;
         bool not_null = sqlite3_column_int(q, 2) && value;
-        err = sql_exec(s->app.writer, "ALTER TABLE main.\"%.*w\" ADD COLUMN \"%w\" %s%s%s%s", (int)item->name_len, item->name, name,
-                       (const char *)sqlite3_column_text(q, 1), not_null ? " NOT NULL" : "", value ? " DEFAULT " : "", value ? value : "");
+        err = run_one(s->app.writer, "ALTER TABLE main.\"%.*w\" ADD COLUMN \"%w\" %s%s%s%s", (int)item->name_len, item->name, name,
+                      (const char *)sqlite3_column_text(q, 1), not_null ? " NOT NULL" : "", value ? " DEFAULT " : "", value ? value : "");
         if (err != 0 && err != ERR_FULL && err != ERR_IO && err != ERR_NOMEM) {
             store_log(
                 s, LOG_WARNING,
@@ -167,39 +139,33 @@ static int follow_columns(struct store *s, const struct schema_item *item) {
             err = 0;
         }
     }
-out:
     sqlite3_finalize(q);
-    sqlite3_finalize(create);
-    sqlite3_close(look);
     return err;
 }
 
-static int create_item(struct store *s, const struct schema_item *item) {
+static void say_not_created(struct store *s, const struct schema_item *item, const char *why) {
+    store_log(s, LOG_WARNING,
+              "%s: %.*s \"%.*s\" of another server cannot be created here (%s): its rows wait until the application creates it",
+              s->config.db, (int)item->type_len, item->type, (int)item->name_len, item->name, why);
+}
+
+static int create_item(struct store *s, const struct schema_item *item, const struct trial *trial) {
     int64_t there;
     int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE",
                       (int)item->name_len, item->name);
     if (err || there)
-        return err || !s->hot.created || !is_type(item, "table") ? err : follow_columns(s, item);
+        return err || !s->hot.created || !trial_is_type(item, "table") ? err : follow_columns(s, item, trial);
     sqlite3_stmt *stmt = NULL;
-    const char *tail = NULL;
-    sqlite3_set_authorizer(s->app.writer, only_create, NULL);
-    int rc = sqlite3_prepare_v2(s->app.writer, item->sql, (int)item->sql_len, &stmt, &tail);
-    sqlite3_set_authorizer(s->app.writer, NULL, NULL);
-    if (rc == SQLITE_OK && stmt && (!tail || tail >= item->sql + item->sql_len))
+    int rc = sqlite3_prepare_v2(s->app.writer, item->sql, (int)item->sql_len, &stmt, NULL);
+    if (rc == SQLITE_OK)
         rc = sqlite3_step(stmt) == SQLITE_DONE ? SQLITE_OK : sqlite3_errcode(s->app.writer);
-    else if (rc == SQLITE_OK)
-        rc = SQLITE_ERROR;
     char text[300];
     snprintf(text, sizeof text, "%s", sqlite3_errmsg(s->app.writer));
     sqlite3_finalize(stmt);
-    if (rc == SQLITE_OK)
-        return 0;
-    err = appfile_error(rc);
-    if (err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
+    err = rc == SQLITE_OK ? 0 : appfile_error(rc);
+    if (!err || err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
         return err;
-    store_log(s, LOG_WARNING,
-              "%s: %.*s \"%.*s\" of another server cannot be created here (%s): its rows wait until the application creates it",
-              s->config.db, (int)item->type_len, item->type, (int)item->name_len, item->name, text);
+    say_not_created(s, item, text);
     return 0;
 }
 
@@ -214,8 +180,8 @@ static int nobody_else(struct store *s) {
 
 /* One transaction makes tables and triggers: the application may write as soon as it sees a table. made is what the file holds then;
  * *count 0: nothing was missing. */
-static int create_all(struct store *s, const struct batch_reader *r, struct schema *made, bool **anew, uint32_t *count) {
-    static const char *const ORDER[] = {"table", "index", "view", "trigger"};
+static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, struct schema *made, bool **anew,
+                      uint32_t *count) {
     const struct capture_mark mark = generation_mark(s);
     int err = sql_run(s->w_begin);
     if (err)
@@ -223,11 +189,15 @@ static int create_all(struct store *s, const struct batch_reader *r, struct sche
     int64_t before = 0, after = 0;
     if (!(err = nobody_else(s)))
         err = sql_int(s->app.writer, 0, &before, "PRAGMA main.schema_version");
-    for (unsigned o = 0; o < 4 && !err; o++)
-        for (uint32_t i = 0; i < batch_reader_schema_count(r) && !err; i++) {
+    for (unsigned o = 0; o < TRIAL_TYPES && !err; o++)
+        for (uint32_t i = 0; i < trial->count && !err; i++) {
             const struct schema_item *item = batch_reader_schema(r, i);
-            if (is_type(item, ORDER[o]) && is_create(item))
-                err = create_item(s, item);
+            if (!trial_is_type(item, TRIAL_ORDER[o]))
+                continue;
+            if (trial->why[i])
+                say_not_created(s, item, trial->why[i]);
+            else
+                err = create_item(s, item, trial);
         }
     if (!err)
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
@@ -257,7 +227,7 @@ static void take_base(struct store *s, const struct batch_reader *r) {
     for (uint32_t i = 0; i < batch_reader_schema_count(r); i++) {
         const struct schema_item *item = batch_reader_schema(r, i);
         char hex[17] = "";
-        if (!is_type(item, "base") || item->name_len != 16 || s->hot.base)
+        if (!trial_is_type(item, "base") || item->name_len != 16 || s->hot.base)
             continue;
         memcpy(hex, item->name, 16);
         s->hot.base = strtoull(hex, NULL, 16);
@@ -364,7 +334,7 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
     take_base(s, r);
     bool tables = false;
     for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
-        tables |= is_type(batch_reader_schema(r, i), "table");
+        tables |= trial_is_type(batch_reader_schema(r, i), "table");
     if (!tables || (s->app_open && s->schema.count && !s->hot.created))
         return 0;
     int err;
@@ -378,7 +348,10 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
     struct schema made = {0};
     bool *anew = NULL;
     uint32_t count = 0;
-    err = create_all(s, r, &made, &anew, &count);
+    struct trial trial;
+    if (!(err = trial_run(&trial, r)))
+        err = create_all(s, r, &trial, &made, &anew, &count);
+    trial_end(&trial);
     if (!err && count)
         err = nothing_to_scan(s, &made, anew);
     free(anew);

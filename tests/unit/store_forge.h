@@ -73,8 +73,8 @@ static inline void forge_change(struct forge *f, enum change_kind kind, const ch
 static inline struct ident forge_number(int64_t number) { return (struct ident){.kind = IDENT_GIVEN, .number = number}; }
 
 static inline void forge_schema(struct forge *f, const char *const (*items)[3], uint32_t count) {
-    struct schema_item list[32] = {{0}};
-    assert_true(count <= 32);
+    struct schema_item list[64] = {{0}};
+    assert_true(count <= 64);
     for (uint32_t i = 0; i < count; i++)
         list[i] = (struct schema_item){.type = items[i][0], .name = items[i][1], .table = items[i][1], .sql = items[i][2]};
     assert_int_equal(batch_writer_schema(f->writer, list, count), 0);

@@ -166,6 +166,26 @@ static const char *const HOSTILE[][3] = {
     {"trigger", "_starling_9_i", "CREATE TRIGGER _starling_9_i AFTER INSERT ON good BEGIN SELECT 1; END"},
     {"pragma", "b7", "PRAGMA journal_mode=DELETE"},
     {"table", "also_good", "CREATE TABLE also_good(k TEXT PRIMARY KEY, v)"},
+    {"table", "c1", "CREATE TABLE c1 AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n"},
+    {"table", "c2", "CREATE TABLE another_name(a)"},
+    {"table", "c3", "CREATE VIRTUAL TABLE c3 USING dbstat"},
+    {"table", "c4", "CREATE VIRTUAL TABLE c4 USING csv(filename='/etc/passwd')"},
+    {"view", "c5", "CREATE VIEW c5 AS SELECT * FROM _starling_mark"},
+    {"view", "c6", "CREATE VIEW c6 AS SELECT load_extension('/tmp/x')"},
+    {"view", "c7", "CREATE VIEW c7 AS SELECT 1; DROP TABLE good"},
+    {"trigger", "c8", "CREATE TRIGGER c8 AFTER INSERT ON good BEGIN DELETE FROM _starling_dirty; END"},
+    {"trigger", "c9", "CREATE TRIGGER c9 AFTER DELETE ON good BEGIN INSERT INTO _starling_dirty(tbl) VALUES(1); END"},
+    {"trigger", "d1", "CREATE TRIGGER d1 AFTER UPDATE ON good BEGIN SELECT load_extension('/tmp/x'); END"},
+    {"trigger", "d2", "CREATE TRIGGER d2 AFTER UPDATE ON good WHEN fts3_tokenizer('x') BEGIN SELECT 1; END"},
+    {"trigger", "d3", "CREATE TRIGGER d3 AFTER UPDATE OF a ON good BEGIN UPDATE sqlite_schema SET sql = ''; END"},
+    {"trigger", "d4", "CREATE TRIGGER d4 AFTER INSERT ON good BEGIN UPDATE good SET a = (SELECT max(note) FROM _starling_mark); END"},
+    {"trigger", "d5", "CREATE TRIGGER d5 AFTER INSERT ON good BEGIN INSERT INTO missing VALUES(1); END"},
+    {"view", "good_view", "CREATE VIEW good_view AS SELECT shout(a) AS a FROM good_view_of"},
+    {"view", "good_view_of", "CREATE VIEW good_view_of AS SELECT a FROM good"},
+    {"trigger", "good_trigger",
+     "CREATE TRIGGER good_trigger AFTER UPDATE ON also_good BEGIN UPDATE good SET a = shout(NEW.v) COLLATE loud; END"},
+    {"trigger", "good_view_trigger",
+     "CREATE TRIGGER good_view_trigger INSTEAD OF DELETE ON good_view_of BEGIN DELETE FROM good WHERE a = OLD.a; END"},
 };
 
 static void test_hostile_text_creates_nothing_else(void **state) {
@@ -185,10 +205,9 @@ static void test_hostile_text_creates_nothing_else(void **state) {
         forge_give(&f, &r.peers[0]);
         if (!there)
             assert_int_equal(side_open_app(&r.peers[0].s), SQLITE_OK);
-        assert_rows(
-            rig_app(&r, 0),
-            "SELECT name FROM sqlite_schema WHERE name NOT GLOB '_starling_*' AND name NOT GLOB 'sqlite_*' AND name <> 'a8' ORDER BY 1",
-            "talso_good|;tgood|;");
+        assert_rows(rig_app(&r, 0),
+                    "SELECT name FROM sqlite_schema WHERE name NOT GLOB '_starling_*' AND name NOT GLOB 'sqlite_*' ORDER BY 1",
+                    "talso_good|;tgood|;tgood_trigger|;tgood_view|;tgood_view_of|;tgood_view_trigger|;");
         assert_int_equal(
             app_int(rig_app(&r, 0),
                     "SELECT count(*) FROM sqlite_schema WHERE name IN ('_starling_evil', '_starling_i', '_starling_v', '_starling_9_i')"),
@@ -203,6 +222,30 @@ static void test_hostile_text_creates_nothing_else(void **state) {
     }
 }
 
+/* The type of a column that is added later is text of another server. */
+static void test_hostile_types_of_columns(void **state) {
+    (void)state;
+    static const char *const FIRST[][3] = {{"table", "good", "CREATE TABLE good(id INTEGER PRIMARY KEY, a)"}},
+                             *const LATER[][3] = {
+                                 {"table", "good",
+                                  "CREATE TABLE good(id INTEGER PRIMARY KEY, a, b TEXT DEFAULT 'x', c \"INT; DROP TABLE good; --\")"}};
+    struct rig r;
+    struct forge f;
+    rig_start(&r, 1);
+    r.peers[0].create = true;
+    peer_open(&r.peers[0]);
+    forge_init(&f, 1);
+    forge_schema(&f, FIRST, 1);
+    forge_change(&f, CHANGE_INSERT, "good", forge_number(1), (const char *[]){"a", NULL}, (struct value[]){forge_text("row")});
+    forge_give(&f, &r.peers[0]);
+    forge_schema(&f, LATER, 1);
+    forge_give(&f, &r.peers[0]);
+    assert_int_equal(side_open_app(&r.peers[0].s), SQLITE_OK);
+    assert_rows(rig_app(&r, 0), "SELECT id, a, b FROM good", "i1|trow|tx|;");
+    forge_release(&f);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_missing_database_is_made_whole),
@@ -212,6 +255,7 @@ int main(void) {
         cmocka_unit_test(test_the_application_makes_tables_meanwhile),
         cmocka_unit_test(test_the_application_makes_the_file_first),
         cmocka_unit_test(test_hostile_text_creates_nothing_else),
+        cmocka_unit_test(test_hostile_types_of_columns),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
