@@ -238,6 +238,9 @@ static int connect_both(struct appfile *a, bool create, struct why *why) {
     int err = connect_one(a, &a->writer, true, create);
     if (!err && create)
         err = offer_wal(a->writer);
+    if (!err && !(err = sql_prepare(a->writer, &a->look, "PRAGMA main.schema_version")) &&
+        !(err = sql_prepare(a->writer, &a->begin, "BEGIN IMMEDIATE")) && !(err = sql_prepare(a->writer, &a->commit, "COMMIT")))
+        err = sql_prepare(a->writer, &a->rollback, "ROLLBACK");
     if (err)
         return refuse_sqlite(a, a->writer, why);
     err = connect_one(a, &a->reader, false, false);
@@ -271,6 +274,9 @@ int appfile_open(struct appfile *a, const char *path, const char *vfs, bool crea
 }
 
 void appfile_close(struct appfile *a) {
+    sqlite3_stmt *own[] = {a->look, a->begin, a->commit, a->rollback};
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sqlite3_finalize(own[i]);
     int rc = sqlite3_close(a->reader);
     assert(rc == SQLITE_OK); /* all statements are finalized by their owners */
     rc = sqlite3_close(a->writer);
@@ -310,7 +316,7 @@ static void open_shm(struct appfile *a) {
             return;
         (void)close(a->shm_fd);
     }
-    a->shm_fd = open(path, O_RDONLY | O_CLOEXEC);
+    a->shm_fd = open(path, O_RDWR | O_CLOEXEC);
 }
 
 int appfile_journal(struct appfile *a) {
@@ -340,11 +346,71 @@ int appfile_journal(struct appfile *a) {
     return 0;
 }
 
+static int read_locks(const struct appfile *a, int command, struct flock *lock, short type) {
+    *lock = (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = SHM_READ_LOCKS, .l_len = SHM_READ_LOCKS_COUNT};
+    return fcntl(a->shm_fd, command, lock);
+}
+
 int appfile_readers(struct appfile *a) {
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SHM_READ_LOCKS, .l_len = SHM_READ_LOCKS_COUNT};
-    if (!a->wal || a->shm_fd < 0 || fcntl(a->shm_fd, F_GETLK, &lock) != 0)
+    struct flock lock;
+    if (!a->wal || a->shm_fd < 0 || read_locks(a, F_GETLK, &lock, F_WRLCK) != 0)
         return 0;
     return lock.l_type != F_UNLCK;
+}
+
+/* ---- alone with the file */
+
+/* Locks of one process do not exclude each other: what SQLite holds for our writer is a part of what we take here, and given up with it when SQLite has
+ * ended the transaction. In the one COMMIT that begins the WAL anew SQLite takes and gives up these locks by itself halfway: then readers come in some
+ * microseconds early. */
+static bool shut_out(struct appfile *a) {
+    struct flock lock;
+    a->alone = read_locks(a, F_SETLK, &lock, F_WRLCK) == 0;
+    return a->alone;
+}
+
+static void ended(struct appfile *a) {
+    struct flock lock;
+    if (!a->alone)
+        return;
+    assert(sqlite3_txn_state(a->reader, "main") == SQLITE_TXN_NONE && sqlite3_txn_state(a->writer, "main") == SQLITE_TXN_NONE);
+    (void)read_locks(a, F_SETLK, &lock, F_UNLCK);
+    a->alone = false;
+}
+
+/* The order matters: first our own snapshot, then nobody else's, and only then the write lock. */
+int appfile_begin(struct appfile *a, bool alone) {
+    if (!alone || !a->wal || a->shm_fd < 0)
+        return sql_run(a->begin);
+    assert(sqlite3_txn_state(a->reader, "main") == SQLITE_TXN_NONE);
+    int row = sql_step(a->look);
+    if (row < 0)
+        return row;
+    int err = shut_out(a) ? sql_run(a->begin) : ERR_BUSY;
+    sqlite3_reset(a->look);
+    if (err)
+        ended(a);
+    return err;
+}
+
+/* Back to the one lock that SQLite believes to have: the slot of its snapshot, which is not ours to know. Shared on all of them is no obstacle to a reader
+ * that finds a slot with the right mark, and there is one: ours. */
+void appfile_let_in(struct appfile *a) {
+    struct flock lock;
+    if (a->alone)
+        (void)read_locks(a, F_SETLK, &lock, F_RDLCK);
+}
+
+int appfile_commit(struct appfile *a) {
+    int err = sql_run(a->commit);
+    if (!err)
+        ended(a);
+    return err;
+}
+
+void appfile_rollback(struct appfile *a) {
+    (void)sql_run(a->rollback);
+    ended(a);
 }
 
 /* A journal that was unlinked must stay gone: it would roll back a commit that we have read already. */
@@ -407,14 +473,14 @@ int64_t appfile_checkpoint(struct appfile *a, bool quiet) {
     assert(sqlite3_get_autocommit(a->reader) && sqlite3_get_autocommit(a->writer));
     int err = appfile_sync(a, a->reader);
     if (!err)
-        err = sql_exec(a->writer, "BEGIN IMMEDIATE");
+        err = appfile_begin(a, true);
     if (err)
         return err == ERR_BUSY ? 0 : err;
     int64_t start = now_us();
     int rc = sqlite3_wal_checkpoint_v2(a->reader, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    err = sql_exec(a->writer, "ROLLBACK");
+    appfile_rollback(a);
     int64_t held = now_us() - start;
     if (rc != SQLITE_OK && rc != SQLITE_BUSY)
         return appfile_error(rc);
-    return err ? err : held > 0 ? held : 1;
+    return held > 0 ? held : 1;
 }

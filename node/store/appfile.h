@@ -19,10 +19,12 @@ struct appfile {
         writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
     bool wal;   /* journal mode at the last look */
     uint64_t dev, ino; /* of the file when it was opened; a replaced file shows another */
-    int shm_fd;        /* -1, or a read-only descriptor of the -shm, opened after our first read and kept until all our connections to the
-                        file are closed, since closing any descriptor drops SQLite's own locks */
-    uint64_t wal_ino;  /* of the -wal at the last look; 0: none */
-    const char *vfs;   /* NULL: SQLite's default */
+    int shm_fd; /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
+                        since closing any descriptor drops SQLite's own locks */
+    bool alone; /* we keep readers out */
+    sqlite3_stmt *look, *begin, *commit, *rollback; /* on the writer */
+    uint64_t wal_ino;                               /* of the -wal at the last look; 0: none */
+    const char *vfs;                                /* NULL: SQLite's default */
 };
 
 /* The head of the wal-index, read from shm_fd without a lock: it differs as soon as a commit is visible (it may also differ without one). */
@@ -45,6 +47,17 @@ int appfile_journal(struct appfile *a);
 /* 1: another process (or another connection than ours that is in a read transaction) reads now, as the WAL's read locks say (F_GETLK with F_WRLCK on bytes
  * 123..127 of the -shm; our own process's locks do not show); 0: nobody; in DELETE mode or without shm_fd always 0. */
 int appfile_readers(struct appfile *a);
+/* Begins a transaction of the writer that holds the write lock. With `alone` (WAL mode) nobody reads when it begins, and who wants to begin
+ * reading waits until it ends: no other transaction is between its SELECT and its UPDATE meanwhile, which the held lock would refuse at once, or the
+ * commit later, whatever its busy timeout. SQLite lets a reader that finds the read locks taken try again, with sleeps that grow from
+ * microseconds, for about 10 s. The reader connection must be in no transaction, also when it ends. 0; ERR_BUSY: somebody reads or writes, and
+ * nothing is held; or another error, and nothing is held. */
+int appfile_begin(struct appfile *a, bool alone);
+/* Readers may begin again, though the write lock is still held. */
+void appfile_let_in(struct appfile *a);
+/* Both end the transaction; a commit that fails leaves it open. */
+int appfile_commit(struct appfile *a);
+void appfile_rollback(struct appfile *a);
 /* fdatasync of what commits went to: the WAL (WAL mode) or the database file, through the VFS (SQLITE_FCNTL_JOURNAL_POINTER /
  * FILE_POINTER, xSync). Call outside transactions of `db` (reader or writer). 0 or ERR_IO, ERR_FULL. */
 int appfile_sync(struct appfile *a, sqlite3 *db);

@@ -290,7 +290,7 @@ struct store {
         *s_flight_put, *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
     sqlite3_stmt *a_begin, *a_end;
     sqlite3_stmt *a_notes[2], *a_nonce[2], *a_version[2]; /* on the reader, and on the writer */
-    sqlite3_stmt *w_begin, *w_commit, *w_rollback, *w_last, *w_mark, *w_trim;
+    sqlite3_stmt *w_last, *w_mark, *w_trim;
     uint32_t note_keys; /* k columns of the note table */
 };
 

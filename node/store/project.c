@@ -1,4 +1,4 @@
-/* What is merged, into the application's file. The happy path: nobody reads, BEGIN IMMEDIATE, the last note is our mark, the ops of
+/* What is merged, into the application's file. The happy path: alone with the file (appfile_begin), the last note is our mark, the ops of
  * the flights in order, the mark row, old notes trimmed, COMMIT; then, with the lock released, the WAL is synced, and only then our
  * state takes note. A crash in between finds the flights again, and the mark in the application's file says which of them are there.
  *
@@ -15,7 +15,6 @@
 
 #define PROJECT_ROWS 2000u
 #define TRIM_NOTES 4000
-#define SHORT_LOCK_US 3000
 #define AGAIN_MAX 8
 
 void flight_free(struct store *s, struct flight *f) {
@@ -688,7 +687,7 @@ static int recount_parked(struct projecting *p) {
     return 0;
 }
 
-/* Inside BEGIN IMMEDIATE. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
+/* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
 static int project_locked(struct store *s, int64_t seq) {
     int same = last_note_is_mark(s);
     if (same < 0)
@@ -739,15 +738,22 @@ static int not_done(struct store *s) {
     return err;
 }
 
-static int wait_for_readers(struct store *s) {
+/* Does somebody read? Who reads on and on is not waited for any longer. */
+static bool read_by_others(struct store *s, bool *impatient) {
     int64_t limit = s->config.readers_wait_ms ? s->config.readers_wait_ms : 10000, now = store_mono_us() / 1000;
-    int readers = appfile_readers(&s->app);
-    if (readers <= 0) {
-        return readers;
-    }
+    if (!appfile_readers(&s->app))
+        return false;
     if (!s->readers_since_ms)
         s->readers_since_ms = now;
-    return now - s->readers_since_ms < limit ? 1 : 0;
+    *impatient = now - s->readers_since_ms >= limit;
+    return true;
+}
+
+static uint32_t rows_to_show(const struct store *s, int64_t seq) {
+    uint32_t rows = (uint32_t)HASH_COUNT(s->pending);
+    for (const struct flight *f = s->flights; f && f->seq <= seq; f = f->next)
+        rows += f->ops_count;
+    return rows;
 }
 
 /* Taken back, since rows had to be parked. These are noted, without the lock, and the rest is written again. */
@@ -760,47 +766,39 @@ static int note_parked(struct store *s) {
 }
 
 static int take_back(struct store *s, int result) {
-    sql_run(s->w_rollback);
+    appfile_rollback(&s->app);
     int err = not_done(s);
     return err ? err : result;
 }
 
 /* One transaction of the application's file. 0: committed. */
-static int project_once(struct store *s, int64_t seq) {
+static int project_once(struct store *s, int64_t seq, bool impatient) {
     int64_t began = store_mono_us();
-    int err = sql_run(s->w_begin);
+    int err = appfile_begin(&s->app, !impatient);
     if (err)
         return err == ERR_BUSY ? PROJECT_WAIT : err;
-    if (wait_for_readers(s) == 1) {
-        sql_run(s->w_rollback);
-        return PROJECT_WAIT;
-    }
-    if ((err = project_locked(s, seq))) {
-        int failed = take_back(s, err);
-        store_lock_time(s, store_mono_us() - began);
-        return failed;
-    }
-    /* Who began to read meanwhile and is about to write would be refused by our COMMIT: another moment, then. */
-    if (store_mono_us() - began < SHORT_LOCK_US && wait_for_readers(s) == 1)
-        return take_back(s, PROJECT_WAIT);
-    if ((err = sql_run(s->w_commit))) /* busy in DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
-        return take_back(s, err == ERR_BUSY ? PROJECT_WAIT : err);
+    if (rows_to_show(s, seq) > PROJECT_ROWS) /* for so long only writers are kept out */
+        appfile_let_in(&s->app);
+    err = project_locked(s, seq);
+    if (err || (err = appfile_commit(&s->app))) /* busy in DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
+        err = take_back(s, err == ERR_BUSY ? PROJECT_WAIT : err);
     store_lock_time(s, store_mono_us() - began);
-    return 0;
+    return err;
 }
 
 int project(struct store *s) {
+    bool impatient = false;
     if (!s->app_open || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
-    int err = wait_for_readers(s);
-    if (err)
-        return err < 0 ? err : PROJECT_WAIT;
+    if (read_by_others(s, &impatient) && !impatient)
+        return PROJECT_WAIT;
     if (s->head_known && s->project_tries < 3 && !quiet_since_drain(s)) { /* not even the lock: the application has committed meanwhile */
         s->project_tries++;
         return PROJECT_DRAIN;
     }
     int64_t seq = last_flight(s);
-    for (int i = 0; (err = project_once(s, seq)) == PROJECT_AGAIN; i++)
+    int err;
+    for (int i = 0; (err = project_once(s, seq, impatient)) == PROJECT_AGAIN; i++)
         if ((err = note_parked(s)) || i == AGAIN_MAX)
             return err ? err : PROJECT_DRAIN;
     if (err)

@@ -183,7 +183,7 @@ static int nobody_else(struct store *s) {
 static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, struct schema *made, bool **anew,
                       uint32_t *count) {
     const struct capture_mark mark = generation_mark(s);
-    int err = sql_run(s->w_begin);
+    int err = appfile_begin(&s->app, false);
     if (err)
         return err;
     int64_t before = 0, after = 0;
@@ -205,9 +205,9 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
     if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
         err = capture_install(s->app.writer, made, &mark, 0, anew);
     if (!err)
-        err = sql_run(s->w_commit);
+        err = appfile_commit(&s->app);
     if (err)
-        sql_run(s->w_rollback);
+        appfile_rollback(&s->app);
     return err;
 }
 

@@ -64,16 +64,14 @@ int store_open_app(struct store *s, bool create, char *why, size_t why_len) {
     if (err)
         return err;
     s->app_open = true;
-    if ((err = sql_prepare(s->app.reader, &s->a_begin, "BEGIN")) || (err = sql_prepare(s->app.reader, &s->a_end, "COMMIT")) ||
-        (err = sql_prepare(s->app.writer, &s->w_begin, "BEGIN IMMEDIATE")) || (err = sql_prepare(s->app.writer, &s->w_commit, "COMMIT")) ||
-        (err = sql_prepare(s->app.writer, &s->w_rollback, "ROLLBACK")))
-        snprintf(why, why_len, "%s: %s", s->config.app_path, sqlite3_errmsg(s->app.writer));
+    if ((err = sql_prepare(s->app.reader, &s->a_begin, "BEGIN")) || (err = sql_prepare(s->app.reader, &s->a_end, "COMMIT")))
+        snprintf(why, why_len, "%s: %s", s->config.app_path, sqlite3_errmsg(s->app.reader));
     return err;
 }
 
 static void close_app(struct store *s) {
-    sqlite3_stmt **all[] = {&s->a_begin,      &s->a_end,   &s->a_notes[0], &s->a_notes[1], &s->a_nonce[0], &s->a_nonce[1], &s->a_version[0],
-                            &s->a_version[1], &s->w_begin, &s->w_commit,   &s->w_rollback, &s->w_last,     &s->w_mark,     &s->w_trim};
+    sqlite3_stmt **all[] = {&s->a_begin,      &s->a_end,        &s->a_notes[0], &s->a_notes[1], &s->a_nonce[0], &s->a_nonce[1],
+                            &s->a_version[0], &s->a_version[1], &s->w_last,     &s->w_mark,     &s->w_trim};
     if (!s->app_open)
         return;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -418,19 +416,18 @@ static int quiet_work(struct store *s) {
         if (held > 0)
             store_lock_time(s, held);
     }
-    if (now - s->active_ms < QUIET_TRIM_MS || s->trim_ms == s->active_ms || appfile_readers(&s->app))
+    if (now - s->active_ms < QUIET_TRIM_MS || s->trim_ms == s->active_ms)
+        return 0;
+    if (appfile_begin(&s->app, true))
         return 0;
     s->trim_ms = s->active_ms;
-    if (sql_run(s->w_begin))
-        return 0;
     int64_t began = store_mono_us();
     sqlite3_bind_int64(s->w_trim, 1, s->durable_note);
     sqlite3_bind_int64(s->w_trim, 2, 20000);
     err = sql_run(s->w_trim);
     int trimmed = sqlite3_changes(s->app.writer);
-    err = err ? err : trimmed ? sql_run(s->w_commit) : sql_run(s->w_rollback);
-    if (err)
-        sql_run(s->w_rollback);
+    if (err || !trimmed || appfile_commit(&s->app))
+        appfile_rollback(&s->app);
     store_lock_time(s, store_mono_us() - began);
     if (trimmed == 20000)
         s->trim_ms = 0;

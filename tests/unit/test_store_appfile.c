@@ -1,10 +1,12 @@
 #include "tests/unit/store_scratch.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "node/store/appfile.h"
+#include "node/store/sql.h"
 #include "proto/err.h"
 
 static void refused(const char *path, int want, const char *part) {
@@ -272,6 +274,64 @@ static void test_readers(void **state) {
     scratch_close(&s);
 }
 
+/* While we are alone with the file a reader waits, sees what was committed, and may write: nothing is refused. */
+static void test_alone(void **state) {
+    (void)state;
+    struct scratch s;
+    struct appfile a;
+    char why[256];
+    int to[2], from[2], status;
+    scratch_open(&s);
+    sqlite3 *db = app_open(s.path);
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES(1)");
+    sqlite3_close(db);
+    assert_int_equal(pipe(to) | pipe(from), 0);
+    pid_t child = fork();
+    if (!child) {
+        db = app_open(s.path);
+        sqlite3_busy_timeout(db, 0);
+        for (int i = 0; i < 3; i++) {
+            hear(to[0]);
+            app_exec(db, "BEGIN; SELECT * FROM t");
+            say(from[1]);
+            hear(to[0]);
+            app_exec(db, i < 2 ? "UPDATE t SET v = v * 10; COMMIT" : "COMMIT");
+            say(from[1]);
+        }
+        _exit(0);
+    }
+    assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
+    app_exec(a.writer, "UPDATE t SET v = 1"); /* the WAL is not restarted by what follows */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(appfile_begin(&a, true), 0);
+        struct pollfd heard = {.fd = from[0], .events = POLLIN};
+        say(to[1]);
+        app_exec(a.writer, "UPDATE t SET v = v + 1");
+        assert_int_equal(poll(&heard, 1, 20), 0); /* the reader is kept out */
+        if (i == 0)
+            assert_int_equal(appfile_commit(&a), 0);
+        else if (i == 1)
+            appfile_rollback(&a);
+        else
+            appfile_let_in(&a);
+        hear(from[0]);
+        if (i < 2)
+            assert_int_equal(appfile_begin(&a, true), ERR_BUSY); /* it reads */
+        assert_int_equal(sqlite3_get_autocommit(a.writer), i < 2);
+        say(to[1]);
+        hear(from[0]);
+    }
+    assert_int_equal(appfile_commit(&a), 0);
+    assert_int_equal(appfile_readers(&a), 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    int64_t v;
+    assert_int_equal(sql_int(a.reader, 0, &v, "SELECT v FROM t"), 0);
+    assert_int_equal(v, 201); /* 1 + 1, * 10, rolled back, * 10, + 1 */
+    appfile_close(&a);
+    close(to[0]), close(to[1]), close(from[0]), close(from[1]);
+    scratch_close(&s);
+}
+
 static void grow(sqlite3 *db, struct appfile *a, uint32_t pages) {
     struct appfile_head head;
     while (!appfile_head(a, &head) || head.pages < pages)
@@ -419,11 +479,10 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),       cmocka_unit_test(test_empty_and_create),
-        cmocka_unit_test(test_bad_files),  cmocka_unit_test(test_permissions),
-        cmocka_unit_test(test_network),    cmocka_unit_test(test_readers),
-        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_same),
-        cmocka_unit_test(test_journal),    cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_open),        cmocka_unit_test(test_empty_and_create), cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_permissions), cmocka_unit_test(test_network),          cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_alone),       cmocka_unit_test(test_checkpoint),       cmocka_unit_test(test_same),
+        cmocka_unit_test(test_journal),     cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
