@@ -244,6 +244,7 @@ static void test_readers(void **state) {
     if (!child) {
         db = app_open(s.path);
         app_exec(db, "SELECT * FROM t");
+        say(from[1]);
         for (int i = 0; i < 2; i++) {
             hear(to[0]);
             app_exec(db, i ? "BEGIN IMMEDIATE" : "BEGIN; SELECT * FROM t");
@@ -255,6 +256,7 @@ static void test_readers(void **state) {
         _exit(0);
     }
     assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
+    hear(from[0]);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(appfile_readers(&a), 0);
         app_exec(a.reader, "BEGIN; SELECT * FROM t"); /* our own do not show */
@@ -283,7 +285,7 @@ static void test_alone(void **state) {
     int to[2], from[2], status;
     scratch_open(&s);
     sqlite3 *db = app_open(s.path);
-    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES(1)");
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES(0)");
     sqlite3_close(db);
     assert_int_equal(pipe(to) | pipe(from), 0);
     pid_t child = fork();
