@@ -321,6 +321,7 @@ const struct vv *core_vector(const struct core *core, const char *name) {
     return db && db->open ? &db->have : NULL;
 }
 
+const char *core_twin(const struct core *core) { return core->twin[0] ? core->twin : NULL; }
 bool core_paused(const struct core *core) { return core->paused; }
 
 uint64_t core_acked(const struct core *core, uint32_t i, const char *name, const struct origin *origin) {

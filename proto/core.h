@@ -186,6 +186,7 @@ uint64_t core_waiting(const struct core *core, const char *db);
 const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
 const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
 bool core_paused(const struct core *core);
+const char *core_twin(const struct core *core); /* NULL, or the clear line about another node with our key */
 struct seed_info {
     const char *address; /* to join */
     const char *failed;  /* why nobody is met there; NULL when somebody is, or the first attempt still runs */

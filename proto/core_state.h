@@ -52,7 +52,9 @@ struct core {
     uint32_t calls_count;
     uint64_t last_dial, last_number;
     uint64_t gossip_at;
-    bool gossip_self; /* tell of ourselves too: our incarnation rose */
+    bool gossip_self;                                  /* tell of ourselves too: our incarnation rose */
+    uint32_t outbid;                                   /* how often somebody knew a later incarnation of us than there ever was */
+    char twin[CORE_ADDRESS_MAX + CORE_NAME_MAX + 160]; /* the clear line about another node with our key, or "" */
     struct {
         uint64_t hash, ms;
     } logged[LOG_RING];

@@ -193,6 +193,9 @@ static bool turned_away(struct core *core, struct link *l, const struct wire_hel
         greet_close(core, l, 0, "a link to this node itself");
         return true;
     }
+    char name[CORE_NAME_MAX];
+    wire_clean(name, sizeof name, h->name.p, h->name.len);
+    member_twin(core, name, l->address);
     snprintf(text, sizeof text,
              "peer %s has the identity of this node (a copied state folder?): stop one of them and delete node.key in its "
              "state folder",

@@ -1,12 +1,14 @@
 #include "proto/member.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "proto/core_state.h"
 
 #define REDIAL_GRACE_MS 200u /* a peer lost and refused is called dead after this: others are losing it at this moment too */
+#define OUTBID_TWIN 3u       /* once or twice it may be a run of ours before a clock was set back */
 #define STABLE_MS 1000u      /* a link that was up this long is redialled at once */
 
 /* ---- the table */
@@ -186,8 +188,26 @@ static void vouch(struct core *core, struct peer *p, const struct link *l, bool 
     member_refresh(core, p, false);
 }
 
+/* Two processes with one key push each other out of every link, and neither is served. */
+void member_twin(struct core *core, const char *name, const char *address) {
+    bool told = strcmp(name, core->config.name) != 0 || (address[0] && strcmp(address, core->config.advertise) != 0);
+    snprintf(core->twin, sizeof core->twin,
+             "another node%s%s%s%s%s has the identity of this node (a copied state folder?): stop one of them and delete node.key in its "
+             "state folder",
+             told && name[0] ? " \"" : "", told ? name : "", told && name[0] ? "\"" : "", told && address[0] ? " at " : "",
+             told ? address : "");
+}
+
 /* What is said of ourselves: if it is from a future of ours, or says that we left, we must rise above it. */
 static void about_us(struct core *core, const struct wire_member *w) {
+    bool stale = w->incarnation <= core->incarnation || w->incarnation == UINT64_MAX;
+    if (!stale && ++core->outbid >= OUTBID_TWIN) {
+        char name[CORE_NAME_MAX], address[CORE_ADDRESS_MAX];
+        wire_clean(name, sizeof name, w->name.p, w->name.len);
+        wire_clean(address, sizeof address, w->address.p, w->address.len);
+        member_twin(core, name, address);
+        core_log_once(core, 0, "%s", core->twin);
+    }
     if (w->incarnation < core->incarnation || (w->incarnation == core->incarnation && !w->left) || w->incarnation == UINT64_MAX)
         return;
     core->incarnation = w->incarnation + 1;

@@ -65,6 +65,8 @@ struct peer *member_find(const struct core *core, const uint8_t id[NODE_ID_BYTES
 struct peer *member_take(struct core *core, const uint8_t key[NODE_KEY_BYTES]);
 void member_free(struct peer *p);
 void member_remember(struct core *core, const struct member *m); /* EVENT_MEMBER */
+/* Another process has our key: says so. */
+void member_twin(struct core *core, const char *name, const char *address);
 void member_forget(struct core *core, const uint8_t id[NODE_ID_BYTES]);
 /* Works out the state, and tells the caller if anything changed (or `changed`). */
 void member_refresh(struct core *core, struct peer *p, bool changed);

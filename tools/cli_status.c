@@ -186,6 +186,7 @@ static void print_files(const json_t *files) {
 static void print_status(const struct cli *cli, const json_t *result) {
     const json_t *databases = json_object_get(result, "databases"), *peers = json_object_get(result, "peers");
     const json_t *unreachable = json_object_get(result, "unreachable");
+    const char *twin = field_text(json_object_get(result, "node"), "error", NULL);
     int problems = 0;
     size_t i;
     json_t *each;
@@ -195,6 +196,10 @@ static void print_status(const struct cli *cli, const json_t *result) {
     print_peers(cli, peers);
     if (!strcmp(field_text(json_object_get(result, "node"), "state", ""), "paused"))
         say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");
+    if (twin) {
+        say_problem(cli, TONE_BAD, twin, "");
+        problems++;
+    }
     json_array_foreach(databases, i, each) { problems += database_problems(cli, each); }
     json_array_foreach(peers, i, each) { problems += peer_problems(cli, each); }
     json_array_foreach(unreachable, i, each) { problems += seed_problem(cli, each); }

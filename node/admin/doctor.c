@@ -114,6 +114,8 @@ static void look_limits(struct doctor *d) {
 static void look_peers(struct doctor *d, struct node *n) {
     struct peer_info peer;
     char text[700];
+    if (core_twin(n->core) != NULL)
+        found(d, FINDING_ERROR, core_twin(n->core), NULL);
     snprintf(text, sizeof(text), "port: listening on %s", transport_listen_text(n->transport));
     found(d, FINDING_OK, text, NULL);
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {

@@ -78,6 +78,8 @@ static void status_done(struct conn *c, json_t *answers) {
         (json_int_t)rss_bytes(), "cluster", "name", config_text(&n->config, OPTION_CLUSTER), "members", (json_int_t)member_count(n),
         "alive", (json_int_t)alive_count(n), "databases", databases, "files", "count", 0, "bytes", 0, "pending", 0, "digest", "",
         "conflicts", 0, "peers", peers_json(n), "unreachable", unreachable_json(n));
+    if (core_twin(n->core) != NULL)
+        json_object_set_new(json_object_get(result, "node"), "error", json_string(core_twin(n->core)));
     json_decref(answers);
     conn_done(c, result == NULL ? 1 : 0, result, result == NULL ? "out of memory" : NULL);
 }

@@ -464,6 +464,8 @@ int state_reload(struct store *s) {
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k='recapture'")))
         return err;
     s->recapture = bad != 0;
+    if (s->hot.published > s->origins[s->own].version) /* another key: an identity of its own, which has written nothing */
+        s->hot.published = s->origins[s->own].version;
     return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");
 }
 

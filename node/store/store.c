@@ -2,10 +2,12 @@
 #include "node/store/store.h"
 
 #include <assert.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -159,6 +161,32 @@ int store_new_epoch(struct store *s, uint32_t above) {
     return err;
 }
 
+/* A state folder that was copied, or put back from a backup: its file is not the one that it was. Whoever has the other one may be using the
+ * versions that come next here. */
+static int look_for_copy(struct store *s, bool *copied) {
+    struct stat st;
+    int64_t was;
+    *copied = false;
+    if (s->config.vfs || stat(s->config.state_path, &st) != 0)
+        return 0;
+    int err = sql_int(s->db, 0, &was, "SELECT v FROM meta WHERE k='inode'");
+    if (err || was == (int64_t)st.st_ino)
+        return err;
+    if ((*copied = was != 0)) { /* two copies may start in one second */
+        uint32_t epoch = (uint32_t)(store_wall_ms(s) / 1000) + randombytes_uniform(1u << 20);
+        if ((err = new_epoch(s, epoch > s->hot.epoch ? epoch : s->hot.epoch + 1, true)))
+            return err;
+        store_log(
+            s, LOG_WARNING,
+            "%s: the state folder was copied or put back from a backup: this node goes on as epoch %u, so that no version is used twice",
+            s->config.db, s->hot.epoch);
+    }
+    if ((err = state_begin(s)) || (err = sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('inode', %lld)", (long long)st.st_ino)) ||
+        (err = state_commit(s)))
+        return err;
+    return state_sync(s);
+}
+
 /* What another file holds was written by somebody who knew nothing of ours: it gets an epoch that knows nothing either. */
 static int begin_unknowing(struct store *s) {
     const struct origin_row *own = &s->origins[s->own];
@@ -180,7 +208,10 @@ static int open_all(struct store *s, char *why, size_t why_len) {
     } else if ((err = look_for_traces(s)) || (err = pending_load(s)) || (err = remake(s))) {
         return err;
     }
-    if (s->state_went_back && (err = store_new_epoch(s, s->hot.epoch)))
+    bool copied;
+    if ((err = look_for_copy(s, &copied)))
+        return err;
+    if (s->state_went_back && !copied && (err = store_new_epoch(s, s->hot.epoch)))
         return err;
     if (s->file == FILE_OTHER && (err = begin_unknowing(s)))
         return err;

@@ -163,6 +163,7 @@ static void copied_identity_is_refused(void **state) {
     rig_connect(&r, 0, 1);
     assert_non_null(strstr(r.node[0].last_log, "has the identity of this node (a copied state folder?)"));
     assert_non_null(strstr(r.node[1].last_log, "has the identity of this node"));
+    assert_non_null(strstr(core_twin(r.node[0].core), "another node \"n1\" at 10.0.0.2:7171 has the identity of this node"));
     rig_release(&r);
 }
 

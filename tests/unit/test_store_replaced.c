@@ -334,6 +334,43 @@ static void test_a_copy_at_a_new_server(void **state) {
     rig_close(&r);
 }
 
+static void copy_file(const char *from, const char *to) {
+    char command[1000];
+    snprintf(command, sizeof command, "cp '%s' '%s.copied' && mv '%s.copied' '%s'", from, to, to, to);
+    assert_int_equal(system(command), 0);
+}
+
+/* The state folder is copied together with the database: whoever goes on with the copy writes under another epoch; and with a key of its own,
+ * what the copy did under the old one is still everybody's. */
+static void test_a_copied_state(void **state) {
+    (void)state;
+    struct rig r;
+    prepare(&r, 2);
+    down(&r, 0);
+    copy_file(r.peers[0].s.state_path, r.peers[0].s.state_path);
+    start_app(&r, 0, NULL);
+    peer_open(&r.peers[0]);
+    rig_act(&r, 0, "UPDATE k SET a = 'copy' WHERE x = 'k2'");
+    uint32_t epoch = own_epoch(&r.peers[0]);
+    assert_true(epoch > 1000000000);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a FROM k WHERE x = 'k2'", "tcopy|;");
+    peer_reopen(&r.peers[0]);
+    rig_act(&r, 0, "UPDATE k SET a = 'the same copy' WHERE x = 'k2'");
+    assert_int_equal(own_epoch(&r.peers[0]), epoch);
+    side_close_store(&r.peers[0].s);
+    uint8_t seed[crypto_sign_SEEDBYTES] = {77};
+    crypto_sign_seed_keypair(r.peers[0].s.key, r.peers[0].s.secret, seed);
+    node_id_of_key(r.peers[0].s.origin.node, r.peers[0].s.key);
+    peer_open(&r.peers[0]);
+    rig_time_passes(&r);
+    rig_act(&r, 0, "UPDATE k SET a = 'another key' WHERE x = 'k4'; DELETE FROM k WHERE x = 'k3'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT x, a FROM k WHERE x IN ('k2', 'k3', 'k4') ORDER BY x", "tk2|tthe same copy|;tk4|tanother key|;");
+    assert_int_equal(peer_conflicts(&r.peers[1]), 0);
+    rig_close(&r);
+}
+
 /* The -wal is deleted, with all that had not been moved into the file. */
 static void test_a_deleted_wal(void **state) {
     (void)state;
@@ -391,6 +428,7 @@ int main(void) {
         cmocka_unit_test(test_a_backup_from_before_the_node),
         cmocka_unit_test(test_the_file_of_another_server),
         cmocka_unit_test(test_a_copy_at_a_new_server),
+        cmocka_unit_test(test_a_copied_state),
         cmocka_unit_test(test_a_deleted_wal),
         cmocka_unit_test(test_a_missing_file_is_made_again),
     };
