@@ -363,6 +363,8 @@ static json_t *ask_store(struct worker *w, const struct job *job) {
     case QUESTION_TABLES: return w->store == NULL ? NULL : store_tables(w->store);
     case QUESTION_DOCTOR: return w->store == NULL ? NULL : store_doctor(w->store);
     case QUESTION_BARRIER: return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
+    case QUESTION_ACCEPT:
+    case QUESTION_RESTORE: return w->store == NULL ? NULL : store_decide(w->store, job->table, job->question == QUESTION_ACCEPT);
     case QUESTION_VERIFY: return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
     }
     return NULL;

@@ -37,6 +37,8 @@ enum question {
     QUESTION_TABLES,
     QUESTION_DOCTOR,
     QUESTION_BARRIER, /* true when everything committed before is durable */
+    QUESTION_ACCEPT,  /* table: rows that are gone were deleted */
+    QUESTION_RESTORE, /* table: they were not, and are shown again */
     QUESTION_VERIFY,  /* table (NULL: all), bucket (-1: digests of all) */
 };
 

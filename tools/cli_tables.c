@@ -88,8 +88,37 @@ static void print_tables(const struct cli *cli, const json_t *result) {
     }
 }
 
+static void print_decided(const struct cli *cli, const json_t *result) {
+    say(cli, TONE_GOOD, "%" JSON_INTEGER_FORMAT " rows", field_count(result, "rows"));
+    printf(": done as soon as the table is read again\n");
+}
+
+/* accept DB/TABLE: the rows that are gone were deleted. restore DB/TABLE: they were not. */
+static int decide(struct cli *cli) {
+    struct answer answer;
+    json_t *args = json_object();
+    int code = name_split(cli, cli->words[1], args);
+    if (!code && !json_object_get(args, "table")) {
+        complain("%s names no table: say DB/TABLE", cli->words[1]);
+        code = EXIT_USAGE;
+    }
+    if (code) {
+        json_decref(args);
+        return code;
+    }
+    json_object_set_new(args, "action", json_string(cli->words[0]));
+    cli_ask(cli, &(struct request){.verb = "tables", .args = args, .silence_s = SILENCE_S}, &answer);
+    return cli_answer(cli, &answer, print_decided);
+}
+
 int verb_tables(struct cli *cli) {
     struct answer answer;
+    if (cli->words_count == 2 && (!strcmp(cli->words[0], "accept") || !strcmp(cli->words[0], "restore")))
+        return decide(cli);
+    if (cli->words_count == 2) {
+        complain("tables takes one DB, or accept DB/TABLE, or restore DB/TABLE");
+        return EXIT_USAGE;
+    }
     json_t *args = json_object();
     if (cli->words_count)
         json_object_set_new(args, "db", json_string(cli->words[0]));

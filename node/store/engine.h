@@ -34,6 +34,8 @@ enum { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 /* ---- names: tables and columns as the state database numbers them; they exist whether or not the application has them */
 enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY };
 
+enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
+
 struct tbl {
     uint32_t no;
     char *name;
@@ -41,6 +43,7 @@ struct tbl {
     enum shape shape;
     int64_t rows, last_change_ms, top;        /* living rows; top: highest number a register was ever stored under */
     uint64_t lost;                            /* rows that are gone from the file without a note: too many to be believed */
+    enum verdict verdict;                     /* what a person said of them, for the scan that follows */
     uint64_t null_keys;                       /* rows of the file that no key names: NULL is in it; not replicated */
     bool nulls_changed;                       /* to be counted again */
     uint64_t replacing;                       /* noted writes since somebody looked for rows that they threw out by OR REPLACE */
@@ -413,6 +416,8 @@ int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* r
 int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
 int scan_step(struct store *s);
 bool scan_running(const struct store *s);
+/* Rows that are gone without a note, too many to be believed: a person says whether they were deleted. rows: 0, there are none. */
+int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows);
 void scan_stop(struct store *s);
 /* A table of the application's file in slices, by key. */
 struct row_cursor {

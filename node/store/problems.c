@@ -90,7 +90,7 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
               (unsigned long long)t->null_keys, t->null_keys == 1 ? "row has" : "rows have", t->null_keys == 1 ? "its" : "their",
               t->null_keys == 1 ? "is" : "are");
     if (t->lost)
-        found(list, false, "bring the table back, or delete them again",
+        found(list, false, "`starling tables restore DB/TABLE` brings them back, `starling tables accept DB/TABLE` deletes them everywhere",
               "%llu rows are gone from the file without a note: not taken for deletions", (unsigned long long)t->lost);
     if (t->io)
         converted(t, list);

@@ -185,6 +185,18 @@ json_t *store_status(struct store *s) {
                      (json_int_t)in_flight);
 }
 
+json_t *store_decide(struct store *s, const char *table, bool accept) {
+    uint64_t rows = 0;
+    if (!table || !s->app_open)
+        return json_pack("{s:s}", "error", "the database is not served now");
+    int err = scan_decide(s, table, accept, &rows);
+    if (err)
+        return json_pack("{s:s}", "error", err_text(err));
+    if (!rows)
+        return json_pack("{s:s}", "error", "no rows of that table are gone without a note: nothing is to be decided");
+    return json_pack("{s:I}", "rows", (json_int_t)rows);
+}
+
 /* ---- open conflicts */
 
 struct listing {

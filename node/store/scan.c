@@ -218,11 +218,14 @@ static int take_row(struct store *s, struct tio *io) {
 
 /* ---- rows whose register lives and that are not in the file any more */
 
-static int gone_row(struct store *s, struct tio *io, const struct rowid *place) {
+static int gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who) {
     struct row_look look = {.io = io, .place = *place, .ms = LOOK_FOUND};
+    struct pending_row *p;
     int err = drain_look(s, &look, io->read);
-    if (!err && !look.present)
+    if (!err && !look.present && io->tbl->verdict != VERDICT_RESTORE)
         err = drain_row(s, &look);
+    else if (!err && !look.present && !(err = pending_set(s, io->tbl, who, false, NULL, 0, NULL, &p)))
+        err = pending_store(s, p); /* the next projection shows it again */
     sqlite3_reset(io->read);
     return err;
 }
@@ -251,7 +254,7 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
         if (!reg_alive(&s->reg, &o) || pending_find(s, io->tbl, &who))
             continue;
         if (take) {
-            if ((row = gone_row(s, io, &place)))
+            if ((row = gone_row(s, io, &place, &who)))
                 break;
             continue;
         }
@@ -270,10 +273,11 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
 static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
     if (gone <= (t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20))
         return false;
-    store_log(s, LOG_ERROR,
-              "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: bring the table back, or delete "
-              "them again",
-              s->config.db, (unsigned long long)gone, (long long)t->rows, t->name);
+    store_log(
+        s, LOG_ERROR,
+        "%s: %llu of %lld rows of \"%s\" are gone without a note; they are not taken for deletions: `starling tables restore \"%s/%s\"` "
+        "brings them back, `starling tables accept \"%s/%s\"` deletes them everywhere",
+        s->config.db, (unsigned long long)gone, (long long)t->rows, t->name, s->config.db, t->name, s->config.db, t->name);
     t->lost = gone;
     s->stored_changed = true;
     return true;
@@ -282,13 +286,30 @@ static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
 static int find_gone(struct store *s, struct tio *io) {
     sqlite3_stmt *q;
     int err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
-    if (err || (err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone))
+    bool decided = io->tbl->verdict != VERDICT_NONE;
+    if (err || (!decided && ((err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone))))
         goto out;
     io->tbl->lost = 0;
     err = count_gone(s, io, q, true);
+    io->tbl->verdict = VERDICT_NONE;
+    s->stored_changed = true;
 out:
     sqlite3_finalize(q);
     return err;
+}
+
+int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows) {
+    struct tbl *t = NULL;
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (sqlite3_stricmp(s->tbls[i]->name, table) == 0)
+            t = s->tbls[i];
+    *rows = t && t->io ? t->lost : 0;
+    if (!*rows)
+        return 0;
+    t->verdict = accept ? VERDICT_ACCEPT : VERDICT_RESTORE;
+    t->captured = false;
+    t->dirty = true;
+    return scan_start(s, false);
 }
 
 /* ---- rows that were thrown out by OR REPLACE */

@@ -78,6 +78,9 @@ json_t *store_conflicts(struct store *s);
 /* Reads the real content: table NULL: {"tables":{name:{"rows":n,"digest":hex}}}; bucket < 0: {"rows":n,"buckets":[256 × hex]} by key hash;
  * else {"rows":[[key (value or array), hex],…]} of that bucket. Also {"vector":hex} of what is shown. NULL without that table. Slow: reads all rows. */
 json_t *store_verify(struct store *s, const char *table, int bucket);
+/* Rows of a table that are gone from the file without a note, too many to be believed: accept: they were deleted; else they are shown again.
+ * {"rows":n} that this was about, or {"error":…}. */
+json_t *store_decide(struct store *s, const char *table, bool accept);
 /* {"problems":[{"what","mend"}…]} : quick_check, journal mode, long readers seen, apps without busy timeout, schema skew, parked rows. */
 json_t *store_doctor(struct store *s);
 

@@ -150,6 +150,32 @@ class Replaced(ClusterTest):
         self.eventually(c[1], "SELECT count(*), sum(w = 'without'), sum(w = 'remote') FROM item", [(57, 1, 1)])
         c.converge()
 
+    def test_many_rows_that_are_gone_are_asked_for(self):
+        for verb, left in (("accept", 10), ("restore", 60)):
+            with self.subTest(verb):
+                a = self.make("a" + verb)
+                a.script(ITEMS)
+                a.start()
+                b = self.make("b" + verb, join=[a]).start()
+                poll(lambda: b.has_tables("item", "n"))
+                fill(a, 60)
+                self.eventually(b, "SELECT count(*) FROM item", [(60,)])
+                self.assertEqual(a.cli("uninstall").code, 0)
+                a.wait_end()
+                a.sql("DELETE FROM item WHERE v >= 10")
+                a.restart()
+                poll(lambda: a.database()["parked"] == 50, what="red")
+                self.assertEqual(a.cli("wait", "--timeout", 1).code, 1)
+                self.assertEqual(b.sql("SELECT count(*) FROM item"), [(60,)])
+                self.assertIn("starling tables", a.cli("tables").out)
+                self.assertEqual(a.cli("doctor").code, 1)
+                self.assertEqual(a.cli("tables", verb, "app.db").code, 2)
+                self.assertEqual(a.cli("tables", verb, "app.db/n").code, 1)
+                self.assertEqual(a.cli("tables", verb, "app.db/item").code, 0)
+                self.eventually(b, "SELECT count(*) FROM item", [(left,)])
+                self.eventually(a, "SELECT count(*) FROM item", [(left,)])
+                self.assertEqual(a.cli("wait", "--converged", "--members", 2, "--timeout", 20).code, 0)
+
     def test_a_copy_in_a_second_instance(self):
         """The database alone, with our tables, beside the first on the same machine."""
         a = self.make("n0")

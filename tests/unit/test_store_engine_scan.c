@@ -169,6 +169,7 @@ static void test_too_many_missing_rows_are_not_taken_for_deletions(void **state)
     peer_rest(&r.peers[0]);
     assert_false(peer_settled(&r.peers[0]));
     assert_problem(&r.peers[0], "t", "40 rows are gone");
+    assert_problem(&r.peers[0], "t", "`starling tables restore");
     rig_act(&r, 0, "INSERT INTO t SELECT * FROM kept WHERE id <= 40"); /* brought back */
     peer_reopen(&r.peers[0]);
     peer_rest(&r.peers[0]);
@@ -176,6 +177,42 @@ static void test_too_many_missing_rows_are_not_taken_for_deletions(void **state)
     assert_true(peer_settled(&r.peers[0]));
     assert_same_table(&r, "t");
     rig_close(&r);
+}
+
+/* A person says what became of them. */
+static void test_missing_rows_are_accepted_or_restored(void **state) {
+    (void)state;
+    for (int accept = 0; accept < 2; accept++) {
+        struct rig r;
+        rig_open(&r, 2, TABLES);
+        fill(rig_app(&r, 0), 300);
+        share_same(&r);
+        drop_triggers(rig_app(&r, 0));
+        app_exec(rig_app(&r, 0), "DELETE FROM t WHERE id <= 40; DELETE FROM k WHERE y <= 200; DELETE FROM w WHERE v <= 31");
+        rig_share(&r);
+        assert_false(peer_settled(&r.peers[0]));
+        rig_act(&r, 1, "UPDATE t SET b = 'meanwhile' WHERE id IN (1, 100)");
+        rig_share(&r);
+        static const char *const tables[] = {"t", "K", "w"};
+        for (int i = 0; i < 3; i++) {
+            json_t *answer = store_decide(r.peers[0].s.store, tables[i], accept);
+            assert_int_equal(json_integer_value(json_object_get(answer, "rows")), i == 0 ? 40 : i == 1 ? 200 : 31);
+            json_decref(answer);
+            if (i == 1)
+                peer_reopen(&r.peers[0]); /* not heard: it is asked again */
+            peer_rest(&r.peers[0]);
+        }
+        json_t *again = store_decide(r.peers[0].s.store, "K", accept);
+        json_decref(again);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM k), (SELECT count(*) FROM w)",
+                          accept ? "i261|i100|i269|;" /* what is written elsewhere comes back by itself */ : "i300|i300|i300|;");
+        assert_everywhere(&r, "SELECT count(*) FROM t WHERE b = 'meanwhile'", "i2|;");
+        json_t *none = store_decide(r.peers[0].s.store, "t", accept);
+        assert_non_null(json_object_get(none, "error"));
+        json_decref(none);
+        rig_close(&r);
+    }
 }
 
 /* More notes than the ring holds, or none of ours any more: everything is read again. */
@@ -227,6 +264,7 @@ int main(void) {
         cmocka_unit_test(test_writes_without_triggers_are_found),
         cmocka_unit_test(test_what_is_found_is_old),
         cmocka_unit_test(test_too_many_missing_rows_are_not_taken_for_deletions),
+        cmocka_unit_test(test_missing_rows_are_accepted_or_restored),
         cmocka_unit_test(test_notes_that_are_gone),
         cmocka_unit_test(test_vacuum_changes_nothing),
     };
