@@ -117,15 +117,18 @@ class Replica:
     def commit(self, statements):
         """One transaction of (kind, key, values), noticed and sealed as one batch; None if it changed nothing. What counts is how the rows
         look afterwards: several statements on a row are one change, all changes of a batch have one stamp, and a row that was deleted and
-        inserted again is inserted anew."""
+        inserted again is inserted anew. A row that was replaced is inserted over itself: it lives, whatever others did to it, but a column
+        that stayed as it was is not written."""
         before = self.show()
-        rows, reborn = {key: dict(cells) for key, cells in before.items()}, set()
+        rows, reborn, replaced = {key: dict(cells) for key, cells in before.items()}, set(), set()
         for kind, key, values in statements:
             if kind == "delete":
                 del rows[key]
                 reborn.add(key)
             else:
                 rows.setdefault(key, {}).update(values)
+            if kind == "replace":
+                replaced.add(key)
         stamp = (self.clock + 1, self.me)
         changes = []
         for key in dict.fromkeys(key for _, key, _ in statements):
@@ -134,8 +137,9 @@ class Replica:
             elif key not in before or key in reborn:
                 kind, values = "insert", rows[key]
             else:
-                kind, values = "update", {c: v for c, v in rows[key].items() if v != before[key][c]}
-            if key in before and (kind == "delete" or values) or key in rows and key not in before:
+                kind = "insert" if key in replaced else "update"
+                values = {c: v for c, v in rows[key].items() if v != before[key][c]}
+            if key in before and (kind != "update" or values) or key in rows and key not in before:
                 changes.append(Change(kind, key, values, stamp))
         if not changes:
             return None
@@ -176,9 +180,9 @@ def where(shape, key):
 
 
 def sql(shape, kind, key, values):
-    if kind == "insert":
+    if kind in ("insert", "replace"):
         names = ",".join(shape.key + tuple(values))
-        return f"INSERT INTO note({names}) VALUES({','.join(key + tuple(values.values()))})"
+        return f"{kind.upper()} INTO note({names}) VALUES({','.join(key + tuple(values.values()))})"
     if kind == "update":
         return f"UPDATE note SET {','.join(f'{c}={v}' for c, v in values.items())} WHERE {where(shape, key)}"
     return f"DELETE FROM note WHERE {where(shape, key)}"
@@ -234,9 +238,13 @@ class Schedule:
             kind, columns = "insert", COLUMNS
         elif rnd.random() < 0.3:
             kind, columns = "delete", ()
+        elif rnd.random() < 0.2:
+            kind, columns = "replace", COLUMNS
         else:
             kind, columns = "update", rnd.choice([("a",), ("b",), ("a", "b")])
         values = {c: self.value() for c in columns}
+        if kind == "replace":  # by nearly what was there
+            values = {c: rows[key][c] if rnd.random() < 0.6 else v for c, v in values.items()}
         rows = dict(rows)
         if kind == "delete":
             del rows[key]
