@@ -160,8 +160,9 @@ static void stores_done(struct conn *c, json_t *answers) {
         if (answer == NULL) {
             snprintf(text, sizeof(text), "%s: no answer in time: it is busy", db->name);
             found(d, FINDING_WARN, text, "try again");
-        } else if (json_array_size(problems) == 0) {
-            snprintf(text, sizeof(text), "database %s", db->name);
+        } else {
+            const char *about = json_string_value(json_object_get(answer, "about"));
+            snprintf(text, sizeof(text), "database %.250s%s%.300s", db->name, about != NULL ? ": " : "", about != NULL ? about : "");
             found(d, FINDING_OK, text, NULL);
         }
         json_array_foreach(problems, i, problem) {

@@ -641,15 +641,26 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
     return err;
 }
 
-/* What no note tells, in the same snapshot, with every note of it drained: rows that writes threw out, and rows that no key names. */
-static int drain_unnoted(struct store *s) {
+static int look_unnoted(struct store *s, enum replaced_look how) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tbl *t = s->tios[i].tbl;
         int err = t && t->nulls_changed ? tables_count_nulls(s, &s->tios[i]) : 0;
         if (err)
             return err;
     }
-    return scan_replaced(s, false);
+    return scan_replaced(s, how);
+}
+
+/* What no note tells, in the same snapshot, with every note of it drained: rows that writes threw out, and rows that no key names. Under the lock
+ * the reader's snapshot is what the writer sees: nobody else commits, and nothing of ours is written yet. */
+static int drain_unnoted(struct store *s, bool locked) {
+    int begun = locked ? sql_run(s->a_begin) : 0;
+    if (begun)
+        return begun == ERR_BUSY ? 0 : begun;
+    int err = look_unnoted(s, locked ? REPLACED_UNDER_LOCK : REPLACED_DRAIN);
+    if (locked)
+        sql_run(s->a_end);
+    return err;
 }
 
 int drain(struct store *s, bool locked) {
@@ -670,8 +681,8 @@ int drain(struct store *s, bool locked) {
     bool moved = !err && n.last_seq > s->hot.note_seq;
     if (moved)
         err = drain_notes(s, &n, locked);
-    if (!err && !locked && !n.more)
-        err = drain_unnoted(s);
+    if (!err && !n.more)
+        err = drain_unnoted(s, locked);
     bool found = !err && (moved || batch_writer_rows(s->writer));
     if (!locked) {
         sql_run(s->a_end);

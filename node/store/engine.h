@@ -135,10 +135,12 @@ struct pending_row {
     struct shown_cell *cells; /* columns whose content differs, or may differ, from the registers */
     char *reason;             /* parked: why; NULL: in flight */
     uint32_t part_of;         /* 1 + origin number: held until that commit's last part is here; 0 not held */
-    int64_t behind;           /* to be shown only after this flight: until then ops in flight mean another row by its number */
+    int64_t behind;           /* flights up to this one may have ops about it: they are skipped, so it stays here until they are shown */
+    bool waits;               /* until then its number may mean another row: it is not shown before */
     bool retry;               /* parked, but to be tried again now */
     bool queued;              /* failed in the projection at hand, to be tried again in it */
     bool done;                /* shown by the projection at hand */
+    bool holds;               /* with it, the file has the row */
     bool stored;              /* has a row in the state database */
     bool looked, before;      /* in the projection at hand: `present` was found anew; what it was */
     bool moves;               /* the projection at hand gives it its number */
@@ -435,7 +437,8 @@ int row_cursor_row(struct tio *io, struct row_cursor *c,
                    struct row_look *look); /* after sql_step(c->stmt): place and values (to be freed) */
 /* INSERT OR REPLACE and its kin throw out rows through a second UNIQUE key, and no trigger tells: where the file has fewer rows than the registers
  * say, the missing ones are deletions. In a snapshot in which every note is drained. `all`: large tables too. */
-int scan_replaced(struct store *s, bool all);
+enum replaced_look { REPLACED_DRAIN, REPLACED_UNDER_LOCK, REPLACED_QUIET }; /* large tables wait for the last */
+int scan_replaced(struct store *s, enum replaced_look how);
 bool scan_replaced_due(const struct store *s);
 int scan_replaced_quiet(
     struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
@@ -513,6 +516,7 @@ int pending_map_flights(struct store *s);
 int pending_set(struct store *s, struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count,
                 const char *reason, struct pending_row **out);
 int pending_store(struct store *s, struct pending_row *p);
+void pending_own(struct store *s, struct pending_row *p); /* from now on shown from the registers: ops about it are skipped */
 void pending_remove(struct store *s, struct pending_row *p);
 int pending_cells(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n);
 int pending_load(struct store *s);

@@ -419,7 +419,7 @@ static int park(struct check *c, struct pending_row *p, const char *format, cons
         return 0;
     snprintf(why, sizeof why, format, table);
     c->parked = true;
-    p->mapped = false;
+    pending_own(c->s, p);
     p->recount = p->looked ? p->before : p->present;
     int err = state_begin(c->s);
     return err ? err : pending_park(c->s, p, why);

@@ -60,6 +60,7 @@ static struct pending_row *add(struct store *s, struct tbl *t, const struct rowi
     memcpy(p->name, s->key.data, s->key.len);
     p->name_len = (uint32_t)s->key.len;
     p->tbl = t;
+    p->behind = s->hot.flight_seq;
     const uint8_t *at = p->name + 4;
     rowid_unpack(&p->who, &at, p->name + p->name_len);
     HASH_ADD(hh, s->pending, name, p->name_len, p);
@@ -98,13 +99,19 @@ int pending_set(struct store *s, struct tbl *t, const struct rowid *who, bool pr
     count(s, p, -1);
     free(p->reason);
     p->reason = text;
-    p->mapped = false;
+    pending_own(s, p);
     p->part_of = 0;
     p->present = present;
     count(s, p, 1);
     if (out)
         *out = p;
     return err;
+}
+
+void pending_own(struct store *s, struct pending_row *p) {
+    if (p->mapped)
+        p->behind = s->hot.flight_seq;
+    p->mapped = false;
 }
 
 bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash) {
@@ -206,7 +213,7 @@ int pending_merge_before(struct store *s, const struct buf *before, uint32_t par
         if (part_of && !p->reason) {
             count(s, p, -1);
             p->part_of = part_of;
-            p->mapped = false;
+            pending_own(s, p);
             count(s, p, 1);
             if ((err = pending_store(s, p)))
                 return err;
@@ -252,7 +259,7 @@ int pending_touch(struct store *s, struct pending_row *p, const struct shown_cel
     count(s, p, -1);
     free(p->reason);
     p->reason = NULL;
-    p->mapped = false;
+    pending_own(s, p);
     count(s, p, 1);
     return pending_store(s, p);
 }
@@ -275,7 +282,7 @@ int pending_park(struct store *s, struct pending_row *p, const char *why) {
     count(s, p, -1);
     free(p->reason);
     p->reason = text;
-    p->mapped = false;
+    pending_own(s, p);
     count(s, p, 1);
     return pending_store(s, p);
 }

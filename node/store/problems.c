@@ -242,5 +242,8 @@ json_t *store_doctor(struct store *s) {
               "a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", (long long)reading_ms / 1000);
     each_table(s, add_findings, list);
     check_schemas(s, list);
-    return json_pack("{s:o}", "problems", list);
+    char about[300];
+    snprintf(about, sizeof about, "%s; an application that says \"database is locked\" needs a busy timeout: PRAGMA busy_timeout = 5000",
+             s->app.wal ? "journal mode WAL, which can be left only while starlingd is stopped" : "not in WAL mode");
+    return json_pack("{s:o, s:s}", "problems", list, "about", about);
 }

@@ -320,6 +320,7 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     }
     if (!alive && !home) { /* it has no place here, and needs none */
         row->done = true;
+        row->holds = false;
         return 0;
     }
     uint32_t *columns = NULL, count = 0;
@@ -358,8 +359,10 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         return 1;
     if (err == ERR_NOTFOUND)
         return park(p, row, "its value is not in the log any more");
-    if (!err)
+    if (!err) {
         row->done = true;
+        row->holds = alive;
+    }
     return err;
 }
 
@@ -376,14 +379,18 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
             err = write_delete(s, rows[i]->tbl->io, &rows[i]->who);
     for (uint32_t i = 0; i < count && !err; i++) {
         bool home;
-        if (!(err = rows_find(s, rows[i]->tbl, &rows[i]->who, &s->reg, &home)) && reg_alive(&s->reg, &o))
+        rows[i]->holds = false;
+        rows[i]->done = true;
+        if (!(err = rows_find(s, rows[i]->tbl, &rows[i]->who, &s->reg, &home)) && reg_alive(&s->reg, &o)) {
+            rows[i]->done = false; /* it may be parked */
             err = show_row(p, rows[i]);
+        }
     }
     if (err)
         sql_exec(s->app.writer, "ROLLBACK TO starling_swap");
     sql_exec(s->app.writer, "RELEASE starling_swap");
-    for (uint32_t i = 0; i < count; i++)
-        rows[i]->done = err == 0;
+    for (uint32_t i = 0; i < count && err; i++)
+        rows[i]->done = false;
     return err;
 }
 
@@ -434,7 +441,7 @@ struct failed {
     uint32_t count, cap;
 };
 
-static int failed_add(struct failed *f, struct pending_row *row) {
+static int failed_add(struct store *s, struct failed *f, struct pending_row *row) {
     if (f->count == f->cap) {
         uint32_t cap = f->cap ? f->cap * 2 : 16;
         struct pending_row **p = realloc(f->rows, cap * sizeof(struct pending_row *));
@@ -443,7 +450,7 @@ static int failed_add(struct failed *f, struct pending_row *row) {
         f->rows = p;
         f->cap = cap;
     }
-    row->mapped = false;
+    pending_own(s, row);
     row->queued = true;
     f->rows[f->count++] = row;
     return 0;
@@ -475,7 +482,7 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
             row = pending_find(s, op->tbl, &op->who);
             if (!row)
                 return ERR_INTERNAL;
-            err = failed_add(failed, row);
+            err = failed_add(s, failed, row);
         } else if (!err && s->watched) {
             report_remote(s, f->origin, op);
         }
@@ -490,13 +497,13 @@ static int write_pending(struct projecting *p, struct failed *failed, int64_t se
     uint32_t n = 0;
     int err = 0;
     HASH_ITER(hh, p->s->pending, row, next) {
-        if (!wants_showing(row) || row->done || row->queued || (row->behind > seq && p->s->flights))
+        if (!wants_showing(row) || row->done || row->queued || (row->waits && row->behind > seq && p->s->flights))
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
         err = show_row(p, row);
         if (err == 1)
-            err = failed_add(failed, row);
+            err = failed_add(p->s, failed, row);
         if (err < 0)
             return err;
     }
@@ -600,12 +607,23 @@ static void all_shown(struct store *s) {
         }
 }
 
+/* Shown as the registers say. But while there are ops in flight about the row, which are older, it stays, so that they are skipped. */
+static int pending_done(struct store *s, struct pending_row *row, int64_t seq, bool more) {
+    if (row->behind <= seq || !more) {
+        pending_remove(s, row);
+        return 0;
+    }
+    row->done = row->retry = false;
+    return pending_set(s, row->tbl, &row->who, row->holds, NULL, 0, NULL, NULL) ? ERR_NOMEM : pending_store(s, row);
+}
+
 /* After the application's file is durable: our state takes note, unsynced. */
 static int tick_off(struct store *s, int64_t seq) {
     int err = state_begin(s);
     if (err)
         return err;
     struct pending_row *row, *next;
+    bool more = s->hot.flight_seq > seq && s->flights; /* there are flights behind those that were shown */
     HASH_ITER(hh, s->pending, row, next) {
         if (row->done && row->moves) {
             bool home;
@@ -613,8 +631,8 @@ static int tick_off(struct store *s, int64_t seq) {
                 return err;
         }
         row->looked = row->moves = false;
-        if (row->done)
-            pending_remove(s, row);
+        if (row->done && (err = pending_done(s, row, seq, more)))
+            return err;
     }
     sqlite3_bind_int64(s->s_flight_del, 1, seq);
     if ((err = sql_run(s->s_flight_del)))

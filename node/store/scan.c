@@ -14,6 +14,7 @@
 #define SLICE_ROWS 5000
 #define SLICE_US 20000
 #define REPLACED_ROWS 50000   /* larger tables are looked at with pauses, or in a quiet moment */
+#define REPLACED_LOCKED 20000 /* under the application's lock, no larger ones */
 #define REPLACED_PENDING 1000 /* in a quiet moment while so many rows wait to be shown */
 #define REPLACED_PAUSE 20     /* times what the last look took */
 #define REPLACED_QUIET_MS 200
@@ -478,14 +479,22 @@ static int replaced_in(struct store *s, struct tio *io) {
     return err;
 }
 
-int scan_replaced(struct store *s, bool all) {
+static bool postponed(const struct store *s, const struct tbl *t, enum replaced_look how, int64_t now_us) {
+    switch (how) {
+    case REPLACED_QUIET: return false;
+    case REPLACED_UNDER_LOCK: return t->rows > REPLACED_LOCKED || HASH_COUNT(s->pending) > REPLACED_PENDING;
+    default: return (t->rows > REPLACED_ROWS && now_us < t->replaced_next_us) || HASH_COUNT(s->pending) > REPLACED_PENDING;
+    }
+}
+
+int scan_replaced(struct store *s, enum replaced_look how) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         struct tbl *t = io->tbl;
         if (!t || !t->replacing || !t->replacers)
             continue;
         int64_t began = store_mono_us();
-        if (!all && ((t->rows > REPLACED_ROWS && began < t->replaced_next_us) || HASH_COUNT(s->pending) > REPLACED_PENDING)) {
+        if (postponed(s, t, how, began)) {
             t->replacing_since_ms = t->replacing_since_ms ? t->replacing_since_ms : began / 1000;
             continue;
         }
@@ -527,7 +536,7 @@ int scan_replaced_quiet(struct store *s) {
         err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version");
     bool drained = !err && last <= s->hot.note_seq && version == s->schema.version;
     if (drained)
-        err = scan_replaced(s, true);
+        err = scan_replaced(s, REPLACED_QUIET);
     sql_run(s->a_end);
     if (err || batch_writer_rows(s->writer) == 0)
         return err;

@@ -20,7 +20,8 @@ struct peer {
     bool create;
     const char *const *excluded;
     int readers_wait_ms;
-    json_t *watched; /* array of `watch` objects */
+    json_t *watched;                    /* array of `watch` objects */
+    void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
     uint32_t bads, errors, reopened;
     struct origin bad_origin;
     uint64_t bad_version;
@@ -36,7 +37,12 @@ struct rig {
 
 /* ---- what the store tells */
 
-static void rig_on_batch(void *ctx, struct bytes *batch) { side_batches_add(&((struct peer *)ctx)->s.made, batch); }
+static void rig_on_batch(void *ctx, struct bytes *batch) {
+    struct peer *p = ctx;
+    side_batches_add(&p->s.made, batch);
+    if (p->in_between)
+        p->in_between(p);
+}
 
 static void rig_on_stored(void *ctx, const struct db_state *state) {
     (void)ctx;
@@ -142,7 +148,8 @@ static inline void peer_retry(struct peer *p) {
 
 /* ---- handing over */
 
-static inline void peer_pull(struct peer *to, struct peer *from) {
+/* Everything that `from` has and `to` has not waits for its next turn. */
+static inline void peer_queue(struct peer *to, struct peer *from) {
     struct db_state state;
     struct vv theirs, mine;
     vv_init(&theirs);
@@ -171,6 +178,10 @@ static inline void peer_pull(struct peer *to, struct peer *from) {
     }
     vv_release(&theirs);
     vv_release(&mine);
+}
+
+static inline void peer_pull(struct peer *to, struct peer *from) {
+    peer_queue(to, from);
     peer_rest(to);
 }
 

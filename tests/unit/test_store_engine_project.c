@@ -292,6 +292,49 @@ static void test_what_is_shown_makes_no_notes(void **state) {
     rig_close(&r);
 }
 
+/* As many rows as are shown at a time, nearly. */
+#define FILLER "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 1999) INSERT INTO t SELECT 'f' || i, i, i FROM s"
+
+/* Much is in flight, and the application writes to a row that is among it: it is shown from the registers, ahead of what is in flight about it, which
+ * must not be written over it afterwards. */
+static void test_a_row_is_shown_ahead_of_what_is_in_flight_about_it(void **state) {
+    (void)state;
+    static const char *const THEN[] = {"UPDATE t SET a = 'C' WHERE k = 'k'", "DELETE FROM t WHERE k = 'k'",
+                                       "BEGIN; DELETE FROM n WHERE id = 2; INSERT INTO n(a) VALUES('another'); COMMIT"};
+    for (int then = 0; then < 3; then++)
+        for (int restart = 0; restart < 2; restart++) {
+            struct rig r;
+            rig_open(&r, 2, TABLES);
+            rig_act(&r, 0, "INSERT INTO t VALUES('k', 'A', 1); INSERT INTO n(a) VALUES(1), (2)");
+            rig_share(&r);
+            rig_time_passes(&r);
+            uint32_t first = r.peers[0].s.made.count;
+            rig_act(&r, 0, FILLER);
+            rig_act(&r, 0, "UPDATE t SET a = 1 WHERE k GLOB 'f*'");
+            rig_act(&r, 0, "UPDATE t SET a = 2 WHERE k GLOB 'f*'");
+            rig_act(&r, 0, "UPDATE t SET a = 'B' WHERE k = 'k'; UPDATE n SET a = 'B'");
+            give_since(&r, 0, first, 1);
+            peer_turn(&r.peers[1]);
+            peer_turn(&r.peers[1]); /* all is merged, and the first two are shown */
+            assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM t WHERE a = 1"), 1999);
+            rig_tick();
+            app_exec(rig_app(&r, 1), "UPDATE t SET b = 'local' WHERE k = 'k'; UPDATE n SET a = 'local' WHERE id = 1");
+            rig_tick();
+            first = r.peers[0].s.made.count;
+            rig_act(&r, 0, THEN[then]);
+            give_since(&r, 0, first, 1);
+            for (int i = 0; i < 1 + restart; i++)
+                peer_turn(&r.peers[1]);
+            if (restart)
+                peer_reopen(&r.peers[1]);
+            peer_rest(&r.peers[1]);
+            rig_share(&r);
+            rig_assert_settled(&r);
+            assert_same_tables(&r);
+            rig_close(&r);
+        }
+}
+
 static void test_journal_mode_delete(void **state) {
     (void)state;
     struct rig r;
@@ -346,6 +389,7 @@ int main(void) {
         cmocka_unit_test(test_triggers_of_the_application_do_not_run),
         cmocka_unit_test(test_foreign_keys_do_not_cascade),
         cmocka_unit_test(test_what_is_shown_makes_no_notes),
+        cmocka_unit_test(test_a_row_is_shown_ahead_of_what_is_in_flight_about_it),
         cmocka_unit_test(test_journal_mode_delete),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */

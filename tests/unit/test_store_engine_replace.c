@@ -183,6 +183,41 @@ static void test_evictions_while_the_tables_are_read(void **state) {
         }
 }
 
+static void evict_in_between(struct peer *p) {
+    char *sql = sqlite3_mprintf("UPDATE OR REPLACE t SET u = 'u%u' WHERE id = 1; REPLACE INTO k VALUES('k', 'u%u', 0)", p->s.made.count,
+                                p->s.made.count);
+    app_exec(p->s.app, sql);
+    sqlite3_free(sql);
+}
+
+/* An application that never rests is drained under its own lock in the end: what was thrown out leaves in the same batch, there too. */
+static void test_evictions_in_a_drain_under_the_lock(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, UNIQUE_TABLE);
+    fill(rig_app(&r, 0), 100);
+    share_same(&r);
+    rig_act(&r, 1, "UPDATE t SET v = 'remote' WHERE id > 50");
+    app_exec(rig_app(&r, 0), "UPDATE k SET v = 0");
+    uint32_t before = r.peers[0].s.made.count;
+    r.peers[0].in_between = evict_in_between;
+    peer_queue(&r.peers[0], &r.peers[1]);
+    int turns = 0;
+    while (!app_int(rig_app(&r, 0), "SELECT count(*) FROM t WHERE v = 'remote'")) {
+        peer_turn(&r.peers[0]);
+        assert_true(turns++ < 20);
+    }
+    r.peers[0].in_between = NULL;
+    assert_true(r.peers[0].s.made.count >= before + 4);
+    for (uint32_t k = before; k < r.peers[0].s.made.count; k++) { /* each is shown by itself */
+        side_queue(&r.peers[1].s, r.peers[0].s.made.items[k]);
+        peer_rest(&r.peers[1]);
+    }
+    share_same(&r);
+    assert_null(strstr(r.peers[1].log, "cannot be shown"));
+    rig_close(&r);
+}
+
 /* Large tables are not counted after every commit. But nobody is told that all is in sync before they are. */
 static void test_evictions_in_a_large_table(void **state) {
     (void)state;
@@ -272,6 +307,7 @@ int main(void) {
         cmocka_unit_test(test_a_number_taken_after_an_eviction_is_another_row),
         cmocka_unit_test(test_a_drain_that_ends_within_the_notes_of_a_row),
         cmocka_unit_test(test_evictions_while_the_tables_are_read),
+        cmocka_unit_test(test_evictions_in_a_drain_under_the_lock),
         cmocka_unit_test(test_evictions_in_a_large_table),
         cmocka_unit_test(test_evictions_beside_rows_that_are_too_large),
         cmocka_unit_test(test_evictions_beside_rows_that_wait),
