@@ -516,6 +516,7 @@ int pending_map_flights(struct store *s);
 int pending_set(struct store *s, struct tbl *t, const struct rowid *who, bool present, const struct shown_cell *cells, uint32_t count,
                 const char *reason, struct pending_row **out);
 int pending_store(struct store *s, struct pending_row *p);
+int pending_done(struct store *s, struct pending_row *p, int64_t seq, bool more); /* shown with flights up to seq; more: there are others */
 void pending_own(struct store *s, struct pending_row *p); /* from now on shown from the registers: ops about it are skipped */
 void pending_remove(struct store *s, struct pending_row *p);
 int pending_cells(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n);

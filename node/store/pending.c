@@ -287,6 +287,16 @@ int pending_park(struct store *s, struct pending_row *p, const char *why) {
     return pending_store(s, p);
 }
 
+/* Shown as the registers say. But while there are ops in flight about the row, which are older, it stays, so that they are skipped. */
+int pending_done(struct store *s, struct pending_row *row, int64_t seq, bool more) {
+    if (row->behind <= seq || !more) {
+        pending_remove(s, row);
+        return 0;
+    }
+    row->done = row->retry = false;
+    return pending_set(s, row->tbl, &row->who, row->holds, NULL, 0, NULL, NULL) ? ERR_NOMEM : pending_store(s, row);
+}
+
 int pending_load(struct store *s) {
     sqlite3_stmt *q;
     int row, err = sql_prepare(s->db, &q, "SELECT name, present, cells, reason, part_of FROM shown");

@@ -607,16 +607,6 @@ static void all_shown(struct store *s) {
         }
 }
 
-/* Shown as the registers say. But while there are ops in flight about the row, which are older, it stays, so that they are skipped. */
-static int pending_done(struct store *s, struct pending_row *row, int64_t seq, bool more) {
-    if (row->behind <= seq || !more) {
-        pending_remove(s, row);
-        return 0;
-    }
-    row->done = row->retry = false;
-    return pending_set(s, row->tbl, &row->who, row->holds, NULL, 0, NULL, NULL) ? ERR_NOMEM : pending_store(s, row);
-}
-
 /* After the application's file is durable: our state takes note, unsynced. */
 static int tick_off(struct store *s, int64_t seq) {
     int err = state_begin(s);
