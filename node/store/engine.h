@@ -477,6 +477,7 @@ bool trial_is_type(const struct schema_item *i, const char *type);
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
 int schema_pack(struct store *s);                                                /* ours, into the batch being written */
+bool schema_told(const struct batch_reader *r);                                  /* it brings tables, not the base alone */
 int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin); /* theirs: creates a database that is missing here */
 int schema_refresh(struct store *s); /* after the application changed it: read again, triggers, bind */
 

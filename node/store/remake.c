@@ -37,7 +37,7 @@ static int take_schema_of(struct store *s, uint32_t origin) {
             return err == ERR_NOTFOUND ? 0 : err;
         struct batch_reader *reader = batch_reader_new();
         err = reader ? batch_reader_open(reader, b->data, b->len) : ERR_NOMEM;
-        found = !err && batch_reader_schema_count(reader) > 1; /* one alone is the base */
+        found = !err && schema_told(reader);
         if (found && !(err = state_begin(s)))
             err = schema_take(s, reader, origin);
         batch_reader_free(reader);

@@ -327,15 +327,19 @@ int schema_refresh(struct store *s) {
 
 /* ---- theirs is taken over */
 
+bool schema_told(const struct batch_reader *r) {
+    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
+        if (trial_is_type(batch_reader_schema(r, i), "table"))
+            return true;
+    return false;
+}
+
 int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
     (void)origin;
     if (!batch_reader_schema_count(r))
         return 0;
     take_base(s, r);
-    bool tables = false;
-    for (uint32_t i = 0; i < batch_reader_schema_count(r); i++)
-        tables |= trial_is_type(batch_reader_schema(r, i), "table");
-    if (!tables || (s->app_open && s->schema.count && !s->hot.created))
+    if (!schema_told(r) || (s->app_open && s->schema.count && !s->hot.created))
         return 0;
     int err;
     if (!s->app_open) {

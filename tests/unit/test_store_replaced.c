@@ -425,6 +425,30 @@ static void test_a_missing_file_is_made_again(void **state) {
     rig_close(&r);
 }
 
+/* The same at the server that fetched it; the schema is a single table. */
+static void test_a_missing_fetched_file_is_made_again(void **state) {
+    (void)state;
+    struct rig r;
+    rig_start(&r, 2);
+    start_app(&r, 0, "CREATE TABLE t(id TEXT PRIMARY KEY, v); INSERT INTO t VALUES('a', 1), ('b', 2)");
+    peer_open(&r.peers[0]);
+    r.peers[1].create = true;
+    peer_open(&r.peers[1]);
+    rig_share(&r);
+    start_app(&r, 1, NULL);
+    rig_act(&r, 1, "INSERT INTO t VALUES('c', 3)");
+    share_same(&r);
+    down(&r, 1);
+    remove_tails(r.peers[1].s.app_path);
+    assert_int_equal(remove(r.peers[1].s.app_path), 0);
+    peer_open(&r.peers[1]);
+    rig_share(&r);
+    start_app(&r, 1, NULL);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM t ORDER BY id", "ta|i1|;tb|i2|;tc|i3|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_writes_after_an_uninstall_are_taken),
@@ -439,6 +463,7 @@ int main(void) {
         cmocka_unit_test(test_a_copied_state),
         cmocka_unit_test(test_a_deleted_wal),
         cmocka_unit_test(test_a_missing_file_is_made_again),
+        cmocka_unit_test(test_a_missing_fetched_file_is_made_again),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
