@@ -31,6 +31,7 @@
 /* Bytes of the -shm as SQLite's file format documents them: the read locks, and the head of the wal-index. */
 #define SHM_READ_LOCKS 123
 #define SHM_READ_LOCKS_COUNT 5
+#define SHM_DEADMAN 128
 #define SHM_VERSION 3007000
 
 int appfile_error(int sqlite_code) {
@@ -294,11 +295,19 @@ static bool stat_beside(const struct appfile *a, const char *suffix, struct stat
     return len > 0 && (size_t)len < sizeof path && stat(path, st) == 0;
 }
 
-bool appfile_same(const struct appfile *a) {
+/* With an empty WAL nobody writes into the file itself but who copies another one over it. */
+static bool copied_over(struct appfile *a, const struct stat *now) {
+    struct stat wal;
+    a->resting = a->resting && stat_beside(a, "-wal", &wal) && wal.st_size == 0;
+    return a->resting &&
+           (now->st_size != a->rest_size || now->st_mtim.tv_sec != a->rest_mtime.tv_sec || now->st_mtim.tv_nsec != a->rest_mtime.tv_nsec);
+}
+
+bool appfile_same(struct appfile *a) {
     struct stat st;
     if (a->vfs)
         return true;
-    if (!stat_beside(a, "", &st) || st.st_dev != a->dev || st.st_ino != a->ino)
+    if (!stat_beside(a, "", &st) || st.st_dev != a->dev || st.st_ino != a->ino || copied_over(a, &st))
         return false;
     /* While we are connected nobody removes the -wal in an orderly way: that takes the file for itself alone. */
     return !a->wal_ino || (stat_beside(a, "-wal", &st) && st.st_ino == a->wal_ino);
@@ -356,6 +365,29 @@ int appfile_readers(struct appfile *a) {
     if (!a->wal || a->shm_fd < 0 || read_locks(a, F_GETLK, &lock, F_WRLCK) != 0)
         return 0;
     return lock.l_type != F_UNLCK;
+}
+
+/* Every connection of another process holds a read lock here. */
+static bool connected(const struct appfile *a) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SHM_DEADMAN, .l_len = 1};
+    return fcntl(a->shm_fd, F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+bool appfile_rest(struct appfile *a) {
+    struct appfile_head head;
+    struct stat st, wal;
+    if (a->vfs || !a->wal || a->shm_fd < 0 || a->resting)
+        return true;
+    if (connected(a) || (appfile_head(a, &head) && head.pages >= head.checkpointed + CHECKPOINT_PAGES_MIN)) /* appfile_checkpoint() first */
+        return false;
+    if (sqlite3_wal_checkpoint_v2(a->writer, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
+        return false;
+    if (!stat_beside(a, "", &st) || !stat_beside(a, "-wal", &wal) || wal.st_size != 0)
+        return false;
+    a->rest_size = st.st_size;
+    a->rest_mtime = st.st_mtim;
+    a->resting = true;
+    return true;
 }
 
 /* ---- alone with the file */

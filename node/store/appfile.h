@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #define APPFILE_READER_BUSY_MS 100
 
@@ -19,9 +20,12 @@ struct appfile {
         writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
     bool wal;   /* journal mode at the last look */
     uint64_t dev, ino; /* of the file when it was opened; a replaced file shows another */
-    int shm_fd; /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
+    int shm_fd;   /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
                         since closing any descriptor drops SQLite's own locks */
-    bool alone; /* we keep readers out */
+    bool alone;   /* we keep readers out */
+    bool resting; /* the WAL is empty, and the file itself was of this size and time then */
+    int64_t rest_size;
+    struct timespec rest_mtime;
     sqlite3_stmt *look, *begin, *commit, *rollback; /* on the writer */
     uint64_t wal_ino;                               /* of the -wal at the last look; 0: none */
     const char *vfs;                                /* NULL: SQLite's default */
@@ -40,8 +44,12 @@ struct appfile_head {
  * other than NULL skips the file system checks. */
 int appfile_open(struct appfile *a, const char *path, const char *vfs, bool create, char *why, size_t why_len);
 void appfile_close(struct appfile *a);
-/* False when the path now holds another file (replaced, deleted) or the same inode lost its -wal under us (removed, or another one there). */
-bool appfile_same(const struct appfile *a);
+/* False when the path now holds another file (replaced, deleted, copied over) or the same inode lost its -wal under us (removed, or another one there). */
+bool appfile_same(struct appfile *a);
+/* While no other process is connected, everything goes into the file itself, and the WAL is emptied: as the last connection of an application would leave
+ * it. So what people copy away is whole; and a file that is copied over it then shows in appfile_same(): SQLite would go on with what it
+ * knows of the old one. True: nothing is to be done; false: later, or when the others are gone. */
+bool appfile_rest(struct appfile *a);
 /* Refreshes a->wal, wal_ino and shm_fd. Not inside a transaction of the reader. */
 int appfile_journal(struct appfile *a);
 /* 1: another process (or another connection than ours that is in a read transaction) reads now, as the WAL's read locks say (F_GETLK with F_WRLCK on bytes

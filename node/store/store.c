@@ -19,6 +19,7 @@
 #define RETRY_PARKED_MS 1000
 #define RETRY_PARKED_ROWS 500
 #define QUIET_TRIM_MS 5000
+#define REST_MS 1000 /* also how often a quiet file is looked at for that */
 #define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
 #define MISSING_LOOK_MS 1000 /* a database that is missing here is made by the first batch, or by the application itself */
@@ -447,6 +448,8 @@ static int quiet_work(struct store *s) {
         if (held > 0)
             store_lock_time(s, held);
     }
+    if (now - s->active_ms >= REST_MS)
+        (void)appfile_rest(&s->app);
     if (now - s->active_ms < QUIET_TRIM_MS || s->trim_ms == s->active_ms)
         return 0;
     if (appfile_begin(&s->app, true))
@@ -482,8 +485,8 @@ static int next_turn(struct store *s, int shown) {
         return RETRY_PARKED_MS;
     if (s->wal_pages >= 500 || scan_replaced_due(s))
         return 100;
-    if (s->app_open && s->trim_ms != s->active_ms)
-        return QUIET_TRIM_MS / 5;
+    if (s->app_open && (s->trim_ms != s->active_ms || (s->app.wal && !s->config.vfs && !s->app.resting)))
+        return REST_MS;
     return -1;
 }
 

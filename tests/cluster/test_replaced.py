@@ -70,6 +70,37 @@ class Replaced(ClusterTest):
         self.eventually(c[1], "SELECT w FROM item WHERE id = 'r1'", [("goes on",)])
         self.assertEqual(c[0].sql("PRAGMA integrity_check"), [("ok",)])
 
+    def test_the_file_is_whole_while_the_application_is_stopped(self):
+        """Without the node, the last connection of the application would leave one file, and people copy it."""
+        c = self.start_with_rows()
+        con = c[0].connect()
+        for i in range(40):
+            con.execute("BEGIN")
+            con.executemany("INSERT INTO item VALUES (?, ?, ?)", [("big%d.%d" % (i, k), i, "x" * 3000) for k in range(40)])
+            con.execute("COMMIT")
+        con.close()
+        c.converge()
+
+        def whole():
+            shutil.copyfile(c[0].path(), self.root + "/away")
+            con = sqlite3.connect(self.root + "/away")
+            try:
+                return con.execute("SELECT count(*) FROM item").fetchone() == (1660,) and con.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            finally:
+                con.close()
+        poll(whole, 20, "everything is in the file itself")
+        c[1].sql("DELETE FROM item WHERE id LIKE 'big1%'")
+        c[1].sql("INSERT INTO n(v) VALUES (77)")
+        self.eventually(c[0], "SELECT v FROM n WHERE v = 77", [(77,)])
+        c.converge()
+        before = c[1].dump()
+        poll(lambda: os.path.getsize(c[0].path() + "-wal") == 0, 20, "nothing is left beside the file")
+        shutil.copyfile(self.root + "/away", c[0].path())
+        poll(lambda: c[0].log_lines("older copy"), what="the copy is noticed")
+        c.converge()
+        self.assertEqual(c[1].dump(), before)
+        self.assertEqual(c[0].sql("PRAGMA integrity_check"), [("ok",)])
+
     def test_copied_away_and_back(self):
         """As an updater does it, while the application holds connections and everything is in the WAL."""
         for way in ("copy", "rename"):

@@ -479,12 +479,55 @@ static void test_errors(void **state) {
         assert_int_equal(appfile_error(want[i].rc), want[i].err);
 }
 
+/* The application is stopped: everything is in the file itself, and a copy over it is noticed. */
+static void test_rest(void **state) {
+    (void)state;
+    struct scratch s;
+    struct appfile a;
+    struct stat st;
+    char why[512], wal[200];
+    int to[2], from[2], status;
+    scratch_open(&s);
+    snprintf(wal, sizeof wal, "%s-wal", s.path);
+    sqlite3 *db = app_open(s.path);
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES(1)");
+    sqlite3_close(db);
+    assert_int_equal(pipe(to) | pipe(from), 0);
+    pid_t child = fork();
+    if (!child) {
+        db = app_open(s.path);
+        app_exec(db, "INSERT INTO t(v) VALUES(2)");
+        say(from[1]);
+        hear(to[0]);
+        _exit(0);
+    }
+    hear(from[0]);
+    assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
+    assert_false(appfile_rest(&a));
+    assert_true(stat(wal, &st) == 0 && st.st_size > 0);
+    say(to[1]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(appfile_rest(&a));
+    assert_true(stat(wal, &st) == 0 && st.st_size == 0);
+    assert_true(appfile_same(&a));
+    app_exec(a.writer, "INSERT INTO t(v) VALUES(3)");
+    assert_true(appfile_same(&a));
+    assert_true(appfile_rest(&a));
+    FILE *f = fopen(s.path, "r+b"); /* as cp does it */
+    assert_true(f && fputc('S', f) == 'S' && fclose(f) == 0);
+    assert_false(appfile_same(&a));
+    appfile_close(&a);
+    for (int i = 0; i < 2; i++)
+        close(to[i]), close(from[i]);
+    scratch_close(&s);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_open),        cmocka_unit_test(test_empty_and_create), cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_permissions), cmocka_unit_test(test_network),          cmocka_unit_test(test_readers),
         cmocka_unit_test(test_alone),       cmocka_unit_test(test_checkpoint),       cmocka_unit_test(test_same),
-        cmocka_unit_test(test_journal),     cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_rest),        cmocka_unit_test(test_journal),          cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
