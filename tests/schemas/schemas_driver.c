@@ -47,6 +47,7 @@ struct node {
     sqlite3 *app[CONNECTIONS], *shadow[CONNECTIONS];
     char pragmas[200];
     bool create, late;
+    bool down; /* its store could not open beside the application: again later */
     uint32_t reopened;
 };
 
@@ -164,7 +165,8 @@ static bool node_open(struct node *n) {
     int err = store_open(&s->store, &config, s->why, sizeof s->why);
     if (err)
         s->store = NULL;
-    return err ? fail(n->cluster, "open", "%s does not open: %s: %s", s->app_path, err_text(err), s->why) : true;
+    n->down = err == ERR_BUSY;
+    return err && err != ERR_BUSY ? fail(n->cluster, "open", "%s does not open: %s: %s", s->app_path, err_text(err), s->why) : true;
 }
 
 /* One turn; a store that cannot go on is opened again, as its owner does. What to wait, or -2 when all has failed. */
@@ -182,8 +184,15 @@ static int node_turn(struct node *n) {
     return node_open(n) ? 0 : -2;
 }
 
+/* Is it there, or does it come up now? */
+static bool node_up(struct node *n) {
+    if (n->down && !n->s.store)
+        node_open(n);
+    return n->s.store != NULL;
+}
+
 static bool node_turns(struct node *n, uint64_t count) {
-    for (uint64_t i = 0; i < count && n->s.store; i++) {
+    for (uint64_t i = 0; i < count && node_up(n); i++) {
         int wait = node_turn(n);
         if (wait < -1)
             return false;
@@ -196,7 +205,7 @@ static bool node_turns(struct node *n, uint64_t count) {
 
 /* Until there is nothing to do; what cannot come to rest is said by who looks. */
 static bool node_rest(struct node *n) {
-    for (uint64_t spent = 0; spent < QUIET_MS_MAX;) {
+    for (uint64_t spent = 0; spent < QUIET_MS_MAX && node_up(n);) {
         struct db_state state;
         int wait = node_turn(n);
         if (wait < -1)
@@ -224,7 +233,7 @@ static struct vv *have_of(struct node *n) {
 /* Up to `most` batches that `from` has and `to` lacks are handed to the store. */
 static bool node_pull(struct node *to, struct node *from, uint64_t most) {
     struct db_state state;
-    if (!to->s.store || !from->s.store)
+    if (!node_up(to) || !node_up(from))
         return true;
     store_state(from->s.store, &state);
     uint64_t base = state.base;
@@ -264,7 +273,7 @@ static bool share(struct cluster *c) {
     for (int round = 0; round < 20; round++) {
         bool same = true;
         for (uint32_t i = 0; i < c->count; i++)
-            if (c->nodes[i].s.store && !node_rest(&c->nodes[i]))
+            if (node_up(&c->nodes[i]) && !node_rest(&c->nodes[i]))
                 return false;
         struct db_state state;
         uint64_t digest = 0;
@@ -583,10 +592,12 @@ static bool check_content(struct cluster *c) {
 }
 
 static bool quiet(struct cluster *c) {
+    if (!end_transactions(c))
+        return false;
     for (uint32_t i = 0; i < c->count; i++)
-        if (!c->nodes[i].s.store)
-            return fail(c, "script", "server %u is not there yet", i);
-    if (!end_transactions(c) || !share(c))
+        if (!node_up(&c->nodes[i]))
+            return fail(c, c->nodes[i].down ? "open" : "script", "server %u is not there: %s", i, c->nodes[i].s.why);
+    if (!share(c))
         return false;
     for (uint32_t i = 0; i < c->count; i++)
         if (!check_settled(c, i))
