@@ -114,6 +114,7 @@ struct origin_row {
     bool keyed;
     uint64_t version; /* merged */
     uint64_t shown;   /* on show in the application's file, but for what is parked */
+    uint64_t known;   /* of that, what had been on show for a while when something was shown last: seen, also after a restart */
     uint8_t chain[BATCH_CHAIN_BYTES];
     uint64_t *knew; /* by origin number */
     uint32_t knew_count;

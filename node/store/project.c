@@ -29,7 +29,7 @@ void flight_free(struct store *s, struct flight *f) {
 
 /* ---- what was shown when */
 
-static int shown_entry(struct store *s, int64_t ms) {
+static int shown_entry(struct store *s, int64_t ms, bool known) {
     if (s->shown_count == s->shown_cap) {
         uint32_t cap = s->shown_cap ? s->shown_cap * 2 : 16;
         struct shown_at *p = realloc(s->shown, cap * sizeof *p);
@@ -42,7 +42,7 @@ static int shown_entry(struct store *s, int64_t ms) {
     if (!(e->versions = malloc((s->origins_count + 1) * sizeof *e->versions)))
         return ERR_NOMEM;
     for (uint32_t i = 0; i < s->origins_count; i++)
-        e->versions[i] = s->origins[i].shown;
+        e->versions[i] = known ? s->origins[i].known : s->origins[i].shown;
     e->count = s->origins_count;
     e->ms = ms;
     s->shown_count++;
@@ -60,7 +60,7 @@ void shown_push(struct store *s) {
     s->shown_count -= keep;
     if (s->shown_count > 1 && now - s->shown[s->shown_count - 2].ms < 50)
         free(s->shown[--s->shown_count].versions);
-    shown_entry(s, now);
+    shown_entry(s, now, false);
 }
 
 void shown_knew(struct store *s, int64_t ms, struct seen *out) {
@@ -596,6 +596,17 @@ static bool anything_to_show(struct store *s) {
     return false;
 }
 
+/* Something is about to be shown: what has been on show for a while is seen, and stays so if the node ends now. */
+static void keep_known(struct store *s, int64_t now) {
+    struct seen seen;
+    shown_knew(s, now, &seen);
+    for (uint32_t i = 0; i < seen.count; i++)
+        if (s->origins[i].known != seen.versions[i]) {
+            s->origins[i].known = seen.versions[i];
+            s->origins[i].changed = true;
+        }
+}
+
 /* With nothing left to show, everything merged is on show. */
 static void all_shown(struct store *s) {
     if (s->flights || s->held_count || anything_to_show(s))
@@ -632,6 +643,7 @@ static int tick_off(struct store *s, int64_t seq) {
             s->tios[i].sequence = s->tios[i].tbl->top;
     s->hot.projected_seq = seq;
     s->hot.shown_ms = store_wall_ms(s);
+    keep_known(s, s->hot.shown_ms);
     while (s->flights && s->flights->seq <= seq) {
         struct flight *f = s->flights;
         s->projected_rows += f->ops_count;
@@ -894,5 +906,6 @@ int project_recover(struct store *s) {
     if ((err = state_commit(s)) || (err = state_sync(s)))
         return err;
     s->durable_note = s->hot.note_seq;
-    return shown_entry(s, s->hot.shown_ms);
+    err = shown_entry(s, s->hot.shown_ms - SHOWN_RECENT_MS, true);
+    return err ? err : shown_entry(s, s->hot.shown_ms, false);
 }

@@ -17,7 +17,8 @@ static const char SCHEMA[] =
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
     "CREATE TABLE hot(id INTEGER PRIMARY KEY, note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq,"
     "  published, schema_sent, shown_ms, created, epoch);"
-    "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, shown INTEGER, chain BLOB, knew BLOB,"
+    "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, shown INTEGER, known INTEGER, chain "
+    "BLOB, knew BLOB,"
     "  UNIQUE(node, epoch));"
     "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured "
     "INTEGER, placed INTEGER);"
@@ -166,6 +167,7 @@ static int save_origins(struct store *s) {
         sqlite3_bind_blob(s->s_origin_put, 6, o->chain, BATCH_CHAIN_BYTES, SQLITE_STATIC);
         sqlite3_bind_blob64(s->s_origin_put, 7, b.data ? (const void *)b.data : "", b.len, SQLITE_STATIC);
         sqlite3_bind_int64(s->s_origin_put, 8, (int64_t)o->shown);
+        sqlite3_bind_int64(s->s_origin_put, 9, (int64_t)o->known);
         int err = b.failed ? b.failed : sql_run(s->s_origin_put);
         buf_release(&b);
         if (err)
@@ -178,7 +180,7 @@ static int save_origins(struct store *s) {
 static int load_origins(struct store *s) {
     origins_release(s);
     sqlite3_stmt *q;
-    int err = sql_prepare(s->db, &q, "SELECT node, epoch, key, version, chain, knew, shown FROM origin ORDER BY no");
+    int err = sql_prepare(s->db, &q, "SELECT node, epoch, key, version, chain, knew, shown, known FROM origin ORDER BY no");
     if (err)
         return err;
     int row;
@@ -199,6 +201,7 @@ static int load_origins(struct store *s) {
         }
         o->version = (uint64_t)sqlite3_column_int64(q, 3);
         o->shown = (uint64_t)sqlite3_column_int64(q, 6);
+        o->known = (uint64_t)sqlite3_column_int64(q, 7);
         memcpy(o->chain, sqlite3_column_blob(q, 4), BATCH_CHAIN_BYTES);
         size_t n = (size_t)sqlite3_column_bytes(q, 5) / 16;
         const uint8_t *pairs = sqlite3_column_blob(q, 5);
@@ -534,9 +537,10 @@ static const struct {
     S(s_open_put, "INSERT INTO open VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=excluded.n"),
     S(s_open_del, "DELETE FROM open WHERE tbl=? AND who=?"),
     S(s_seen_put, "INSERT OR IGNORE INTO seen VALUES(?,?,?)"),
-    S(s_origin_put, "INSERT INTO origin(no, node, epoch, key, version, chain, knew, shown) VALUES(?,?,?,?,?,?,?,?) ON CONFLICT(no) DO "
-                    "UPDATE SET key=excluded.key,"
-                    " version=excluded.version, chain=excluded.chain, knew=excluded.knew, shown=excluded.shown"),
+    S(s_origin_put,
+      "INSERT INTO origin(no, node, epoch, key, version, chain, knew, shown, known) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(no) DO "
+      "UPDATE SET key=excluded.key,"
+      " version=excluded.version, chain=excluded.chain, knew=excluded.knew, shown=excluded.shown, known=excluded.known"),
 #undef S
 };
 

@@ -120,7 +120,7 @@ class Schema:
             n = self.r.choice(NAMES)
             if self.r.random() < 0.5:
                 n = self.r.choice('abcdefgh') + str(self.r.randrange(100))
-            if n.lower() not in taken and not (taken is self.names and n in ('rowid', 'oid')):
+            if n.lower() not in taken and not (taken is self.names and n in ('rowid', 'oid', 'new', 'old')):
                 taken.add(n.lower())
                 return n
 

@@ -26,8 +26,9 @@ class Script:
         self.writer = Writer(self.schema)
         self.writable = list(self.schema.tables)
         self.extra = 0
+        fts = any(t.fts for t in self.schema.tables)      # keeps a read lock after a refused statement: SQLite's own way
         for n in range(self.nodes):
-            if self.schema.may('delete_mode', 0.2):
+            if self.schema.may('delete_mode', 0.2) and not fts:
                 self.head.append('mode %d PRAGMA journal_mode=DELETE; PRAGMA synchronous=OFF' % n)
         self.late = None
         last = self.nodes - 1
@@ -145,7 +146,7 @@ class Script:
             return ['reopen %d' % a]
         if x < 94:
             return ['only %d VACUUM' % a] if 'vacuum' not in self.without else []
-        if x < 96 and 'switch' not in self.without:
+        if x < 96 and 'switch' not in self.without and not any(t.fts for t in self.schema.tables):
             return ['reopen %d' % a, 'only %d PRAGMA journal_mode=%s' % (a, r.choice(['WAL', 'DELETE']))]
         return ['only %d %s' % (a, r.choice(['ANALYZE', 'REINDEX', 'PRAGMA wal_checkpoint(TRUNCATE)', 'PRAGMA wal_checkpoint(PASSIVE)']))]
 

@@ -21,6 +21,26 @@ static void give_all(struct rig *r, uint32_t from, uint32_t to) {
         side_queue(&r->peers[to].s, r->peers[from].s.made.items[k]);
 }
 
+/* Something else came just before the application's write, and the node went down just after it: the row that was there for long is seen. */
+static void test_what_was_on_show_stays_seen(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO k VALUES('x', 'long there'), ('y', 1)");
+    share_same(&r);
+    rig_act(&r, 0, "INSERT INTO k VALUES('new', 1)");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    app_exec(rig_app(&r, 1), "UPDATE k SET v = 'mine' WHERE k = 'x'; DELETE FROM k WHERE k = 'y'; UPDATE k SET v = 2 WHERE k = 'new'");
+    peer_reopen(&r.peers[1]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tnew|i2|;tx|tmine|;");
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(peer_conflicts(&r.peers[i]), 1);
+        assert_true(peer_lost(&r.peers[i], "v", "1")); /* of the row that had only just come */
+    }
+    rig_close(&r);
+}
+
 /* Server 0 writes, server 1 takes; each is closed after so many turns, and once more. */
 static void test_restart_at_every_stage(void **state) {
     (void)state;
@@ -305,6 +325,7 @@ static void test_a_rebuilt_table_is_read_though_the_node_fails(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_restart_at_every_stage),
+        cmocka_unit_test(test_what_was_on_show_stays_seen),
         cmocka_unit_test(test_writes_while_down),
         cmocka_unit_test(test_versions_go_on),
         cmocka_unit_test(test_a_new_epoch),
