@@ -7,7 +7,7 @@
  *   generation.c  which of these it is
  *   remake.c   a file that is gone, made again
  *   merge.c    batches of others → registers, log, what is to be shown
- *   project.c  what is to be shown → the application's file
+ *   project.c  what is to be shown → the application's file; shown.c what was shown when
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   foreign.c  which of it would break a foreign key
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
@@ -540,7 +540,10 @@ int project_recall(struct store *s);   /* what was pending before the restart; b
 int project_recover(struct store *s);  /* which of it the file shows nevertheless */
 bool project_blocked(struct store *s); /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
+/* ---- shown.c */
+int shown_entry(struct store *s, int64_t ms, bool known);
 void shown_push(struct store *s);
+void shown_keep(struct store *s, int64_t now);
 void shown_knew(struct store *s, int64_t ms, struct seen *out); /* what an author at that time had seen for sure */
 
 #endif

@@ -27,52 +27,6 @@ void flight_free(struct store *s, struct flight *f) {
     free(f);
 }
 
-/* ---- what was shown when */
-
-static int shown_entry(struct store *s, int64_t ms, bool known) {
-    if (s->shown_count == s->shown_cap) {
-        uint32_t cap = s->shown_cap ? s->shown_cap * 2 : 16;
-        struct shown_at *p = realloc(s->shown, cap * sizeof *p);
-        if (!p)
-            return ERR_NOMEM;
-        s->shown = p;
-        s->shown_cap = cap;
-    }
-    struct shown_at *e = &s->shown[s->shown_count];
-    if (!(e->versions = malloc((s->origins_count + 1) * sizeof *e->versions)))
-        return ERR_NOMEM;
-    for (uint32_t i = 0; i < s->origins_count; i++)
-        e->versions[i] = known ? s->origins[i].known : s->origins[i].shown;
-    e->count = s->origins_count;
-    e->ms = ms;
-    s->shown_count++;
-    return 0;
-}
-
-/* What is shown since now. Entries within 50 ms are one (the later time counts), so that the list stays short. */
-void shown_push(struct store *s) {
-    int64_t now = store_wall_ms(s);
-    uint32_t keep = 0;
-    while (keep + 1 < s->shown_count && s->shown[keep + 1].ms <= now - SHOWN_KEEP_MS)
-        free(s->shown[keep++].versions);
-    if (keep)
-        memmove(s->shown, s->shown + keep, (s->shown_count - keep) * sizeof *s->shown);
-    s->shown_count -= keep;
-    if (s->shown_count > 1 && now - s->shown[s->shown_count - 2].ms < 50)
-        free(s->shown[--s->shown_count].versions);
-    shown_entry(s, now, false);
-}
-
-void shown_knew(struct store *s, int64_t ms, struct seen *out) {
-    out->count = 0;
-    out->versions = NULL;
-    for (uint32_t i = 0; i < s->shown_count; i++)
-        if (s->shown[i].ms <= ms - SHOWN_RECENT_MS) {
-            out->versions = s->shown[i].versions;
-            out->count = s->shown[i].count;
-        }
-}
-
 /* ---- ops */
 
 static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
@@ -596,17 +550,6 @@ static bool anything_to_show(struct store *s) {
     return false;
 }
 
-/* Something is about to be shown: what has been on show for a while is seen, and stays so if the node ends now. */
-static void keep_known(struct store *s, int64_t now) {
-    struct seen seen;
-    shown_knew(s, now, &seen);
-    for (uint32_t i = 0; i < seen.count; i++)
-        if (s->origins[i].known != seen.versions[i]) {
-            s->origins[i].known = seen.versions[i];
-            s->origins[i].changed = true;
-        }
-}
-
 /* With nothing left to show, everything merged is on show. */
 static void all_shown(struct store *s) {
     if (s->flights || s->held_count || anything_to_show(s))
@@ -643,7 +586,7 @@ static int tick_off(struct store *s, int64_t seq) {
             s->tios[i].sequence = s->tios[i].tbl->top;
     s->hot.projected_seq = seq;
     s->hot.shown_ms = store_wall_ms(s);
-    keep_known(s, s->hot.shown_ms);
+    shown_keep(s, s->hot.shown_ms);
     while (s->flights && s->flights->seq <= seq) {
         struct flight *f = s->flights;
         s->projected_rows += f->ops_count;

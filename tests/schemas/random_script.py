@@ -1,7 +1,7 @@
 """Random scripts: who writes what when, what moves between the servers, and migrations."""
 import random
 
-from random_schema import KEYS, STRICT_TYPES, TYPES, Column, Schema, quote
+from random_schema import BLOBS, KEYS, STRICT_TYPES, TEXTS, TYPES, Column, Schema, quote
 from random_writer import Writer
 
 
@@ -103,7 +103,17 @@ class Script:
             lines += self.turns(node, 0.5)
             lines += [on + w.insert(t, q, space)] * r.choice([1, 1, 2])
             return lines if r.random() < 0.6 else [on + 'BEGIN'] + lines + [on + 'COMMIT', on + 'ROLLBACK']
-        if form < 74 and t.key:         # two rows change places
+        if form < 70 and 'migrations' not in self.without:      # a change of schema that is taken back
+            c = quote('gone %d' % len(self.blocks))
+            lines = [on + 'ALTER TABLE %s ADD COLUMN %s' % (q, c)] + self.turns(node, 0.3)
+            lines += [on + w.delete(t, q, space), on + 'DROP TABLE %s' % q, on + 'CREATE TABLE %s(x)' % q] + self.turns(node, 0.3)
+            return [on + 'BEGIN'] + lines + [on + 'ROLLBACK']
+        if form < 72:                   # an administrator's wipe, and everything again
+            lines = [on + 'PRAGMA foreign_keys=OFF', on + 'BEGIN']
+            lines += [on + 'DELETE FROM %s WHERE %s' % (('w.' if c == 3 else '') + x.q, w.rows(x, space)) for x in tables] + self.turns(node, 0.3)
+            lines += [self.statement(node, c, r.choice(tables), alone) for _ in range(4)]
+            return lines + [on + 'COMMIT', on + 'ROLLBACK', on + 'PRAGMA foreign_keys=ON']
+        if form < 78 and t.key:         # two rows change places
             i, j, k = r.sample(range(KEYS), 3)
             lines = [on + w.move(t, q, space, i, k), on + w.move(t, q, space, j, i), on + w.move(t, q, space, k, j)]
             return [on + 'BEGIN IMMEDIATE'] + lines + [on + 'COMMIT', on + 'ROLLBACK'] if r.random() < 0.8 else lines
@@ -232,9 +242,9 @@ class Script:
         c = Column(self.schema.name(t.taken), self.r.choice(STRICT_TYPES if t.strict else TYPES))
         c.strict = t.strict
         if self.r.random() < 0.6:
-            c.default = self.schema.literal(c, null=False)
-            while '(' in c.default or '|' in c.default or '-0.0' in c.default or 'e9' in c.default or '1e300' == c.default:  # SQLite itself shows these in two ways
-                c.default = self.schema.literal(c, null=False)
+            # SQLite itself shows other numbers (-0.0, 9e999, 2^53 and more) in two ways when they are the default of a column that came later
+            c.default = self.r.choice(['0', '1', '-1', '42', '0.5'] if c.type in ('INTEGER', 'INT', 'REAL') else TEXTS[:12] if c.type == 'TEXT'
+                                      else BLOBS[:4] if c.type == 'BLOB' else ['7', '0.5'] + TEXTS[:12] + BLOBS[:4])
             c.not_null = self.r.random() < 0.4
         return c
 

@@ -188,6 +188,25 @@ class Writer:
         sets = ', '.join('%s = %s' % (c.q, v) for c, v in zip(t.key, self.key(t, space, j)))
         return 'UPDATE%s %s SET %s WHERE %s' % (r.choice(['', '', ' OR REPLACE', ' OR IGNORE']), q, sets, self.row(t, space, i))
 
+    def series(self, t, q, space):
+        """Many rows from a recursive query, over those that are there."""
+        k, c = t.key[0], self.r.choice(t.column('plain'))
+        need = [x for x in self.s.needed(t, [c]) if x.role != 'foreign']
+        first = space * WIDTH + self.r.randrange(1, KEYS)
+        return ('INSERT OR %s INTO %s(%s) WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n LIMIT %d) SELECT i, %s FROM n ORDER BY i'
+                % (self.r.choice(['IGNORE', 'REPLACE']), q, ', '.join(x.q for x in [k, c] + need), first, self.r.randrange(1, KEYS),
+                   ', '.join(self.value(t, x, space) for x in [c] + need)))
+
+    def update_from(self, t, q, space):
+        """A row takes a value of another row of its table."""
+        if not t.key:
+            return self.update(t, q, space)
+        a, b = self.r.choice(t.column('plain')), self.r.choice(t.column('plain'))
+        i, j = self.r.randrange(KEYS), self.r.randrange(KEYS)
+        mine = ' AND '.join('%s.%s = %s' % (t.q, c.q, v) for c, v in zip(t.key, self.key(t, space, i)))
+        other = ' AND '.join('other.%s = %s' % (c.q, v) for c, v in zip(t.key, self.key(t, space, j)))
+        return 'UPDATE %s SET %s = other.%s FROM %s AS other WHERE %s AND %s' % (q, a.q, b.q, q, mine, other)
+
     def view(self, t, q, space):
         v, c, inserts = self.r.choice(t.views)
         name = ('w.' if q.startswith('w.') else '') + quote(v)
@@ -231,6 +250,10 @@ class Writer:
         forms = [(self.insert, 40), (self.insert_select, 6), (self.update, 28), (self.delete, 12), (self.move, 7)]
         if t.views:
             forms.append((self.view, 8))
+        if t.numbers and not t.strict:
+            forms.append((self.series, 4))
+        if not t.strict:
+            forms.append((self.update_from, 4))
         if t.key and not t.numbers and not t.without_rowid and t.kind != 'log' and not t.key[0].not_null and not t.strict \
                 and 'null_keys' not in self.s.without and t.kind != 'int':
             forms.append((self.null_key, 3))

@@ -369,6 +369,19 @@ static bool take_sequences(struct cluster *c, sqlite3 *app, sqlite3 *shadow) {
 
 /* ---- steps that run SQL */
 
+/* FTS5 may keep a transaction after a refused statement of its own triggers: an application would open its connection again. */
+static void close_stuck(struct node *n, uint32_t connection) {
+    sqlite3 **both[] = {&n->app[connection], &n->shadow[connection]};
+    bool stuck = false;
+    for (int i = 0; i < 2; i++)
+        stuck |= sqlite3_get_autocommit(*both[i]) && sqlite3_txn_state(*both[i], NULL) != SQLITE_TXN_NONE;
+    for (int i = 0; i < 2 && stuck; i++) {
+        int rc = sqlite3_close(*both[i]);
+        assert(rc == SQLITE_OK);
+        *both[i] = NULL;
+    }
+}
+
 static bool run_on(struct cluster *c, struct node *n, uint32_t connection, const char *sql) {
     sqlite3 *app = app_of(n, connection), *shadow = shadow_of(n, connection);
     struct rows got, want;
@@ -394,6 +407,8 @@ static bool run_on(struct cluster *c, struct node *n, uint32_t connection, const
     }
     rows_free(&got);
     rows_free(&want);
+    if (rc != SQLITE_OK)
+        close_stuck(n, connection);
     return ok;
 }
 
