@@ -1,5 +1,5 @@
 """Random schemas: tables with everything around them, as CREATE statements and as what writers must know of them."""
-NAMES = ['t', 'team', 'order', 'group', 'select', 'Größe', 'a b', "it's", 'say "hi"', '日本', 'x.y', 'a-b', '1st', '[br]', 'a`b', 'index',
+NAMES = ['t', 'team', 'order', 'group', 'select', 'Größe', 'a b', "it's", 'say "hi"', '日本', 'x.y', 'a-b', '1st', 'b[r]', 'a`b', 'index',
          'Table', 'per%cent', '😀', 'new', 'old', 'excluded', 'seq', 'kind', 'k0', 'at', 'tbl', 'nonce', 'rowid', 'oid', 'main', 'temp', 'value',
          'key', 'note', 'a;b', 'a,b', 'a(b)', 'ünï', 'null', 'default', 'x', 'y', 'z', 'last_name', 'isbn', 'data', 'rank', 'stamp', 'match']
 TYPES = ['INTEGER', 'INT', 'BIGINT', 'TEXT', 'VARCHAR(20)', 'REAL', 'DOUBLE', 'NUMERIC', 'DECIMAL(10,2)', 'BLOB', '', 'BOOLEAN', 'DATE', 'JSON',
@@ -63,7 +63,7 @@ class Table:
         self.parents = []           # (our columns, table, its columns)
         self.constraints, self.indexes, self.triggers = [], [], []
         self.views = []
-        self.extremes = self.made = False
+        self.extremes = self.made = self.self_reference = False
         self.fts = None
         self.unique_sets = 0
 
@@ -94,6 +94,7 @@ class Schema:
 
     def __init__(self, rng, nodes, without):
         self.r, self.nodes, self.without = rng, nodes, without
+        self.complete = False
         self.names, self.created, self.tables, self.logs = set(), [], [], []
         for _ in range(self.r.choice([1, 1, 2, 2, 3, 4])):
             self.add_table()
@@ -109,6 +110,7 @@ class Schema:
                 self.add_view(t)
             if self.may('fts', 0.12):
                 self.add_fts(t)
+        self.complete = True
 
     def may(self, what, chance):
         hit = self.r.random() < chance
@@ -234,7 +236,7 @@ class Schema:
 
     def foreign(self, t, col):
         r = self.r
-        p = r.choice(self.tables + [t, t])
+        p = r.choice(self.tables + ([t, t] if not self.complete or self.self_references() else []))
         targets = [p.key] if p.key else []
         targets += [[c] for c in p.column('apart') if c.unique]
         if not targets:
@@ -255,9 +257,14 @@ class Schema:
             s += ' DEFERRABLE INITIALLY ' + r.choice(['DEFERRED', 'DEFERRED', 'IMMEDIATE'])
         t.constraints.append(s)
         t.parents.append((mine, p, target))
+        if p is t:
+            t.self_reference = True
         for c in target:
             c.used = True
         self.tie(t, p)
+
+    def self_references(self):
+        return any(t.self_reference for t in self.tables)
 
     def tie(self, a, b):
         both = a.tied + [x for x in b.tied if x not in a.tied]

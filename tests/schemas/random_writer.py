@@ -7,6 +7,7 @@ class Writer:
 
     def __init__(self, schema):
         self.s, self.r = schema, schema.r
+        self.no_references = False
 
     # ---- keys and rows
 
@@ -73,7 +74,7 @@ class Writer:
 
     def foreign(self, t, space, group):
         mine, parent, target = group
-        if self.r.random() < 0.3 or space == NUMBERED:
+        if self.r.random() < 0.3 or space == NUMBERED or self.no_references:
             return ['NULL'] * len(mine)
         if target is parent.key:
             return self.key(parent, space, self.r.randrange(KEYS))
@@ -107,8 +108,6 @@ class Writer:
             i = r.randrange(KEYS)
             key = self.key(t, space, i) if t.key else [str(space), str(i)]
             values = self.values(t, space, head)
-            if 'REPLACE' in verb and any(p is t for _, p, _ in t.parents):  # SQLite forgets to look at a reference to the table itself
-                values = [(c, 'NULL' if c.role == 'foreign' else v) for c, v in values]
             if head is None:
                 head = [c for c, _ in values]
                 foreign = [c for c in head if c.role == 'foreign']
@@ -182,7 +181,8 @@ class Writer:
     def move(self, t, q, space, i=None, j=None):
         r = self.r
         i = r.randrange(KEYS) if i is None else i
-        j = r.randrange(KEYS) if j is None else j
+        if j is None:       # its own key, written otherwise, is a move too
+            j = i if t.key and any(c.collate for c in t.key) and r.random() < 0.4 else r.randrange(KEYS)
         if not t.key:
             return 'UPDATE %s SET %s = %d WHERE %s' % (q, t.column('tag')[0].q, j, self.row(t, space, i))
         sets = ', '.join('%s = %s' % (c.q, v) for c, v in zip(t.key, self.key(t, space, j)))
