@@ -658,6 +658,16 @@ static int clashes(struct check *c, const struct foreign *f, const struct value 
     return err ? err : !left;
 }
 
+/* The row that was at home here is dead, and its death is not parked: what the file shows under its number came with this projection, is on its
+ * way home, and was judged as written. */
+static bool another_shows(struct store *s, const struct foreign *f, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    if (!reg_known(r) || reg_alive(r, &o))
+        return false;
+    const struct pending_row *p = pending_find(s, f->child->tbl, &r->who);
+    return !p || !p->reason;
+}
+
 /* A child that refers to v, and no such parent is in the file. `written`: who it is, if this projection wrote it. */
 static int judge(struct check *c, const struct foreign *f, const struct rowid *place, const struct rowid *written, const struct value *v) {
     struct store *s = c->s;
@@ -669,6 +679,8 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
         return err;
     bool clear = as_registered(s, f, &s->reg, v) && reference_write(s, f, &s->reg, &w);
     struct rowid who = s->reg.who;
+    if (!written && another_shows(s, f, &s->reg))
+        return 0;
     if (clear && (err = values_orphan(s, w.origin, w.version, f->child->tbl, &who, &orphan)))
         return err;
     if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))

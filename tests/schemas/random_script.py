@@ -45,9 +45,7 @@ class Script:
         if self.schema.may('adopted', 0.5):
             for _ in range(r.randrange(1, 12)):
                 t = r.choice(self.writable)
-                self.writer.no_references = 'adopted_orphans' in self.without
                 self.emit('all ' + self.writer.insert(t, t.q, r.randrange(self.nodes)))
-            self.writer.no_references = False
         self.emit('start')
         if self.late is not None:
             self.apart([n for n in range(self.nodes) if n != self.late])

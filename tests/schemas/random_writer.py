@@ -7,7 +7,6 @@ class Writer:
 
     def __init__(self, schema):
         self.s, self.r = schema, schema.r
-        self.no_references = False
 
     # ---- keys and rows
 
@@ -74,7 +73,7 @@ class Writer:
 
     def foreign(self, t, space, group):
         mine, parent, target = group
-        if self.r.random() < 0.3 or space == NUMBERED or self.no_references:
+        if self.r.random() < 0.3 or space == NUMBERED:
             return ['NULL'] * len(mine)
         if target is parent.key:
             return self.key(parent, space, self.r.randrange(KEYS))

@@ -178,6 +178,24 @@ static void test_orphans_that_their_author_knew(void **state) {
     rig_close(&r);
 }
 
+/* Rows that were there before the node go, and one of their numbers comes again with the old reference: the row at home under it is dead, and
+ * what refers is the new one. */
+static void test_an_orphan_under_an_old_number(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(&r, 2,
+              "CREATE TABLE t(id INTEGER PRIMARY KEY, v, up INTEGER REFERENCES t(id));"
+              "INSERT INTO t VALUES(1, 'top', NULL), (3, 'old', 1)",
+              false);
+    rig_act(&r, 0, "DELETE FROM t");
+    rig_act(&r, 0, "INSERT INTO t VALUES(3, 'new', 1)");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT id, v, up FROM t", "i3|tnew|i1|;");
+    assert_never_parked(&r);
+    rig_close(&r);
+}
+
 /* Only a table that is here, and a key that SQLite would enforce. */
 static void test_keys_that_bind_nothing(void **state) {
     (void)state;
@@ -461,6 +479,7 @@ int main(void) {
         cmocka_unit_test(test_whole_commits_pass),
         cmocka_unit_test(test_a_late_server_takes_it_all),
         cmocka_unit_test(test_orphans_that_their_author_knew),
+        cmocka_unit_test(test_an_orphan_under_an_old_number),
         cmocka_unit_test(test_keys_that_bind_nothing),
         cmocka_unit_test(test_a_clash_is_red_on_every_server),
         cmocka_unit_test(test_a_clash_resolves),
