@@ -42,7 +42,7 @@ static void test_a_first_capture_while_the_application_writes(void **state) {
             assert_int_equal(r.peers[0].s.made.count, 0); /* nothing leaves before it is complete */
             char *sql = sqlite3_mprintf("UPDATE t SET b = 'w%d' WHERE id = %d; DELETE FROM t WHERE id = %d; INSERT INTO t(a) "
                                         "VALUES('new'); DELETE FROM k WHERE y = %d;"
-                                        "INSERT OR REPLACE INTO w VALUES('w%d', 'replaced'); UPDATE t SET id = id + 100000 WHERE id = %d",
+                                        "INSERT OR REPLACE INTO w VALUES('w%d', 'replaced'); UPDATE t SET id = -10 - id WHERE id = %d",
                                         slices, 1 + rig_below(&rnd, 12000), 1 + rig_below(&rnd, 12000), 1 + rig_below(&rnd, 12000),
                                         1 + rig_below(&rnd, 13000), 1 + rig_below(&rnd, 12000));
             app_exec(rig_app(&r, 0), sql);
