@@ -99,6 +99,8 @@ static struct database *entry_new(struct databases *d, const char *name) {
     if (db == NULL)
         return NULL;
     db->node = d->node;
+    vv_init(&db->stored);
+    vv_init(&db->told);
     db->name = strdup(name);
     if (db->name == NULL || asprintf(&db->path, "%s/%s", d->instance, name) < 0) {
         free(db->name);
@@ -158,6 +160,8 @@ static void entry_free(struct databases *d, struct database *db) {
     assert(db->worker == NULL);
     HASH_DEL(d->list, db);
     json_decref(db->status);
+    vv_release(&db->stored);
+    vv_release(&db->told);
     free(db->name);
     free(db->path);
     free(db->error);

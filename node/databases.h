@@ -28,11 +28,14 @@ struct database {
     char *name, *path;
     struct worker *worker; /* NULL: DB_ALIEN */
     enum database_state state;
-    char *error;      /* NULL while it is served */
-    bool in_core;     /* the core was told DB_OPEN */
-    bool settled;     /* as the store said last */
-    json_t *status;   /* the last `databases` entry; NULL none yet */
-    struct stat look; /* DB_ALIEN: as it was looked into */
+    char *error;            /* NULL while it is served */
+    bool in_core;           /* the core was told DB_OPEN */
+    bool settled;           /* as the store said last */
+    json_t *status;         /* the last `databases` entry; NULL none yet */
+    struct stat look;       /* DB_ALIEN: as it was looked into */
+    struct vv stored, told; /* what it has, and of which the log has told (activity.c) */
+    uint64_t told_ms;
+    bool untold;
     UT_hash_handle hh;
 };
 

@@ -2,6 +2,7 @@
 #include "node/node.h"
 
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -12,23 +13,28 @@ struct watcher {
     struct watcher *next;
 };
 
+bool node_member_name(struct node *n, const char *id, char *name, size_t len) {
+    char hex[2 * NODE_ID_BYTES + 1];
+    struct peer_info peer;
+    sodium_bin2hex(hex, sizeof hex, core_id(n->core), NODE_ID_BYTES);
+    const char *found = strcmp(id, hex) == 0 ? n->name : NULL;
+    for (uint32_t i = 0; found == NULL && core_peer(n->core, i, &peer); i++) {
+        sodium_bin2hex(hex, sizeof hex, peer.member->id, NODE_ID_BYTES);
+        if (strcmp(id, hex) == 0)
+            found = peer.member->name;
+    }
+    (void)snprintf(name, len, "%s", found == NULL ? "" : found);
+    return found != NULL;
+}
+
 /* The store knows its author by id; people know it by name. */
 static void name_author(struct node *n, json_t *change) {
     const char *id = json_string_value(json_object_get(change, "node"));
-    char hex[2 * NODE_ID_BYTES + 1];
-    struct peer_info peer;
+    char name[CORE_NAME_MAX];
     if (id == NULL)
         return;
     json_object_set_new(change, "node_id", json_string(id));
-    id = json_string_value(json_object_get(change, "node_id"));
-    sodium_bin2hex(hex, sizeof hex, core_id(n->core), NODE_ID_BYTES);
-    const char *name = strcmp(id, hex) == 0 ? n->name : NULL;
-    for (uint32_t i = 0; name == NULL && core_peer(n->core, i, &peer); i++) {
-        sodium_bin2hex(hex, sizeof hex, peer.member->id, NODE_ID_BYTES);
-        if (strcmp(id, hex) == 0)
-            name = peer.member->name;
-    }
-    if (name != NULL)
+    if (node_member_name(n, json_string_value(json_object_get(change, "node_id")), name, sizeof name))
         json_object_set_new(change, "node", json_string(name));
 }
 
@@ -41,6 +47,7 @@ static void opened(struct node *n, struct database *db, struct message *m) {
     db->state = DB_SERVED;
     db->settled = m->state.settled;
     db->in_core = true;
+    activity_opened(db, &m->state.have);
     node_step(n, &e);
 }
 
@@ -62,6 +69,7 @@ static void closed(struct node *n, struct database *db, const struct message *m)
 static void stored(struct node *n, struct database *db, struct message *m) {
     struct event e = {.type = EVENT_STORED, .db = db->name, .state = &m->state};
     db->settled = m->state.settled;
+    activity_stored(db, &m->state.have);
     if (db->in_core)
         node_step(n, &e);
 }

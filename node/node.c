@@ -43,6 +43,7 @@ static void tick_cb(uv_timer_t *timer) {
     struct node *n = timer->data;
     struct event e = {.type = EVENT_TICK};
     n->tick_at = UINT64_MAX;
+    activity_tick(n);
     node_step(n, &e);
     node_settle(n);
 }

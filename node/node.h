@@ -68,6 +68,13 @@ void node_effect(struct node *n, const struct effect *e); /* effects.c */
 bool node_inbox(struct node *n, int count);               /* messages.c: takes up to count messages; false: none is left */
 void node_members_changed(struct node *n);                /* they are saved a moment later */
 void node_database_started(struct database *db);          /* a worker was started: it watches if somebody does */
+/* The name of a member by its id in hex: in `name`; false: nobody that is known. */
+bool node_member_name(struct node *n, const char *id, char *name, size_t len);
+
+/* ---- activity.c */
+void activity_opened(struct database *db, const struct vv *have);
+void activity_stored(struct database *db, const struct vv *have);
+void activity_tick(struct node *n);
 
 /* ---- questions (questions.c) to a database's worker, or to a peer. The answer comes later, from node_settle(): NULL when there is none. It
  * belongs to the callee. A question that is cancelled is not answered. */

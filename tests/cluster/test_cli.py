@@ -94,6 +94,8 @@ class Cli(ClusterTest):
         lines = c[0].cli("--json", "log", "-n", 2).out.splitlines()
         self.assertEqual(len(lines), 2, lines)
         self.assertEqual(c[0].cli("log", "--db", "nothing.db").out.count("app.db"), 0)
+        poll(lambda: "of n1: taken" in c[0].cli("log").out, what="the log tells of the batches of others")
+        poll(lambda: "of this node: for the others" in c[1].cli("log").out, what="and of our own")
 
     def test_exit_codes(self):
         a = self.make("n0")
