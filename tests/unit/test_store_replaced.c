@@ -312,6 +312,30 @@ static void test_the_file_of_another_server(void **state) {
     }
 }
 
+/* The same before anything was written or shown here: the mark alone tells. */
+static void test_the_file_of_another_server_at_first(void **state) {
+    (void)state;
+    struct rig r;
+    char copy[300];
+    rig_start(&r, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        start_app(&r, i, TABLES "; INSERT INTO k VALUES('x', 1, 1), ('y', 2, 2)");
+        peer_open(&r.peers[i]);
+    }
+    share_same(&r);
+    rig_act(&r, 1, "DELETE FROM k WHERE x = 'x'; UPDATE k SET a = 'not sent yet' WHERE x = 'y'");
+    copy_take(&r, 1, copy);
+    down(&r, 0);
+    copy_put(&r, 0, copy);
+    start_app(&r, 0, NULL);
+    peer_open(&r.peers[0]);
+    peer_rest(&r.peers[0]);
+    assert_rows(rig_app(&r, 0), "SELECT x, a FROM k ORDER BY x", "tx|i1|;ty|i2|;");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT x, a FROM k ORDER BY x", "ty|tnot sent yet|;");
+    rig_close(&r);
+}
+
 /* A database with our tables comes to a server without a state: its versions are nobody else's. */
 static void test_a_copy_at_a_new_server(void **state) {
     (void)state;
@@ -459,6 +483,7 @@ int main(void) {
         cmocka_unit_test(test_made_anew_little_by_little),
         cmocka_unit_test(test_a_backup_from_before_the_node),
         cmocka_unit_test(test_the_file_of_another_server),
+        cmocka_unit_test(test_the_file_of_another_server_at_first),
         cmocka_unit_test(test_a_copy_at_a_new_server),
         cmocka_unit_test(test_a_copied_state),
         cmocka_unit_test(test_a_deleted_wal),
