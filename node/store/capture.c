@@ -378,6 +378,7 @@ static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t
     if (!err)
         err = drop_unwanted(app, &f);
     uint32_t next = noted > 0 && noted < NUMBER_MAX ? (uint32_t)noted : 0;
+    next = s->numbers_used > next ? s->numbers_used : next;
     for (uint32_t i = 0; i < f.count; i++)
         next = f.triggers[i].number > next ? f.triggers[i].number : next;
     for (uint32_t i = 0; i < s->count && !err; i++) {

@@ -42,7 +42,7 @@ static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3
     for (uint32_t i = 0; i < t->key_count; i++) {
         sql_column_value(q, (int)(5 + i), &values[i]);
         if (values[i].type == VALUE_NULL)
-            return STAMP_COPY;
+            return 1;
     }
     int err = tables_key_of(note->io, values, &s->key2);
     if (err)
@@ -225,6 +225,7 @@ struct edit { /* one change of ours, about to be written */
     struct rowid who;
     const struct column_set *set;
     const struct value *values;
+    uint64_t at; /* its stamp; 0: by stamp_for() */
     bool orphan;
 };
 
@@ -278,7 +279,7 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
 static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
     uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
     if (look->ms == LOOK_OTHER)
-        return 1;
+        return STAMP_COPY;
     if (look->ms == LOOK_ADOPTED)
         return top ? top : s->recapture ? STAMP_COPY : 0; /* 0 says "known to all that have this copy" */
     if (look->ms == LOOK_FOUND && top)
@@ -307,7 +308,7 @@ static int note_large(struct store *s, const struct tbl *t, const struct rowid *
 static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edit *e, const struct row_look *look, const uint64_t *hashes) {
     struct origins_order o = store_order(s);
     struct tbl *t = io->tbl;
-    uint64_t at = stamp_for(s, r, look);
+    uint64_t at = e->at ? e->at : stamp_for(s, r, look);
     int err = io->refs_count && e->set ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
     if (!err)
         err = edit_write(s, io, e, at);
@@ -360,7 +361,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
 }
 
 /* The file's whole content of this row is known now: what is pending about it is told anew. */
-static int refresh_pending(struct store *s, struct pending_row *p, const struct row_look *look, const uint64_t *hashes) {
+static int refresh_pending(struct store *s, struct tbl *t, const struct rowid *who, const struct row_look *look, const uint64_t *hashes) {
     struct tio *io = look->io;
     struct shown_cell *cells = malloc((io->count + 1) * sizeof *cells);
     if (!cells)
@@ -369,7 +370,7 @@ static int refresh_pending(struct store *s, struct pending_row *p, const struct 
     for (uint32_t i = 0; i < io->count && look->present; i++)
         cells[n++] = (struct shown_cell){io->numbers[i], hashes[i]};
     struct pending_row *same;
-    int err = pending_set(s, p->tbl, &p->who, look->present, cells, n, NULL, &same);
+    int err = pending_set(s, t, who, look->present, cells, n, NULL, &same);
     free(cells);
     return err ? err : pending_store(s, same);
 }
@@ -387,11 +388,16 @@ static const struct column_set *all_columns(struct tio *io) {
     return io->all;
 }
 
-static void new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who) {
+void drain_new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who) {
     *who = look->place;
     if (look->place.text || look->io->table->without_rowid)
         return;
-    if (look->ms == LOOK_ADOPTED) { /* two copies of one database give the same rows the same identities */
+    if (moves_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
+        who->kind = s->source.who.kind;
+        who->origin = s->source.who.origin;
+        who->version = s->source.who.version;
+        who->hash = s->source.who.hash;
+    } else if (look->ms == LOOK_ADOPTED || moves_arrives(look)) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
         for (uint32_t i = 0; i < look->io->count; i++) {
             uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;
@@ -410,7 +416,7 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     struct edit e = {.kind = CHANGE_INSERT, .values = look->values, .set = all_columns(look->io)};
     if (!e.set)
         return ERR_NOMEM;
-    new_identity(s, look, hashes, &e.who);
+    drain_new_identity(s, look, hashes, &e.who);
     if (e.who.number > look->io->sequence) /* SQLite has seen to it */
         look->io->sequence = e.who.number;
     if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
@@ -419,46 +425,65 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
             return err;
         reg_clear(r);
     }
-    return edit_apply(s, look->io, r, &e, look, hashes);
+    if (moves_arrives(look) && reg_known(&s->source))
+        e.at = reg_top(&s->source) + moves_differs(s, look, hashes);
+    else if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
+        e.at = STAMP_COPY;
+    int err = edit_apply(s, look->io, r, &e, look, hashes);
+    return err || e.at != STAMP_COPY ? err : refresh_pending(s, look->io->tbl, &e.who, look, hashes);
 }
 
-/* The columns that differ. A row that was inserted over itself says so also when nothing differs: it lives, though somebody may have deleted it
- * elsewhere. What did not change in it was not written: a change elsewhere stays. */
-static int update_row(struct store *s, struct row_look *look, struct reg *r, const struct pending_row *p, const uint64_t *hashes) {
-    struct tio *io = look->io;
-    uint32_t named = look->again && look->place.text ? io->table->key_count : 0; /* the identity travels in them */
-    struct origins_order o = store_order(s);
-    uint32_t changed[BATCH_COLUMNS_MAX], n = 0;
-    for (uint32_t i = 0; i < io->count; i++) {
-        uint64_t shown;
-        const struct cell *c = reg_winner(r, io->numbers[i], &o);
-        bool known = c != NULL;
-        if (c)
-            shown = c->hash;
-        if (p && pending_shown(p, io->numbers[i], &shown))
-            known = true;
-        if (!known) { /* a column that came later: its default until somebody writes it */
-            int err = tables_default_hash(s, io, i, &shown);
-            if (err)
-                return err;
-        }
-        if (shown != hashes[i] || i < named)
-            changed[n++] = i;
-    }
-    if (!n && !look->again)
-        return 0;
-    struct edit e = {.kind = look->again ? CHANGE_INSERT : CHANGE_UPDATE, .who = r->who, .set = tables_columns(io, changed, n)};
+/* All columns with one stamp in one change. */
+static int update_columns(struct store *s, struct row_look *look, struct reg *r, const uint32_t *columns, uint32_t n, uint64_t at,
+                          bool again, const uint64_t *hashes) {
+    struct edit e = {.kind = again ? CHANGE_INSERT : CHANGE_UPDATE, .who = r->who, .set = tables_columns(look->io, columns, n), .at = at};
     struct value *values = malloc((n + 1) * sizeof *values);
     if (!e.set || !values) {
         free(values);
         return ERR_NOMEM;
     }
     for (uint32_t i = 0; i < n; i++)
-        values[i] = look->values[changed[i]];
+        values[i] = look->values[columns[i]];
     e.values = values;
-    int err = edit_apply(s, io, r, &e, look, hashes);
+    int err = edit_apply(s, look->io, r, &e, look, hashes);
     free(values);
     return err;
+}
+
+/* The columns that differ. A row that was inserted over itself says so also when nothing differs: it lives, though somebody may have deleted it
+ * elsewhere. What did not change in it was not written: a change elsewhere stays. */
+static int update_row(struct store *s, struct row_look *look, struct reg *r, const struct pending_row *p, const uint64_t *hashes) {
+    uint32_t named = look->again && look->place.text ? look->io->table->key_count : 0; /* the identity travels in them */
+    uint32_t changed[BATCH_COLUMNS_MAX], now[BATCH_COLUMNS_MAX], n = 0;
+    uint64_t at[BATCH_COLUMNS_MAX];
+    bool overruled = false, write, again = look->again;
+    for (uint32_t i = 0; i < look->io->count; i++) {
+        int err = moves_judge(s, look, r, p, i, hashes[i], &write, &at[n], &overruled);
+        if (err)
+            return err;
+        if (i < named)
+            at[n] = 0;
+        if (write || i < named)
+            changed[n++] = i;
+    }
+    uint64_t stamp = 0; /* those that are written now, then those that a migration wrote */
+    for (uint32_t left = n; left || again; stamp = left ? at[0] : 0) {
+        uint32_t count = 0, kept = 0;
+        for (uint32_t i = 0; i < left; i++)
+            if (at[i] == stamp) {
+                now[count++] = changed[i];
+            } else {
+                changed[kept] = changed[i];
+                at[kept++] = at[i];
+            }
+        left = kept;
+        int err = count || again ? update_columns(s, look, r, now, count, stamp, again, hashes) : 0;
+        if (err)
+            return err;
+        again = false;
+    }
+    struct rowid who = r->who;
+    return overruled && !p ? refresh_pending(s, look->io->tbl, &who, look, hashes) : 0;
 }
 
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count) {
@@ -498,17 +523,23 @@ int drain_row(struct store *s, struct row_look *look) {
         return ERR_NOMEM;
     for (uint32_t i = 0; i < io->count && look->present; i++)
         hashes[i] = value_hash(&look->values[i]);
+    reg_clear(&s->source);
+    if (moves_arrives(look) && io->tbl->renamed_from && (err = rows_at_home(s, io->tbl->renamed_from, &look->place, &s->source)))
+        goto out;
     struct origins_order o = store_order(s);
     struct rowid who = r->who;
     struct pending_row *p = reg_known(r) ? pending_find(s, io->tbl, &who) : NULL;
     bool shown = reg_known(r) && (p ? p->present : reg_alive(r, &o));
     if (!shown && look->present) {
         err = insert_row(s, look, r, hashes);
+    } else if (shown && look->present && moves_is_another(s, look, r, hashes)) {
+        if (!(err = insert_row(s, look, r, hashes)))
+            err = moves_show_row(s, io->tbl, &who);
     } else if (shown && !look->present) {
         err = delete_row(s, look, r, hashes);
     } else if (shown && look->reborn) { /* another life */
         struct rowid next;
-        new_identity(s, look, hashes, &next);
+        drain_new_identity(s, look, hashes, &next);
         if (!rowid_same(&who, &next))
             err = delete_row(s, look, r, hashes);
         if (!err)
@@ -521,8 +552,9 @@ int drain_row(struct store *s, struct row_look *look) {
         struct row_look gone = *look;
         if (!same)
             gone.present = false;
-        err = refresh_pending(s, p, same ? look : &gone, hashes);
+        err = refresh_pending(s, p->tbl, &p->who, same ? look : &gone, hashes);
     }
+out:
     if (hashes != small)
         free(hashes);
     return err;

@@ -6,6 +6,7 @@
  *   older.c    the same for a file that went back: an older copy in its place, or another file
  *   generation.c  which of these it is
  *   remake.c   a file that is gone, made again
+ *   moves.c    what a change of the application's schema means for its rows
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
  *   feed.c     the triggers that fill virtual tables, for what we show
@@ -36,6 +37,16 @@ enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY };
 
 enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 
+/* Where a column is in the application's table, and how it came there. */
+#define COLUMN_NEVER 0   /* the application never had it: its values wait */
+#define COLUMN_GONE (-1) /* it had, and dropped it */
+#define TABLE_GONE INT64_MIN
+struct column_move {
+    int32_t placed; /* place among the table's columns, from 1; or the above */
+    bool fresh;     /* it has come just now: what others know of it has not been shown yet */
+    uint32_t from;  /* 1 + number of the column that it was before RENAME COLUMN; 0: none */
+};
+
 struct tbl {
     uint32_t no;
     char *name;
@@ -54,11 +65,14 @@ struct tbl {
     bool captured;                            /* its rows were captured once; later finds are local writes */
     const char *unbound, *unbound_mend;       /* why a table of the application is not served, or NULL */
     char lacks[200];                          /* what `unbound` may point to */
-    bool placed;                              /* the application has, or had, this table; else its rows wait */
+    int64_t placed;                           /* number of the triggers that it has in the application's file. 0: the application never had
+                                                 such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
+    bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
+    struct tbl *renamed_from;                 /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
     bool dirty;                               /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
-    bool *column_placed; /* the application has, or had, a place for it; else its values wait */
+    struct column_move *moves; /* of each column */
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
@@ -233,7 +247,7 @@ struct store {
     uint64_t snapshot;                            /* counts looks at the file: what foreign.c remembers holds within one */
     int64_t foreign_note_seq, foreign_flight_seq; /* when rows that break foreign keys were tried last */
     uint32_t foreign_left;                        /* how many of them are to be tried since something moved */
-    int64_t schema_changed_ms;                    /* wall; 0: what others have is right */
+    int64_t schema_changed_ms;                    /* when it was last seen to change */
 
     struct tbl **tbls;
     uint32_t tbls_count;
@@ -246,7 +260,7 @@ struct store {
     int wal_pages; /* of the state database */
     bool in_tx;    /* a transaction on the state database is open */
     struct batch_writer *writer;
-    struct reg reg, reg2;
+    struct reg reg, reg2, source; /* source: what a row was before its table was renamed */
     struct buf blob;
     struct buf key, key2;
 
@@ -262,6 +276,10 @@ struct store {
     uint64_t given;              /* own versions that the owner has got */
     uint64_t own_last;           /* our last stamp in this run */
     bool schema_stale;           /* to be read again before anything else */
+    int64_t held_since_ms;       /* a migration is under way since then; 0: none */
+    bool held_new, held_long;    /* new tables are not bound meanwhile; one took the name of another, which is perhaps being copied */
+    bool held_project;           /* and rows may have changed unnoticed, or columns came that others know: nothing is shown meanwhile */
+    bool hold_over, fresh;       /* it has been quiet for long enough; some column is fresh */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
     uint64_t floor;              /* stamps of the batch being written are above it */
     struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
@@ -326,7 +344,9 @@ int state_reload(struct store *s);
 int state_origin(struct store *s, const struct origin *id, uint32_t *no);         /* found or made */
 int state_find_origin(const struct store *s, const struct origin *id);            /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
-int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no);
+struct tbl *state_find_table(const struct store *s, const char *name, size_t len);
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no); /* found or made */
+int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed);
 int state_reshape(struct store *s, struct tbl *t, enum shape shape); /* without living rows: registers of another kind */
 int state_shape(struct store *s, struct tbl *t, enum shape shape);   /* makes the table of registers */
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
@@ -357,9 +377,6 @@ bool tables_converted(const struct tio *io, uint32_t at);
 
 /* ---- feed.c: after the schema was read, and before statements are prepared */
 int feed_load(struct store *s);
-
-/* ---- reveal.c: what waited for a table or a column that the application has now */
-int reveal(struct store *s);
 
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */
@@ -409,11 +426,27 @@ struct row_look { /* what a look at one row of the file found */
 #define LOOK_FOUND (-2)                                        /* found without a note: a rescan */
 #define LOOK_OTHER (-3)                                        /* found in another file: below all that we have */
 int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
-int drain_row(struct store *s, struct row_look *look);         /* compares with the registers, writes changes */
+void drain_new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who); /* of a row that came */
+int drain_row(struct store *s, struct row_look *look); /* compares with the registers, writes changes */
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* reads the row; reset stmt afterwards */
+
+/* ---- moves.c: what a change of the application's schema means for its rows */
+uint32_t moves_numbers(const struct store *s); /* the highest number of triggers that a table ever had */
+int moves_tables(struct store *s);             /* after the triggers are right, before the tables are bound */
+bool moves_hold(const struct store *s);        /* is a migration under way? Then its tables are not read again yet, and nothing is shown */
+bool moves_is_new(const struct store *s, const struct table *t); /* the file had no such table when we last looked */
+int moves_columns(struct store *s);                              /* after the tables are bound */
+int moves_place(struct store *s, struct tio *io);                /* a table that came was read */
+void moves_shown(struct store *s);                               /* nothing is left to show: what was fresh is so no more */
+bool moves_arrives(const struct row_look *look);                 /* a row of a table that has come, read for the first time */
+bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
+bool moves_differs(struct store *s, const struct row_look *look, const uint64_t *hashes);
+int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
+                bool *write, uint64_t *at, bool *overruled);
+int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
 /* ---- scan.c */
 int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
@@ -421,6 +454,7 @@ int scan_step(struct store *s);
 bool scan_running(const struct store *s);
 /* Rows that are gone without a note, too many to be believed: a person says whether they were deleted. rows: 0, there are none. */
 int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows);
+bool scan_first_time(const struct store *s); /* nothing was ever written or merged here: what the file holds was there before us */
 void scan_stop(struct store *s);
 /* A table of the application's file in slices, by key. */
 struct row_cursor {
@@ -449,6 +483,7 @@ json_t *scan_json(const struct store *s);
 /* ---- generation.c: which file stands in the application's place */
 struct capture_mark generation_mark(const struct store *s);
 int generation_look(struct store *s); /* before our triggers are installed; sets s->file and s->marked */
+int generation_kept(struct store *s, bool *kept);
 int generation_keep(struct store *s); /* they are: what the file will be known by */
 int generation_done(struct store *s); /* what stood there was dealt with, in the open transaction of the state */
 

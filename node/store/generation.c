@@ -50,14 +50,23 @@ int generation_look(struct store *s) {
     return remember(s, !mark.found && (triggers || s->schema.version >= gone_at) ? FILE_STRIPPED : FILE_OTHER);
 }
 
-int generation_keep(struct store *s) {
-    int64_t triggers, gone_at;
+/* Is the schema as it was when we last looked? */
+int generation_kept(struct store *s, bool *kept) {
+    int64_t triggers, gone_at = -1;
     int err = count_triggers(s, &triggers);
-    if (err || (err = sql_int(s->db, -1, &gone_at, "SELECT v FROM meta WHERE k='gone_at'")))
-        return err;
+    if (!err)
+        err = sql_int(s->db, -1, &gone_at, "SELECT v FROM meta WHERE k='gone_at'");
+    *kept = gone_at == s->schema.version + triggers + 2; /* each trigger, the notes and the marks */
+    return err;
+}
+
+int generation_keep(struct store *s) {
+    int64_t triggers;
+    bool kept;
+    int err = generation_kept(s, &kept);
     s->marked = true;
-    if (gone_at == s->schema.version + triggers + 2) /* each trigger, the notes and the marks */
-        return 0;
+    if (err || kept || (err = count_triggers(s, &triggers)))
+        return err;
     err = state_begin(s);
     return err ? err
                : sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('gone_at', %lld)", (long long)(s->schema.version + triggers + 2));

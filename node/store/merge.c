@@ -93,7 +93,7 @@ static int group_enter(struct merging *m, const struct change *c, const struct r
     for (uint32_t i = 0; i < g->count; i++)
         if (!clean_name(c->columns[i], c->columns_len[i]))
             return ERR_MALFORMED;
-        else if ((err = state_column(s, g->tbl, c->columns[i], c->columns_len[i], false, &g->columns[i])))
+        else if ((err = state_column(s, g->tbl, c->columns[i], c->columns_len[i], &g->columns[i])))
             return err;
     if (g->count > m->cells_cap) {
         free(m->cells);

@@ -610,15 +610,14 @@ static int read_registers(struct store *s, struct older *o, struct tio *io) {
 /* Tables and columns that an older file does not have yet: what waits for them is shown when the application makes them again. */
 static int unplace(struct store *s, struct tbl *t) {
     if (!t->io) {
-        t->dirty |= t->placed;
-        t->placed = false;
+        t->dirty |= t->placed != 0;
+        t->placed = 0;
     }
     for (uint32_t c = 0; c < t->columns_count; c++)
-        if (t->column_placed[c] && (!t->io || c >= t->io->by_number_count || !t->io->by_number[c])) {
-            int err = sql_exec(s->db, "UPDATE col SET placed=0 WHERE tbl=%u AND no=%u", t->no, c);
+        if (!t->io || c >= t->io->by_number_count || !t->io->by_number[c]) {
+            int err = state_place_column(s, t, c, COLUMN_NEVER);
             if (err)
                 return err;
-            t->column_placed[c] = false;
         }
     return 0;
 }
@@ -627,6 +626,8 @@ static int finish(struct store *s, struct older *o) {
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
         int err = unplace(s, t);
+        if (!err && t->io)
+            err = moves_place(s, t->io);
         if (err || (t->io && (err = tables_count_nulls(s, t->io))))
             return err;
         if (t->io) {

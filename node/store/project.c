@@ -554,6 +554,7 @@ static bool anything_to_show(struct store *s) {
 static void all_shown(struct store *s) {
     if (s->flights || s->held_count || anything_to_show(s))
         return;
+    moves_shown(s);
     for (uint32_t i = 0; i < s->origins_count; i++)
         if (s->origins[i].shown != s->origins[i].version) {
             s->origins[i].shown = s->origins[i].version;
@@ -751,7 +752,7 @@ static int project_once(struct store *s, int64_t seq, bool impatient) {
 
 int project(struct store *s) {
     bool impatient = false;
-    if (!s->app_open || !anything_to_show(s) || (project_blocked(s) && !s->pending))
+    if (!s->app_open || s->held_project || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
     if (read_by_others(s, &impatient) && !impatient)
         return PROJECT_WAIT;

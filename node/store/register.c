@@ -377,7 +377,8 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
         const struct write *old = &r->writes[r->cells[to].write];
         bool same = old->origin == by.origin && old->version == by.version;
         bool adopted = old->at == 0 && by.at > STAMP_COPY;
-        if (!same && !adopted && !seen_covers(seen, old->origin, old->version))
+        bool replaced = rank(old->at) <= rank(by.at) && seen_covers(seen, old->origin, old->version);
+        if (!same && !adopted && !replaced)
             r->cells[keep++] = r->cells[to];
     }
     if (to < n)

@@ -36,7 +36,8 @@ struct rowid {
     uint64_t hash; /* ADOPTED */
 };
 
-/* In the place of a stamp: found in a copy, or in another file (generation.c). Whoever wrote it, or when, nobody knows: it loses against everything. */
+/* In the place of a stamp: found in a copy, or in another file (generation.c), where nobody knows who wrote it, or when; or written by a migration that
+ * could not see what others had written under that name (moves.c). It loses against everything. */
 #define STAMP_COPY 1u
 
 struct stamp {

@@ -5,7 +5,7 @@
 #include "node/store/engine.h"
 #include "proto/err.h"
 
-/* Nothing is shown anywhere any more: reveal.c shows all of it, table by table as they are made. */
+/* Nothing is shown anywhere any more: all of it is shown, table by table as they are made (moves.c). */
 static int forget_file(struct store *s) {
     pending_clear(s);
     int err = state_begin(s);
@@ -16,10 +16,11 @@ static int forget_file(struct store *s) {
     s->hot.projected_seq = s->hot.flight_seq;
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
-        t->placed = t->captured = false;
+        t->placed = 0;
+        t->captured = false;
         t->dirty = true;
         for (uint32_t c = 0; c < t->columns_count; c++)
-            t->column_placed[c] = false;
+            t->moves[c].placed = COLUMN_NEVER;
     }
     s->too_large = 0;
     if ((err = state_commit(s)))

@@ -107,7 +107,7 @@ void report_remote(struct store *s, uint32_t origin, const struct op *op) {
 static uint32_t missing_columns(const struct tbl *t) {
     uint32_t n = 0;
     for (uint32_t c = 0; c < t->columns_count && t->io; c++)
-        n += !t->column_placed[c] && (c >= t->io->by_number_count || !t->io->by_number[c]);
+        n += t->moves[c].placed == COLUMN_NEVER && (c >= t->io->by_number_count || !t->io->by_number[c]);
     return n;
 }
 

@@ -22,6 +22,7 @@
 
 struct scan {
     bool adopt;
+    bool lacking;   /* rows that the file lacks are no deletions: the table is new here, was dropped in between, or is empty now */
     uint32_t table; /* index in tios */
     struct row_cursor at;
     struct older *older; /* the file went back: everything is up to it */
@@ -132,7 +133,7 @@ void scan_stop(struct store *s) {
 }
 
 /* Nothing was ever written or merged here: what the file holds was there before us. */
-static bool first_time(const struct store *s) {
+bool scan_first_time(const struct store *s) {
     for (uint32_t i = 0; i < s->origins_count; i++)
         if (i != s->own && s->origins[i].version)
             return false;
@@ -157,8 +158,8 @@ static int newest_note(struct store *s) {
 
 /* Whether the file went back, or is another one, and all of it is to be looked at for that. */
 static int went_back(struct store *s, bool *back) {
-    *back = s->file == FILE_OTHER && !first_time(s);
-    return *back || s->file == FILE_STRIPPED || first_time(s) ? 0 : older_find(s, back);
+    *back = s->file == FILE_OTHER && !scan_first_time(s);
+    return *back || s->file == FILE_STRIPPED || scan_first_time(s) ? 0 : older_find(s, back);
 }
 
 /* Somebody dropped our note table, and with it every trigger had to be made anew: no notes are left to lose. */
@@ -181,7 +182,7 @@ int scan_start(struct store *s, bool whole) {
         store_log(s, LOG_WARNING,
                   "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again",
                   s->config.db, NOTES_MAX);
-    if (s->file == FILE_STRIPPED && !back && !first_time(s)) {
+    if (s->file == FILE_STRIPPED && !back && !scan_first_time(s)) {
         store_log(s, LOG_WARNING, "%s: our triggers had been removed: reading all rows again", s->config.db);
         whole = true;
     }
@@ -195,7 +196,7 @@ int scan_start(struct store *s, bool whole) {
         tables += wanted(&s->tios[i]);
     if (!tables && !back)
         return generation_done(s);
-    bool adopt = first_time(s), none = s->origins[s->own].version == 0; /* not even one slice, nor an empty table */
+    bool adopt = scan_first_time(s), none = s->origins[s->own].version == 0; /* not even one slice, nor an empty table */
     for (uint32_t i = 0; i < s->tios_count; i++)
         none = none && !(s->tios[i].tbl && s->tios[i].tbl->captured);
     /* all older notes are of rows that will be read anyway; not so when a first capture goes on after a restart */
@@ -217,16 +218,13 @@ static int take_row(struct store *s, struct tio *io) {
     return err;
 }
 
-/* ---- rows whose register lives and that are not in the file any more */
+/* ---- rows whose register lives and that are not in the file */
 
 static int gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who) {
     struct row_look look = {.io = io, .place = *place, .ms = LOOK_FOUND};
-    struct pending_row *p;
     int err = drain_look(s, &look, io->read);
-    if (!err && !look.present && io->tbl->verdict != VERDICT_RESTORE)
-        err = drain_row(s, &look);
-    else if (!err && !look.present && !(err = pending_set(s, io->tbl, who, false, NULL, 0, NULL, &p)))
-        err = pending_store(s, p); /* the next projection shows it again */
+    if (!err && !look.present)
+        err = s->scan->lacking ? moves_show_row(s, io->tbl, who) : drain_row(s, &look);
     sqlite3_reset(io->read);
     return err;
 }
@@ -286,12 +284,19 @@ static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
 
 static int find_gone(struct store *s, struct tio *io) {
     sqlite3_stmt *q;
+    int64_t any = 0;
     int err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
     bool decided = io->tbl->verdict != VERDICT_NONE;
-    if (err || (!decided && ((err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone))))
+    if (err || (err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name)))
+        goto out;
+    s->scan->lacking = io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && !decided);
+    if (!s->scan->lacking && !decided && ((err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone)))
         goto out;
     io->tbl->lost = 0;
     err = count_gone(s, io, q, true);
+    if (!err && s->scan->lacking && !decided && io->tbl->placed > 0 && io->tbl->rows)
+        store_log(s, LOG_INFO, "%s: \"%s\" was dropped and created again: its %lld rows are shown again", s->config.db, io->tbl->name,
+                  (long long)io->tbl->rows);
     io->tbl->verdict = VERDICT_NONE;
     s->stored_changed = true;
 out:
@@ -491,7 +496,7 @@ int scan_replaced(struct store *s, enum replaced_look how) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         struct tbl *t = io->tbl;
-        if (!t || !t->replacing || !t->replacers)
+        if (!t || !t->captured || !t->replacing || !t->replacers) /* what is to be read again anyway tells more then */
             continue;
         int64_t began = store_mono_us();
         if (postponed(s, t, how, began)) {
@@ -581,8 +586,8 @@ static int slice(struct store *s, struct tio *io) {
     if (!err && end)
         err = sql_int(s->app.reader, 0, &io->tbl->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
     if (!err && end && !(err = tables_count_nulls(s, io))) {
+        err = moves_place(s, io);
         io->tbl->captured = !io->tbl->lost; /* else read again with the next start, so that it stays said */
-        io->tbl->dirty = true;
         c->table++;
         row_cursor_rewind(&c->at);
     }

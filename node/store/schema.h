@@ -55,8 +55,9 @@ struct table {
 struct schema {
     struct table *tables; /* every ordinary user table, also unsupported ones; sorted by name */
     uint32_t count;
-    int64_t version; /* PRAGMA schema_version at reading */
-    uint64_t hash;   /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
+    int64_t version;       /* PRAGMA schema_version at reading */
+    uint32_t numbers_used; /* new tables get numbers above this one; the reader's to set */
+    uint64_t hash;         /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
                          column order, defaults and the CREATE text do not count; policies neither */
 };
 

@@ -84,12 +84,11 @@ static bool excluded(const struct store *s, const char *name) {
     return false;
 }
 
-static bool replicated(const struct table *t) { return !t->unsupported && !t->excluded; }
-
 static int read_schema(struct store *s, sqlite3 *app, struct schema *out) {
     int err = schema_read(app, out);
     for (uint32_t i = 0; i < out->count && !err; i++)
         out->tables[i].excluded = excluded(s, out->tables[i].name);
+    out->numbers_used = moves_numbers(s);
     return err;
 }
 
@@ -211,18 +210,6 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
     return err;
 }
 
-/* Tables that were empty when they got their triggers need no scan. */
-static int nothing_to_scan(struct store *s, const struct schema *made, const bool *anew) {
-    int err = 0;
-    for (uint32_t i = 0; i < made->count && !err; i++) {
-        const struct table *table = &made->tables[i];
-        struct tbl *t;
-        if (anew[i] && replicated(table) && !(err = state_table(s, table->name, strlen(table->name), &t)))
-            t->captured = t->dirty = true;
-    }
-    return err;
-}
-
 static void take_base(struct store *s, const struct batch_reader *r) {
     for (uint32_t i = 0; i < batch_reader_schema_count(r); i++) {
         const struct schema_item *item = batch_reader_schema(r, i);
@@ -302,27 +289,51 @@ static int note_statements(struct store *s) {
 /* Statements and tables for s->schema, whose triggers are there. */
 static int bind(struct store *s) {
     int err = generation_keep(s);
-    if (err || (err = tables_load(s)) || (err = note_statements(s)) || (err = reveal(s)))
+    if (err || (err = moves_tables(s)))
+        return err;
+    s->held_new = moves_hold(s);
+    if ((err = tables_load(s)) || (err = note_statements(s)) || (err = moves_columns(s)))
         return err;
     s->schema_stale = false;
     return 0;
 }
 
+/* What came is read, unless a migration is under way. */
+static int take_up(struct store *s) {
+    if (s->held_new || moves_hold(s)) {
+        scan_stop(s);
+        return 0;
+    }
+    s->held_since_ms = 0;
+    s->held_project = s->hold_over = false;
+    return scan_start(s, false);
+}
+
 int schema_refresh(struct store *s) {
     uint64_t before = s->schema.hash;
-    bool first = s->schema.version == 0;
+    int64_t version_before = s->schema.version;
+    bool first = version_before == 0, at_once = scan_first_time(s);
     s->schema_stale = true;
     tables_unload(s); /* they point into the schema */
     int err = read_schema_again(s);
-    if (err || (err = generation_look(s)) || (err = install(s)) || (err = bind(s)))
+    if (!err && s->schema.version != version_before) {
+        s->schema_changed_ms = store_mono_us() / 1000;
+        s->hold_over = false;
+    }
+    bool kept = false;
+    if (err || (err = generation_look(s)) || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
+        return err;
+    at_once |= s->file != FILE_OURS || (first && kept); /* as we left it: what had begun goes on */
+    if (first && !at_once && (err = older_find(s, &at_once)))
+        return err;
+    s->hold_over |= at_once;
+    if ((err = bind(s)))
         return err; /* schema.version is that of what was read, or that our triggers made: what the application changes now shows as another */
     if (!first && before != s->schema.hash)
         s->hot.created = 0;
-    if (s->hot.schema_sent != s->schema.hash && s->schema.count) {
+    if (s->hot.schema_sent != s->schema.hash && s->schema.count)
         s->schema_waits = !first; /* a migration is many statements */
-        s->schema_changed_ms = store_mono_us() / 1000;
-    }
-    return scan_start(s, false);
+    return take_up(s);
 }
 
 /* ---- theirs is taken over */
@@ -332,6 +343,17 @@ bool schema_told(const struct batch_reader *r) {
         if (trial_is_type(batch_reader_schema(r, i), "table"))
             return true;
     return false;
+}
+
+/* Tables that were empty when they got their triggers need no scan, unless others have told of rows. */
+static int nothing_to_scan(struct store *s, const bool *anew) {
+    int err = 0;
+    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
+        struct tio *io = &s->tios[i];
+        if (io->tbl && anew[io->table - s->schema.tables] && io->tbl->placed <= 0 && !io->tbl->rows)
+            err = moves_place(s, io);
+    }
+    return err;
 }
 
 int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
@@ -356,15 +378,15 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
     if (!(err = trial_run(&trial, r)))
         err = create_all(s, r, &trial, &made, &anew, &count);
     trial_end(&trial);
-    if (!err && count)
-        err = nothing_to_scan(s, &made, anew);
-    free(anew);
     if (err || (!count && s->schema.version)) {
+        free(anew);
         schema_release(&made);
         return err;
     }
-    if (!count) /* of a new file nothing could be made */
+    if (!count) { /* of a new file nothing could be made */
+        free(anew);
         return schema_refresh(s);
+    }
     tables_unload(s); /* they point into the schema */
     schema_release(&s->schema);
     s->schema = made; /* not read again: what the application has changed by now is its own, and is found by the next drain */
@@ -372,6 +394,9 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) 
     s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
     s->schema_waits = false;
     store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
-    err = bind(s);
-    return err ? err : scan_start(s, false);
+    s->hold_over = s->held_since_ms == 0; /* it is not the application that changes it */
+    if (!(err = bind(s)))
+        err = nothing_to_scan(s, anew);
+    free(anew);
+    return err ? err : take_up(s);
 }

@@ -245,7 +245,7 @@ static void tbl_free(struct tbl *t) {
         free(t->columns[i]);
     free(t->columns);
     free(t->column_hashes);
-    free(t->column_placed);
+    free(t->moves);
     sqlite3_finalize(t->get);
     sqlite3_finalize(t->put);
     sqlite3_finalize(t->del);
@@ -264,7 +264,7 @@ static int tbl_statements(struct store *s, struct tbl *t) {
     return 0;
 }
 
-static int tbl_column(struct tbl *t, const char *name, size_t len, bool placed) {
+static int tbl_column(struct tbl *t, const char *name, size_t len, int32_t placed) {
     if (t->columns_count == t->columns_cap) {
         uint32_t cap = t->columns_cap ? t->columns_cap * 2 : 16;
         char **p = realloc(t->columns, cap * sizeof *p);
@@ -275,17 +275,17 @@ static int tbl_column(struct tbl *t, const char *name, size_t len, bool placed) 
         if (!h)
             return ERR_NOMEM;
         t->column_hashes = h;
-        bool *b = realloc(t->column_placed, cap * sizeof *b);
-        if (!b)
+        struct column_move *m = realloc(t->moves, cap * sizeof *m);
+        if (!m)
             return ERR_NOMEM;
-        t->column_placed = b;
+        t->moves = m;
         t->columns_cap = cap;
     }
     char *copy = strndup(name, len);
     if (!copy)
         return ERR_NOMEM;
     t->columns[t->columns_count] = copy;
-    t->column_placed[t->columns_count] = placed;
+    t->moves[t->columns_count] = (struct column_move){.placed = placed};
     t->column_hashes[t->columns_count++] = name_hash(name, len);
     return 0;
 }
@@ -322,7 +322,7 @@ static int load_tables(struct store *s) {
         t->rows = sqlite3_column_int64(q, 3);
         t->last_change_ms = sqlite3_column_int64(q, 4);
         t->captured = sqlite3_column_int(q, 5);
-        t->placed = sqlite3_column_int(q, 6);
+        t->placed = sqlite3_column_int64(q, 6);
         if (t->shape != SHAPE_NONE && (row = tbl_statements(s, t)))
             break;
     }
@@ -345,19 +345,23 @@ static int load_tables(struct store *s) {
     return row;
 }
 
-int state_table(struct store *s, const char *name, size_t len, struct tbl **out) {
+struct tbl *state_find_table(const struct store *s, const char *name, size_t len) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (sqlite3_strnicmp(s->tbls[i]->name, name, (int)len) == 0 && strlen(s->tbls[i]->name) == len) {
-            *out = s->tbls[i];
-            return 0;
-        }
+        if (sqlite3_strnicmp(s->tbls[i]->name, name, (int)len) == 0 && strlen(s->tbls[i]->name) == len)
+            return s->tbls[i];
+    return NULL;
+}
+
+int state_table(struct store *s, const char *name, size_t len, struct tbl **out) {
+    if ((*out = state_find_table(s, name, len)))
+        return 0;
     assert(s->in_tx);
     uint32_t no = s->tbls_count ? s->tbls[s->tbls_count - 1]->no + 1 : 1;
     int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0, 0)", no, (int)len, name);
     return err ? err : tbls_add(s, no, name, len, out);
 }
 
-int state_column(struct store *s, struct tbl *t, const char *name, size_t len, bool placed, uint32_t *no) {
+int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no) {
     for (uint32_t i = 0; i < t->columns_count; i++)
         if (sqlite3_strnicmp(t->columns[i], name, (int)len) == 0 && strlen(t->columns[i]) == len) {
             *no = i;
@@ -365,8 +369,16 @@ int state_column(struct store *s, struct tbl *t, const char *name, size_t len, b
         }
     assert(s->in_tx);
     *no = t->columns_count;
-    int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q', %d)", t->no, t->columns_count, (int)len, name, placed);
-    return err ? err : tbl_column(t, name, len, placed);
+    int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q', 0)", t->no, t->columns_count, (int)len, name);
+    return err ? err : tbl_column(t, name, len, COLUMN_NEVER);
+}
+
+int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed) {
+    if (t->moves[no].placed == placed)
+        return 0;
+    assert(s->in_tx);
+    t->moves[no].placed = placed;
+    return sql_exec(s->db, "UPDATE col SET placed=%d WHERE tbl=%u AND no=%u", placed, t->no, no);
 }
 
 int state_shape(struct store *s, struct tbl *t, enum shape shape) {

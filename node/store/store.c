@@ -16,6 +16,7 @@
 #include "proto/err.h"
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
+#define HELD_LOOK_MS 100    /* while a migration is under way */
 #define RETRY_PARKED_MS 1000
 #define RETRY_PARKED_ROWS 500
 #define QUIET_TRIM_MS 5000
@@ -227,6 +228,7 @@ int store_open(struct store **out, const struct store_config *config, char *why,
         return ERR_NOMEM;
     reg_init(&s->reg);
     reg_init(&s->reg2);
+    reg_init(&s->source);
     buf_init(&s->blob, 256u << 20);
     buf_init(&s->key, 256u << 20);
     buf_init(&s->key2, 256u << 20);
@@ -283,6 +285,7 @@ void store_close(struct store *s) {
     batch_writer_free(s->writer);
     reg_release(&s->reg);
     reg_release(&s->reg2);
+    reg_release(&s->source);
     buf_release(&s->blob);
     buf_release(&s->key);
     buf_release(&s->key2);
@@ -308,7 +311,8 @@ void store_state(struct store *s, struct db_state *out) {
     out->base = s->hot.base;
     memcpy(out->digest, &s->hot.digest_a, 8);
     memcpy(out->digest + 8, &s->hot.digest_b, 8);
-    out->settled = !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) && tables_unshown(s) == 0;
+    out->settled = !s->held_since_ms && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
+                   tables_unshown(s) == 0;
 }
 
 bool store_ready(struct store *s) { return !s->scan && s->given == s->hot.published; }
@@ -385,7 +389,7 @@ static void retry_parked(struct store *s) {
 }
 
 static int settle_schema(struct store *s) {
-    if (!s->schema_waits || mono_ms() - s->schema_changed_ms < SCHEMA_QUIET_MS || s->scan)
+    if (!s->schema_waits || mono_ms() - s->schema_changed_ms < SCHEMA_QUIET_MS || s->scan || s->held_since_ms)
         return 0;
     s->schema_waits = false;
     int err = state_begin(s);
@@ -395,10 +399,14 @@ static int settle_schema(struct store *s) {
 /* 0, DRAIN_MORE, or an error. */
 static int gather_changes(struct store *s) {
     int err;
+    if (s->held_since_ms && !moves_hold(s)) /* quiet since then: what came is taken up, and read */
+        s->schema_stale = s->hold_over = true;
     if (s->schema_stale) {
         bool other = s->file == FILE_OTHER;
-        if ((s->in_tx && (err = state_commit(s))) || (err = schema_refresh(s)))
+        if (s->in_tx && (err = state_commit(s)))
             return err;
+        if ((err = schema_refresh(s))) /* the application keeps the lock: again in a moment */
+            return err == ERR_BUSY && s->in_tx && state_commit(s) ? ERR_IO : err;
         if (s->file == FILE_OTHER && !other)
             return ERR_CLOSED; /* found only when opening begins an epoch for it */
     }
@@ -475,6 +483,8 @@ static int next_turn(struct store *s, int shown) {
         return 0;
     if (shown == PROJECT_WAIT)
         return 1;
+    if (s->held_since_ms)
+        return HELD_LOOK_MS;
     if (s->flights && !project_blocked(s))
         return 0;
     if (s->flights)
@@ -641,7 +651,7 @@ void store_learn_base(struct store *s, uint64_t base) {
 int store_barrier(struct store *s) {
     if (!s->app_open)
         return 1;
-    if (s->scan || s->schema_stale || s->given < s->hot.published || scan_replaced_due(s))
+    if (s->scan || s->schema_stale || s->held_since_ms || s->given < s->hot.published || scan_replaced_due(s))
         return 0;
     int64_t seq = 0;
     if (sql_int(s->app.reader, 0, &seq, "SELECT max(seq) FROM main._starling_dirty"))

@@ -457,7 +457,7 @@ static int tio_columns(struct store *s, struct tio *io) {
     for (uint32_t i = 0; i < io->count; i++) {
         io->names[i] = t->columns[io->order[i]].name;
         io->lens[i] = strlen(io->names[i]);
-        int err = state_column(s, io->tbl, io->names[i], io->lens[i], true, &io->numbers[i]);
+        int err = state_column(s, io->tbl, io->names[i], io->lens[i], &io->numbers[i]);
         if (err)
             return err;
         if (io->numbers[i] >= top)
@@ -546,7 +546,7 @@ int tables_load(struct store *s) {
     err = feed_load(s);
     for (uint32_t i = 0; i < s->schema.count && !err; i++) {
         const struct table *t = &s->schema.tables[i];
-        if (t->unsupported || t->excluded)
+        if (t->unsupported || t->excluded || (s->held_new && moves_is_new(s, t)))
             continue;
         err = tio_load(s, &s->tios[s->tios_count++], t);
         if (t->number >= top)

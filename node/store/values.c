@@ -92,7 +92,7 @@ static int cache_change(struct store *s, struct cached_batch *c, const struct ch
     row->orphan = change->orphan;
     row->count = change->columns_count;
     for (uint32_t i = 0; i < change->columns_count; i++) {
-        if ((err = state_column(s, t, change->columns[i], change->columns_len[i], false, &row->values[i].column)))
+        if ((err = state_column(s, t, change->columns[i], change->columns_len[i], &row->values[i].column)))
             return err;
         row->values[i].value = change->values[i];
     }

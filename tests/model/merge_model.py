@@ -65,8 +65,9 @@ class Row:
     def forget_deaths(self, knew):
         self.deaths = {dot: d for dot, d in self.deaths.items() if not seen(dot, knew)}
 
-    def overwrite(self, column, knew):
-        self.siblings[column] = {dot: w for dot, w in self.siblings[column].items() if not seen(dot, knew)}
+    def overwrite(self, column, stamp, knew):
+        "a write replaces what its author had seen and what is not newer: one that was found long after it was made may be older"
+        self.siblings[column] = {dot: w for dot, w in self.siblings[column].items() if w.stamp > stamp or not seen(dot, knew)}
 
 
 class Replica:
@@ -90,7 +91,7 @@ class Replica:
         if change.kind == "insert":
             row.inserted = max(row.inserted, change.stamp)
         for column, value in change.values.items():
-            row.overwrite(column, knew)
+            row.overwrite(column, change.stamp, knew)
             row.siblings[column][dot] = Write(change.stamp, value)
 
     def apply(self, batch):

@@ -1,0 +1,423 @@
+/* What a change of the application's schema means for its rows. The schema itself replicates by names only, so a migration that runs on
+ * one server first is followed from what can be seen: names, places of columns, and the numbers in our triggers.
+ *
+ *   ADD COLUMN     it is its default until written; what others know of it becomes pending, and is shown
+ *   DROP COLUMN    its values stay in the registers, and are relayed
+ *   RENAME COLUMN  our triggers stay, a name goes and another comes in its place: the table is read again, and what was carried over is
+ *                  written under the new name with the time that it had under the old one. So the order in which servers migrate does not matter.
+ *   a new table    is read whole; rows that others know keep their value where it is newer; those that the file lacks are shown
+ *   RENAME TO      our triggers go along with their number: the rows keep their identity and their time
+ *   DROP TABLE     no deletion: its rows stay in the registers, and are shown when it is created again
+ *   a rebuild      (create, copy, drop, rename) leaves no triggers, or those of another table: it is read again, see scan.c
+ *
+ * A migration is many statements, often many commits, and what lies between two of them (`_alembic_tmp_x`, a table that is half copied, a
+ * column before its backfill) must not be taken for what the application means. So new tables are not taken up, and nothing is read again or
+ * shown, before the schema has been quiet for MIGRATION_QUIET_MS. Notes go on being drained meanwhile. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define MIGRATION_QUIET_MS 2000
+#define MIGRATION_MS_MAX 30000 /* an application that never stops changing its schema is taken as it is then */
+
+static bool replicated(const struct table *t) { return t && !t->unsupported && !t->excluded; }
+
+/* ---- tables */
+
+bool moves_is_new(const struct store *s, const struct table *t) {
+    const struct tbl *known = state_find_table(s, t->name, strlen(t->name));
+    return !known || known->placed <= 0;
+}
+
+bool moves_hold(const struct store *s) {
+    int64_t now = store_mono_us() / 1000;
+    return s->held_since_ms && !s->hold_over && now - s->schema_changed_ms < (s->held_long ? MIGRATION_MS_MAX : MIGRATION_QUIET_MS) &&
+           now - s->held_since_ms < MIGRATION_MS_MAX;
+}
+
+uint32_t moves_numbers(const struct store *s) {
+    int64_t top = 0;
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        int64_t number = s->tbls[i]->placed;
+        number = number == TABLE_GONE ? 0 : number < 0 ? -number : number;
+        top = number > top ? number : top;
+    }
+    return (uint32_t)top;
+}
+
+static void hold(struct store *s, bool project) {
+    if (s->hold_over)
+        return;
+    if (!s->held_since_ms)
+        s->held_since_ms = store_mono_us() / 1000;
+    s->held_project |= project;
+    s->stored_changed = true;
+}
+
+static bool has_number(const struct store *s, int64_t number) {
+    for (uint32_t i = 0; i < s->schema.count; i++)
+        if (replicated(&s->schema.tables[i]) && s->schema.tables[i].number == (uint64_t)number)
+            return true;
+    return false;
+}
+
+/* Its rows are read again: older notes of it say no more than that. */
+static int read_again(struct store *s, struct tbl *t) {
+    t->captured = false;
+    t->dirty = true;
+    return sql_int(s->app.reader, 0, &t->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
+}
+
+/* One table that was here: gone, renamed, rebuilt, or still itself. */
+static int judge_table(struct store *s, struct tbl *t) {
+    int err = 0;
+    const struct table *now = schema_find(&s->schema, t->name, strlen(t->name));
+    if (t->placed > 0 && (!replicated(now) || (now->number != (uint64_t)t->placed && has_number(s, t->placed)))) {
+        t->placed = -t->placed;
+        t->captured = false;
+        t->dropped_now = t->dirty = true;
+        hold(s, false);
+    } else if (t->placed < 0 && t->dropped_now && replicated(now) && !has_number(s, -t->placed)) { /* it was missing for a moment */
+        t->placed = now->number;
+        err = read_again(s, t);
+    } else if (t->placed > 0 && now->number != (uint64_t)t->placed) { /* other triggers: another table under this name */
+        t->placed = now->number;
+        err = read_again(s, t);
+    }
+    if (t->placed > 0 && !t->captured)
+        hold(s, true);
+    s->held_long |= t->placed < 0 && replicated(now) && has_number(s, -t->placed);
+    return err;
+}
+
+int moves_tables(struct store *s) {
+    int err = state_begin(s);
+    s->held_long = false;
+    for (uint32_t i = 0; i < s->tbls_count && s->hold_over; i++)
+        s->tbls[i]->dropped_now = false;
+    for (uint32_t i = 0; i < s->tbls_count && !err; i++)
+        err = judge_table(s, s->tbls[i]);
+    for (uint32_t i = 0; i < s->schema.count && !err; i++)
+        if (replicated(&s->schema.tables[i]) && moves_is_new(s, &s->schema.tables[i]))
+            hold(s, false);
+    return err;
+}
+
+/* The table that had these triggers before: it was renamed. */
+static struct tbl *renamed_from(const struct store *s, const struct tio *io) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i] != io->tbl && s->tbls[i]->placed == -(int64_t)io->table->number && s->tbls[i]->shape == io->tbl->shape)
+            return s->tbls[i];
+    return NULL;
+}
+
+static int place_columns(struct store *s, struct tio *io) {
+    int err = 0;
+    for (uint32_t i = 0; i < io->count && !err; i++)
+        err = state_place_column(s, io->tbl, io->numbers[i], (int32_t)io->order[i] + 1);
+    return err;
+}
+
+int moves_place(struct store *s, struct tio *io) {
+    struct tbl *t = io->tbl;
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->placed == -(int64_t)io->table->number) {
+            s->tbls[i]->placed = TABLE_GONE;
+            s->tbls[i]->dirty = true;
+        }
+    t->renamed_from = NULL;
+    t->placed = io->table->number;
+    t->captured = t->dirty = true;
+    for (uint32_t c = 0; c < t->columns_count; c++)
+        t->moves[c].from = 0;
+    return place_columns(s, io);
+}
+
+/* ---- columns */
+
+struct place {
+    int32_t at;
+    uint32_t column;
+};
+
+static int by_place(const void *a, const void *b) {
+    int32_t x = ((const struct place *)a)->at, y = ((const struct place *)b)->at;
+    return x < y ? -1 : x > y;
+}
+
+struct sequence {
+    struct place *list;
+    uint32_t count;
+};
+
+static bool is_here(const struct tio *io, uint32_t column) { return column < io->by_number_count && io->by_number[column]; }
+
+/* The columns that the table had, in the order that they had; and those that it has. */
+static int sequences(const struct tio *io, struct sequence *was, struct sequence *now) {
+    const struct tbl *t = io->tbl;
+    memset(was, 0, sizeof *was);
+    memset(now, 0, sizeof *now);
+    was->list = malloc((t->columns_count + 1) * sizeof *was->list);
+    now->list = malloc((io->count + 1) * sizeof *now->list);
+    if (!was->list || !now->list)
+        return ERR_NOMEM;
+    for (uint32_t c = 0; c < t->columns_count; c++)
+        if (t->moves[c].placed > 0)
+            was->list[was->count++] = (struct place){t->moves[c].placed, c};
+    for (uint32_t i = 0; i < io->count; i++)
+        now->list[now->count++] = (struct place){(int32_t)io->order[i], io->numbers[i]};
+    qsort(was->list, was->count, sizeof *was->list, by_place);
+    qsort(now->list, now->count, sizeof *now->list, by_place);
+    return 0;
+}
+
+/* A column that went behind others was dropped and added again: it begins with its default. */
+static int find_moved(struct store *s, struct tio *io, const struct sequence *now) {
+    struct tbl *t = io->tbl;
+    int32_t last = 0;
+    int err = 0;
+    for (uint32_t i = 0; i < now->count && !err; i++) {
+        int32_t was = t->moves[now->list[i].column].placed;
+        if (was > 0 && was < last)
+            err = state_place_column(s, t, now->list[i].column, COLUMN_GONE);
+        last = was > last ? was : last;
+    }
+    return err;
+}
+
+/* A name that went and one that came in its place: RENAME COLUMN. (Or a drop of the last column and another one added: reading the rows
+ * tells, since they then show its default.) */
+static bool pair_columns(struct tio *io, const struct sequence *was, const struct sequence *now) {
+    struct tbl *t = io->tbl;
+    bool any = false;
+    for (uint32_t i = 0, k = 0; i < was->count && k < now->count;) {
+        uint32_t old = was->list[i].column, new = now->list[k].column;
+        bool came = t->moves[new].placed <= 0;
+        if (!is_here(io, old) || t->moves[old].placed <= 0) {
+            if (came && !is_here(io, old)) {
+                t->moves[new].from = old + 1;
+                any = true;
+                k++;
+            }
+            i++;
+        } else if (came) {
+            k++;
+        } else {
+            i++;
+            k++;
+        }
+    }
+    return any;
+}
+
+static int columns_of(struct store *s, struct tio *io, const struct sequence *was, const struct sequence *now, bool *came, bool *renamed) {
+    struct tbl *t = io->tbl;
+    bool kept = t->captured; /* else a rebuild: it is read again, and the places say nothing */
+    int err = kept ? find_moved(s, io, now) : 0;
+    *came = false;
+    *renamed = !err && kept && pair_columns(io, was, now);
+    for (uint32_t i = 0; i < was->count && !err; i++)
+        if (!is_here(io, was->list[i].column))
+            err = state_place_column(s, t, was->list[i].column, COLUMN_GONE);
+    for (uint32_t i = 0; i < io->count && !err; i++) {
+        struct column_move *m = &t->moves[io->numbers[i]];
+        m->fresh |= m->placed <= 0;
+        *came |= m->placed <= 0;
+    }
+    return err ? err : place_columns(s, io);
+}
+
+/* The row shows a fresh column's default. */
+static int reveal_row(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct origins_order o = store_order(s);
+    struct shown_cell cells[BATCH_COLUMNS_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->io->count; i++) {
+        uint32_t column = t->io->numbers[i];
+        const struct cell *c = t->moves[column].fresh && !t->moves[column].from ? reg_winner(&s->reg, column, &o) : NULL;
+        uint64_t hash;
+        int err = c ? tables_default_hash(s, t->io, i, &hash) : 0;
+        if (err)
+            return err;
+        if (c && c->hash != hash)
+            cells[n++] = (struct shown_cell){column, hash};
+    }
+    if (!n)
+        return 0;
+    hold(s, true);
+    struct pending_row *p = pending_find(s, t, who);
+    if (p)
+        return pending_touch(s, p, cells, n);
+    int err = pending_set(s, t, who, true, cells, n, NULL, &p);
+    return err ? err : pending_store(s, p);
+}
+
+static int reveal_columns(struct store *s, struct tbl *t) {
+    struct origins_order o = store_order(s);
+    sqlite3_stmt *q;
+    int row, err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", t->no);
+    if (err)
+        return err;
+    while ((row = sql_step(q)) == 1) {
+        if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
+            break;
+        struct rowid who = s->reg.who;
+        who.text = t->shape == SHAPE_KEY;
+        if (who.text) {
+            who.key = sqlite3_column_blob(q, 0);
+            who.key_len = (size_t)sqlite3_column_bytes(q, 0);
+        } else {
+            who.number = sqlite3_column_int64(q, 0);
+        }
+        if (reg_alive(&s->reg, &o) && (row = reveal_row(s, t, &who)))
+            break;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+static int table_columns(struct store *s, struct tio *io) {
+    struct tbl *t = io->tbl;
+    struct sequence was, now;
+    bool came = false, renamed = false;
+    int err = sequences(io, &was, &now);
+    if (!err)
+        err = columns_of(s, io, &was, &now, &came, &renamed);
+    free(was.list);
+    free(now.list);
+    if (!err && renamed) {
+        t->captured = false;
+        t->dirty = true;
+        hold(s, true);
+    }
+    s->fresh |= came;
+    return err || !came || !t->captured || !t->rows ? err : reveal_columns(s, t);
+}
+
+int moves_columns(struct store *s) {
+    int err = s->flights ? pending_map_flights(s) : 0;
+    bool began = !s->in_tx;
+    if (!err)
+        err = state_begin(s);
+    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
+        struct tio *io = &s->tios[i];
+        if (!io->tbl)
+            continue;
+        if (io->tbl->placed <= 0)
+            io->tbl->renamed_from = renamed_from(s, io);
+        else
+            err = table_columns(s, io);
+    }
+    return err || !began ? err : state_commit(s);
+}
+
+void moves_shown(struct store *s) {
+    for (uint32_t i = 0; s->fresh && i < s->tbls_count; i++)
+        for (uint32_t c = 0; c < s->tbls[i]->columns_count; c++)
+            s->tbls[i]->moves[c].fresh = false;
+    s->fresh = false;
+}
+
+int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct pending_row *p;
+    int err = pending_set(s, t, who, false, NULL, 0, NULL, &p);
+    return err ? err : pending_store(s, p);
+}
+
+/* ---- rows that a migration wrote */
+
+bool moves_arrives(const struct row_look *look) { return look->ms == LOOK_FOUND && look->io->tbl->placed <= 0; }
+
+/* Another row under the number of one that others know. */
+bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes) {
+    struct origins_order o = store_order(s);
+    struct rowid who;
+    if (!moves_arrives(look) || look->place.text)
+        return false;
+    drain_new_identity(s, look, hashes, &who);
+    if (reg_known(&s->source))
+        return !rowid_same(&who, &r->who);
+    bool same = r->who.kind == IDENT_GIVEN || look->io->tbl->placed != 0;
+    if (!same) {
+        same = true;
+        for (uint32_t i = 0; i < look->io->count && same; i++) {
+            const struct cell *c = reg_winner(r, look->io->numbers[i], &o);
+            same = !c || c->hash == hashes[i];
+        }
+    }
+    return !same;
+}
+
+/* What a column of a row held before a migration gave it this name: RENAME COLUMN, or RENAME TO of its table. */
+static const struct cell *cell_before(struct store *s, const struct row_look *look, const struct reg *r, uint32_t column,
+                                      struct stamp *at) {
+    struct origins_order o = store_order(s);
+    const struct tbl *t = look->io->tbl;
+    const struct reg *source = r;
+    uint32_t from = t->moves[column].from;
+    if (t->renamed_from && reg_known(&s->source)) {
+        source = &s->source;
+        from = 0;
+        for (uint32_t c = 0; c < t->renamed_from->columns_count && !from; c++)
+            if (sqlite3_stricmp(t->renamed_from->columns[c], t->columns[column]) == 0)
+                from = c + 1;
+    }
+    const struct cell *before = from ? reg_winner(source, from - 1, &o) : NULL;
+    if (before)
+        *at = reg_cell_stamp(source, before);
+    return before;
+}
+
+/* Is this column's content in the file to be written, and with which stamp (0: as any write)? *overruled: what others know is to be shown instead.
+ *
+ * The file's content is no write of now where a migration put it there: carried over from another name it is as old as it was there; in a
+ * column or table that has come just now it was written by somebody who could not see what others had written meanwhile. There it loses, and
+ * stays as an open conflict. */
+int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
+                bool *write, uint64_t *at, bool *overruled) {
+    struct origins_order o = store_order(s);
+    struct tio *io = look->io;
+    uint32_t column = io->numbers[i];
+    struct stamp old;
+    const struct cell *c = reg_winner(r, column, &o), *before = cell_before(s, look, r, column, &old);
+    uint64_t shown = c ? c->hash : 0;
+    bool pending = p && pending_shown(p, column, &shown), scan = look->ms == LOOK_FOUND;
+    *write = false;
+    *at = 0;
+    if (c && c->hash == hash && !pending)
+        return 0;
+    if (before) {
+        bool carried = before->hash == hash;
+        *at = carried ? old.at : scan ? old.at + 1 : 0;
+        *write = !c || !carried || stamp_cmp(old, reg_cell_stamp(r, c), &o) > 0 || old.origin == s->own;
+        *overruled |= c != NULL && *at && *at < reg_cell_stamp(r, c).at;
+        return 0;
+    }
+    uint64_t standard = shown;
+    int err = c && !pending && !io->tbl->moves[column].fresh ? 0 : tables_default_hash(s, io, i, &standard);
+    if (err)
+        return err;
+    bool unseen =
+        c && ((moves_arrives(look) && io->tbl->placed == 0) || (io->tbl->moves[column].fresh && (scan || (p && !p->reason && pending))));
+    if (unseen) {
+        *write = hash != c->hash && hash != standard;
+        *at = STAMP_COPY;
+        *overruled |= hash != c->hash;
+    } else {
+        *write = hash != (c || pending ? shown : standard);
+    }
+    return 0;
+}
+
+/* Was the row changed since it came with its renamed table? */
+bool moves_differs(struct store *s, const struct row_look *look, const uint64_t *hashes) {
+    bool differs = false;
+    for (uint32_t i = 0; i < look->io->count && !differs; i++) {
+        struct stamp at;
+        const struct cell *before = cell_before(s, look, &s->source, look->io->numbers[i], &at);
+        differs = before && before->hash != hashes[i];
+    }
+    return differs;
+}

@@ -1,0 +1,374 @@
+/* The engine: the application changes its schema, on one server before the other, while rows are written. */
+#include "store_rig.h"
+
+static void share_same(struct rig *r) {
+    rig_share(r);
+    rig_assert_settled(r);
+    assert_same_tables(r);
+    rig_time_passes(r);
+}
+
+/* What each of them has, though not the same schema. */
+static void share(struct rig *r) {
+    rig_share(r);
+    rig_time_passes(r);
+    rig_tick();
+}
+
+static void restart_between(struct rig *r, uint32_t i, const char *sql, bool restart) {
+    if (restart)
+        side_close_store(&r->peers[i].s);
+    app_exec(rig_app(r, i), sql);
+    if (restart)
+        peer_open(&r->peers[i]);
+    peer_rest(&r->peers[i]);
+}
+
+static size_t conflicts(struct rig *r) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->count; i++)
+        n += peer_conflicts(&r->peers[i]);
+    return n;
+}
+
+/* ---- columns */
+
+/* Dropped here, written there, added again: what others wrote is shown, and not overwritten by the default. */
+static void test_a_column_that_is_dropped_and_added_again(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 4; mode++) { /* with a restart or not; seen in between or not */
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a, b DEFAULT 'd', c)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 1, 'bx', 1), ('y', 2, 'by', 2)");
+        share_same(&r);
+        if (mode & 2) {
+            restart_between(&r, 0, "ALTER TABLE t DROP COLUMN b; ALTER TABLE t ADD COLUMN b DEFAULT 'd'", mode & 1);
+        } else {
+            restart_between(&r, 0, "ALTER TABLE t DROP COLUMN b", mode & 1);
+            rig_act(&r, 1, "UPDATE t SET b = 'changed' WHERE k = 'x'; INSERT INTO t VALUES('z', 3, 'bz', 3)");
+            rig_act(&r, 0, "UPDATE t SET a = 10 WHERE k = 'y'");
+            share(&r);
+            restart_between(&r, 0, "ALTER TABLE t ADD COLUMN b DEFAULT 'd'", mode & 1);
+        }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, b FROM t ORDER BY k", mode & 2 ? "tx|tbx|;ty|tby|;" : "tx|tchanged|;ty|tby|;tz|tbz|;");
+        rig_act(&r, 0, "UPDATE t SET a = 11, b = b"); /* an ORM writes the row whole */
+        share_same(&r);
+        assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM t WHERE b = 'd'"), 0);
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* Server 0 renames first, both go on writing, each in its own name; then server 1 renames. */
+static void test_a_column_that_is_renamed_on_one_server_first(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 4; mode++) {
+        static const char *const RENAME[] = {"ALTER TABLE t RENAME COLUMN a TO b",
+                                             "ALTER TABLE t RENAME COLUMN a TO b; UPDATE t SET b = b || '!' WHERE k = 'never'"};
+        struct rig r;
+        rig_open(&r, 2, mode & 2 ? "CREATE TABLE t(k TEXT PRIMARY KEY, x, a)" : "CREATE TABLE t(k TEXT PRIMARY KEY, a, x)");
+        rig_act(&r, 0, "INSERT INTO t(k, a, x) VALUES('same', 1, 1), ('zero', 1, 1), ('one', 1, 1), ('both', 1, 1), ('touched', 1, 1)");
+        share_same(&r);
+        restart_between(&r, 0, RENAME[0], mode & 1);
+        share(&r);
+        assert_problem(&r.peers[1], "t", "column \"b\" of another server is not here");
+        rig_act(&r, 0,
+                "UPDATE t SET b = 'zero' WHERE k = 'zero'; UPDATE t SET b = 'both0' WHERE k = 'both'; UPDATE t SET x = 2 WHERE k = "
+                "'touched'");
+        share(&r);
+        rig_act(&r, 1,
+                "UPDATE t SET a = 'one' WHERE k = 'one'; UPDATE t SET a = 'both1' WHERE k = 'both'; UPDATE t SET a = 'touched' "
+                "WHERE k = 'touched'; INSERT INTO t(k, a, x) VALUES('new', 'new', 1)");
+        share(&r);
+        assert_rows(rig_app(&r, 0), "SELECT x FROM t WHERE k = 'new'", "i1|;"); /* what they share goes on */
+        restart_between(&r, 1, RENAME[1], mode & 1);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, b FROM t ORDER BY k",
+                          "tboth|tboth1|;tnew|tnew|;tone|tone|;tsame|i1|;ttouched|ttouched|;tzero|tzero|;");
+        rig_act(&r, 0, "UPDATE t SET b = 'later' WHERE k = 'same'");
+        rig_act(&r, 1, "UPDATE t SET b = 'last' WHERE k = 'one'");
+        share_same(&r);
+        rig_close(&r);
+    }
+}
+
+/* The same, but server 0 wrote last: server 1's own write loses, and is an open conflict. */
+static void test_a_renamed_column_that_both_wrote(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+    rig_act(&r, 0, "INSERT INTO t VALUES('x', 1)");
+    share_same(&r);
+    rig_act(&r, 0, "ALTER TABLE t RENAME COLUMN a TO b");
+    share(&r);
+    rig_act(&r, 1, "UPDATE t SET a = 'one'");
+    share(&r);
+    rig_act(&r, 0, "UPDATE t SET b = 'zero'");
+    share(&r);
+    rig_act(&r, 1, "ALTER TABLE t RENAME COLUMN a TO b");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT b FROM t", "tzero|;");
+    assert_true(peer_lost(&r.peers[0], "b", "\"one\""));
+    assert_true(peer_lost(&r.peers[1], "b", "\"one\""));
+    rig_close(&r);
+}
+
+/* Server 1 comes later with the same column, and fills it: what was written on server 0 since stays. */
+static void test_a_backfill_does_not_undo_what_others_wrote(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 4; mode++) { /* one transaction or many; ADD COLUMN or a rebuild */
+        static const char *const ADD[] = {
+            "ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'f' || a", "BEGIN; ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'f' || a; COMMIT",
+            "BEGIN; CREATE TABLE \"new__t\"(id INTEGER PRIMARY KEY, c, a); INSERT INTO \"new__t\"(id, c, a) SELECT id, 'f' || a, a FROM t;"
+            "DROP TABLE t; ALTER TABLE \"new__t\" RENAME TO t; COMMIT",
+            "CREATE TABLE _alembic_tmp_t(id INTEGER PRIMARY KEY, c, a); INSERT INTO _alembic_tmp_t(id, c, a) SELECT id, 'f' || a, a FROM t;"
+            "DROP TABLE t; ALTER TABLE _alembic_tmp_t RENAME TO t"};
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+        rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2), (3)");
+        share_same(&r);
+        rig_act(&r, 0, ADD[mode]);
+        rig_act(&r, 0, "UPDATE t SET c = 'edited' WHERE id = 2");
+        share(&r);
+        uint32_t before = r.peers[1].s.made.count;
+        rig_act(&r, 1, ADD[mode]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT id, a, c FROM t ORDER BY id", "i1|i1|tf1|;i2|i2|tedited|;i3|i3|tf3|;");
+        assert_int_equal(rig_made_rows(&r, 1, before), 1); /* the one that differs, which is listed */
+        assert_true(peer_lost(&r.peers[0], "c", "\"f2\"") && peer_lost(&r.peers[1], "c", "\"f2\""));
+        rig_act(&r, 1, "UPDATE t SET c = 'known' WHERE id IN (1, 2)");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT c FROM t ORDER BY id", "tknown|;tknown|;tf3|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* ---- tables */
+
+/* No deletions: its rows are kept elsewhere, and shown when it is created again, with other columns, too. */
+static void test_a_table_that_is_dropped_and_created_again(void **state) {
+    (void)state;
+    static const char *const AGAIN = "CREATE TABLE t(b, more DEFAULT 'm', id INTEGER PRIMARY KEY); CREATE TABLE k(v, x TEXT PRIMARY KEY)";
+    for (int mode = 0; mode < 6; mode++) { /* restart or not; at once, one after the other, one after the other and seen in between */
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE TABLE k(x TEXT PRIMARY KEY, v)");
+        rig_act(&r, 0, "INSERT INTO t(a, b) VALUES(1, 1), (2, 2), (3, 3); INSERT INTO k VALUES('a', 1), ('b', 2)");
+        share_same(&r);
+        char *sql = sqlite3_mprintf("%sDROP TABLE t; DROP TABLE k; %s%s", mode % 3 == 0 ? "BEGIN; " : "", mode % 3 == 2 ? "" : AGAIN,
+                                    mode % 3 == 0 ? "; COMMIT" : "");
+        restart_between(&r, 0, sql, mode / 3);
+        sqlite3_free(sql);
+        rig_act(&r, 1, "UPDATE t SET b = 'changed' WHERE id = 2; DELETE FROM t WHERE id = 3; INSERT INTO t(id, b) VALUES(9, 'new')");
+        share(&r);
+        assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM t"), 3);
+        if (mode % 3 == 2)
+            restart_between(&r, 0, AGAIN, mode / 3);
+        share(&r);
+        assert_everywhere(&r, "SELECT id, b FROM t ORDER BY id", "i1|i1|;i2|tchanged|;i9|tnew|;");
+        assert_everywhere(&r, "SELECT x, v FROM k ORDER BY x", "ta|i1|;tb|i2|;");
+        rig_act(&r, 0, "DELETE FROM k WHERE x = 'a'; INSERT INTO k(x, v) VALUES('c', 3)");
+        share(&r);
+        assert_everywhere(&r, "SELECT x, v FROM k ORDER BY x", "tb|i2|;tc|i3|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* Both make the same new table, each with its first rows, one server long after the other. */
+static void test_a_new_table_with_its_first_rows(void **state) {
+    (void)state;
+    static const char *const NEW =
+        "CREATE TABLE role(id INTEGER PRIMARY KEY, name TEXT UNIQUE); CREATE TABLE setting(k TEXT PRIMARY KEY, v);"
+        "INSERT INTO role(name) VALUES('admin'), ('scout'), ('guest'); INSERT INTO setting VALUES('lang', 'en'), "
+        "('color', 'blue'), ('size', 'big')";
+    for (int restart = 0; restart < 2; restart++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+        rig_act(&r, 0, NEW);
+        rig_act(&r, 0,
+                "UPDATE setting SET v = 'red' WHERE k = 'color'; DELETE FROM setting WHERE k = 'size'; INSERT INTO setting VALUES('x', 1)");
+        share(&r);
+        assert_problem(&r.peers[1], "role", "the application has no such table here");
+        restart_between(&r, 1, NEW, restart);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT id, name FROM role ORDER BY id", "i1|tadmin|;i2|tscout|;i3|tguest|;");
+        assert_everywhere(&r, "SELECT k, v FROM setting ORDER BY k", "tcolor|tred|;tlang|ten|;tx|i1|;");
+        rig_act(&r, 1, "UPDATE role SET name = 'chief' WHERE id = 1; UPDATE setting SET v = 'de' WHERE k = 'lang'");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT name FROM role WHERE id = 1", "tchief|;");
+        rig_close(&r);
+    }
+}
+
+/* Rows keep who they are, so that the other server, which renames later, means the same ones. */
+static void test_a_table_that_is_renamed_on_one_server_first(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 4; mode++) {
+        static const char *const RENAME = "ALTER TABLE t RENAME TO u; ALTER TABLE k RENAME TO l";
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); CREATE TABLE k(x TEXT PRIMARY KEY, v)");
+        rig_act(&r, 0, "INSERT INTO t(a, b) VALUES(1, 1), (2, 2); INSERT INTO k VALUES('a', 1), ('b', 2)");
+        rig_act(&r, 1, "INSERT INTO t(id, a, b) VALUES(10, 10, 10), (11, 11, 11)");
+        share_same(&r);
+        if (mode & 2)
+            app_exec(rig_app(&r, 0), "PRAGMA legacy_alter_table=ON");
+        restart_between(&r, 0, RENAME, mode & 1);
+        share(&r);
+        rig_act(&r, 0, "UPDATE u SET a = 'zero' WHERE id = 1; UPDATE l SET v = 'zero' WHERE x = 'a'; INSERT INTO u(a) VALUES('new0')");
+        rig_act(&r, 1, "UPDATE t SET b = 'one' WHERE id = 11; UPDATE k SET v = 'one' WHERE x = 'b'");
+        share(&r);
+        restart_between(&r, 1, RENAME, mode & 1);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT id, a, b FROM u ORDER BY id", "i1|tzero|i1|;i2|i2|i2|;i10|i10|i10|;i11|i11|tone|;i12|tnew0|n|;");
+        assert_everywhere(&r, "SELECT x, v FROM l ORDER BY x", "ta|tzero|;tb|tone|;");
+        rig_act(&r, 0, "DELETE FROM u WHERE id = 2; UPDATE u SET b = 'last' WHERE id = 10");
+        share_same(&r);
+        assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM u"), 4);
+        rig_close(&r);
+    }
+}
+
+/* ---- rebuilds: create new, copy, drop old, rename */
+
+static const char *const REBUILDS[] = {
+    /* Django */
+    "PRAGMA foreign_keys=OFF; BEGIN; UPDATE t SET v = 'before' WHERE id = 1; CREATE TABLE \"new__t\"(\"id\" integer NOT NULL PRIMARY KEY "
+    "AUTOINCREMENT, \"v\" text NULL, \"n\" varchar(10) NOT NULL DEFAULT ''); INSERT INTO \"new__t\"(\"id\", \"v\", \"n\") SELECT \"id\", "
+    "\"v\", coalesce(\"n\", '') FROM \"t\"; DROP TABLE \"t\"; ALTER TABLE \"new__t\" RENAME TO \"t\"; UPDATE t SET v = 'after' WHERE id = "
+    "2;"
+    "INSERT INTO t(v) VALUES('inserted'); DELETE FROM t WHERE id = 3; COMMIT; PRAGMA foreign_keys=ON",
+    /* Alembic, each statement a transaction of its own */
+    "UPDATE t SET v = 'before' WHERE id = 1; CREATE TABLE _alembic_tmp_t(id INTEGER NOT NULL, v TEXT, n TEXT NOT NULL DEFAULT '', PRIMARY "
+    "KEY(id));"
+    "INSERT INTO _alembic_tmp_t(id, v, n) SELECT id, v, coalesce(n, '') FROM t; DROP TABLE t; ALTER TABLE _alembic_tmp_t RENAME TO t;"
+    "UPDATE t SET v = 'after' WHERE id = 2; INSERT INTO t(v) VALUES('inserted'); DELETE FROM t WHERE id = 3",
+    /* the old one is moved away first */
+    "PRAGMA legacy_alter_table=ON; UPDATE t SET v = 'before' WHERE id = 1; ALTER TABLE t RENAME TO t_old; CREATE TABLE t(n TEXT NOT NULL "
+    "DEFAULT "
+    "'', v, id INTEGER PRIMARY KEY); INSERT INTO t(id, v, n) SELECT id, v, coalesce(n, '') FROM t_old; DROP TABLE t_old; PRAGMA "
+    "legacy_alter_table=OFF; UPDATE t SET v = 'after' WHERE id = 2; INSERT INTO t(v) VALUES('inserted'); DELETE FROM t WHERE id = 3"};
+
+/* Statement by statement, with the store turning after each, or at once. */
+static void run_steps(struct rig *r, uint32_t i, const char *sql, bool look) {
+    for (const char *at = sql; *at;) {
+        sqlite3_stmt *stmt = NULL;
+        const char *rest;
+        assert_int_equal(sqlite3_prepare_v2(rig_app(r, i), at, -1, &stmt, &rest), SQLITE_OK);
+        while (sqlite3_step(stmt) == SQLITE_ROW)
+            ;
+        if (sqlite3_finalize(stmt) != SQLITE_OK)
+            fail_msg("%.60s…: %s", at, sqlite3_errmsg(rig_app(r, i)));
+        at = rest;
+        if (look)
+            for (int turns = 0; turns < 3; turns++)
+                peer_turn(&r->peers[i]);
+    }
+}
+
+static void test_rebuilds(void **state) {
+    (void)state;
+    for (unsigned mode = 0; mode < 4 * sizeof REBUILDS / sizeof *REBUILDS; mode++) {
+        struct rig r;
+        rig_open(&r, 2,
+                 "CREATE TABLE t(id INTEGER PRIMARY KEY, n, v); CREATE TABLE other(id INTEGER PRIMARY KEY, t REFERENCES t(id) ON DELETE "
+                 "CASCADE)");
+        rig_act(&r, 0, "INSERT INTO t(n, v) VALUES('a', 1), (NULL, 2), ('c', 3), ('d', 4), (NULL, 5); INSERT INTO other VALUES(1, 5)");
+        share_same(&r);
+        bool down = mode & 1, look = mode & 2;
+        if (getenv("SIDE_LOG"))
+            fprintf(stderr, "mode %u\n", mode);
+        if (down)
+            side_close_store(&r.peers[0].s);
+        run_steps(&r, 0, REBUILDS[mode / 4], look && !down);
+        rig_act(&r, 1, "UPDATE t SET v = 'other' WHERE id = 4");
+        if (down)
+            peer_open(&r.peers[0]);
+        peer_rest(&r.peers[0]);
+        share(&r);
+        assert_everywhere(&r, "SELECT id, CAST(v AS TEXT), coalesce(n, '') FROM t ORDER BY id",
+                          "i1|tbefore|ta|;i2|tafter|t|;i4|tother|td|;i5|t5|t|;i6|tinserted|t|;");
+        assert_everywhere(&r, "SELECT * FROM other", "i1|i5|;");
+        rig_assert_settled(&r);
+        json_t *list = store_tables(r.peers[1].s.store), *t;
+        size_t i;
+        json_array_foreach(list, i, t) { /* nothing is told of what lies between */
+            const char *name = json_string_value(json_object_get(t, "name"));
+            assert_true(strcmp(name, "t") == 0 || strcmp(name, "other") == 0);
+        }
+        json_decref(list);
+        run_steps(&r, 1, REBUILDS[mode / 4], look);
+        share(&r);
+        assert_same(&r, "SELECT id, v, n FROM t ORDER BY id");
+        rig_assert_settled(&r);
+        rig_close(&r);
+    }
+}
+
+/* A copy that takes longer than the schema is quiet: what is not copied yet is no deletion, and it is well again once it is. */
+static void test_a_table_that_is_half_copied(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    rig_act(&r, 0, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t(v) SELECT i FROM n");
+    share_same(&r);
+    app_exec(rig_app(&r, 0), "PRAGMA legacy_alter_table=ON; ALTER TABLE t RENAME TO t_old; CREATE TABLE t(id INTEGER PRIMARY KEY, v, w)");
+    for (int i = 0; i < 300; i += 60) {
+        char *sql = sqlite3_mprintf("INSERT INTO t(id, v) SELECT id, v FROM t_old WHERE id > %d AND id <= %d", i, i + 60);
+        for (int turns = 0; turns < 5; turns++, side_skip(1000))
+            peer_turn(&r.peers[0]);
+        app_exec(rig_app(&r, 0), sql);
+        sqlite3_free(sql);
+        assert_false(peer_settled(&r.peers[0]));
+        assert_int_equal(store_barrier(r.peers[0].s.store), 0);
+        peer_pull(&r.peers[1], &r.peers[0]);
+        assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM t"), 300);
+    }
+    rig_act(&r, 0, "DROP TABLE t_old");
+    share(&r);
+    assert_everywhere(&r, "SELECT count(*), sum(v) FROM t", "i300|i45150|;");
+    peer_retry(&r.peers[0]);
+    rig_share(&r);
+    rig_act(&r, 0, "DELETE FROM t WHERE id = 7");
+    share(&r);
+    assert_everywhere(&r, "SELECT count(*), sum(v) FROM t", "i299|i45143|;");
+    rig_close(&r);
+}
+
+/* Hundreds of statements at every start of the application, most of which fail: nothing of ours makes one fail that would not. */
+static void test_many_statements_beside_the_store(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 1, "CREATE TABLE t(id INTEGER PRIMARY KEY, a); INSERT INTO t(a) VALUES(1), (2)");
+    for (int start = 0; start < 3; start++)
+        for (int i = 0; i < 110; i++) {
+            char *sql = sqlite3_mprintf("ALTER TABLE t ADD COLUMN c%d DEFAULT %d", i % (20 + 20 * start), i);
+            bool there = app_int(rig_app(&r, 0), "SELECT count(*) FROM pragma_table_info('t')") > i % (20 + 20 * start) + 2;
+            int rc = sqlite3_exec(rig_app(&r, 0), sql, NULL, NULL, NULL);
+            sqlite3_free(sql);
+            assert_int_equal(rc, there ? SQLITE_ERROR : SQLITE_OK);
+            app_exec(rig_app(&r, 0), "UPDATE t SET a = a + 1");
+            peer_turn(&r.peers[0]);
+        }
+    peer_rest(&r.peers[0]);
+    assert_true(peer_settled(&r.peers[0]));
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_column_that_is_dropped_and_added_again),
+        cmocka_unit_test(test_a_column_that_is_renamed_on_one_server_first),
+        cmocka_unit_test(test_a_renamed_column_that_both_wrote),
+        cmocka_unit_test(test_a_backfill_does_not_undo_what_others_wrote),
+        cmocka_unit_test(test_a_table_that_is_dropped_and_created_again),
+        cmocka_unit_test(test_a_new_table_with_its_first_rows),
+        cmocka_unit_test(test_a_table_that_is_renamed_on_one_server_first),
+        cmocka_unit_test(test_rebuilds),
+        cmocka_unit_test(test_a_table_that_is_half_copied),
+        cmocka_unit_test(test_many_statements_beside_the_store),
+    };
+    cmocka_set_test_filter(getenv("TEST")); /* one test alone */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
