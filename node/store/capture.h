@@ -19,7 +19,8 @@
  * - A GIVEN may stay alone: the row was ignored (OR IGNORE), or an UPSERT made it an UPDATE (of a row that may have another key).
  * - A key given as -1 shows no GIVEN. Count an INSERT of -1 as given: SQLite itself comes to -1 only where -2 is the largest key.
  * - "Changed" is by the column's collation ('a' to 'A' in a NOCASE key is no move), as for the identity.
- * - REPLACE deletes without a NOTE_DELETE unless the application switched recursive_triggers on.
+ * - REPLACE deletes without a NOTE_DELETE unless the application switched recursive_triggers on. With it on, SQLite refuses an UPDATE OR REPLACE
+ *   that throws out a row of a table which refers to itself with an action ("constraint failed"), as it does beside any DELETE trigger.
  * - A key may be NULL where SQLite allows it (PRIMARY KEY columns of rowid tables without NOT NULL). Keys have their column's affinity applied.
  * - Of a statement that SQLite undid (ABORT, ROLLBACK) no notes remain.
  * The trim trigger keeps the ring at NOTES_MAX notes and at most 255 more: once in 256 notes it deletes those with seq <= NEW.seq - NOTES_MAX.
