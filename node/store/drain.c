@@ -278,6 +278,7 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
  * so that anything newer elsewhere wins; what was there before us gets the lowest stamp. */
 static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
     uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
+    top += top == STAMP_COPY; /* above an adopted value, not below it */
     if (look->ms == LOOK_OTHER)
         return STAMP_COPY;
     if (look->ms == LOOK_ADOPTED)

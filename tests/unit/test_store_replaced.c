@@ -113,6 +113,20 @@ static void test_writes_after_an_uninstall_are_taken(void **state) {
     }
 }
 
+/* A row that was there before the node first ran has the lowest stamp: what is found in it later goes above that. */
+static void test_an_adopted_row_after_an_uninstall(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE a(x TEXT PRIMARY KEY, v); INSERT INTO a VALUES('k', 1), ('l', 1)");
+    rig_share(&r);
+    uninstall(&r, 0);
+    app_exec(rig_app(&r, 0), "UPDATE a SET v = 99 WHERE x = 'k'");
+    peer_open(&r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT v FROM a ORDER BY x", "i99|;i1|;");
+    rig_close(&r);
+}
+
 static void test_many_deletions_after_an_uninstall_are_asked_for(void **state) {
     (void)state;
     struct rig r;
@@ -476,6 +490,7 @@ static void test_a_missing_fetched_file_is_made_again(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_writes_after_an_uninstall_are_taken),
+        cmocka_unit_test(test_an_adopted_row_after_an_uninstall),
         cmocka_unit_test(test_many_deletions_after_an_uninstall_are_asked_for),
         cmocka_unit_test(test_all_of_ours_dropped_by_hand),
         cmocka_unit_test(test_deleted_and_made_anew),
