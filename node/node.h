@@ -80,6 +80,7 @@ void activity_tick(struct node *n);
  * belongs to the callee. A question that is cancelled is not answered. */
 typedef void (*answer_fn)(void *ctx, uint64_t number, json_t *answer); /* number: as asking returned; 0 there: no memory, no answer */
 uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx);
+uint64_t node_ask_with(struct node *n, struct database *db, enum question question, json_t *args, answer_fn fn, void *ctx); /* takes args */
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx); /* takes payload */
 void node_ask_cancel(struct node *n, void *ctx);                                                       /* all of this ctx */
 void node_answer(struct node *n, uint64_t number, json_t *answer);

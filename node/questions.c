@@ -46,22 +46,46 @@ void node_answer(struct node *n, uint64_t number, json_t *answer) {
     json_decref(answer); /* nobody waits for it any more */
 }
 
-uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx) {
-    struct question_open *q = open_new(n, fn, ctx);
-    struct job *job = q == NULL || db->worker == NULL ? NULL : job_new(JOB_QUESTION);
-    if (q == NULL)
+/* Takes the job. */
+static uint64_t ask(struct node *n, struct database *db, struct job *job, answer_fn fn, void *ctx) {
+    struct question_open *q = job == NULL ? NULL : open_new(n, fn, ctx);
+    if (q == NULL) {
+        job_free(job);
         return 0;
-    uint64_t number = q->number;
-    if (job == NULL) {
-        node_answer(n, number, NULL);
-        return number;
     }
-    job->number = number;
-    job->question = question;
-    job->table = table == NULL ? NULL : strdup(table);
-    job->bucket = bucket;
-    worker_post(db->worker, job);
+    uint64_t number = job->number = q->number;
+    if (db->worker != NULL) {
+        worker_post(db->worker, job);
+    } else {
+        job_free(job);
+        node_answer(n, number, NULL);
+    }
     return number;
+}
+
+static struct job *question_new(enum question question) {
+    struct job *job = job_new(JOB_QUESTION);
+    if (job != NULL)
+        job->question = question;
+    return job;
+}
+
+uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx) {
+    struct job *job = question_new(question);
+    if (job != NULL) {
+        job->table = table == NULL ? NULL : strdup(table);
+        job->bucket = bucket;
+    }
+    return ask(n, db, job, fn, ctx);
+}
+
+uint64_t node_ask_with(struct node *n, struct database *db, enum question question, json_t *args, answer_fn fn, void *ctx) {
+    struct job *job = question_new(question);
+    if (job != NULL)
+        job->args = args;
+    else
+        json_decref(args);
+    return ask(n, db, job, fn, ctx);
 }
 
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx) {

@@ -68,9 +68,12 @@ struct job *job_new(enum job_type type) {
     return job;
 }
 
-static void job_free(struct job *job) {
+void job_free(struct job *job) {
+    if (job == NULL)
+        return;
     bytes_unref(job->batch);
     free(job->table);
+    json_decref(job->args);
     free(job);
 }
 
@@ -357,6 +360,23 @@ static json_t *status_closed(const struct worker *w) {
                      "tables", 0, "rows", 0, "pending", 0, "waiting", 0, "parked", 0, "version", "digest", "", "conflicts", 0);
 }
 
+/* Without an answer when it fails: the store is opened anew, and who asked asks again. */
+static json_t *resolve(struct worker *w, const json_t *args) {
+    char why[WHY_MAX];
+    json_t *answer = NULL;
+    int r = store_resolve(w->store, json_string_value(json_object_get(args, "id")), json_object_get(args, "how"), &answer);
+    if (r != 0) {
+        snprintf(why, sizeof(why), "%s: a conflict could not be decided: %s", w->db, err_text(r));
+        fail(w, why);
+    }
+    return answer;
+}
+
+static json_t *why_of(struct worker *w, const json_t *args) {
+    return store_why(w->store, json_string_value(json_object_get(args, "table")), json_object_get(args, "key"),
+                     json_string_value(json_object_get(args, "column")));
+}
+
 static json_t *ask_store(struct worker *w, const struct job *job) {
     switch (job->question) {
     case QUESTION_STATUS: return w->store != NULL ? store_status(w->store) : w->error[0] != 0 ? status_closed(w) : NULL;
@@ -366,6 +386,9 @@ static json_t *ask_store(struct worker *w, const struct job *job) {
     case QUESTION_ACCEPT:
     case QUESTION_RESTORE: return w->store == NULL ? NULL : store_decide(w->store, job->table, job->question == QUESTION_ACCEPT);
     case QUESTION_VERIFY: return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
+    case QUESTION_CONFLICTS: return w->store == NULL ? NULL : store_conflicts(w->store);
+    case QUESTION_RESOLVE: return w->store == NULL ? NULL : resolve(w, job->args);
+    case QUESTION_WHY: return w->store == NULL ? NULL : why_of(w, job->args);
     }
     return NULL;
 }

@@ -29,7 +29,7 @@ enum job_type {
     JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
     JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
     JOB_WATCH,    /* on */
-    JOB_QUESTION, /* number, question, table, bucket; answered with MESSAGE_ANSWER */
+    JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */
 };
 
 enum question {
@@ -40,6 +40,9 @@ enum question {
     QUESTION_ACCEPT,  /* table: rows that are gone were deleted */
     QUESTION_RESTORE, /* table: they were not, and are shown again */
     QUESTION_VERIFY,  /* table (NULL: all), bucket (-1: digests of all) */
+    QUESTION_CONFLICTS,
+    QUESTION_RESOLVE, /* args: {"id", "how"}, see store_resolve() */
+    QUESTION_WHY,     /* args: {"table", "key", "column"?} */
 };
 
 struct job {
@@ -53,6 +56,7 @@ struct job {
     enum question question;
     char *table; /* owned */
     int bucket;
+    json_t *args; /* owned, by the job alone */
     struct job *prev, *next;
 };
 
@@ -60,6 +64,7 @@ int worker_start(struct worker **out, const struct worker_config *config); /* 0,
 /* Takes the job. */
 void worker_post(struct worker *w, struct job *job);
 struct job *job_new(enum job_type type); /* NULL without memory */
+void job_free(struct job *job);          /* one that was not posted; NULL is fine */
 /* Asks it to end after the turn at hand; MESSAGE_ENDED follows. */
 void worker_stop(struct worker *w);
 /* Waits for the thread and frees. Only after MESSAGE_ENDED, unless waiting is wanted. */

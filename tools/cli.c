@@ -8,32 +8,39 @@
 #include <unistd.h>
 
 const struct option cli_options[] = {
-    {"--instance", "DIR", "the node that serves this folder (also STARLING_INSTANCE)"},
-    {"--socket", "PATH", "the node that listens on this socket"},
-    {"--json", NULL, "print one JSON object (streams: one a line)"},
-    {"--no-color", NULL, "no colours (also NO_COLOR, and when not a terminal)"},
-    {"--help", NULL, "this help, or that of a verb"},
-    {"--version", NULL, "print the version"},
-    {NULL, NULL, NULL},
+    {"--instance", "DIR", "the node that serves this folder (also STARLING_INSTANCE)", false},
+    {"--socket", "PATH", "the node that listens on this socket", false},
+    {"--json", NULL, "print one JSON object (streams: one a line)", false},
+    {"--no-color", NULL, "no colours (also NO_COLOR, and when not a terminal)", false},
+    {"--help", NULL, "this help, or that of a verb", false},
+    {"--version", NULL, "print the version", false},
+    {NULL, NULL, NULL, false},
 };
 
 static const struct option wait_options[] = {
-    {"--converged", NULL, "until all alive members have equal versions and digests (this is the default)"},
-    {"--members", "N", "and at least N members are alive, this node counted"},
-    {"--timeout", "S", "give up after S seconds (60)"},
-    {NULL, NULL, NULL},
+    {"--converged", NULL, "until all alive members have equal versions and digests (this is the default)", false},
+    {"--members", "N", "and at least N members are alive, this node counted", false},
+    {"--timeout", "S", "give up after S seconds (60)", false},
+    {NULL, NULL, NULL, false},
 };
 
 static const struct option log_options[] = {
-    {"-n", "N", "the last N lines (50)"},
-    {"--follow", NULL, "and those that come"},
-    {"--db", "DB", "of this database only"},
-    {NULL, NULL, NULL},
+    {"-n", "N", "the last N lines (50)", false},
+    {"--follow", NULL, "and those that come", false},
+    {"--db", "DB", "of this database only", false},
+    {NULL, NULL, NULL, false},
+};
+
+static const struct option conflicts_options[] = {
+    {"--keep", "winner|loser", "resolve: what won stays, or what lost comes back", false},
+    {"--set", "COL=VALUE", "resolve: write this instead (VALUE is JSON, else text; may be given again)", true},
+    {"--split", NULL, "resolve: one row becomes two again (not in this build)", false},
+    {NULL, NULL, NULL, false},
 };
 
 static const struct option doctor_options[] = {
-    {"--join", "HOST[:PORT]", "what joining that cluster would do to the data here (not in this build)"},
-    {NULL, NULL, NULL},
+    {"--join", "HOST[:PORT]", "what joining that cluster would do to the data here (not in this build)", false},
+    {NULL, NULL, NULL, false},
 };
 
 const struct verb cli_verbs[] = {
@@ -46,8 +53,8 @@ const struct verb cli_verbs[] = {
     {"verify", "[DB[/TABLE]]", "compare what all alive members really hold", 0, 1, verb_verify, NULL},
     {"tables", "[DB | accept DB/TABLE | restore DB/TABLE]", "each table; what to do with rows that are gone unseen", 0, 2, verb_tables,
      NULL},
-    {"conflicts", "", "what lost, to whom, and bringing it back", 0, -1, NULL, NULL},
-    {"why", "DB TABLE KEY [COL]", "who wrote this value, when, and what it beat", 0, -1, NULL, NULL},
+    {"conflicts", "list|show|resolve [ID]", "what lost, to whom, and bringing it back", 0, -1, verb_conflicts, conflicts_options},
+    {"why", "DB TABLE KEY [COL]", "who wrote this value, when, and what it beat", 3, 4, verb_why, NULL},
     {"log", "", "the activity log", 0, 0, verb_log, log_options},
     {"watch", "[DB[/TABLE]...]", "each change as it happens, one JSON object a line", 0, 64, verb_watch, NULL},
     {"files", "", "the replicated files", 0, -1, NULL, NULL},
@@ -214,6 +221,8 @@ static void parse(struct cli *cli, struct switches *sw, int argc, char **argv) {
             at = cli->verb ? option_find(cli->verb->options, word, &value) : -1;
             if (at >= 0) {
                 cli->given[at] = option_value(&cli->verb->options[at], value, argc, argv, &i);
+                if (cli->verb->options[at].many)
+                    cli->words[cli->words_count++] = (char *)(uintptr_t)cli->given[at];
             } else if (!cli->verb || cli->verb->run) { /* for a verb of another build, that is the news */
                 complain("unknown option %s: see `starling help%s%s`", word, cli->verb ? " " : "", cli->verb ? cli->verb->name : "");
                 exit(EXIT_USAGE);

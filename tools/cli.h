@@ -21,6 +21,7 @@ struct option {
     const char *name;  /* "--timeout", or "-n" */
     const char *value; /* what the value is called in help ("S"); NULL: a switch */
     const char *summary;
+    bool many; /* may be given again: its values are added to the words */
 };
 
 struct cli {
@@ -125,6 +126,8 @@ int verb_leave(struct cli *cli);
 int verb_wait(struct cli *cli);
 int verb_verify(struct cli *cli);
 int verb_tables(struct cli *cli);
+int verb_conflicts(struct cli *cli);
+int verb_why(struct cli *cli);
 int verb_log(struct cli *cli);
 int verb_watch(struct cli *cli);
 int verb_pause(struct cli *cli);

@@ -16,9 +16,11 @@ static void print_verb_names(void) {
     }
 }
 
-/* Words of the form a|b|c are choices. */
+/* A first word of the form a|b|c is a choice. */
+static bool has_choices(const char *words) { return *words != '[' && memchr(words, '|', strcspn(words, " ")); }
+
 static void print_choices(const char *words) {
-    for (const char *c = strchr(words, '|') && !strchr(words, '[') ? words : ""; *c; c++)
+    for (const char *c = has_choices(words) ? words : ""; *c && *c != ' '; c++)
         putchar(*c == '|' ? ' ' : *c);
 }
 
@@ -43,7 +45,7 @@ static void print_bash(void) {
     print_verb_names();
     printf("' ;;\n");
     for (const struct verb *v = cli_verbs; v->name; v++) {
-        bool choices = strchr(v->words, '|') != NULL;
+        bool choices = has_choices(v->words);
         if (!v->run || (!v->options && !choices && strcmp(v->name, "help")))
             continue;
         printf("        %s) words='", v->name);
@@ -106,7 +108,7 @@ static void print_zsh(void) {
            "        verb) _describe verb verbs ;;\n"
            "        rest) case $line[1] in\n");
     for (const struct verb *v = cli_verbs; v->name; v++) {
-        bool choices = strchr(v->words, '|') != NULL && !strchr(v->words, '[');
+        bool choices = has_choices(v->words);
         if (!v->run || (!v->options && !choices))
             continue;
         printf("            %s) _arguments", v->name);
@@ -150,7 +152,7 @@ static void print_fish(void) {
         snprintf(condition, sizeof condition, "__fish_seen_subcommand_from %s", v->name);
         for (const struct option *o = v->options; o && o->name; o++)
             print_fish_option(condition, o);
-        if (strchr(v->words, '|') && !strchr(v->words, '[')) {
+        if (has_choices(v->words)) {
             printf("complete -c starling -n '%s' -a '", condition);
             print_choices(v->words);
             printf("'\n");

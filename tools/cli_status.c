@@ -93,7 +93,7 @@ static int database_problems(const struct cli *cli, const json_t *db) {
     }
     if (conflicts) {
         what = text_format("%s: %s open %s", name, text_count(a, conflicts), conflicts == 1 ? "conflict" : "conflicts");
-        say_problem(cli, TONE_WARN, what, "the latest write is shown, what it beat is kept on every server");
+        say_problem(cli, TONE_WARN, what, "`starling conflicts` lists what lost, and brings it back");
         free(what);
     }
     if (json_is_object(capturing)) {

@@ -8,6 +8,7 @@
  *
  * Verbs and args: status · members · peers · join {"addresses":[…]} · leave · forget {"node"} · wait {"converged":bool,"members":n,"timeout_s":n} ·
  * verify {"db":…,"table":…} · tables {"db":…} · log {"n":n,"follow":bool,"db":…} · watch {"filters":["db","db/table"]} · pause · resume ·
+ * conflicts {"id"} · resolve {"id","keep":"winner"|"loser"} or {"id","set":{"column":value…}} · why {"db","table","key":value|[…],"column"} ·
  * doctor · stop (ends the daemon; used by uninstall). */
 #ifndef NODE_ADMIN_ADMIN_H
 #define NODE_ADMIN_ADMIN_H

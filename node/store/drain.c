@@ -227,6 +227,8 @@ struct edit { /* one change of ours, about to be written */
     const struct value *values;
     uint64_t at; /* its stamp; 0: by stamp_for() */
     bool orphan;
+    bool quiet; /* it is told when it is shown */
+    bool away;  /* the row is not at home */
 };
 
 static void wire_ident(struct store *s, const struct edit *e, const struct tio *io, struct ident *out) {
@@ -352,11 +354,11 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         err = foreign_gone(s, &known_by, &known_now, by.origin, by.version);
     }
     uint32_t conflicts;
-    if (err || (err = rows_store(s, t, &e->who, r, true)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
+    if (err || (err = rows_store(s, t, &e->who, r, !e->away)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
         return err;
     t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;
     s->drained_rows++;
-    if (s->watched && look->ms != LOOK_ADOPTED && look->ms != LOOK_OTHER)
+    if (s->watched && !e->quiet && look->ms != LOOK_ADOPTED && look->ms != LOOK_OTHER)
         report_change(s, t, &e->who, e->kind, e->set, e->values, look->ms < 0 ? store_wall_ms(s) : look->ms);
     return 0;
 }
@@ -511,6 +513,22 @@ int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint3
 static int delete_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
     struct edit e = {.kind = CHANGE_DELETE, .who = r->who};
     return edit_apply(s, look->io, r, &e, look, hashes);
+}
+
+int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
+                 struct value *row, const uint64_t *hashes) {
+    bool locked = !sqlite3_get_autocommit(s->app.writer); /* there the rows are as they will be */
+    struct row_look look = {.io = io, .place = r->who, .locked = locked, .ms = store_wall_ms(s), .present = true, .values = row};
+    struct edit e = {.kind = kind, .who = r->who, .set = set, .quiet = true, .away = !home};
+    struct value *values = malloc(((set ? set->count : 0) + 1) * sizeof *values);
+    if (!values)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; set && i < set->count; i++)
+        values[i] = row[set->at[i]];
+    e.values = values;
+    int err = edit_apply(s, io, r, &e, &look, hashes);
+    free(values);
+    return err;
 }
 
 int drain_row(struct store *s, struct row_look *look) {

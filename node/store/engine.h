@@ -14,6 +14,7 @@
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
+ *   conflicts.c  what lost, and who wrote it; resolve.c  deciding it; family.c  which rows come back, or keep from going
  *   report.c   JSON for the interface; problems.c what is treated specially; verify.c digests of the real content */
 #ifndef NODE_STORE_ENGINE_H
 #define NODE_STORE_ENGINE_H
@@ -428,6 +429,9 @@ struct row_look { /* what a look at one row of the file found */
 int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
 void drain_new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who); /* of a row that came */
 int drain_row(struct store *s, struct row_look *look); /* compares with the registers, writes changes */
+/* A change of ours that nobody made in the application's file: of the row in r, which is stored anew. row and hashes in io's order. */
+int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
+                 struct value *row, const uint64_t *hashes);
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
@@ -546,6 +550,26 @@ int foreign_check(struct store *s, int64_t seq);
 void foreign_forget(struct store *s); /* the projection is over */
 bool foreign_parked(const struct pending_row *p);
 
+/* ---- family.c: who refers to whom by declared foreign keys, for rows that come back or go */
+struct family {      /* one for each reference: equal numbers where a child refers to its parent, 0 where it does not */
+    uint64_t *links; /* in the arena that was given */
+    uint32_t count;
+};
+/* What the row in r (r->who is set) refers to, or is referred to by. Values are compared as the registers have them. */
+int family_links(struct store *s, struct tio *io, const struct reg *r, bool as_child, struct arena *arena, struct family *out);
+/* 1: other rows, of the table *by, refer to what this op takes away. On the writer. */
+int family_held(struct store *s, const struct op *op, const char **by);
+
+/* ---- conflicts.c */
+struct lost { /* an open conflict: what lost */
+    struct tbl *tbl;
+    struct rowid who; /* its key is to be freed */
+    bool death;
+    uint32_t column;
+    struct write by;
+};
+int conflicts_find(struct store *s, const char *id, struct lost *out, json_t **shown); /* 1: found; shown: as it is listed */
+
 /* ---- pending.c */
 int pending_park(struct store *s, struct pending_row *p, const char *why); /* in a transaction of the state */
 struct pending_row *pending_find(struct store *s, const struct tbl *t, const struct rowid *who);
@@ -568,12 +592,15 @@ bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash)
 /* ---- project.c */
 enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4 };
 int project(struct store *s);
+void flight_free(struct store *s, struct flight *f);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000
-void flight_free(struct store *s, struct flight *f);
-int project_recall(struct store *s);   /* what was pending before the restart; before the schema is looked at */
-int project_recover(struct store *s);  /* which of it the file shows nevertheless */
-bool project_blocked(struct store *s); /* the last part of a commit is not here yet */
+int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
+int project_recover(struct store *s); /* which of it the file shows nevertheless */
+/* For what is written only to see whether the application's file takes it: inside appfile_begin, to be taken back. */
+int project_try(struct store *s, const struct op *op); /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
+int project_undisturbed(struct store *s);              /* 1: the last note is our mark */
+bool project_blocked(struct store *s);                 /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
 /* ---- shown.c */
 int shown_entry(struct store *s, int64_t ms, bool known);

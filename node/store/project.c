@@ -419,6 +419,14 @@ static int write_op(struct projecting *p, const struct op *op) {
     }
 }
 
+int project_try(struct store *s, const struct op *op) {
+    struct projecting p = {.s = s};
+    int err = write_op(&p, op);
+    foreign_forget(s);
+    free(p.at);
+    return err;
+}
+
 static int write_flight(struct projecting *p, struct flight *f, struct failed *failed) {
     struct store *s = p->s;
     for (uint32_t i = 0; i < f->ops_count; i++) {
@@ -613,7 +621,7 @@ static bool quiet_since_drain(struct store *s) {
     return s->head_known && appfile_head(&s->app, &now) && memcmp(now.index, s->head.index, sizeof now.index) == 0;
 }
 
-static int last_note_is_mark(struct store *s) {
+int project_undisturbed(struct store *s) {
     if (quiet_since_drain(s))
         return 1;
     int row = sql_step(s->w_last);
@@ -653,7 +661,7 @@ static int recount_parked(struct projecting *p) {
 
 /* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
 static int project_locked(struct store *s, int64_t seq) {
-    int same = last_note_is_mark(s);
+    int same = project_undisturbed(s);
     if (same < 0)
         return same;
     if (!same) {

@@ -43,6 +43,39 @@ json_t *report_value(const struct value *v) {
     return j ? j : base64(v->p, v->len);
 }
 
+int report_value_read(const json_t *j, struct arena *arena, struct value *v) {
+    const char *text = json_string_value(json_object_get(j, "base64")), *number = json_string_value(json_object_get(j, "int"));
+    char *end = NULL;
+    *v = (struct value){.type = VALUE_NULL};
+    if (json_is_null(j))
+        return 0;
+    if (json_is_integer(j) || json_is_boolean(j) || number) {
+        v->type = VALUE_INT;
+        v->as.i = number ? strtoll(number, &end, 10) : json_is_boolean(j) ? json_is_true(j) : json_integer_value(j);
+        return number && (end == number || *end);
+    }
+    if (json_is_real(j)) {
+        v->type = VALUE_FLOAT;
+        v->as.f = json_real_value(j);
+        return 0;
+    }
+    if (json_is_string(j)) {
+        v->type = VALUE_TEXT;
+        v->p = (const uint8_t *)json_string_value(j);
+        v->len = json_string_length(j);
+        return 0;
+    }
+    if (!text)
+        return 1;
+    size_t max = strlen(text);
+    uint8_t *bin = arena_alloc(arena, max + 1);
+    if (!bin)
+        return ERR_NOMEM;
+    v->type = VALUE_BLOB;
+    v->p = bin;
+    return sodium_base642bin(bin, max + 1, text, max, NULL, &v->len, NULL, sodium_base64_VARIANT_ORIGINAL) != 0;
+}
+
 /* {"column": value…} of the key. */
 json_t *report_key(const struct tbl *t, const struct rowid *who) {
     json_t *key = json_object();
@@ -54,15 +87,6 @@ json_t *report_key(const struct tbl *t, const struct rowid *who) {
         const char *column = t->io && (uint32_t)i < t->io->table->key_count ? t->io->table->columns[t->io->table->key[i]].name : name;
         json_object_set_new(key, column, report_value(&values[i]));
     }
-    return key;
-}
-
-static json_t *key_array(const struct rowid *who) {
-    json_t *key = json_array();
-    struct value values[16];
-    int n = tables_key_values(who, values, 16);
-    for (int i = 0; i < n; i++)
-        json_array_append_new(key, report_value(&values[i]));
     return key;
 }
 
@@ -195,51 +219,4 @@ json_t *store_decide(struct store *s, const char *table, bool accept) {
     if (!rows)
         return json_pack("{s:s}", "error", "no rows of that table are gone without a note: nothing is to be decided");
     return json_pack("{s:I}", "rows", (json_int_t)rows);
-}
-
-/* ---- open conflicts */
-
-struct listing {
-    struct store *s;
-    struct tbl *tbl;
-    struct rowid who;
-    json_t *list;
-};
-
-static int list_one(void *ctx, const struct cell *c, const struct death *d) {
-    struct listing *l = ctx;
-    const struct write *w = c ? &l->s->reg.writes[c->write] : NULL;
-    struct value v = {.type = VALUE_NULL};
-    uint32_t origin = c ? w->origin : d->origin;
-    if (c) {
-        int err = values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, &v);
-        if (err && err != ERR_NOTFOUND)
-            return err;
-    }
-    char stamp[24], text[ORIGIN_TEXT_BYTES];
-    snprintf(stamp, sizeof stamp, "%" PRIu64, c ? w->at : d->at);
-    json_array_append_new(l->list, json_pack("{s:s, s:o, s:s, s:s, s:s, s:o}", "table", l->tbl->name, "key", key_array(&l->who), "column",
-                                             c ? l->tbl->columns[c->column] : "(deleted)", "stamp", stamp, "origin",
-                                             origin_text(&l->s->origin_ids[origin], text), "value", report_value(&v)));
-    return 0;
-}
-
-json_t *store_conflicts(struct store *s) {
-    sqlite3_stmt *q;
-    json_t *list = json_array();
-    if (sql_prepare(s->db, &q, "SELECT tbl, who FROM open"))
-        return list;
-    while (sql_step(q) == 1) {
-        struct listing l = {.s = s, .list = list};
-        for (uint32_t i = 0; i < s->tbls_count; i++)
-            if (s->tbls[i]->no == (uint32_t)sqlite3_column_int64(q, 0))
-                l.tbl = s->tbls[i];
-        const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
-        bool home;
-        if (!l.tbl || rowid_unpack(&l.who, &at, end) || rows_find(s, l.tbl, &l.who, &s->reg, &home) ||
-            rows_each_conflict(s, l.tbl, &s->reg, list_one, &l))
-            break;
-    }
-    sqlite3_finalize(q);
-    return list;
 }

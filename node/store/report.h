@@ -10,6 +10,8 @@
 void report_change(struct store *s, struct tbl *t, const struct rowid *who, enum change_kind kind, const struct column_set *set,
                    const struct value *values, int64_t ms);
 json_t *report_value(const struct value *v); /* as the interface writes values */
+/* Back again; borrowed from j, or in the arena. 1: no value is written so. */
+int report_value_read(const json_t *j, struct arena *arena, struct value *v);
 json_t *report_key(const struct tbl *t, const struct rowid *who);
 void report_remote(struct store *s, uint32_t origin, const struct op *op);
 

@@ -286,15 +286,11 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
     for (uint32_t i = 0; i < r->cells_count && !err; i++) {
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
-        bool lost = c->hash != best->hash;
+        bool lost = alive ? c->hash != best->hash : r->writes[c->write].at > 0;
         if (is_key(t, c->column))
             continue;
-        if (!alive && !lost && r->writes[c->write].at > 0) {
-            lost = true;
-            for (uint32_t d = 0; d < deaths; d++)
-                if (death_saw(&knew[d], &r->writes[c->write]))
-                    lost = false;
-        }
+        for (uint32_t d = 0; d < deaths && lost; d++) /* who deletes a row has decided about all that he saw in it */
+            lost = !death_saw(&knew[d], &r->writes[c->write]);
         if (lost)
             err = call(ctx, c, NULL);
     }

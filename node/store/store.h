@@ -73,8 +73,16 @@ void store_watch(struct store *s, bool on);
  * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…]}] */
 json_t *store_status(struct store *s);
 json_t *store_tables(struct store *s);
-/* Open conflicts: [{"table","key":[…],"column" or "(deleted)","stamp","origin","value"}…], one for each losing write or death. */
+/* Open conflicts, one for each losing write or death, the same on every server: the interface's objects, and "row" (the key as an array), "stamp",
+ * "origin" and "value" of what lost. */
 json_t *store_conflicts(struct store *s);
+/* Decides one. how: {"keep": "winner"|"loser"} or {"set": {"column": value…}}. *answer: {"done", "conflict": as it was listed, "rows": how many
+ * changed}, {"unknown"}: no conflict of this name is open here, {"retry"}: in a moment (something is under way, was shown less than 2 s ago, or somebody
+ * reads), or {"error": one line}. An error: close, and open again. */
+int store_resolve(struct store *s, const char *id, const json_t *how, json_t **answer);
+/* Who wrote the columns of a row (column NULL: all), and what they beat; {"error": one line} without that row. key: a
+ * value, or an array. */
+json_t *store_why(struct store *s, const char *table, const json_t *key, const char *column);
 /* Reads the real content: table NULL: {"tables":{name:{"rows":n,"digest":hex}}}; bucket < 0: {"rows":n,"buckets":[256 × hex]} by key hash;
  * else {"rows":[[key (value or array), hex],…]} of that bucket. Also {"vector":hex} of what is shown. NULL without that table. Slow: reads all rows. */
 json_t *store_verify(struct store *s, const char *table, int bucket);

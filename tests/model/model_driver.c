@@ -135,7 +135,7 @@ static void print_literal(FILE *out, const json_t *v) {
 
 /* One entry of store_conflicts() as the model prints it; NULL if it is not of that form. */
 static char *conflict_line(const struct cluster *c, const json_t *entry) {
-    const json_t *key = json_object_get(entry, "key");
+    const json_t *key = json_object_get(entry, "row");
     const char *table = json_string_value(json_object_get(entry, "table"));
     const char *column = json_string_value(json_object_get(entry, "column"));
     const char *stamp = json_string_value(json_object_get(entry, "stamp"));

@@ -253,7 +253,7 @@ static void test_conflicts_are_listed_alike(void **state) {
         assert_string_equal(text_of(c, "column"), "v");
         assert_string_equal(text_of(c, "origin"), origin_text(&r.peers[0].s.origin, node));
         assert_string_equal(v, "{\"base64\":\"AQI=\"}");
-        assert_int_equal(json_array_size(json_object_get(c, "key")), 2);
+        assert_int_equal(json_array_size(json_object_get(c, "row")), 2);
         free(v);
     }
     json_decref(a);
