@@ -279,8 +279,7 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
 /* Above the note's time, our last stamp and what is replaced. What was found without a note goes just above the value that this file last had,
  * so that anything newer elsewhere wins; what was there before us gets the lowest stamp. */
 static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row_look *look) {
-    uint64_t top = reg_known(r) ? reg_top(r) + 1 : 0;
-    top += top == STAMP_COPY; /* above an adopted value, not below it */
+    uint64_t top = reg_known(r) ? stamp_above(reg_top(r)) : 0;
     if (look->ms == LOOK_OTHER)
         return STAMP_COPY;
     if (look->ms == LOOK_ADOPTED)
@@ -429,7 +428,7 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
         reg_clear(r);
     }
     if (moves_arrives(look) && reg_known(&s->source))
-        e.at = reg_top(&s->source) + moves_differs(s, look, hashes);
+        e.at = (reg_top(&s->source) <= STAMP_COPY ? STAMP_COPY + 1 : reg_top(&s->source)) + moves_differs(s, look, hashes);
     else if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
         e.at = STAMP_COPY;
     int err = edit_apply(s, look->io, r, &e, look, hashes);

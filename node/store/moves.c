@@ -390,8 +390,9 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
         return 0;
     if (before) {
         bool carried = before->hash == hash;
-        *at = carried ? old.at : scan ? old.at + 1 : 0;
-        *write = !c || !carried || stamp_cmp(old, reg_cell_stamp(r, c), &o) > 0 || old.origin == s->own;
+        uint64_t since = old.at <= STAMP_COPY ? STAMP_COPY + 1 : old.at; /* the lowest stamps are of what was there before us */
+        *at = carried ? since : scan ? since + 1 : 0;
+        *write = !c || !carried || stamp_cmp(old, reg_cell_stamp(r, c), &o) > 0 || (old.origin == s->own && old.at > STAMP_COPY);
         *overruled |= c != NULL && *at && *at < reg_cell_stamp(r, c).at;
         return 0;
     }

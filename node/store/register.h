@@ -39,6 +39,7 @@ struct rowid {
 /* In the place of a stamp: found in a copy, or in another file (generation.c), where nobody knows who wrote it, or when; or written by a migration that
  * could not see what others had written under that name (moves.c). It loses against everything. */
 #define STAMP_COPY 1u
+static inline uint64_t stamp_above(uint64_t at) { return at <= STAMP_COPY ? STAMP_COPY + 1 : at + 1; }
 
 struct stamp {
     uint64_t at;     /* hlc; 0: the lowest but STAMP_COPY, of adopted rows */
