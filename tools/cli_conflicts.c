@@ -71,6 +71,8 @@ static void side_cells(struct grid *g, const json_t *conflict, const char *which
 static void print_missing(const struct cli *cli, const json_t *result) {
     size_t i;
     json_t *db;
+    if (field_true(result, "more"))
+        say_problem(cli, TONE_WARN, "there are more: these are only the first", "decide some of these");
     json_array_foreach(json_object_get(result, "missing"), i, db) {
         char *what = text_format("%s gave no answer: its conflicts are not listed", json_string_value(db));
         say_problem(cli, TONE_BAD, what, "`starling status` says why");

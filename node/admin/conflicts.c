@@ -5,9 +5,11 @@
 
 #include "node/admin/conn.h"
 #include "node/clock.h"
+#include "node/store/store.h"
 
 #define LIST_MS 60000
-#define RESOLVE_MS 5000 /* a decision waits until its author can have seen what he decides about, which takes 2 s */
+#define LIST_BYTES_MAX (3u << 20) /* an answer has 4 MiB */
+#define RESOLVE_MS 5000           /* a decision waits until its author can have seen what he decides about, which takes 2 s */
 #define AGAIN_MS 100
 
 /* ---- names beside ids */
@@ -56,42 +58,39 @@ static void unknown(struct conn *c, const char *id, bool all_asked) {
 
 /* ---- conflicts */
 
-static void text_release(struct conn *c) { free(c->task); }
-
 static void conflicts_done(struct conn *c, json_t *answers) {
-    const char *id = c->task;
     json_t *list = json_array(), *missing = json_array(), *conflict;
-    size_t i;
+    size_t i, bytes = 0;
+    bool more = false;
     for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
         json_t *own = json_object_get(answers, db->name);
         if (own == NULL)
             json_array_append_new(missing, json_string(db->name));
         json_array_foreach(own, i, conflict) {
-            const char *name = json_string_value(json_object_get(conflict, "id"));
-            if (id == NULL || (name != NULL && strcmp(id, name) == 0))
-                json_array_append(list, polish(c->node, conflict));
+            bytes += json_dumpb(polish(c->node, conflict), NULL, 0, JSON_COMPACT);
+            if (bytes < LIST_BYTES_MAX)
+                json_array_append(list, conflict);
         }
+        more = more || json_array_size(own) >= STORE_CONFLICTS_MAX;
     }
     json_decref(answers);
-    bool all_asked = json_array_size(missing) == 0;
     json_t *result = json_pack("{s:o}", "conflicts", list);
-    if (all_asked)
-        json_decref(missing);
-    else
-        json_object_set_new(result, "missing", missing);
-    if (id != NULL && json_array_size(list) == 0) {
-        json_decref(result);
-        unknown(c, id, all_asked);
-        return;
-    }
+    if (more || bytes >= LIST_BYTES_MAX)
+        json_object_set_new(result, "more", json_true());
+    if (json_array_size(missing) > 0)
+        json_object_set(result, "missing", missing);
+    json_decref(missing);
     conn_done(c, 0, result, NULL);
 }
 
+static void resolve_start(struct conn *c, const char *id, json_t *how);
+
 void verb_conflicts(struct conn *c, const json_t *args) {
     const char *id = json_string_value(json_object_get(args, "id"));
-    c->task = id == NULL ? NULL : strdup(id);
-    c->release = text_release;
-    gather_start(c, QUESTION_CONFLICTS, NULL, LIST_MS, conflicts_done);
+    if (id != NULL)
+        resolve_start(c, id, NULL);
+    else
+        gather_start(c, QUESTION_CONFLICTS, NULL, LIST_MS, conflicts_done);
 }
 
 /* ---- resolve: every database in turn, until one knows the conflict; all of them again while one says that it cannot answer yet */
@@ -131,8 +130,13 @@ static void resolve_answered(void *ctx, uint64_t number, json_t *answer) {
     const char *error = json_string_value(json_object_get(answer, "error"));
     (void)number;
     if (json_is_true(json_object_get(answer, "done"))) {
-        polish(c->node, json_object_get(answer, "conflict"));
-        conn_done(c, 0, answer, NULL);
+        json_t *conflict = polish(c->node, json_object_get(answer, "conflict"));
+        if (r->how != NULL) {
+            conn_done(c, 0, answer, NULL);
+        } else {
+            conn_done(c, 0, json_pack("{s:[O]}", "conflicts", conflict), NULL);
+            json_decref(answer);
+        }
         return;
     }
     if (error != NULL) {
@@ -150,7 +154,7 @@ static void resolve_next(struct conn *c) {
     while (r->at < r->names_count) {
         struct database *db = databases_find(c->node->databases, r->names[r->at++]);
         if (db != NULL && db->state == DB_SERVED &&
-            node_ask_with(c->node, db, QUESTION_RESOLVE, json_pack("{s:s, s:o}", "id", r->id, "how", json_deep_copy(r->how)),
+            node_ask_with(c->node, db, QUESTION_RESOLVE, json_pack("{s:s, s:o*}", "id", r->id, "how", json_deep_copy(r->how)),
                           resolve_answered, c) != 0)
             return;
         r->all_asked = false;
@@ -163,32 +167,39 @@ static void resolve_next(struct conn *c) {
         conn_done(c, 1, NULL, "not decided: changes are still on their way into a database, or a program reads or writes it: try again");
 }
 
-void verb_resolve(struct conn *c, const json_t *args) {
-    const char *id = json_string_value(json_object_get(args, "id")), *keep = json_string_value(json_object_get(args, "keep"));
-    json_t *set = json_object_get(args, "set");
-    bool kept = keep != NULL && (strcmp(keep, "winner") == 0 || strcmp(keep, "loser") == 0);
-    if (id == NULL || kept == (json_object_size(set) > 0)) {
-        conn_done(c, 2, NULL, "say one of --keep winner, --keep loser, --set COL=VALUE");
-        return;
-    }
+/* Takes how; NULL: the conflict is only shown. */
+static void resolve_start(struct conn *c, const char *id, json_t *how) {
     struct resolve *r = calloc(1, sizeof(*r));
-    if (r == NULL || (r->names = calloc(databases_count(c->node->databases) + 1, sizeof(*r->names))) == NULL) {
+    if (r == NULL || (r->names = calloc(databases_count(c->node->databases) + 1, sizeof(*r->names))) == NULL ||
+        (r->id = strdup(id)) == NULL) {
+        if (r != NULL)
+            free(r->names);
         free(r);
+        json_decref(how);
         conn_done(c, 1, NULL, "out of memory");
         return;
     }
     for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next)
         if ((r->names[r->names_count] = strdup(db->name)) != NULL)
             r->names_count++;
-    r->id = strdup(id);
-    r->how = kept ? json_pack("{s:s}", "keep", keep) : json_pack("{s:O}", "set", set);
+    r->how = how;
     r->deadline_ms = clock_mono_ms() + RESOLVE_MS;
     c->task = r;
     c->release = resolve_release;
-    if (r->id == NULL || r->how == NULL)
-        conn_done(c, 1, NULL, "out of memory");
+    resolve_again(c);
+}
+
+void verb_resolve(struct conn *c, const json_t *args) {
+    const char *id = json_string_value(json_object_get(args, "id")), *keep = json_string_value(json_object_get(args, "keep"));
+    json_t *set = json_object_get(args, "set");
+    bool kept = keep != NULL && (strcmp(keep, "winner") == 0 || strcmp(keep, "loser") == 0);
+    json_t *how = id == NULL || kept == (json_object_size(set) > 0) ? NULL
+                  : kept                                            ? json_pack("{s:s}", "keep", keep)
+                                                                    : json_pack("{s:O}", "set", set);
+    if (how != NULL)
+        resolve_start(c, id, how);
     else
-        resolve_again(c);
+        conn_done(c, 2, NULL, "say one of --keep winner, --keep loser, --set COL=VALUE");
 }
 
 /* ---- why */

@@ -12,6 +12,8 @@
 #include "proto/hlc.h"
 
 #define ID_BYTES 8
+#define VALUE_MAX 65536 /* a larger one is shown by its size and how it begins */
+#define BEGINS_MAX 200
 
 struct listing {
     struct store *s;
@@ -74,7 +76,13 @@ static json_t *value_of(struct listing *l, const struct cell *c) {
     const struct write *w = &l->s->reg.writes[c->write];
     struct value v = {.type = VALUE_NULL};
     (void)values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, &v); /* what the log does not know shows as null */
-    return report_value(&v);
+    if (!v.p || v.len <= VALUE_MAX)
+        return report_value(&v);
+    size_t len = v.len;
+    v.len = BEGINS_MAX;
+    while (v.type == VALUE_TEXT && v.len && (v.p[v.len] & 0xc0) == 0x80) /* whole characters */
+        v.len--;
+    return json_pack("{s:I, s:o}", "bytes", (json_int_t)len, "begins", report_value(&v));
 }
 
 static json_t *row_of(const struct rowid *who) {
@@ -136,10 +144,10 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
 
 static int each_conflict(struct store *s, struct listing *l) {
     sqlite3_stmt *q;
-    int row, err = sql_prepare(s->db, &q, "SELECT tbl, who FROM open");
+    int row = 0, err = sql_prepare(s->db, &q, "SELECT tbl, who FROM open");
     if (err)
         return err;
-    while ((row = sql_step(q)) == 1 && !err) {
+    while (!err && json_array_size(l->list) < (l->wanted ? 1 : STORE_CONFLICTS_MAX) && (row = sql_step(q)) == 1) {
         const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
         bool home;
         l->tbl = NULL;

@@ -474,15 +474,16 @@ int store_resolve(struct store *s, const char *id, const json_t *how, json_t **a
     *answer = NULL;
     d.tail = &d.rows;
     d.keep_loser = keep && !strcmp(keep, "loser");
-    if (!s->app_open || s->flights || s->delivered_count || store_barrier(s) != 1) {
+    if (how && (!s->app_open || s->flights || s->delivered_count || store_barrier(s) != 1)) {
         *answer = json_pack("{s:b}", "retry", 1);
         return 0;
     }
     int err = conflicts_find(s, id, &d.lost, &conflict);
-    if (err == 0)
-        *answer = json_pack("{s:b}", "unknown", 1);
-    else if (err == 1 && !(err = decide(&d)))
+    bool decided = err == 1 && (!how || !(err = decide(&d)));
+    if (decided)
         *answer = json_pack("{s:b, s:O, s:i}", "done", 1, "conflict", conflict, "rows", (int)d.count);
+    else if (err == 0)
+        *answer = json_pack("{s:b}", "unknown", 1);
     else if (err == REFUSED)
         *answer = json_pack("{s:s}", "error", d.why);
     else if (err == LATER)

@@ -128,6 +128,37 @@ static char *delete_and_insert(struct rig *r, const struct shape_of *t) {
     return the_conflict(r, "(deleted)");
 }
 
+/* Long lists are cut, long values as well; each conflict can still be shown and decided. */
+static void test_more_than_can_be_listed(void **state) {
+    (void)state;
+    struct rig r;
+    json_t *answer;
+    rig_open(&r, 2, SHAPE_OF[0].create);
+    rig_act(
+        &r, 0,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5500) INSERT INTO t SELECT i, 1, 'start', 'w' FROM n");
+    share(&r);
+    rig_act(&r, 0, "UPDATE t SET v = CASE WHEN id % 256 = 0 THEN replace(hex(zeroblob(40000)), '0', 'ä') ELSE 'zero' END");
+    rig_tick();
+    rig_act(&r, 1, "UPDATE t SET v = 'one'");
+    share(&r);
+    assert_int_equal(peer_status(&r.peers[1], "conflicts"), 5500);
+    json_t *list = store_conflicts(r.peers[1].s.store), *c = json_array_get(list, 0),
+           *value = json_object_get(json_object_get(c, "loser"), "value");
+    assert_int_equal(json_array_size(list), STORE_CONFLICTS_MAX);
+    assert_int_equal(json_integer_value(json_object_get(value, "bytes")), 160000);
+    assert_int_equal(strlen(text_of(value, "begins")), 200);
+    assert_int_equal(store_resolve(r.peers[1].s.store, text_of(c, "id"), NULL, &answer), 0);
+    assert_true(json_equal(json_object_get(answer, "conflict"), c));
+    json_decref(answer);
+    decide(&r.peers[1], text_of(c, "id"), "{\"keep\":\"loser\"}");
+    share(&r);
+    assert_everywhere(&r, "SELECT count(*), sum(length(v)) FROM t WHERE v <> 'one'", "i1|i80000|;");
+    assert_int_equal(peer_status(&r.peers[0], "conflicts"), 5499);
+    json_decref(list);
+    rig_close(&r);
+}
+
 /* ---- the table of resolve.c, line by line */
 
 static void test_every_decision_closes_on_all(void **state) {
@@ -545,6 +576,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_decision_closes_on_all),
         cmocka_unit_test(test_what_is_listed),
+        cmocka_unit_test(test_more_than_can_be_listed),
         cmocka_unit_test(test_deciding_apart),
         cmocka_unit_test(test_deciding_while_the_application_edits),
         cmocka_unit_test(test_deciding_a_dead_row_apart),
