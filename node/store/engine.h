@@ -300,7 +300,7 @@ struct store {
     struct scan *scan;
     int64_t open_conflicts;
 
-    bool watched, stored_changed;
+    bool watched, stored_changed, told_settled;
     uint64_t *vector; /* scratch for seen */
     uint32_t vector_cap;
     struct vv have;

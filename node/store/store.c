@@ -300,6 +300,11 @@ void store_close(struct store *s) {
 
 /* ---- telling the owner */
 
+static bool is_settled(struct store *s) {
+    return !s->held_since_ms && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
+           tables_unshown(s) == 0;
+}
+
 void store_state(struct store *s, struct db_state *out) {
     vv_clear(&s->have);
     for (uint32_t i = 0; i < s->origins_count; i++) {
@@ -311,8 +316,7 @@ void store_state(struct store *s, struct db_state *out) {
     out->base = s->hot.base;
     memcpy(out->digest, &s->hot.digest_a, 8);
     memcpy(out->digest + 8, &s->hot.digest_b, 8);
-    out->settled = !s->held_since_ms && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
-                   tables_unshown(s) == 0;
+    out->settled = is_settled(s);
 }
 
 bool store_ready(struct store *s) { return !s->scan && s->given == s->hot.published; }
@@ -333,11 +337,12 @@ static int give(struct store *s) {
 }
 
 static void tell_state(struct store *s) {
-    if (!s->stored_changed || s->scan)
+    if (s->scan || (!s->stored_changed && s->told_settled == is_settled(s)))
         return;
     struct db_state state;
     s->stored_changed = false;
     store_state(s, &state);
+    s->told_settled = state.settled;
     if (s->config.on_stored)
         s->config.on_stored(s->config.ctx, &state);
 }

@@ -23,6 +23,7 @@ struct peer {
     json_t *watched;                    /* array of `watch` objects */
     void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
     uint32_t bads, errors, reopened;
+    bool told_settled; /* what the store said last */
     struct origin bad_origin;
     uint64_t bad_version;
     char bad[500], error[500];
@@ -44,10 +45,7 @@ static void rig_on_batch(void *ctx, struct bytes *batch) {
         p->in_between(p);
 }
 
-static void rig_on_stored(void *ctx, const struct db_state *state) {
-    (void)ctx;
-    (void)state;
-}
+static void rig_on_stored(void *ctx, const struct db_state *state) { ((struct peer *)ctx)->told_settled = state->settled; }
 
 static void rig_on_bad(void *ctx, const struct origin *o, uint64_t version, const char *why) {
     struct peer *p = ctx;
@@ -122,22 +120,24 @@ static inline int peer_turn(struct peer *p) {
     return 0;
 }
 
-/* Until there is nothing to do; rows may be parked, or wait for parts. */
-static inline void peer_rest(struct peer *p) {
-    for (uint64_t spent = 0;;) {
-        int wait = peer_turn(p);
-        if (wait < 0 || wait >= REST_MS)
-            return;
-        side_skip((uint64_t)wait);
-        if ((spent += wait ? (uint64_t)wait : 1) > 60000)
-            fail_msg("%s does not come to rest (turn says %d)", p->s.app_path, wait);
-    }
-}
-
 static inline bool peer_settled(struct peer *p) {
     struct db_state state;
     store_state(p->s.store, &state);
     return state.settled;
+}
+
+/* Until there is nothing to do; rows may be parked, or wait for parts. What the store told last is how it is then. */
+static inline void peer_rest(struct peer *p) {
+    for (uint64_t spent = 0;;) {
+        int wait = peer_turn(p);
+        if (wait < 0 || wait >= REST_MS) {
+            assert_int_equal(p->told_settled, peer_settled(p));
+            return;
+        }
+        side_skip((uint64_t)wait);
+        if ((spent += wait ? (uint64_t)wait : 1) > 60000)
+            fail_msg("%s does not come to rest (turn says %d)", p->s.app_path, wait);
+    }
 }
 
 /* Rows that could not be shown are tried again now. */
