@@ -204,13 +204,15 @@ static uint32_t width_of(const struct schema *s) {
 }
 
 static void put_key(sqlite3_str *out, const struct table *t, const char *row) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(out, ",%s.%s", row, t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++)
         sqlite3_str_appendf(out, ",%s.\"%w\"", row, t->columns[t->key[i]].name);
 }
 
 static void put_note(sqlite3_str *out, const struct table *t, uint32_t number, enum note_kind kind, const char *row) {
     sqlite3_str_appendall(out, " INSERT INTO " NOTES "(tbl,kind,at,nonce");
-    for (uint32_t i = 0; i < t->key_count; i++)
+    for (uint32_t i = 0; i < table_key_width(t); i++)
         sqlite3_str_appendf(out, ",k%u", i);
     sqlite3_str_appendf(out, ") VALUES(%u,%d,julianday('now'),random()", number, kind);
     put_key(out, t, row);
@@ -224,6 +226,8 @@ static char *trigger_text(sqlite3 *app, const struct table *t, uint32_t number, 
     sqlite3_str_appendf(out, "CREATE TRIGGER _starling_%u_%c %s ON \"%w\"", number, letter, when, t->name);
     if (letter == 'b') /* the key shows -1 where SQLite is to number the row */
         sqlite3_str_appendf(out, " WHEN NEW.\"%w\" IS NOT -1", t->columns[t->key[0]].name);
+    if (letter == 'm' && t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(out, " WHEN OLD.%s IS NOT NEW.%s", t->rowid, t->rowid);
     for (uint32_t i = 0; letter == 'm' && i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         sqlite3_str_appendf(out, " %s OLD.\"%w\" IS NOT NEW.\"%w\"%s", i ? "OR" : "WHEN", c->name, c->name,

@@ -16,6 +16,7 @@
  * - An INSERT is of a given key if a GIVEN of the same table and key comes before it in the same statement: same `at`, and no other INSERT of that
  *   key in between. Usually it is the note directly before, but a REPLACE with recursive_triggers puts the DELETE of the old row
  *   between them, and the application's own triggers may put notes of other rows there.
+ * - A table without a key is noted by its rowid, which VACUUM may have changed since (keyless.c).
  * - A GIVEN may stay alone: the row was ignored (OR IGNORE), or an UPSERT made it an UPDATE (of a row that may have another key).
  * - A key given as -1 shows no GIVEN. Count an INSERT of -1 as given: SQLite itself comes to -1 only where -2 is the largest key.
  * - "Changed" is by the column's collation ('a' to 'A' in a NOCASE key is no move), as for the identity.

@@ -34,7 +34,7 @@ struct notes {
 /* 1: a key with NULL in it names no row. */
 static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3_stmt *q) {
     const struct table *t = note->io->table;
-    if (t->key_kind == KEY_INTEGER) {
+    if (t->key_kind != KEY_COLUMNS) {
         note->number = sqlite3_column_int64(q, 5);
         return 0;
     }
@@ -59,6 +59,9 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
     n->last_nonce = sqlite3_column_int64(q, 4);
     struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
     if (!io) /* a table that was dropped, or is not replicated any more */
+        return 0;
+    if (io->table->key_kind == KEY_ROWID && !io->tbl->captured &&
+        !io->tbl->lost) /* its rowids may be others now; all of it is read again */
         return 0;
     if (n->count == n->cap) {
         uint32_t cap = n->cap ? n->cap * 2 : 64;
@@ -165,6 +168,8 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
     look->place.text = first->io->table->key_kind == KEY_COLUMNS;
     look->place.key = n->keys.data + first->key_at;
     look->place.key_len = first->key_len;
+    look->rowid = first->number;
+    look->by_rowid = first->io->table->key_kind == KEY_ROWID;
     bool given = look->place.text || first->io->table->without_rowid || first->number == -1; /* -1 is never announced */
     bool scanned = n->list[to - 1].seq <= first->io->tbl->scanned_seq;
     const struct note *announced =
@@ -196,7 +201,9 @@ static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct ro
     }
     /* Without a death before it: REPLACE has thrown out whoever had the number, and nothing told. */
     look->reborn = look->born && (look->died || (!look->again && !scanned));
-    look->again = look->again && !look->reborn && !scanned;
+    if (look->by_rowid && scanned) /* VACUUM may have come since, and it is another row */
+        look->reborn = false;
+    look->again = look->again && !look->reborn && !scanned && !look->by_rowid;
 }
 
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
@@ -209,7 +216,7 @@ int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
         s->look_values_cap = io->count + 1;
     }
     look->values = s->look_values;
-    int row = tables_bind_key(stmt, 1, &look->place);
+    int row = look->by_rowid ? sqlite3_bind_int64(stmt, 1, look->rowid) : tables_bind_place(io, stmt, 1, &look->place);
     if (row < 0 || (row = sql_step(stmt)) < 0)
         return row;
     look->present = row == 1;
@@ -534,6 +541,8 @@ int drain_row(struct store *s, struct row_look *look) {
     struct tio *io = look->io;
     struct reg *r = &s->reg;
     uint64_t small[64], *hashes = small;
+    if (look->by_rowid)
+        return keyless_drain(s, look);
     int err = s->too_large ? note_large(s, io->tbl, &look->place, false) : 0;
     if (err || (err = rows_at_home(s, io->tbl, &look->place, r)))
         return err;

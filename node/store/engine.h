@@ -9,6 +9,7 @@
  *   moves.c    what a change of the application's schema means for its rows
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
+ *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   foreign.c  which of it would break a foreign key
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
@@ -102,6 +103,8 @@ struct tio {
     uint32_t *numbers; /* → tbl->columns */
     const char **names;
     size_t *lens;
+    int64_t next_rowid;                           /* of a table without a key: for the next row that is shown; 0: to be looked up */
+    sqlite3_stmt *name_of, *place_of, *put_place; /* the same */
     bool plain;       /* statements have no conflict clause of their own: it would be that of the triggers that feed virtual tables, too */
     bool binary_key;  /* all key columns compare BINARY */
     bool null_key;    /* SQLite allows NULL in the key */
@@ -365,7 +368,8 @@ void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word
                           bool null);                                            /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
 void tables_batch_done(struct store *s);                                         /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
-int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who);        /* next free parameter, or an error */
+int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct rowid *who); /* the same for statements of this table */
+int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who);                   /* next free parameter, or an error */
 const char *tables_or_abort(const struct tio *io);
 int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
@@ -378,6 +382,22 @@ bool tables_converted(const struct tio *io, uint32_t at);
 
 /* ---- feed.c: after the schema was read, and before statements are prepared */
 int feed_load(struct store *s);
+
+/* ---- keyless.c: tables without a key */
+struct row_look;
+#define KEYLESS_NAME_BYTES 16
+#define KEYLESS_KEY_BYTES 21                                                     /* a name as a normalised key */
+int keyless_name(struct tio *io, int64_t rowid, uint8_t key[KEYLESS_KEY_BYTES]); /* 1 found, 0 not */
+int keyless_rowid(struct tio *io, const struct rowid *who, int64_t *rowid);      /* the same */
+int keyless_reserve(struct store *s, struct tio *io, const struct rowid *who, int64_t *rowid, bool *made);
+int keyless_load(struct store *s, struct tio *io);
+void keyless_unload(struct tio *io);
+int keyless_drain(struct store *s, struct row_look *look); /* drain_row() for a look by rowid */
+int keyless_note_row(struct store *s, const struct row_look *look, bool first);
+/* After every row was noted (none: there is not one). lacking: what the file lacks is no deletion. notes_hold: the rowids are as they were, and the
+ * notes that are not drained yet say what they say. */
+int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold);
+int keyless_find_again(struct store *s, struct tio *io, bool other);
 
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */
@@ -414,7 +434,9 @@ enum { DRAIN_NOTHING = 0, DRAIN_DONE = 1, DRAIN_MORE = 2, DRAIN_RESCAN = 3 };
 int drain(struct store *s, bool locked);
 struct row_look { /* what a look at one row of the file found */
     struct tio *io;
-    struct rowid place;     /* number or key */
+    struct rowid place; /* number or key */
+    int64_t rowid;      /* of a table without a key, if by_rowid: then place does not count */
+    bool by_rowid;
     bool locked;            /* seen on the writer, inside its BEGIN IMMEDIATE */
     int64_t ms;             /* when it was written; LOOK_ADOPTED: it was there before us */
     bool died, born, given; /* the notes: deleted; inserted; with a key that the application gave */
@@ -453,7 +475,10 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
 /* ---- scan.c */
-int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
+/* A row that the registers show and the file does not: deleted, or shown again where a person said so. */
+int scan_gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who);
+bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone); /* then it is said, and nothing is deleted */
+int scan_start(struct store *s, bool whole);                       /* whole: every table again; else those that were not captured yet */
 int scan_step(struct store *s);
 bool scan_running(const struct store *s);
 /* Rows that are gone without a note, too many to be believed: a person says whether they were deleted. rows: 0, there are none. */

@@ -123,6 +123,8 @@ static int prepare_children(struct store *s, struct foreign *f) {
     const struct table *c = f->child->table, *p = f->parent->table;
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     sqlite3_str_appendall(q, "SELECT ");
+    if (c->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, "c.%s,", c->rowid);
     for (uint32_t i = 0; i < c->key_count; i++)
         sqlite3_str_appendf(q, "c.\"%w\",", c->columns[c->key[i]].name);
     for (uint32_t i = 0; i < f->count; i++)
@@ -135,6 +137,8 @@ static int prepare_children(struct store *s, struct foreign *f) {
 }
 
 static void put_key(sqlite3_str *q, const struct table *t, const char *of) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, "%s.%s=? AND ", of, t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         sqlite3_str_appendf(q, "%s.\"%w\"%s=? AND ", of, c->name, t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
@@ -390,7 +394,7 @@ int foreign_before(struct store *s, struct tio *io, const struct rowid *who) {
         struct foreign *f = io->kids[i];
         if (f->to_key)
             continue;
-        int row = tables_bind_key(f->referred, 1, who);
+        int row = tables_bind_place(io, f->referred, 1, who);
         if (row < 0 || (row = sql_step(f->referred)) < 0)
             return row;
         int err = row ? gone_add(f, who) : 0;
@@ -700,7 +704,7 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
 /* The child as it is in the file now: it refers to something, and that is not there. */
 static int judge_written(struct check *c, struct foreign *f, const struct rowid *who) {
     struct value v[COLUMNS_MAX];
-    int row = tables_bind_key(f->broken, 1, who);
+    int row = tables_bind_place(f->child, f->broken, 1, who);
     if (row < 0 || (row = sql_step(f->broken)) < 0)
         return row;
     for (uint32_t i = 0; i < f->count && row; i++)
@@ -754,17 +758,27 @@ static int check_children(struct check *c, struct foreign *f, const struct value
     while (!err && (row = sql_step(f->children)) != 0) {
         struct value key[COLUMNS_MAX], ref[COLUMNS_MAX];
         const struct table *t = f->child->table;
-        struct rowid place = {.text = t->key_kind == KEY_COLUMNS};
+        struct rowid place = {.text = t->key_kind != KEY_INTEGER};
+        uint8_t name[KEYLESS_KEY_BYTES] = {0};
         bool null = false;
         if (row < 0)
             return row;
-        for (uint32_t i = 0; i < t->key_count; i++) {
+        for (uint32_t i = 0; i < table_key_width(t); i++) {
             sql_column_value(f->children, (int)i, &key[i]);
             null = null || key[i].type == VALUE_NULL;
         }
         for (uint32_t i = 0; i < f->count; i++)
-            sql_column_value(f->children, (int)(t->key_count + i), &ref[i]);
-        if (place.text && (err = tables_key_of(f->child, key, &c->key)))
+            sql_column_value(f->children, (int)(table_key_width(t) + i), &ref[i]);
+        if (t->key_kind == KEY_ROWID) {
+            int known = keyless_name(f->child, key[0].as.i, name);
+            buf_clear(&c->key);
+            buf_append(&c->key, name, sizeof name);
+            null = known == 0;
+            err = known < 0 ? known : c->key.failed;
+        } else if (place.text) {
+            err = tables_key_of(f->child, key, &c->key);
+        }
+        if (err)
             break;
         place.number = place.text ? 0 : key[0].as.i;
         place.key = c->key.data;

@@ -305,6 +305,8 @@ int moves_columns(struct store *s) {
         struct tio *io = &s->tios[i];
         if (!io->tbl)
             continue;
+        if (s->held_since_ms && io->table->key_kind == KEY_ROWID && !io->tbl->captured) /* VACUUM may have come, too */
+            hold(s, true);
         if (io->tbl->placed <= 0)
             io->tbl->renamed_from = renamed_from(s, io);
         else

@@ -152,7 +152,16 @@ static int touch(struct store *s, struct older *o, sqlite3_stmt *q) {
             return 0;
     }
     struct rowid place = {.text = io->table->key_kind == KEY_COLUMNS, .number = key[0].as.i};
+    uint8_t name[KEYLESS_KEY_BYTES];
     int err = place.text ? tables_key_of(io, key, &s->key2) : 0;
+    if (io->table->key_kind == KEY_ROWID) {
+        if ((err = keyless_name(io, sqlite3_column_int64(q, 5), name)) != 1)
+            return err;
+        buf_clear(&s->key2);
+        buf_append(&s->key2, name, sizeof name);
+        err = s->key2.failed;
+        place.text = true;
+    }
     place.key = place.text ? s->key2.data : NULL;
     place.key_len = place.text ? s->key2.len : 0;
     struct touched *n;
@@ -217,6 +226,11 @@ int older_new(struct store *s, struct older **out) {
     int err = file_mark(s, &mark);
     o->projection = mark.projection;
     o->mark_note = mark.note;
+    if (!err)
+        err = state_begin(s);
+    for (uint32_t i = 0; i < s->tios_count && !err; i++)
+        if (s->tios[i].tbl && s->tios[i].table->key_kind == KEY_ROWID)
+            err = keyless_find_again(s, &s->tios[i], o->other);
     return err ? err : find_mark(s, o);
 }
 

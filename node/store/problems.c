@@ -85,6 +85,9 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
         if (is_missing(t, c))
             found(list, false, "they are shown when it is added: run the same version of the application here",
                   "column \"%s\" of another server is not here: its values are kept", t->columns[c]);
+    if (t->io && t->io->table->key_kind == KEY_ROWID)
+        found(list, true, "a PRIMARY KEY makes it cheaper: after each change of its schema, and VACUUM, all its rows are read",
+              "has no primary key: each inserted row is a row of its own, also beside an equal one");
     if (t->null_keys)
         found(list, false, t->null_keys == 1 ? "give it a key" : "give them a key", "%llu %s NULL in %s key and %s not replicated",
               (unsigned long long)t->null_keys, t->null_keys == 1 ? "row has" : "rows have", t->null_keys == 1 ? "its" : "their",
@@ -137,9 +140,9 @@ static json_t *lines_of(json_t *findings) {
 static json_t *table_json(struct store *s, const char *name, const struct table *table, struct tbl *t) {
     uint32_t parked_count;
     json_t *findings = table_findings(s, table, t, &parked_count);
-    const char *identity = !table || table->unsupported || table->excluded           ? "none"
-                           : table->key_kind == KEY_INTEGER && !table->without_rowid ? "numbered"
-                                                                                     : "given";
+    const char *identity = !table || table->unsupported || table->excluded || table->key_kind == KEY_ROWID ? "none"
+                           : table->key_kind == KEY_INTEGER && !table->without_rowid                       ? "numbered"
+                                                                                                           : "given";
     bool replicated = table && !table->unsupported && !table->excluded && t && t->io;
     int64_t rows = t ? t->rows : 0;
     if (table && (table->unsupported || table->excluded) && s->app_open)

@@ -40,7 +40,7 @@ struct projecting {
     bool whole;            /* they are all of io's columns */
     sqlite3_stmt *update;
     struct arena arena;
-    bool parked; /* something new was parked */
+    bool parked; /* something new was parked, or got a place: to be durable before COMMIT */
     bool last;   /* what fails now is parked */
 };
 
@@ -74,12 +74,12 @@ static int run_write(struct store *s, const struct tio *io, sqlite3_stmt *stmt) 
 }
 
 /* A row with some columns only: the others take their defaults. */
-static int insert_some(struct projecting *p, struct tio *io, const struct rowid *who, const struct value *values, uint32_t count) {
+static int insert_some(struct projecting *p, struct tio *io, int64_t number_as, const struct value *values, uint32_t count) {
     sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
-    bool number = io->table->key_kind == KEY_INTEGER;
+    bool number = io->table->key_kind != KEY_COLUMNS;
     sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), io->table->name);
     if (number)
-        sqlite3_str_appendf(q, "\"%w\"", io->table->columns[io->table->key[0]].name);
+        sqlite3_str_appendf(q, "\"%w\"", io->table->key_kind == KEY_ROWID ? io->table->rowid : io->table->columns[io->table->key[0]].name);
     uint32_t n = number;
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
@@ -96,7 +96,7 @@ static int insert_some(struct projecting *p, struct tio *io, const struct rowid 
         return err;
     int place = 1;
     if (number)
-        sqlite3_bind_int64(stmt, place++, who->number);
+        sqlite3_bind_int64(stmt, place++, number_as);
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(stmt, place++, &values[i]);
@@ -108,13 +108,18 @@ static int insert_some(struct projecting *p, struct tio *io, const struct rowid 
 static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
                         uint32_t count) {
     int err = map_columns(p, io, columns, count);
+    int64_t number = who->number;
+    bool made = false;
+    if (!err && io->table->key_kind == KEY_ROWID)
+        err = keyless_reserve(p->s, io, who, &number, &made);
+    p->parked = p->parked || made;
     if (err)
         return err;
     if (!p->whole)
-        return insert_some(p, io, who, values, count);
+        return insert_some(p, io, number, values, count);
     int first = 1;
-    if (io->table->key_kind == KEY_INTEGER)
-        sqlite3_bind_int64(io->insert, first++, who->number);
+    if (io->table->key_kind != KEY_COLUMNS)
+        sqlite3_bind_int64(io->insert, first++, number);
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(io->insert, first + (int)p->at[i], &values[i]);
@@ -140,7 +145,7 @@ static int write_update(struct projecting *p, struct tio *io, const struct rowid
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(stmt, place++, &values[i]);
-    if ((err = tables_bind_key(stmt, place, who)) < 0)
+    if ((err = tables_bind_place(io, stmt, place, who)) < 0)
         return err;
     if ((err = run_write(p->s, io, stmt)))
         return err;
@@ -149,7 +154,7 @@ static int write_update(struct projecting *p, struct tio *io, const struct rowid
 
 static int write_delete(struct store *s, struct tio *io, const struct rowid *who) {
     int err = io->kids_count ? foreign_before(s, io, who) : 0;
-    if (err || (err = tables_bind_key(io->del, 1, who)) < 0)
+    if (err || (err = tables_bind_place(io, io->del, 1, who)) < 0)
         return err;
     return run_write(s, io, io->del);
 }
@@ -671,6 +676,8 @@ static int project_locked(struct store *s, int64_t seq) {
         if (err < 0 || err == DRAIN_RESCAN || err == DRAIN_MORE)
             return err < 0 ? err : PROJECT_DRAIN;
     }
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        s->tios[i].next_rowid = 0;
     struct projecting p = {.s = s};
     struct failed failed = {0};
     int err = recount_parked(&p);

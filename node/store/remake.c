@@ -9,7 +9,7 @@
 static int forget_file(struct store *s) {
     pending_clear(s);
     int err = state_begin(s);
-    if (err || (err = sql_exec(s->db, "DELETE FROM shown; DELETE FROM flight; DELETE FROM meta WHERE k='file';"
+    if (err || (err = sql_exec(s->db, "DELETE FROM shown; DELETE FROM flight; DELETE FROM place; DELETE FROM meta WHERE k='file';"
                                       "UPDATE col SET placed=0; DELETE FROM large")))
         return err;
     s->hot.note_seq = s->hot.note_nonce = s->durable_note = 0;

@@ -51,6 +51,8 @@ void row_cursor_rewind(struct row_cursor *c) {
 }
 
 static void put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, "%s%s", before, t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         sqlite3_str_appendf(q, "%s\"%w\"%s", i ? "," : before, c->name,
@@ -72,7 +74,7 @@ int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint3
     tables_put_null_test(q, io, " WHERE ", false);
     if (c->began) {
         put_key(q, t, io->null_key ? " AND (" : " WHERE (", true);
-        for (uint32_t i = 0; i < t->key_count; i++)
+        for (uint32_t i = 0; i < table_key_width(t); i++)
             sqlite3_str_appendall(q, i ? ",?" : ") > (?");
         sqlite3_str_appendall(q, ")");
     }
@@ -94,23 +96,38 @@ int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint3
     return err < 0 ? err : 0;
 }
 
+/* The name of a row without a key, as a key; one that nobody has, if it has none yet. */
+static int place_by_rowid(struct tio *io, int64_t rowid, struct buf *out) {
+    uint8_t key[KEYLESS_KEY_BYTES] = {0};
+    int found = keyless_name(io, rowid, key);
+    buf_clear(out);
+    buf_append(out, key, sizeof key);
+    return found < 0 ? found : out->failed;
+}
+
 int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) {
     const struct table *t = io->table;
     struct value key[16];
     look->io = io;
     look->present = look->born = true;
-    for (uint32_t i = 0; i < t->key_count; i++)
+    for (uint32_t i = 0; i < table_key_width(t); i++)
         sql_column_value(c->stmt, (int)i, &key[i]);
     if (!(look->values = malloc((io->count + 1) * sizeof *look->values)))
         return ERR_NOMEM;
     for (uint32_t i = 0; i < io->count; i++)
-        sql_column_value(c->stmt, (int)(i + (t->key_kind == KEY_INTEGER)), &look->values[i]);
+        sql_column_value(c->stmt, (int)(i + (t->key_kind != KEY_COLUMNS)), &look->values[i]);
     c->began = true;
-    if (t->key_kind != KEY_COLUMNS) {
+    int err = 0;
+    if (t->key_kind == KEY_ROWID) {
+        err = place_by_rowid(io, key[0].as.i, &c->last);
+        c->last_number = look->rowid = key[0].as.i;
+        look->by_rowid = true;
+    } else if (t->key_kind == KEY_INTEGER) {
         c->last_number = look->place.number = key[0].as.i;
         return 0;
+    } else {
+        err = tables_key_of(io, key, &c->last);
     }
-    int err = tables_key_of(io, key, &c->last);
     look->place.text = look->given = true;
     look->place.key = c->last.data;
     look->place.key_len = c->last.len;
@@ -211,16 +228,17 @@ int scan_start(struct store *s, bool whole) {
 
 static int take_row(struct store *s, struct tio *io) {
     struct row_look look = {.ms = s->scan->adopt ? LOOK_ADOPTED : LOOK_FOUND};
+    bool first = !s->scan->at.began;
     int err = row_cursor_row(io, &s->scan->at, &look);
     if (!err)
-        err = drain_row(s, &look);
+        err = look.by_rowid ? keyless_note_row(s, &look, first) : drain_row(s, &look);
     free(look.values);
     return err;
 }
 
 /* ---- rows whose register lives and that are not in the file */
 
-static int gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who) {
+int scan_gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who) {
     struct row_look look = {.io = io, .place = *place, .ms = LOOK_FOUND};
     int err = drain_look(s, &look, io->read);
     if (!err && !look.present)
@@ -253,7 +271,7 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
         if (!reg_alive(&s->reg, &o) || pending_find(s, io->tbl, &who))
             continue;
         if (take) {
-            if ((row = gone_row(s, io, &place, &who)))
+            if ((row = scan_gone_row(s, io, &place, &who)))
                 break;
             continue;
         }
@@ -269,7 +287,7 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
 }
 
 /* So many rows are gone without a note: too many to be believed? Then it is said, and nothing is deleted. */
-static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
+bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone) {
     if (gone <= (t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20))
         return false;
     store_log(
@@ -282,15 +300,20 @@ static bool too_many(struct store *s, struct tbl *t, uint64_t gone) {
     return true;
 }
 
+static int judge_lacking(struct store *s, const struct tio *io) {
+    int64_t any = 0;
+    int err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name);
+    s->scan->lacking = io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && io->tbl->verdict == VERDICT_NONE);
+    return err;
+}
+
 static int find_gone(struct store *s, struct tio *io) {
     sqlite3_stmt *q;
-    int64_t any = 0;
     int err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
     bool decided = io->tbl->verdict != VERDICT_NONE;
-    if (err || (err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name)))
+    if (err || (err = judge_lacking(s, io)))
         goto out;
-    s->scan->lacking = io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && !decided);
-    if (!s->scan->lacking && !decided && ((err = count_gone(s, io, q, false)) || too_many(s, io->tbl, s->scan->gone)))
+    if (!s->scan->lacking && !decided && ((err = count_gone(s, io, q, false)) || scan_too_many(s, io->tbl, s->scan->gone)))
         goto out;
     io->tbl->lost = 0;
     err = count_gone(s, io, q, true);
@@ -365,10 +388,11 @@ static int keys_read(struct store *s, struct tio *io, int64_t count, struct keys
     sqlite3_free(text);
     while (!row && (row = sql_step(stmt)) == 1) {
         struct value key[16];
-        for (uint32_t i = 0; i < t->key_count; i++)
+        for (uint32_t i = 0; i < table_key_width(t); i++)
             sql_column_value(stmt, (int)i, &key[i]);
-        struct rowid place = {.text = t->key_kind == KEY_COLUMNS, .number = key[0].as.i};
-        if (place.text && (row = tables_key_of(io, key, &s->key2)))
+        struct rowid place = {.text = t->key_kind != KEY_INTEGER, .number = key[0].as.i};
+        row = t->key_kind == KEY_ROWID ? place_by_rowid(io, place.number, &s->key2) : place.text ? tables_key_of(io, key, &s->key2) : 0;
+        if (row)
             break;
         place.key = place.text ? s->key2.data : NULL;
         place.key_len = place.text ? s->key2.len : 0;
@@ -477,7 +501,7 @@ static int replaced_in(struct store *s, struct tio *io) {
     buf_init(&places, 256u << 20);
     if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && s->too_large)
         err = places_of_large(s, t, &places);
-    if (!err && places.len && (count <= t->replacing * t->replacers || !too_many(s, t, count)))
+    if (!err && places.len && (count <= t->replacing * t->replacers || !scan_too_many(s, t, count)))
         err = delete_places(s, io, &places);
     free(keys.slots);
     buf_release(&places);
@@ -578,12 +602,14 @@ static int slice(struct store *s, struct tio *io) {
     }
     if (!err && row < 0)
         err = row;
-    bool end = !err && row == 0 && n < SLICE_ROWS;
+    bool end = !err && row == 0 && n < SLICE_ROWS, notes_hold = false;
     sqlite3_finalize(c->at.stmt);
     c->at.stmt = NULL;
-    if (end && !c->adopt)
+    if (end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
+        err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
+    else if (!err && end && !c->adopt)
         err = find_gone(s, io);
-    if (!err && end)
+    if (!err && end && !notes_hold)
         err = sql_int(s->app.reader, 0, &io->tbl->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
     if (!err && end && !(err = tables_count_nulls(s, io))) {
         err = moves_place(s, io);

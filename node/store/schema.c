@@ -84,10 +84,15 @@ static struct column *column_find(const struct table *t, const char *name) {
     return NULL;
 }
 
+#define ROWID_NAMES 3
+static const char *const rowid_names[ROWID_NAMES] = {"rowid", "_rowid_", "oid"};
+
 static int read_column(sqlite3 *app, struct table *t, sqlite3_stmt *q) {
     int hidden = sqlite3_column_int(q, 4), key_place = sqlite3_column_int(q, 3);
     const char *collation = NULL;
     int autoincrement = 0;
+    for (int i = 0; i < ROWID_NAMES; i++)
+        t->rowid_taken |= !sqlite3_stricmp(text(q, 0), rowid_names[i]) ? 1u << i : 0;
     if (hidden) /* 2 and 3: generated; SQLite allows none in a PRIMARY KEY, but a file is outside data */
         return key_place ? unsupported(t, sqlite3_mprintf("has a generated column in its primary key: %s", text(q, 0)), NULL) : 0;
     struct column *c = append(&t->columns, &t->columns_count, sizeof *c);
@@ -273,6 +278,18 @@ static int resolve_foreign_keys(const struct schema *s, struct table *t) {
     return err;
 }
 
+static int name_rowid(struct table *t) {
+    t->key_kind = KEY_ROWID;
+    for (int i = 0; i < ROWID_NAMES && !t->rowid; i++)
+        if (!(t->rowid_taken & 1u << i))
+            t->rowid = rowid_names[i];
+    return t->rowid ? 0
+                    : unsupported(t,
+                                  sqlite3_mprintf("has no primary key, and columns called rowid, _rowid_ and oid, so that its rows "
+                                                  "cannot be told apart"),
+                                  "give it a PRIMARY KEY");
+}
+
 /* What decides whether and how rows are identified. */
 static int judge_key(struct table *t, bool integer, bool key_index) {
     /* Only "INTEGER PRIMARY KEY" is the rowid. INT PRIMARY KEY, INTEGER PRIMARY KEY DESC and WITHOUT ROWID have an index for the key. */
@@ -284,8 +301,7 @@ static int judge_key(struct table *t, bool integer, bool key_index) {
         return unsupported(t, sqlite3_mprintf("has a name of %zu bytes: at most %u are supported", longest, SCHEMA_NAME_MAX),
                            "give it a shorter one");
     if (!t->key_count)
-        return unsupported(t, sqlite3_mprintf("has no primary key, so that its rows cannot be told apart on other servers"),
-                           "give it a PRIMARY KEY");
+        return name_rowid(t);
     if (t->key_count > KEY_COLUMNS_MAX)
         return unsupported(t, sqlite3_mprintf("has %u columns in its primary key: at most %d are supported", t->key_count, KEY_COLUMNS_MAX),
                            "give it an INTEGER PRIMARY KEY, and make the columns UNIQUE");

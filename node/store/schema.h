@@ -15,6 +15,7 @@ enum collation { COLLATION_BINARY, COLLATION_NOCASE, COLLATION_RTRIM, COLLATION_
 
 enum key_kind {
     KEY_INTEGER, /* one INTEGER PRIMARY KEY column, an alias of the rowid: SQLite may number the rows */
+    KEY_ROWID,   /* none: rows are known by the rowid, here alone */
     KEY_COLUMNS, /* PRIMARY KEY columns that the application gives; WITHOUT ROWID or not */
 };
 
@@ -42,6 +43,8 @@ struct table {
     uint32_t columns_count, key_count;
     struct column *columns; /* stored columns in table order, without generated ones */
     uint32_t *key;          /* indexes into columns, in key order */
+    const char *rowid;      /* KEY_ROWID: a name of the rowid that no column has */
+    unsigned rowid_taken;   /* those that columns have, as bits */
     struct foreign_key *foreign_keys;
     uint32_t foreign_keys_count;
     char *unsupported; /* NULL, or why it is not replicated, in words for `tables` ("has no primary key: …") */
@@ -51,6 +54,9 @@ struct table {
     char *fed, *unfed; /* a virtual table: the triggers that fill it; those that we cannot run, and why */
     bool excluded;     /* by policy: replicate = no */
 };
+
+/* Columns that name a row in statements of ours. */
+static inline uint32_t table_key_width(const struct table *t) { return t->key_kind == KEY_ROWID ? 1 : t->key_count; }
 
 struct schema {
     struct table *tables; /* every ordinary user table, also unsupported ones; sorted by name */
@@ -70,7 +76,7 @@ const struct table *schema_find(const struct schema *s, const char *name, size_t
 /* " COLLATE NAME": a key column compared by anything but the key's own collation finds another row, or none. */
 const char *schema_collate(enum collation c);
 
-/* Why no row of this kind can be replicated in this build goes to table->unsupported: no PRIMARY KEY; a key column with a collation of the
+/* Why no row of this kind can be replicated in this build goes to table->unsupported: no PRIMARY KEY and no name left for the rowid; a key column with a collation of the
  * application's own; a generated column in the key; more than 16 key columns; a name of more than SCHEMA_NAME_MAX bytes; a virtual table. */
 
 #endif

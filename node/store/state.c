@@ -29,6 +29,7 @@ static const char SCHEMA[] =
     "CREATE TABLE shown(name BLOB PRIMARY KEY, present INTEGER, cells BLOB, reason TEXT, part_of INTEGER) WITHOUT ROWID;"
     "CREATE TABLE open(tbl INTEGER, who BLOB, n INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE seen(origin INTEGER, version INTEGER, knew BLOB, PRIMARY KEY(origin, version)) WITHOUT ROWID;"
+    "CREATE TABLE place(tbl INTEGER, r INTEGER, k BLOB, PRIMARY KEY(tbl, r), UNIQUE(tbl, k)) WITHOUT ROWID;"
     "CREATE TABLE large(tbl INTEGER, place BLOB, PRIMARY KEY(tbl, place)) WITHOUT ROWID;"
     "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
 

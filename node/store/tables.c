@@ -12,6 +12,8 @@
 static void put_name(sqlite3_str *q, const char *name) { sqlite3_str_appendf(q, "\"%w\"", name); }
 
 static void put_where_key(sqlite3_str *q, const struct table *t) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, " WHERE %s=?", t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         sqlite3_str_appendf(q, "%s\"%w\"%s=?", i ? " AND " : " WHERE ", c->name,
@@ -50,9 +52,9 @@ static int prepare_insert(struct store *s, struct tio *io) {
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     const struct table *t = io->table;
     sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), t->name);
-    bool number = t->key_kind == KEY_INTEGER;
+    bool number = t->key_kind != KEY_COLUMNS;
     if (number)
-        put_name(q, t->columns[t->key[0]].name);
+        put_name(q, t->key_kind == KEY_ROWID ? t->rowid : t->columns[t->key[0]].name);
     for (uint32_t i = 0; i < io->count; i++) {
         if (i || number)
             sqlite3_str_appendchar(q, 1, ',');
@@ -206,6 +208,20 @@ int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who) {
     for (int i = 0; i < n; i++)
         sql_bind_value(stmt, at + i, &values[i]);
     return n < 0 ? n : at + n;
+}
+
+int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct rowid *who) {
+    if (io->table->key_kind != KEY_ROWID)
+        return tables_bind_key(stmt, at, who);
+    int64_t rowid;
+    int found = keyless_rowid(io, who, &rowid);
+    if (found < 0)
+        return found;
+    if (found)
+        sqlite3_bind_int64(stmt, at, rowid);
+    else
+        sqlite3_bind_null(stmt, at);
+    return at + 1;
 }
 
 /* ---- conversions by declared types: a value of another storage class than the column prefers may be stored otherwise than it came */
@@ -410,6 +426,7 @@ static void tio_release(struct tio *io) {
     sqlite3_finalize(io->peek);
     sqlite3_finalize(io->insert);
     sqlite3_finalize(io->del);
+    keyless_unload(io);
     free(io->order);
     free(io->numbers);
     free(io->names);
@@ -518,6 +535,8 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     if (io->uniques > io->tbl->replacers)
         io->tbl->replacers = io->uniques;
     io->tbl->replacing += !io->tbl->replacing;
+    if (t->key_kind == KEY_ROWID && (err = keyless_load(s, io)))
+        return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
     if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here */

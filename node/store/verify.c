@@ -43,6 +43,8 @@ static void put_row(struct verifying *v, sqlite3_stmt *q) {
         sum += mix(io->tbl->column_hashes[io->numbers[i]] ^ value_hash(&value) * 0x9e3779b97f4a7c15u);
     }
     sum = mix(sum);
+    if (t->key_kind == KEY_ROWID) /* by its content */
+        key_hash = mix(sum);
     unsigned b = (unsigned)(key_hash >> 56);
     v->total.rows++;
     v->total.sum += sum;
@@ -57,6 +59,8 @@ static void put_row(struct verifying *v, sqlite3_stmt *q) {
     }
     char hex[17];
     hex64(hex, sum);
+    if (t->key_kind == KEY_ROWID)
+        json_array_append_new(key, json_string(hex));
     json_array_append_new(v->rows, json_pack("[o, s]", key, hex));
 }
 
@@ -67,7 +71,7 @@ static int read_table(struct verifying *v) {
     for (uint32_t i = 0; i < t->key_count; i++)
         sqlite3_str_appendf(q, "%s\"%w\"", i ? "," : "SELECT ", t->columns[t->key[i]].name);
     for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < v->io->count; i++)
-        sqlite3_str_appendf(q, ",\"%w\"", v->io->names[i]);
+        sqlite3_str_appendf(q, "%s\"%w\"", i || t->key_count ? "," : "SELECT ", v->io->names[i]);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
     char *text = sqlite3_str_finish(q);
     sqlite3_stmt *stmt = NULL;

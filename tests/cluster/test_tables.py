@@ -39,6 +39,17 @@ SHAPES = {
     "autoincrement": ("CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, v);", [
         "INSERT INTO t(v) VALUES ('a'), ('b')", "INSERT INTO t(v) VALUES ('c')", "DELETE FROM t WHERE id = 3", "INSERT INTO t(v) VALUES ('d')",
         "INSERT INTO t VALUES (100, 'e')", "INSERT INTO t(v) VALUES ('f')"]),
+    "no key": ("CREATE TABLE t(a, b TEXT); CREATE TABLE u(a UNIQUE, v);", [
+        "INSERT INTO t VALUES (1, 'x'), (1, 'x'), (2, 'y')", "INSERT INTO t SELECT * FROM t", "UPDATE t SET b = b || rowid", "DELETE FROM t WHERE a = 1", "VACUUM",
+        "INSERT INTO t VALUES (NULL, NULL); UPDATE t SET a = 9 WHERE a = 2", "INSERT INTO u VALUES (1, 1), (2, 2)", "INSERT OR REPLACE INTO u VALUES (1, 3); UPDATE OR REPLACE u SET a = 1"]),
+    "full-text index": (
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, body TEXT); CREATE TABLE found(n INTEGER PRIMARY KEY, body TEXT); CREATE VIRTUAL TABLE t_index USING fts5(body, content='t', content_rowid='id');"
+        "CREATE TRIGGER t_ai AFTER INSERT ON t BEGIN INSERT INTO t_index(rowid, body) VALUES (new.id, new.body); END;"
+        "CREATE TRIGGER t_ad AFTER DELETE ON t BEGIN INSERT INTO t_index(t_index, rowid, body) VALUES ('delete', old.id, old.body); END;"
+        "CREATE TRIGGER t_au AFTER UPDATE ON t BEGIN INSERT INTO t_index(t_index, rowid, body) VALUES ('delete', old.id, old.body);"
+        " INSERT INTO t_index(rowid, body) VALUES (new.id, new.body); END;", [
+            "INSERT INTO t(body) VALUES ('red apple'), ('green pear')", "UPDATE t SET body = 'red pear' WHERE id = 2", "INSERT INTO found SELECT rowid, body FROM t_index('red')",
+            "DELETE FROM t WHERE id = 1; DELETE FROM found", "INSERT INTO found SELECT rowid, body FROM t_index('red')"]),
     "strict": ("CREATE TABLE t(id INTEGER PRIMARY KEY, i INT, t TEXT, r REAL, b BLOB, a ANY) STRICT;", [
         "INSERT INTO t VALUES (1, 2, 'x', 1, x'00', '1'), (2, NULL, NULL, NULL, NULL, 1)", "UPDATE t SET r = 2, a = 1.5", "DELETE FROM t WHERE id = 1"]),
     "odd names": (
@@ -141,6 +152,7 @@ class Unsupported(ClusterTest):
             node.sql(sql)
         self.eventually(other, "SELECT * FROM good", [("a", 1)])
         self.assertEqual(node.sql("SELECT * FROM nokey"), [(3, 5)])
+        self.eventually(other, "SELECT * FROM nokey", [(3, 5)])
         self.assertEqual(node.sql("SELECT * FROM search WHERE search MATCH 'find'"), [("find me",)])
         text = node.cli("tables", "app.db")
         self.assertEqual(text.code, 0, text)

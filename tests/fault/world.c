@@ -69,7 +69,7 @@ static void sides_init(struct world *w) {
 
 static bool template_make(struct world *w) {
     static const char *const tables = "CREATE TABLE note(key TEXT PRIMARY KEY, a, b);"
-                                      "CREATE TABLE hist(who TEXT, n INTEGER, tag, PRIMARY KEY(who, n))";
+                                      "CREATE TABLE hist(who TEXT, n INTEGER, tag)";
     static const char *const rows = "INSERT INTO note VALUES('r', 'A0', 'A0'), ('q', 'A0', 'A0'), ('s', 'A0', 'A0')";
     sides_init(w);
     side_unlink(&w->a);

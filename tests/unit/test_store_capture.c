@@ -267,7 +267,7 @@ static void test_notes(void **state) {
     check_notes(db, "PRAGMA recursive_triggers=ON; REPLACE INTO a(id) VALUES(1); PRAGMA recursive_triggers=OFF",
                 "i1|i2|i1|;i1|i4|i1|;i1|i1|i1|;");
     check_notes(db, "BEGIN; INSERT INTO a(v) VALUES(3); ROLLBACK", "");
-    check_notes(db, "INSERT INTO nokey VALUES(3)", "");
+    check_notes(db, "INSERT INTO nokey VALUES(3)", "i4|i1|i1|;"); /* the rowid */
     check_notes(db, "INSERT INTO b VALUES(1, 2, 3)", "i2|i1|t2|;");
     assert_rows(db, "SELECT k0, k1 FROM _starling_dirty ORDER BY seq DESC LIMIT 1", "t2|f1.0|;");
     check_notes(db, "UPDATE b SET x = 2", "i2|i5|t2|;i2|i3|t2|;i2|i3|t2|;");

@@ -201,13 +201,13 @@ static void test_tables_and_status(void **state) {
         assert_string_equal(text_of(t, "identity"), "numbered");
         assert_string_equal(text_of(k, "identity"), "given");
         assert_string_equal(text_of(n, "identity"), "none");
-        assert_true(json_is_true(json_object_get(t, "replicated")) && json_is_false(json_object_get(n, "replicated")));
+        assert_true(json_is_true(json_object_get(t, "replicated")) && json_is_true(json_object_get(n, "replicated")));
         assert_int_equal(json_integer_value(json_object_get(t, "rows")), 2);
         assert_int_equal(json_integer_value(json_object_get(n, "rows")), 2);
         assert_true(json_integer_value(json_object_get(t, "last_change_ms")) > 1600000000000);
         assert_int_equal(json_array_size(json_object_get(t, "problems")), 0);
         json_decref(list);
-        assert_int_equal(peer_status(&r.peers[i], "rows"), 3);
+        assert_int_equal(peer_status(&r.peers[i], "rows"), 5);
         assert_int_equal(peer_status(&r.peers[i], "pending"), 0);
         assert_true(peer_status(&r.peers[i], "log_bytes") > 0);
     }
@@ -224,7 +224,7 @@ static void test_tables_and_status(void **state) {
     json_decref(b);
     json_t *doctor = store_doctor(r.peers[0].s.store);
     assert_int_equal(json_array_size(json_object_get(doctor, "problems")), 1);
-    assert_non_null(strstr(text_of(json_array_get(json_object_get(doctor, "problems"), 0), "what"), "\"nokey\": not replicated"));
+    assert_non_null(strstr(text_of(json_array_get(json_object_get(doctor, "problems"), 0), "what"), "\"nokey\": has no primary key"));
     json_decref(doctor);
     rig_close(&r);
 }
