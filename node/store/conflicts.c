@@ -227,6 +227,18 @@ static int place_of(struct tio *io, const json_t *key, struct rowid *place, stru
     memset(place, 0, sizeof *place);
     place->kind = IDENT_GIVEN;
     place->text = io->table->key_kind == KEY_COLUMNS;
+    if (io->table->key_kind == KEY_ROWID) { /* by the rowid that the row has here */
+        uint8_t name[KEYLESS_KEY_BYTES];
+        const json_t *j = json_is_array(key) ? json_array_get(key, 0) : key;
+        char *end = NULL;
+        long long n = json_is_string(j) ? strtoll(json_string_value(j), &end, 10) : json_integer_value(j);
+        int found = (json_is_integer(j) || (end && *json_string_value(j) && !*end)) && count == 1 ? keyless_name(io, n, name) : 0;
+        buf_append(bytes, name, found == 1 ? sizeof name : 0);
+        place->text = true;
+        place->key = bytes->data;
+        place->key_len = bytes->len;
+        return found < 0 ? found : found ? bytes->failed : 1;
+    }
     if (count != io->table->key_count)
         return 1;
     for (size_t i = 0; i < count; i++) {

@@ -54,6 +54,8 @@ int family_links(struct store *s, struct tio *io, const struct reg *r, bool as_c
 /* ---- in the file */
 
 static void put_key(sqlite3_str *q, const struct table *t, const char *right) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, "p.%s=%s%s", t->rowid, right, *right == '?' ? "" : t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++) {
         const struct column *c = &t->columns[t->key[i]];
         sqlite3_str_appendf(q, "%sp.\"%w\"%s=", i ? " AND " : "", c->name, t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
@@ -90,7 +92,7 @@ static int held_by(struct store *s, const struct op *op, const struct tio *child
     char *text = sqlite3_str_finish(q);
     int row = text ? sql_prepare(s->app.writer, &stmt, "%s", text) : ERR_NOMEM;
     sqlite3_free(text);
-    if (row == 0 && (row = tables_bind_key(stmt, 1, &op->who)) >= 0)
+    if (row == 0 && (row = tables_bind_place(op->tbl->io, stmt, 1, &op->who)) >= 0)
         row = sql_step(stmt);
     sqlite3_finalize(stmt);
     return row == ERR_INTERNAL ? 0 : row; /* it names what is not there: nobody enforces it */

@@ -80,6 +80,12 @@ int report_value_read(const json_t *j, struct arena *arena, struct value *v) {
 json_t *report_key(const struct tbl *t, const struct rowid *who) {
     json_t *key = json_object();
     struct value values[16];
+    int64_t rowid;
+    if (t->io && t->io->table->key_kind == KEY_ROWID &&
+        keyless_rowid(t->io, who, &rowid) == 1) { /* as the application could find it here */
+        json_object_set_new(key, t->io->table->rowid, json_integer(rowid));
+        return key;
+    }
     int n = tables_key_values(who, values, 16);
     for (int i = 0; i < n; i++) {
         char name[24];

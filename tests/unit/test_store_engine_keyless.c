@@ -39,6 +39,34 @@ static void test_equal_rows_are_rows_of_their_own(void **state) {
     rig_close(&r);
 }
 
+/* A row is named by the rowid that it has here. */
+static void test_why(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, BAG);
+    rig_act(&r, 0, "INSERT INTO bag(rowid, a, b) VALUES(50, 1, 'x'), (60, 2, 'y')");
+    share_same(&r);
+    for (uint32_t i = 0; i < 2; i++) {
+        json_t *key = json_integer(app_int(rig_app(&r, i), "SELECT rowid FROM bag WHERE a = 2")), *none = json_string("999"),
+               *bad = json_string("x"), *why = store_why(r.peers[i].s.store, "bag", key, NULL);
+        char *text = json_dumps(why, 0);
+        if (!strstr(text, "\"y\"") || strstr(text, "\"error\""))
+            fail_msg("%s", text);
+        free(text);
+        json_decref(why);
+        why = store_why(r.peers[i].s.store, "bag", none, NULL);
+        assert_non_null(json_object_get(why, "error"));
+        json_decref(why);
+        why = store_why(r.peers[i].s.store, "bag", bad, NULL);
+        assert_non_null(json_object_get(why, "error"));
+        json_decref(why);
+        json_decref(key);
+        json_decref(none);
+        json_decref(bad);
+    }
+    rig_close(&r);
+}
+
 static void test_what_changes_nothing_sends_nothing(void **state) {
     (void)state;
     struct rig r;
@@ -300,6 +328,7 @@ static void test_random_walks(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_rows_are_rows_of_their_own),
+        cmocka_unit_test(test_why),
         cmocka_unit_test(test_what_changes_nothing_sends_nothing),
         cmocka_unit_test(test_vacuum),
         cmocka_unit_test(test_first_capture_and_joining),
