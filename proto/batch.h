@@ -5,7 +5,8 @@
  *   envelope = msgpack array of BATCH_HEAD_FIELDS, then 64 bytes of signature, and nothing behind it
  *     [ format=1, flags, node bin16, epoch, version, db str, prev bin8, key bin32|nil,
  *       after [[node,epoch,version]...], knew [[node,epoch,version]...], schema u64, stamp u64, rows u32, raw u32, body bin ]
- *   flags: bit 0 body is zstd; bit 1 BATCH_PART, the commit goes on in the next version.
+ *   flags: bit 0 body is zstd; bit 1 BATCH_PART, the commit goes on in the next version; bit 2
+ *   BATCH_BLIND, nothing of others counts as seen by this batch, whatever `knew` says.
  *   prev: first 8 bytes of the chain hash before this batch. key: the origin's public key, in its version 1 only.
  *   after, knew: differences to this origin's previous batch (design: `after` orders delivery, `knew` says what was seen).
  *   chain hash: chain_n = BLAKE2b-256(chain_(n-1) || envelope without signature), chain_0 = 32 zero bytes.
@@ -57,7 +58,7 @@
 #define BATCH_SIGNATURE_BYTES 64
 #define BATCH_DB_NAME_MAX 255u
 
-enum { BATCH_ZSTD = 1, BATCH_PART = 2 };
+enum { BATCH_ZSTD = 1, BATCH_PART = 2, BATCH_BLIND = 4 };
 
 enum value_type { VALUE_NULL, VALUE_INT, VALUE_FLOAT, VALUE_TEXT, VALUE_BLOB };
 
@@ -140,7 +141,7 @@ struct batch_head {
     size_t body_len;
 };
 
-/* Makes the envelope: compresses where it helps, chains and signs. head->origin, version, flags (PART), db, after, knew and
+/* Makes the envelope: compresses where it helps, chains and signs. head->origin, version, flags (PART, BLIND), db, after, knew and
  * schema come from the caller; stamp too if there are no rows. The key of version 1 is the public half of `secret`. chain is
  * read and then replaced by the new chain hash; on an error it stays. The writer keeps its content until cleared. */
 int batch_seal(struct batch_writer *w, const struct batch_head *head, const uint8_t secret[NODE_SECRET_BYTES],

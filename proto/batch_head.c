@@ -44,7 +44,7 @@ int batch_head_read(struct batch_head *h, const uint8_t *data, size_t len) {
     if (fields != BATCH_HEAD_FIELDS)
         mpk_fail(&m, ERR_MALFORMED);
     uint64_t flags = mpk_u64(&m, UINT64_MAX);
-    if (flags & ~(uint64_t)(BATCH_ZSTD | BATCH_PART))
+    if (flags & ~(uint64_t)(BATCH_ZSTD | BATCH_PART | BATCH_BLIND))
         mpk_fail(&m, ERR_FORMAT); /* a flag that we do not know may change the meaning of all */
     h->flags = (unsigned)flags;
     read_fields(h, &m);

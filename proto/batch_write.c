@@ -551,7 +551,7 @@ static void pack_head(struct buf *b, const struct batch_writer *w, const struct 
                       const uint8_t *chain) {
     buf_pack_array(b, BATCH_HEAD_FIELDS);
     buf_pack_u64(b, BATCH_FORMAT);
-    buf_pack_u64(b, head->flags & BATCH_PART);
+    buf_pack_u64(b, head->flags & (BATCH_PART | BATCH_BLIND));
     buf_pack_bin(b, head->origin.node, NODE_ID_BYTES);
     buf_pack_u64(b, head->origin.epoch);
     buf_pack_u64(b, head->version);

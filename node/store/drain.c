@@ -313,6 +313,15 @@ static int note_large(struct store *s, const struct tbl *t, const struct rowid *
     return err;
 }
 
+/* What we had seen, once a batch. */
+static int remember_seen(struct store *s) {
+    struct seen seen;
+    seen_of(s, s->own, s->blind, &seen);
+    int err = s->remembered ? 0 : merge_remember_seen(s, s->own, s->origins[s->own].version + 1, &seen);
+    s->remembered = true;
+    return err;
+}
+
 /* Writes one change of ours: batch, register, counters, what waits to be shown. */
 static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edit *e, const struct row_look *look, const uint64_t *hashes) {
     struct origins_order o = store_order(s);
@@ -331,20 +340,19 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     if (err)
         return err;
     struct seen seen;
-    seen_of(s, s->own, &seen);
+    seen_of(s, s->own, s->blind, &seen);
     struct write by = {s->own, s->origins[s->own].version + 1, at};
     bool known = reg_known(r), had = known && (r->deaths_count || s->open_conflicts || !reg_alive(r, &o));
-    struct known_by known_by, known_now;
+    struct known_by known_by;
     if (io->known_by)
-        foreign_known_by(s, t, &look->place, r, &known_by);
+        foreign_known_by(s, t, &look->place, r, &seen, &known_by);
     if (known)
         rows_account(s, t, &e->who, r, NULL);
     r->who = e->who;
     if (e->kind == CHANGE_DELETE) {
         reg_death(r, by, &seen, &o, &err);
-        if (!err && !s->deaths) /* at once: what the death saw decides what of this row is an open conflict */
-            err = merge_remember_seen(s, s->own, by.version);
-        s->deaths = true;
+        if (!err) /* at once: what the death saw decides what of this row is an open conflict */
+            err = remember_seen(s);
     } else {
         if (e->kind == CHANGE_INSERT)
             reg_insert(r, by, &seen, &o);
@@ -355,10 +363,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     if (at > s->own_last)
         s->own_last = at;
     rows_account(s, t, &e->who, NULL, r);
-    if (!err && io->known_by) {
-        foreign_known_by(s, t, &look->place, r, &known_now);
-        err = foreign_gone(s, &known_by, &known_now, by.origin, by.version);
-    }
+    if (!err && io->known_by && !(err = remember_seen(s)))
+        err = foreign_gone(s, t, &look->place, r, &known_by, &by);
     uint32_t conflicts;
     if (err || (err = rows_store(s, t, &e->who, r, !e->away)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
         return err;
@@ -592,6 +598,7 @@ out:
 int drain_begin_changes(struct store *s, int64_t earliest_ms) {
     struct seen now;
     s->snapshot++;
+    s->blind = false;
     shown_knew(s, earliest_ms, &now);
     struct origin_row *own = &s->origins[s->own];
     for (uint32_t i = 0; i < now.count; i++) {
@@ -642,7 +649,7 @@ int drain_seal(struct store *s, bool part) {
     struct bytes *b = NULL;
     struct batch_head head = {.origin = own->id,
                               .version = own->version + 1,
-                              .flags = part ? BATCH_PART : 0,
+                              .flags = (part ? BATCH_PART : 0u) | (s->blind ? BATCH_BLIND : 0u),
                               .db = s->config.db,
                               .db_len = strlen(s->config.db),
                               .knew = s->knew_news,
@@ -654,7 +661,7 @@ int drain_seal(struct store *s, bool part) {
     head.after = after;
     if ((err = batch_seal(s->writer, &head, s->config.secret, own->chain, &b)) || (err = log_write(s, s->own, head.version, b)))
         goto out;
-    s->deaths = false;
+    s->remembered = false;
     own->version = head.version;
     own->changed = true;
     if (schema)
@@ -677,6 +684,26 @@ out:
 
 /* ---- the whole drain */
 
+/* Does what the application wrote meet something that is merged, and so within `knew`, but parked or held, and not on show? A row itself, or,
+ * where a row was deleted, one that may refer to it. */
+static int find_blind(struct store *s, const struct notes *n) {
+    struct pending_row *p, *next;
+    bool child = false;
+    HASH_ITER(hh, s->pending, p, next) child = child || ((p->reason || p->part_of) && p->tbl->io && p->tbl->io->refs_count);
+    for (uint32_t i = 0; i < n->count && !s->blind && (s->parked_count || s->held_count); i++) {
+        struct row_look look;
+        look_of(n, i, i + 1, &look);
+        int err = rows_at_home(s, look.io->tbl, &look.place, &s->reg);
+        if (err)
+            return err;
+        struct rowid who = reg_known(&s->reg) ? s->reg.who : look.place;
+        s->blind = child && look.died && look.io->kids_count;
+        if ((p = pending_find(s, look.io->tbl, &who)) && (p->reason || p->part_of))
+            s->blind = true;
+    }
+    return 0;
+}
+
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
     bool sorted = true;
     for (uint32_t i = 1; i < n->count && sorted; i++)
@@ -684,7 +711,7 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
     if (!sorted)
         qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
     int err = state_begin(s);
-    if (err || (s->flights && (err = pending_map_flights(s))) || (err = drain_begin_changes(s, n->earliest_ms)))
+    if (err || (s->flights && (err = pending_map_flights(s))) || (err = drain_begin_changes(s, n->earliest_ms)) || (err = find_blind(s, n)))
         return err;
     for (uint32_t i = 0, to; i < n->count && !err; i = to) {
         for (to = i + 1; to < n->count && same_row(n, &n->list[i], &n->list[to]);)

@@ -11,7 +11,7 @@
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
- *   foreign.c  which of it would break a foreign key
+ *   clash.c    which of it would break a foreign key; foreign.c has these bound
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
@@ -246,6 +246,8 @@ struct store {
     uint32_t tios_count;
     struct tio **by_trigger; /* number in notes → table */
     uint32_t by_trigger_count;
+    bool blind;      /* the batch being written meets what is parked here: nothing of others counts as seen */
+    uint64_t *alone; /* scratch for seen_of */
     struct foreign **foreigns;
     uint32_t foreigns_count;
     uint64_t snapshot;                            /* counts looks at the file: what foreign.c remembers holds within one */
@@ -288,7 +290,7 @@ struct store {
     uint64_t floor;              /* stamps of the batch being written are above it */
     struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
     struct vv knew_news;         /* what `knew` gained since our last batch */
-    bool deaths;                 /* the batch being written holds deaths */
+    bool remembered;             /* what the author of the batch being written had seen is in the state */
     struct value *look_values;
     uint32_t look_values_cap;
     uint32_t too_large; /* rows that fit in no batch */
@@ -549,14 +551,14 @@ int schema_refresh(struct store *s); /* after the application changed it: read a
 /* ---- merge.c */
 /* The identity of a change, origins as local numbers; the key may point into s->key2. */
 int merge_rowid(struct store *s, const struct change *c, struct rowid *who);
-int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version);
+int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version, const struct seen *seen);
 #define FLIGHTS_BYTES_MAX (32u << 20)
 #define PARTS_BYTES_MAX (512u << 20)
 bool merge_full(struct store *s);
 int merge_delivered(struct store *s); /* all that is queued, into the open transaction of the state */
-void seen_of(struct store *s, uint32_t origin, struct seen *out);
+void seen_of(struct store *s, uint32_t origin, bool blind, struct seen *out);
 
-/* ---- foreign.c: declared foreign keys, where both tables are here */
+/* ---- foreign.c, clash.c: declared foreign keys, where both tables are here */
 int foreign_load(struct store *s); /* after the tables */
 void foreign_unload(struct store *s);
 /* Does the row that was seen refer, by a column of this change, to a row that the same look does not find? */
@@ -567,9 +569,12 @@ int foreign_before(struct store *s, struct tio *io, const struct rowid *who);
 struct known_by {
     uint32_t count;
     uint64_t hashes[16]; /* 0: nothing */
+    bool unseen[16];     /* whoever writes now had not seen it */
 };
-void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, struct known_by *out);
-int foreign_gone(struct store *s, const struct known_by *before, const struct known_by *now, uint32_t origin, uint64_t version);
+void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, const struct seen *seen,
+                      struct known_by *out);
+int foreign_gone(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, const struct known_by *before,
+                 const struct write *by); /* after the write was merged */
 /* All is written: 0 go on; 1 rows were parked, and everything is to be taken back and written again without them. */
 int foreign_check(struct store *s, int64_t seq);
 void foreign_forget(struct store *s); /* the projection is over */

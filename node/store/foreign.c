@@ -1,52 +1,10 @@
-/* Foreign keys. Our connection does not enforce them: a commit of others is written in any order, their cascades have run where they were
- * captured, and most applications leave them off (SQLite's default) and may hold orphans that they know of. So what an author left in his own
- * file is shown as it is; only what merging made of two authors' changes is parked: a parent deleted by one who did not know of a child that
- * another put, or kept, under it.
- *
- * Two facts tell them apart. With each row that he writes an author says whether it is an orphan in his own file (BATCH_ORPHAN). And a
- * death tells what its author had seen: a child among that was left by him, one not among that clashes. On a clash the server that
- * shows the child keeps the parent (its deletion is parked), and one where the parent is gone parks the child: both rows are kept, both are
- * red, and both go on when the child goes, is given another parent, or the parent comes back. The choice looks at nothing but the
- * registers and the file, so servers that have the same batches and show the same rows decide alike.
- *
- * The check runs when all is written, before COMMIT, so that order, cycles and deferred keys do not matter. If a row must be parked,
- * everything is taken back and written again without it. A parent that is not known at all, or in flight, is no clash. */
-#include <assert.h>
-#include <stdio.h>
+/* Declared foreign keys, where both tables are here: bound to statements; what an author says of his rows; and, for references to other columns
+ * than the parent's key, who took away what. What is made of it is in clash.c. */
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/foreign.h"
 #include "proto/err.h"
-
-#define COLUMNS_MAX 16
-#define THERE_SLOTS 256u
-#define NUMBER UINT32_MAX
-
-struct foreign {
-    struct tio *child, *parent;
-    uint32_t count;
-    uint32_t from[COLUMNS_MAX];            /* index in the child's order; NUMBER: its integer key */
-    uint32_t to[COLUMNS_MAX];              /* index in the parent's columns */
-    bool to_key;                           /* they are the parent's key */
-    uint32_t key_from[COLUMNS_MAX];        /* then: which of them is the n-th column of the key */
-    bool indexed;                          /* children are found without a scan */
-    sqlite3_stmt *there[2];                /* is there such a parent? on the reader, on the writer */
-    sqlite3_stmt *broken;                  /* has the child of this key no parent? */
-    sqlite3_stmt *children;                /* key and reference of children without a parent: of these values, or all where not indexed */
-    sqlite3_stmt *referred;                /* what the parent of this key is known by (not to_key) */
-    uint64_t known[THERE_SLOTS], snapshot; /* hashes of references whose parent was found in this look */
-    struct gone *gone;
-};
-
-/* What a parent was known by, besides its key, before this projection changed it. */
-struct gone {
-    struct gone *next;
-    struct rowid who; /* of the register at home; its key is owned */
-    uint64_t hash;
-    uint32_t count;
-    struct value values[];
-};
 
 /* ---- binding */
 
@@ -74,7 +32,10 @@ static int bind_columns(struct foreign *f, const struct foreign_key *k) {
         f->to[i] = column_at(p, k->to[i]);
         if (from == UINT32_MAX || f->to[i] == UINT32_MAX)
             return 0;
-        f->from[i] = NUMBER;
+        f->from[i] = f->to_number[i] = NUMBER;
+        for (uint32_t n = 0; n < f->parent->count; n++)
+            if (f->parent->order[n] == f->to[i])
+                f->to_number[i] = f->parent->numbers[n];
         for (uint32_t n = 0; n < f->child->count; n++)
             if (f->child->order[n] == from)
                 f->from[i] = n;
@@ -256,8 +217,9 @@ static int load_one(struct store *s, struct tio *child, const struct foreign_key
 }
 
 int foreign_load(struct store *s) {
-    int made = sql_exec(s->db, "CREATE TABLE IF NOT EXISTS gone(hash INTEGER, origin INTEGER, version INTEGER, PRIMARY KEY(hash, origin, "
-                               "version)) WITHOUT ROWID");
+    int made = sql_exec(
+        s->db, "CREATE TABLE IF NOT EXISTS gone(hash INTEGER, origin INTEGER, version INTEGER, unseen INTEGER, PRIMARY KEY(hash, origin, "
+               "version)) WITHOUT ROWID");
     if (made)
         return made;
     for (uint32_t i = 0; i < s->tios_count; i++) {
@@ -288,15 +250,15 @@ void foreign_unload(struct store *s) {
 
 /* ---- is the parent there? */
 
-static uint64_t hash_values(const struct value *v, uint32_t count) {
+uint64_t foreign_hash(const struct value *v, uint32_t count) {
     uint64_t h = 0;
     for (uint32_t i = 0; i < count; i++)
         h = (h ^ value_hash(&v[i])) * 0x9e3779b97f4a7c15u;
     return h | 1;
 }
 
-static int parent_there(struct store *s, struct foreign *f, const struct value *v, bool writer) {
-    uint64_t h = hash_values(v, f->count), *known = &f->known[h >> 32 & (THERE_SLOTS - 1)];
+int foreign_parent_there(struct store *s, struct foreign *f, const struct value *v, bool writer) {
+    uint64_t h = foreign_hash(v, f->count), *known = &f->known[h >> 32 & (THERE_SLOTS - 1)];
     if (f->snapshot != s->snapshot) {
         memset(f->known, 0, sizeof f->known);
         f->snapshot = s->snapshot;
@@ -329,7 +291,7 @@ int foreign_is_orphan(struct store *s, const struct row_look *look, const struct
         }
         if (null || !told)
             continue;
-        int there = parent_there(s, f, v, look->locked);
+        int there = foreign_parent_there(s, f, v, look->locked);
         if (there < 0)
             return there;
         *orphan = !there;
@@ -384,7 +346,7 @@ static int gone_add(struct foreign *f, const struct rowid *who) {
             return ERR_NOMEM;
         }
     }
-    g->hash = hash_values(g->values, g->count);
+    g->hash = foreign_hash(g->values, g->count);
     return 0;
 }
 
@@ -405,483 +367,100 @@ int foreign_before(struct store *s, struct tio *io, const struct rowid *who) {
     return 0;
 }
 
-/* ---- judging a child without a parent */
-
-struct check {
-    struct store *s;
-    struct buf key, parent_key;
-    bool parked;
-};
-
-#define REASON "FOREIGN KEY constraint failed: "
-
-bool foreign_parked(const struct pending_row *p) { return p->reason && strncmp(p->reason, REASON, sizeof REASON - 1) == 0; }
-
-static int park(struct check *c, struct pending_row *p, const char *format, const char *table) {
-    char why[300];
-    if (!p || (p->reason && !p->retry)) /* it was not part of this */
-        return 0;
-    snprintf(why, sizeof why, format, table);
-    c->parked = true;
-    pending_own(c->s, p);
-    p->recount = p->looked ? p->before : p->present;
-    int err = state_begin(c->s);
-    return err ? err : pending_park(c->s, p, why);
-}
-
-static int park_child(struct check *c, const struct foreign *f, const struct rowid *who) {
-    return who ? park(c, pending_find(c->s, f->child->tbl, who),
-                      REASON "what it refers to in \"%s\" was deleted elsewhere, or waits itself", f->parent->tbl->name)
-               : 0;
-}
-
-static int park_parent(struct check *c, const struct foreign *f, struct pending_row *p) {
-    return park(c, p, REASON "rows of \"%s\" that whoever deleted it had not seen refer to it", f->child->tbl->name);
-}
-
-/* The write that made the reference: the newest of its columns. */
-static bool reference_write(struct store *s, const struct foreign *f, const struct reg *r, struct write *w) {
-    struct origins_order o = store_order(s);
-    struct stamp best = {0, UINT32_MAX};
-    bool found = false;
-    for (uint32_t i = 0; i < f->count; i++) {
-        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
-        for (uint32_t k = 0; k < r->writes_count && f->from[i] == NUMBER; k++)
-            if (r->writes[k].at == r->inserted.at && r->writes[k].origin == r->inserted.origin)
-                for (uint32_t n = 0; n < r->cells_count && !c; n++)
-                    c = r->cells[n].write == k ? &r->cells[n] : NULL;
-        if (c && (!found || stamp_cmp(reg_cell_stamp(r, c), best, &o) > 0)) {
-            best = reg_cell_stamp(r, c);
-            *w = r->writes[c->write];
-            found = true;
-        }
-    }
-    if (!found && r->who.kind == IDENT_BORN) {
-        *w = (struct write){r->who.origin, r->who.version, r->inserted.at};
-        found = true;
-    }
-    return found;
-}
-
-/* Does the register say of the reference what the file says? */
-static bool as_registered(struct store *s, const struct foreign *f, const struct reg *r, const struct value *v) {
-    struct origins_order o = store_order(s);
-    if (!reg_alive(r, &o))
-        return false;
-    for (uint32_t i = 0; i < f->count; i++) {
-        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
-        if (c && c->hash != value_hash(&v[i]))
-            return false;
-    }
-    return true;
-}
-
-/* As the parent's column would store it, where that is simple; SQLite compares so. */
-static void as_parent(const struct column *c, struct value *v, char text[32]) {
-    if (v->type == VALUE_TEXT && c->affinity != AFFINITY_TEXT && c->affinity != AFFINITY_BLOB && v->len && v->len < 31) {
-        memcpy(text, v->p, v->len);
-        text[v->len] = 0;
-        char *end;
-        long long n = strtoll(text, &end, 10);
-        if (!*end)
-            *v = (struct value){.type = VALUE_INT, .as.i = n};
-    } else if (v->type == VALUE_INT && c->affinity == AFFINITY_TEXT) {
-        int n = snprintf(text, 32, "%lld", (long long)v->as.i);
-        *v = (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = (size_t)n};
-    } else if (v->type == VALUE_FLOAT && v->as.f >= -9e18 && v->as.f <= 9e18 && (double)(int64_t)v->as.f == v->as.f) {
-        *v = (struct value){.type = VALUE_INT, .as.i = (int64_t)v->as.f};
-    }
-}
-
-/* Where the parent would be: its number or key. false: no row can be there. */
-static bool parent_place(struct check *c, const struct foreign *f, const struct value *v, struct rowid *place) {
-    const struct table *t = f->parent->table;
-    struct value key[COLUMNS_MAX];
-    char text[COLUMNS_MAX][32];
-    for (uint32_t i = 0; i < f->count; i++) {
-        key[i] = v[f->key_from[i]];
-        as_parent(&t->columns[t->key[i]], &key[i], text[i]);
-    }
-    memset(place, 0, sizeof *place);
-    if (t->key_kind == KEY_INTEGER) {
-        place->number = key[0].as.i;
-        return key[0].type == VALUE_INT;
-    }
-    if (tables_key_of(f->parent, key, &c->parent_key))
-        return false;
-    place->text = true;
-    place->key = c->parent_key.data;
-    place->key_len = c->parent_key.len;
-    return true;
-}
-
-static bool same_place(const struct rowid *a, const struct rowid *b) {
-    return a->text ? b->text && a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0 : !b->text && a->number == b->number;
-}
-
-/* A living row that cannot be shown here would be the parent. */
-static int parent_parked(struct check *c, const struct foreign *f, const struct rowid *place, const struct value *v) {
-    struct store *s = c->s;
-    struct origins_order o = store_order(s);
-    struct pending_row *p, *next;
-    if (!s->parked_count)
-        return 0;
-    HASH_ITER(hh, s->pending, p, next) {
-        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done && (!place || same_place(place, &p->who));
-        if (!same)
-            continue;
-        int err = rows_find(s, p->tbl, &p->who, &s->reg2, &home);
-        if (err)
-            return err;
-        same = reg_alive(&s->reg2, &o);
-        for (uint32_t i = 0; i < f->count && same && !place; i++) {
-            const struct table *t = f->parent->table;
-            const struct cell *cell = NULL;
-            for (uint32_t k = 0; k < f->parent->count; k++)
-                if (f->parent->order[k] == f->to[i])
-                    cell = reg_winner(&s->reg2, f->parent->numbers[k], &o);
-            struct value n = {.type = VALUE_INT, .as.i = p->who.number};
-            same = value_hash(&v[i]) == (cell ? cell->hash : t->columns[f->to[i]].key_place ? value_hash(&n) : 0);
-        }
-        if (same)
-            return 1;
-    }
-    return 0;
-}
-
-/* Of a parent that is dead (in s->reg2): did somebody who deleted it see the child? */
-static int left_behind(struct store *s, const struct write *w, bool *left) {
-    struct reg *r = &s->reg2;
-    struct origins_order o = store_order(s);
-    *left = false;
-    for (uint32_t i = 0; i < r->deaths_count && !*left; i++) {
-        struct stamp at = {r->deaths[i].at, r->deaths[i].origin};
-        int err = stamp_cmp(at, r->inserted, &o) > 0 ? rows_death_saw(s, &r->deaths[i], w, left) : 0;
-        if (err)
-            return err;
-    }
-    return 0;
-}
-
 /* ---- references to other columns than the key: a register finds no row by them, so who takes them away is noted */
 
-static uint64_t known_hash(const struct foreign *f, const uint64_t *hashes) {
+uint64_t foreign_known_hash(const struct foreign *f, const uint64_t *hashes) {
     uint64_t h = f->parent->tbl->hash;
     for (uint32_t i = 0; i < f->count; i++)
         h = (h ^ hashes[i] ^ f->to[i]) * 0x9e3779b97f4a7c15u;
     return h | 1;
 }
 
-void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, struct known_by *out) {
+/* What a row can be referred to by. `by`: as the author of this write had it, as far as he wrote it (0 if nothing of it); else as it is now. */
+static uint64_t known_as(struct store *s, const struct foreign *f, const struct rowid *who, const struct reg *r, const struct write *by) {
     struct origins_order o = store_order(s);
     struct value number = {.type = VALUE_INT, .as.i = who->number};
-    memset(out, 0, sizeof *out);
-    for (uint32_t i = 0; i < t->io->kids_count && reg_alive(r, &o); i++) {
-        const struct foreign *f = t->io->kids[i];
-        uint64_t hashes[COLUMNS_MAX];
-        bool all = true;
-        for (uint32_t k = 0; k < f->count; k++) {
-            hashes[k] = who->text ? 0 : value_hash(&number);
-            for (uint32_t n = 0; n < f->parent->count; n++) {
-                const struct cell *c = f->parent->order[n] == f->to[k] ? reg_winner(r, f->parent->numbers[n], &o) : NULL;
-                if (f->parent->order[n] == f->to[k])
-                    hashes[k] = c ? c->hash : 0;
-            }
-            all = all && hashes[k];
-        }
-        if (!f->to_key && out->count < sizeof out->hashes / sizeof *out->hashes)
-            out->hashes[out->count++] = all ? known_hash(f, hashes) : 0;
-    }
-}
-
-int foreign_gone(struct store *s, const struct known_by *before, const struct known_by *now, uint32_t origin, uint64_t version) {
-    for (uint32_t i = 0; i < before->count; i++) {
-        if (!before->hashes[i] || (i < now->count && now->hashes[i] == before->hashes[i]))
-            continue;
-        int err =
-            sql_exec(s->db, "INSERT OR IGNORE INTO gone VALUES(%lld, %u, %lld)", (long long)before->hashes[i], origin, (long long)version);
-        if (err || (err = merge_remember_seen(s, origin, version)))
-            return err;
-    }
-    return 0;
-}
-
-/* Did anybody who took away what v names see the child? 1 nobody, 0 somebody; or nobody ever had it. */
-static int nobody_saw(struct store *s, const struct foreign *f, const struct value *v, const struct write *w) {
     uint64_t hashes[COLUMNS_MAX];
-    for (uint32_t i = 0; i < f->count; i++) {
-        struct value as = v[i];
-        char text[32];
-        as_parent(&f->parent->table->columns[f->to[i]], &as, text);
-        hashes[i] = value_hash(&as);
-    }
-    sqlite3_stmt *q;
-    bool saw = false, any = false;
-    int row, err = sql_prepare(s->db, &q, "SELECT origin, version FROM gone WHERE hash=%lld", (long long)known_hash(f, hashes));
-    while (!err && !saw && (row = sql_step(q)) != 0) {
-        struct death d = {.origin = (uint32_t)sqlite3_column_int64(q, 0), .version = (uint64_t)sqlite3_column_int64(q, 1)};
-        any = true;
-        err = row < 0 ? row : w ? rows_death_saw(s, &d, w, &saw) : 0;
-    }
-    sqlite3_finalize(q);
-    return err ? err : any && !saw;
-}
-
-static const struct gone *gone_find(const struct foreign *f, const struct value *v) {
-    uint64_t h = hash_values(v, f->count);
-    for (const struct gone *g = f->gone; g; g = g->next)
-        if (g->hash == h)
-            return g;
-    return NULL;
-}
-
-/* Parked is what took the parent away in this projection, or else the child. */
-static int blame(struct check *c, const struct foreign *f, const struct rowid *written, const struct rowid *parent) {
-    struct store *s = c->s;
-    int err = pending_map_flights(s);
-    if (err || (parent && (err = rows_at_home(s, f->parent->tbl, parent, &s->reg2))))
-        return err;
-    struct rowid who = s->reg2.who;
-    struct pending_row *p = parent ? pending_find(s, f->parent->tbl, &who) : NULL;
-    if (p && (p->looked ? p->before : p->present) && (!p->reason || p->retry))
-        return park_parent(c, f, p);
-    return park_child(c, f, written);
-}
-
-/* Is it a clash that the parent is not there? 1 yes, 0 no. */
-static int clashes(struct check *c, const struct foreign *f, const struct value *v, const struct rowid *parent, const struct write *w) {
-    struct store *s = c->s;
-    struct origins_order o = store_order(s);
-    if (!f->to_key)
-        return nobody_saw(s, f, v, w);
-    int err = rows_at_home(s, f->parent->tbl, parent, &s->reg2);
-    bool left = false;
-    if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
-        return err;
-    err = w ? left_behind(s, w, &left) : 0;
-    return err ? err : !left;
-}
-
-/* The row that was at home here is dead, and its death is not parked: what the file shows under its number came with this projection, is on its
- * way home, and was judged as written. */
-static bool another_shows(struct store *s, const struct foreign *f, const struct reg *r) {
-    struct origins_order o = store_order(s);
-    if (!reg_known(r) || reg_alive(r, &o))
-        return false;
-    const struct pending_row *p = pending_find(s, f->child->tbl, &r->who);
-    return !p || !p->reason;
-}
-
-/* A child that refers to v, and no such parent is in the file. `written`: who it is, if this projection wrote it. */
-static int judge(struct check *c, const struct foreign *f, const struct rowid *place, const struct rowid *written, const struct value *v) {
-    struct store *s = c->s;
-    struct rowid parent;
-    struct write w;
-    bool home, orphan = false;
-    int err = written ? rows_find(s, f->child->tbl, written, &s->reg, &home) : rows_at_home(s, f->child->tbl, place, &s->reg);
-    if (err)
-        return err;
-    bool clear = as_registered(s, f, &s->reg, v) && reference_write(s, f, &s->reg, &w);
-    struct rowid who = s->reg.who;
-    if (!written && another_shows(s, f, &s->reg))
-        return 0;
-    if (clear && (err = values_orphan(s, w.origin, w.version, f->child->tbl, &who, &orphan)))
-        return err;
-    if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
-        return 0;
-    int waits = parent_parked(c, f, f->to_key ? &parent : NULL, v);
-    if (waits)
-        return waits < 0 ? waits : (err = pending_map_flights(s)) ? err : park_child(c, f, written);
-    int clash = clashes(c, f, v, &parent, clear ? &w : NULL);
-    if (clash != 1)
-        return clash;
-    const struct gone *g = f->to_key ? NULL : gone_find(f, v);
-    return blame(c, f, written, f->to_key ? &parent : g ? &g->who : NULL);
-}
-
-/* ---- what was written */
-
-/* The child as it is in the file now: it refers to something, and that is not there. */
-static int judge_written(struct check *c, struct foreign *f, const struct rowid *who) {
-    struct value v[COLUMNS_MAX];
-    int row = tables_bind_place(f->child, f->broken, 1, who);
-    if (row < 0 || (row = sql_step(f->broken)) < 0)
-        return row;
-    for (uint32_t i = 0; i < f->count && row; i++)
-        sql_column_value(f->broken, (int)i, &v[i]);
-    int err = row ? judge(c, f, NULL, who, v) : 0;
-    sqlite3_reset(f->broken);
-    return err;
-}
-
-/* The value that an op brings for a column; they mostly come in the table's own order. */
-static const struct value *op_value(const struct op *op, uint32_t number, uint32_t guess) {
-    if (guess < op->count && op->columns[guess] == number)
-        return &op->values[guess];
-    for (uint32_t i = 0; i < op->count; i++)
-        if (op->columns[i] == number)
-            return &op->values[i];
-    return NULL;
-}
-
-static int check_child(struct check *c, const struct op *op) {
-    struct tio *io = op->tbl->io;
-    for (uint32_t i = 0; i < io->refs_count; i++) {
-        struct foreign *f = io->refs[i];
-        struct value v[COLUMNS_MAX];
-        uint32_t told = 0;
-        bool null = false;
-        for (uint32_t k = 0; k < f->count; k++) {
-            const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
-            if (f->from[k] == NUMBER)
-                v[k] = (struct value){.type = VALUE_INT, .as.i = op->who.number};
-            else if (p)
-                v[k] = *p;
-            told += p || (f->from[k] == NUMBER && op->kind == CHANGE_INSERT);
-            null = null || (p && p->type == VALUE_NULL);
-        }
-        if (!told || null)
+    bool all = true, told = !by;
+    for (uint32_t k = 0; k < f->count && all; k++) {
+        const struct cell *c = NULL;
+        hashes[k] = value_hash(&number);
+        if (f->to_number[k] == NUMBER)
             continue;
-        int there = told == f->count ? parent_there(c->s, f, v, true) : 0;
-        int err = there < 0 ? there : there ? 0 : judge_written(c, f, &op->who);
-        if (err)
-            return err;
-    }
-    return 0;
-}
-
-/* Children that the file holds and whose parent, known by v, it does not. */
-static int check_children(struct check *c, struct foreign *f, const struct value *v) {
-    int row, err = 0;
-    for (uint32_t i = 0; i < f->count && f->indexed; i++)
-        sql_bind_value(f->children, (int)i + 1, &v[i]);
-    while (!err && (row = sql_step(f->children)) != 0) {
-        struct value key[COLUMNS_MAX], ref[COLUMNS_MAX];
-        const struct table *t = f->child->table;
-        struct rowid place = {.text = t->key_kind != KEY_INTEGER};
-        uint8_t name[KEYLESS_KEY_BYTES] = {0};
-        bool null = false;
-        if (row < 0)
-            return row;
-        for (uint32_t i = 0; i < table_key_width(t); i++) {
-            sql_column_value(f->children, (int)i, &key[i]);
-            null = null || key[i].type == VALUE_NULL;
+        c = reg_winner(r, f->to_number[k], &o);
+        for (uint32_t i = 0; i < r->cells_count && by; i++) {
+            const struct write *w = &r->writes[r->cells[i].write];
+            if (r->cells[i].column == f->to_number[k] && w->origin == by->origin && w->version == by->version) {
+                c = &r->cells[i];
+                told = true;
+            }
         }
-        for (uint32_t i = 0; i < f->count; i++)
-            sql_column_value(f->children, (int)(table_key_width(t) + i), &ref[i]);
-        if (t->key_kind == KEY_ROWID) {
-            int known = keyless_name(f->child, key[0].as.i, name);
-            buf_clear(&c->key);
-            buf_append(&c->key, name, sizeof name);
-            null = known == 0;
-            err = known < 0 ? known : c->key.failed;
-        } else if (place.text) {
-            err = tables_key_of(f->child, key, &c->key);
-        }
-        if (err)
-            break;
-        place.number = place.text ? 0 : key[0].as.i;
-        place.key = c->key.data;
-        place.key_len = c->key.len;
-        err = null ? 0 : judge(c, f, &place, NULL, ref); /* NULL in its key: not replicated */
+        all = c != NULL;
+        hashes[k] = c ? c->hash : 0;
     }
-    sqlite3_reset(f->children);
-    return err;
+    return all && told ? foreign_known_hash(f, hashes) : 0;
 }
 
-static int check_parent(struct check *c, struct tio *io, const struct rowid *who) {
-    struct value key[COLUMNS_MAX], v[COLUMNS_MAX];
-    int n = tables_key_values(who, key, COLUMNS_MAX);
-    for (uint32_t i = 0; i < io->kids_count && n > 0; i++) {
-        struct foreign *f = io->kids[i];
-        if (!f->to_key || !f->indexed || (uint32_t)n != f->count)
-            continue;
-        for (uint32_t k = 0; k < f->count; k++)
-            v[f->key_from[k]] = key[k];
-        int err = check_children(c, f, v);
-        if (err)
-            return err;
-    }
-    return n < 0 ? n : 0;
-}
-
-/* Without an index one scan for all that went, not one for each. */
-static void want_scan(struct tio *io, bool *scan) {
-    for (uint32_t i = 0; i < io->kids_count; i++)
-        *scan = *scan || (io->kids[i]->to_key && !io->kids[i]->indexed);
-}
-
-static int check_flights(struct check *c, int64_t seq, bool children, bool *scan) {
-    struct store *s = c->s;
-    for (struct flight *f = s->flights; f && f->seq <= seq; f = f->next)
-        for (uint32_t i = 0; i < f->ops_count; i++) {
-            const struct op *op = &f->ops[i];
-            struct tio *io = op->tbl->io;
-            bool gone = op->kind == CHANGE_DELETE;
-            if (!io || !(gone ? io->kids_count : io->refs_count) || gone == children)
-                continue;
-            const struct pending_row *row = s->pending ? pending_find(s, op->tbl, &op->who) : NULL;
-            if (row && !row->mapped) /* not written by this op */
-                continue;
-            if (gone)
-                want_scan(io, scan);
-            int err = gone ? check_parent(c, io, &op->who) : check_child(c, op);
-            if (err)
-                return err;
-        }
-    return 0;
-}
-
-static int check_rows(struct check *c, bool children, bool *scan) {
-    struct store *s = c->s;
+static bool all_seen(struct store *s, const struct foreign *f, const struct reg *r, const struct seen *seen) {
     struct origins_order o = store_order(s);
-    struct pending_row *p, *next;
-    HASH_ITER(hh, s->pending, p, next) {
-        struct tio *io = p->tbl->io;
-        bool home;
-        if (!p->done || !io || !(children ? io->refs_count : io->kids_count))
+    for (uint32_t k = 0; k < f->count; k++) {
+        const struct cell *c = f->to_number[k] == NUMBER ? NULL : reg_winner(r, f->to_number[k], &o);
+        const struct write *w = c ? &r->writes[c->write] : NULL;
+        if (w && w->at && !seen_covers(seen, w->origin, w->version))
+            return false;
+    }
+    return true;
+}
+
+void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, const struct seen *seen,
+                      struct known_by *out) {
+    struct origins_order o = store_order(s);
+    bool alive = reg_alive(r, &o);
+    out->count = 0;
+    for (uint32_t i = 0; i < t->io->kids_count && out->count < sizeof out->hashes / sizeof *out->hashes; i++) {
+        const struct foreign *f = t->io->kids[i];
+        if (f->to_key)
             continue;
-        int err = rows_find(s, p->tbl, &p->who, &s->reg, &home);
-        bool alive = !err && reg_alive(&s->reg, &o);
-        for (uint32_t i = 0; i < io->refs_count && alive && children && !err; i++)
-            err = judge_written(c, io->refs[i], &p->who);
-        if (!err && !alive && !children) {
-            want_scan(io, scan);
-            err = check_parent(c, io, &p->who);
-        }
-        if (err)
-            return err;
+        out->hashes[out->count] = alive ? known_as(s, f, who, r, NULL) : 0;
+        out->unseen[out->count++] = seen && !all_seen(s, f, r, seen);
     }
-    return 0;
 }
 
-static int check_gone(struct check *c, bool scan) {
-    for (uint32_t i = 0; i < c->s->foreigns_count; i++) {
-        struct foreign *f = c->s->foreigns[i];
-        bool all = !f->indexed && (f->gone || (scan && f->to_key));
-        int err = all ? check_children(c, f, NULL) : 0;
-        for (const struct gone *g = f->gone; g && f->indexed && !err; g = g->next)
-            err = check_children(c, f, g->values);
-        if (err)
-            return err;
-    }
-    return 0;
+static int gone_put(struct store *s, uint64_t hash, uint32_t origin, uint64_t version, bool unseen) {
+    return sql_exec(s->db, "INSERT OR IGNORE INTO gone VALUES(%lld, %u, %lld, %d)", (long long)hash, origin, (long long)version, unseen);
 }
 
-int foreign_check(struct store *s, int64_t seq) {
-    struct check c = {.s = s};
-    bool scan = false;
-    buf_init(&c.key, 1 << 20);
-    buf_init(&c.parent_key, 1 << 20);
-    s->snapshot++;
+/* What the write brought did not come to be: a death, or a later write, was there before it. */
+static int lost_at_once(struct store *s, const struct foreign *f, const struct reg *r, uint64_t told, const struct write *by) {
+    struct origins_order o = store_order(s);
     int err = 0;
-    for (int children = 1; children >= 0 && !err; children--)
-        if (!(err = check_flights(&c, seq, children, &scan)))
-            err = check_rows(&c, children, &scan);
-    if (!err)
-        err = check_gone(&c, scan);
-    buf_release(&c.key);
-    buf_release(&c.parent_key);
-    s->snapshot++; /* what follows may be taken back */
-    return err ? err : c.parked;
+    for (uint32_t i = 0; i < r->deaths_count && !reg_alive(r, &o) && !err; i++)
+        err = gone_put(s, told, r->deaths[i].origin, r->deaths[i].version, true);
+    for (uint32_t k = 0; k < f->count && reg_alive(r, &o) && !err; k++) {
+        const struct cell *c = f->to_number[k] == NUMBER ? NULL : reg_winner(r, f->to_number[k], &o);
+        const struct write *w = c ? &r->writes[c->write] : by;
+        if (w->origin != by->origin || w->version != by->version)
+            err = gone_put(s, told, w->origin, w->version, true);
+    }
+    return err;
+}
+
+int foreign_gone(struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r, const struct known_by *before,
+                 const struct write *by) {
+    struct known_by now;
+    uint32_t n = 0;
+    int err = 0;
+    foreign_known_by(s, t, who, r, NULL, &now);
+    for (uint32_t i = 0; i < t->io->kids_count && n < now.count && !err; i++) {
+        const struct foreign *f = t->io->kids[i];
+        if (f->to_key)
+            continue;
+        bool unseen = before->unseen[n];
+        uint64_t old = before->hashes[n], is = now.hashes[n++], told = known_as(s, f, who, r, by);
+        if (old && old != is)
+            err = gone_put(s, old, by->origin, by->version, unseen);
+        if (!err && told && told != is)
+            err = lost_at_once(s, f, r, told, by);
+    }
+    return err;
 }

@@ -25,12 +25,24 @@ struct merging {
     uint32_t origin;
     struct seen seen;
     struct group group;
-    bool deaths;
+    bool remembered;          /* what the author had seen is in the state */
     struct shown_cell *cells; /* scratch */
     uint32_t cells_cap;
 };
 
-void seen_of(struct store *s, uint32_t origin, struct seen *out) {
+/* blind: of others nothing. */
+void seen_of(struct store *s, uint32_t origin, bool blind, struct seen *out) {
+    if (blind) {
+        uint64_t *p = realloc(s->alone, (origin + 1) * sizeof *p);
+        *out = (struct seen){0};
+        if (!p)
+            return;
+        s->alone = memset(p, 0, (origin + 1) * sizeof *p);
+        if (origin < s->origins[origin].knew_count)
+            p[origin] = s->origins[origin].knew[origin];
+        *out = (struct seen){p, origin + 1};
+        return;
+    }
     out->versions = s->origins[origin].knew;
     out->count = s->origins[origin].knew_count;
 }
@@ -166,16 +178,20 @@ static int apply_writes(struct merging *m, const struct change *c, struct reg *r
     return err;
 }
 
+/* What the author of this batch had seen, once a batch. */
+static int remember_seen(struct merging *m) {
+    int err = m->remembered ? 0 : merge_remember_seen(m->s, m->origin, m->head->version, &m->seen);
+    m->remembered = true;
+    return err;
+}
+
 static int apply(struct merging *m, const struct change *c, struct reg *r, struct write by) {
     struct origins_order o = store_order(m->s);
     int err = 0;
     switch (c->kind) {
     case CHANGE_DELETE:
         reg_death(r, by, &m->seen, &o, &err);
-        if (!err && !m->deaths) /* at once: what the death saw decides what of this row is an open conflict */
-            err = merge_remember_seen(m->s, m->origin, m->head->version);
-        m->deaths = true;
-        return err;
+        return err ? err : remember_seen(m); /* at once: what the death saw decides what of this row is an open conflict */
     case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o); return apply_writes(m, c, r, by);
     case CHANGE_UPDATE: return apply_writes(m, c, r, by);
     default: return ERR_FORMAT; /* kinds of a newer version */
@@ -272,20 +288,17 @@ static int merge_change(struct merging *m, const struct change *c) {
         const struct cell *old = reg_winner(r, m->group.columns[i], &o);
         m->cells[cells++] = (struct shown_cell){m->group.columns[i], old ? old->hash : 0};
     }
-    struct known_by known_by, known_now;
+    struct known_by known_by;
     bool watched = t->io && t->io->known_by;
     if (watched)
-        foreign_known_by(s, t, &who, r, &known_by);
+        foreign_known_by(s, t, &who, r, &m->seen, &known_by);
     if (alive)
         rows_account(s, t, &who, r, NULL);
     if ((err = apply(m, c, r, by)))
         return err;
     r->who = who;
-    if (watched) {
-        foreign_known_by(s, t, &who, r, &known_now);
-        if ((err = foreign_gone(s, &known_by, &known_now, by.origin, by.version)))
-            return err;
-    }
+    if (watched && ((err = remember_seen(m)) || (err = foreign_gone(s, t, &who, r, &known_by, &by))))
+        return err;
     bool alive_now = reg_alive(r, &o);
     if (alive_now)
         rows_account(s, t, &who, NULL, r);
@@ -349,12 +362,12 @@ static int take_knew(struct store *s, const struct batch_head *h, uint32_t origi
     return h->version > 1 ? state_knew_set(s, origin, origin, h->version - 1) : 0;
 }
 
-int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version) {
+int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version, const struct seen *seen) {
     struct buf b;
     buf_init(&b, 1 << 20);
-    for (uint32_t i = 0; i < s->origins[origin].knew_count; i++)
-        if (s->origins[origin].knew[i]) {
-            uint64_t pair[2] = {i, s->origins[origin].knew[i]};
+    for (uint32_t i = 0; i < seen->count; i++)
+        if (seen->versions[i]) {
+            uint64_t pair[2] = {i, seen->versions[i]};
             buf_append(&b, pair, sizeof pair);
         }
     sqlite3_bind_int64(s->s_seen_put, 1, origin);
@@ -486,7 +499,7 @@ static int merge_batch(struct store *s, struct bytes *batch) {
     }
     memcpy(s->origins[origin].chain, chain, sizeof chain);
     struct seen seen;
-    seen_of(s, origin, &seen);
+    seen_of(s, origin, h.flags & BATCH_BLIND, &seen);
     if ((err = merge_opened(s, f, &h, seen))) {
         if (err == ERR_MALFORMED || err == ERR_FORMAT || err == ERR_TOOBIG)
             s->bad = (struct bad_batch){origin, h.version}; /* store_turn undoes everything, and remembers it */

@@ -331,7 +331,7 @@ static int plan_restore(struct deciding *d, struct tio *io, const struct reg *r)
 /* Has the author of our next change seen all that he decides about? */
 static bool all_seen(struct store *s, const struct reg *r) {
     struct seen seen;
-    seen_of(s, s->own, &seen);
+    seen_of(s, s->own, s->blind, &seen);
     for (uint32_t i = 0; i < r->writes_count; i++)
         if (r->writes[i].origin != s->own && !seen_covers(&seen, r->writes[i].origin, r->writes[i].version))
             return false;

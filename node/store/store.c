@@ -294,6 +294,7 @@ void store_close(struct store *s) {
     vv_release(&s->have);
     free(s->look_values);
     free(s->vector);
+    free(s->alone);
     free_config(s);
     free(s);
 }

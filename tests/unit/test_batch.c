@@ -339,7 +339,7 @@ static void test_head(void **state) {
     for (uint64_t version = 1; version < 4; version++) {
         struct batch_head head = head_of(version), got;
         head.origin.epoch = UINT32_MAX;
-        head.flags = version == 2 ? BATCH_PART : 0;
+        head.flags = version == 2 ? BATCH_PART : version == 3 ? BATCH_BLIND : 0;
         head.schema = UINT64_MAX;
         for (uint32_t i = 0; i < 300 * (version - 1); i++) {
             struct origin o = {.epoch = i};
@@ -353,7 +353,7 @@ static void test_head(void **state) {
         assert_int_equal(batch_head_read(&got, out->data, out->len), 0);
         assert_false(origin_cmp(&got.origin, &head.origin));
         assert_int_equal(got.version, version);
-        assert_int_equal(got.flags & BATCH_PART, head.flags);
+        assert_int_equal(got.flags & (BATCH_PART | BATCH_BLIND), head.flags);
         assert_int_equal(got.db_len, 11);
         assert_memory_equal(got.db, "scouting.db", 11);
         assert_memory_equal(got.prev, before, 8);

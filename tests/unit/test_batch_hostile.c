@@ -202,7 +202,7 @@ static void test_head_rules(void **state) {
     f.format = 2;
     assert_int_equal(read_fake(f), ERR_FORMAT);
     f = good;
-    f.flags = 4;
+    f.flags = 8;
     assert_int_equal(read_fake(f), ERR_FORMAT);
     f = good;
     f.flags = BATCH_PART;

@@ -1,0 +1,460 @@
+/* Foreign keys. Our connection does not enforce them: a commit of others is written in any order, their cascades have run where they were
+ * captured, and most applications leave them off (SQLite's default) and may hold orphans that they know of. So what an author left in his own
+ * file is shown as it is; only what merging made of two authors' changes is parked: a parent deleted by one who did not know of a child that
+ * another put, or kept, under it.
+ *
+ * Two facts tell them apart. With each row that he writes an author says whether it is an orphan in his own file (BATCH_ORPHAN). And a
+ * death tells what its author had seen: a child among that was left by him, one not among that clashes. On a clash the server that
+ * shows the child keeps the parent (its deletion is parked), and one where the parent is gone parks the child: both rows are kept, both are
+ * red, and both go on when the child goes, is given another parent, or the parent comes back. The choice looks at nothing but the
+ * registers and the file, so servers that have the same batches and show the same rows decide alike.
+ *
+ * The check runs when all is written, before COMMIT, so that order, cycles and deferred keys do not matter. If a row must be parked,
+ * everything is taken back and written again without it. A parent that is not known at all, or in flight, is no clash. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/foreign.h"
+#include "proto/err.h"
+
+/* ---- judging a child without a parent */
+
+struct check {
+    struct store *s;
+    struct buf key, parent_key;
+    bool parked;
+};
+
+#define REASON "FOREIGN KEY constraint failed: "
+
+bool foreign_parked(const struct pending_row *p) { return p->reason && strncmp(p->reason, REASON, sizeof REASON - 1) == 0; }
+
+/* Is it written by this projection? Parked in it, too: what was deleted may not have come again. */
+static bool takes_part(const struct pending_row *p) { return !p->reason || p->retry || (p->looked && p->before != p->present); }
+
+static int park(struct check *c, struct pending_row *p, const char *format, const char *table) {
+    char why[300];
+    if (!p || !takes_part(p))
+        return 0;
+    snprintf(why, sizeof why, format, table);
+    c->parked = true;
+    pending_own(c->s, p);
+    p->recount = p->looked ? p->before : p->present;
+    int err = state_begin(c->s);
+    return err ? err : pending_park(c->s, p, why);
+}
+
+static int park_child(struct check *c, const struct foreign *f, const struct rowid *who) {
+    return who ? park(c, pending_find(c->s, f->child->tbl, who),
+                      REASON "what it refers to in \"%s\" was deleted elsewhere, or waits itself", f->parent->tbl->name)
+               : 0;
+}
+
+static int park_parent(struct check *c, const struct foreign *f, struct pending_row *p) {
+    return park(c, p, REASON "rows of \"%s\" that whoever deleted it had not seen refer to it", f->child->tbl->name);
+}
+
+/* The write that made the reference: the newest of its columns. */
+static bool reference_write(struct store *s, const struct foreign *f, const struct reg *r, struct write *w) {
+    struct origins_order o = store_order(s);
+    struct stamp best = {0, UINT32_MAX};
+    bool found = false;
+    for (uint32_t i = 0; i < f->count; i++) {
+        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
+        for (uint32_t k = 0; k < r->writes_count && f->from[i] == NUMBER; k++)
+            if (r->writes[k].at == r->inserted.at && r->writes[k].origin == r->inserted.origin)
+                for (uint32_t n = 0; n < r->cells_count && !c; n++)
+                    c = r->cells[n].write == k ? &r->cells[n] : NULL;
+        if (c && (!found || stamp_cmp(reg_cell_stamp(r, c), best, &o) > 0)) {
+            best = reg_cell_stamp(r, c);
+            *w = r->writes[c->write];
+            found = true;
+        }
+    }
+    if (!found && r->who.kind == IDENT_BORN) {
+        *w = (struct write){r->who.origin, r->who.version, r->inserted.at};
+        found = true;
+    }
+    return found;
+}
+
+/* Does the register say of the reference what the file says? */
+static bool as_registered(struct store *s, const struct foreign *f, const struct reg *r, const struct value *v) {
+    struct origins_order o = store_order(s);
+    if (!reg_alive(r, &o))
+        return false;
+    for (uint32_t i = 0; i < f->count; i++) {
+        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
+        if (c && c->hash != value_hash(&v[i]))
+            return false;
+    }
+    return true;
+}
+
+/* As the parent's column would store it, where that is simple; SQLite compares so. */
+static void as_parent(const struct column *c, struct value *v, char text[32]) {
+    if (v->type == VALUE_TEXT && c->affinity != AFFINITY_TEXT && c->affinity != AFFINITY_BLOB && v->len && v->len < 31) {
+        memcpy(text, v->p, v->len);
+        text[v->len] = 0;
+        char *end;
+        long long n = strtoll(text, &end, 10);
+        if (!*end)
+            *v = (struct value){.type = VALUE_INT, .as.i = n};
+    } else if (v->type == VALUE_INT && c->affinity == AFFINITY_TEXT) {
+        int n = snprintf(text, 32, "%lld", (long long)v->as.i);
+        *v = (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = (size_t)n};
+    } else if (v->type == VALUE_FLOAT && v->as.f >= -9e18 && v->as.f <= 9e18 && (double)(int64_t)v->as.f == v->as.f) {
+        *v = (struct value){.type = VALUE_INT, .as.i = (int64_t)v->as.f};
+    }
+}
+
+/* Where the parent would be: its number or key. false: no row can be there. */
+static bool parent_place(struct check *c, const struct foreign *f, const struct value *v, struct rowid *place) {
+    const struct table *t = f->parent->table;
+    struct value key[COLUMNS_MAX];
+    char text[COLUMNS_MAX][32];
+    for (uint32_t i = 0; i < f->count; i++) {
+        key[i] = v[f->key_from[i]];
+        as_parent(&t->columns[t->key[i]], &key[i], text[i]);
+    }
+    memset(place, 0, sizeof *place);
+    if (t->key_kind == KEY_INTEGER) {
+        place->number = key[0].as.i;
+        return key[0].type == VALUE_INT;
+    }
+    if (tables_key_of(f->parent, key, &c->parent_key))
+        return false;
+    place->text = true;
+    place->key = c->parent_key.data;
+    place->key_len = c->parent_key.len;
+    return true;
+}
+
+static bool same_place(const struct rowid *a, const struct rowid *b) {
+    return a->text ? b->text && a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0 : !b->text && a->number == b->number;
+}
+
+/* A living row that cannot be shown here would be the parent. */
+static int parent_parked(struct check *c, const struct foreign *f, const struct rowid *place, const struct value *v) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct pending_row *p, *next;
+    if (!s->parked_count)
+        return 0;
+    HASH_ITER(hh, s->pending, p, next) {
+        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done && (!place || same_place(place, &p->who));
+        if (!same)
+            continue;
+        int err = rows_find(s, p->tbl, &p->who, &s->reg2, &home);
+        if (err)
+            return err;
+        same = reg_alive(&s->reg2, &o);
+        for (uint32_t i = 0; i < f->count && same && !place; i++) {
+            const struct table *t = f->parent->table;
+            const struct cell *cell = NULL;
+            for (uint32_t k = 0; k < f->parent->count; k++)
+                if (f->parent->order[k] == f->to[i])
+                    cell = reg_winner(&s->reg2, f->parent->numbers[k], &o);
+            struct value n = {.type = VALUE_INT, .as.i = p->who.number};
+            same = value_hash(&v[i]) == (cell ? cell->hash : t->columns[f->to[i]].key_place ? value_hash(&n) : 0);
+        }
+        if (same)
+            return 1;
+    }
+    return 0;
+}
+
+/* Of a parent that is dead (in s->reg2): did somebody who deleted it see the child? */
+static int left_behind(struct store *s, const struct write *w, bool *left) {
+    struct reg *r = &s->reg2;
+    struct origins_order o = store_order(s);
+    *left = false;
+    for (uint32_t i = 0; i < r->deaths_count && !*left; i++) {
+        struct stamp at = {r->deaths[i].at, r->deaths[i].origin};
+        int err = stamp_cmp(at, r->inserted, &o) > 0 ? rows_death_saw(s, &r->deaths[i], w, left) : 0;
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* Did anybody who took away what v names see the child? 1 nobody, 0 somebody; or nobody ever had it. */
+static int nobody_saw(struct store *s, const struct foreign *f, const struct value *v, const struct write *w) {
+    uint64_t hashes[COLUMNS_MAX];
+    for (uint32_t i = 0; i < f->count; i++) {
+        struct value as = v[i];
+        char text[32];
+        as_parent(&f->parent->table->columns[f->to[i]], &as, text);
+        hashes[i] = value_hash(&as);
+    }
+    sqlite3_stmt *q;
+    bool saw = false, any = false;
+    int row,
+        err = sql_prepare(s->db, &q, "SELECT origin, version, unseen FROM gone WHERE hash=%lld", (long long)foreign_known_hash(f, hashes));
+    while (!err && !saw && (row = sql_step(q)) != 0) {
+        struct death d = {.origin = (uint32_t)sqlite3_column_int64(q, 0), .version = (uint64_t)sqlite3_column_int64(q, 1)};
+        any = true;
+        err = row < 0 ? row : w && !sqlite3_column_int(q, 2) ? rows_death_saw(s, &d, w, &saw) : 0;
+    }
+    sqlite3_finalize(q);
+    return err ? err : any && !saw;
+}
+
+static const struct gone *gone_find(const struct foreign *f, const struct value *v) {
+    uint64_t h = foreign_hash(v, f->count);
+    for (const struct gone *g = f->gone; g; g = g->next)
+        if (g->hash == h)
+            return g;
+    return NULL;
+}
+
+/* Parked is what took the parent away in this projection, or else the child. */
+static int blame(struct check *c, const struct foreign *f, const struct rowid *written, const struct rowid *parent) {
+    struct store *s = c->s;
+    int err = pending_map_flights(s);
+    if (err || (parent && (err = rows_at_home(s, f->parent->tbl, parent, &s->reg2))))
+        return err;
+    struct rowid who = s->reg2.who;
+    struct pending_row *p = parent ? pending_find(s, f->parent->tbl, &who) : NULL;
+    if (p && (p->looked ? p->before : p->present) && takes_part(p))
+        return park_parent(c, f, p);
+    return park_child(c, f, written);
+}
+
+/* Is it a clash that the parent is not there? 1 yes, 0 no. */
+static int clashes(struct check *c, const struct foreign *f, const struct value *v, const struct rowid *parent, const struct write *w) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    if (!f->to_key)
+        return nobody_saw(s, f, v, w);
+    int err = rows_at_home(s, f->parent->tbl, parent, &s->reg2);
+    bool left = false;
+    if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
+        return err;
+    err = w ? left_behind(s, w, &left) : 0;
+    return err ? err : !left;
+}
+
+/* The row that was at home here is dead, and its death is not parked: what the file shows under its number came with this projection, is on its
+ * way home, and was judged as written. */
+static bool another_shows(struct store *s, const struct foreign *f, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    if (!reg_known(r) || reg_alive(r, &o))
+        return false;
+    const struct pending_row *p = pending_find(s, f->child->tbl, &r->who);
+    return !p || !p->reason;
+}
+
+/* A child that refers to v, and no such parent is in the file. `written`: who it is, if this projection wrote it. */
+static int judge(struct check *c, const struct foreign *f, const struct rowid *place, const struct rowid *written, const struct value *v) {
+    struct store *s = c->s;
+    struct rowid parent;
+    struct write w;
+    bool home, orphan = false;
+    int err = written ? rows_find(s, f->child->tbl, written, &s->reg, &home) : rows_at_home(s, f->child->tbl, place, &s->reg);
+    if (err)
+        return err;
+    bool clear = as_registered(s, f, &s->reg, v) && reference_write(s, f, &s->reg, &w);
+    struct rowid who = s->reg.who;
+    if (!written && another_shows(s, f, &s->reg))
+        return 0;
+    if (clear && (err = values_orphan(s, w.origin, w.version, f->child->tbl, &who, &orphan)))
+        return err;
+    if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
+        return 0;
+    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v);
+    if (!clash)
+        clash = clashes(c, f, v, &parent, clear ? &w : NULL);
+    if (clash != 1)
+        return clash;
+    const struct gone *g = f->to_key ? NULL : gone_find(f, v);
+    return blame(c, f, written, f->to_key ? &parent : g ? &g->who : NULL);
+}
+
+/* ---- what was written */
+
+/* The child as it is in the file now: it refers to something, and that is not there. */
+static int judge_written(struct check *c, struct foreign *f, const struct rowid *who) {
+    struct value v[COLUMNS_MAX];
+    int row = tables_bind_place(f->child, f->broken, 1, who);
+    if (row < 0 || (row = sql_step(f->broken)) < 0)
+        return row;
+    for (uint32_t i = 0; i < f->count && row; i++)
+        sql_column_value(f->broken, (int)i, &v[i]);
+    int err = row ? judge(c, f, NULL, who, v) : 0;
+    sqlite3_reset(f->broken);
+    return err;
+}
+
+/* The value that an op brings for a column; they mostly come in the table's own order. */
+static const struct value *op_value(const struct op *op, uint32_t number, uint32_t guess) {
+    if (guess < op->count && op->columns[guess] == number)
+        return &op->values[guess];
+    for (uint32_t i = 0; i < op->count; i++)
+        if (op->columns[i] == number)
+            return &op->values[i];
+    return NULL;
+}
+
+static int check_child(struct check *c, const struct op *op) {
+    struct tio *io = op->tbl->io;
+    for (uint32_t i = 0; i < io->refs_count; i++) {
+        struct foreign *f = io->refs[i];
+        struct value v[COLUMNS_MAX];
+        uint32_t told = 0;
+        bool null = false;
+        for (uint32_t k = 0; k < f->count; k++) {
+            const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
+            if (f->from[k] == NUMBER)
+                v[k] = (struct value){.type = VALUE_INT, .as.i = op->who.number};
+            else if (p)
+                v[k] = *p;
+            told += p || (f->from[k] == NUMBER && op->kind == CHANGE_INSERT);
+            null = null || (p && p->type == VALUE_NULL);
+        }
+        if (!told || null)
+            continue;
+        int there = told == f->count ? foreign_parent_there(c->s, f, v, true) : 0;
+        int err = there < 0 ? there : there ? 0 : judge_written(c, f, &op->who);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+/* Children that the file holds and whose parent, known by v, it does not. */
+static int check_children(struct check *c, struct foreign *f, const struct value *v) {
+    int row, err = 0;
+    for (uint32_t i = 0; i < f->count && f->indexed; i++)
+        sql_bind_value(f->children, (int)i + 1, &v[i]);
+    while (!err && (row = sql_step(f->children)) != 0) {
+        struct value key[COLUMNS_MAX], ref[COLUMNS_MAX];
+        const struct table *t = f->child->table;
+        struct rowid place = {.text = t->key_kind != KEY_INTEGER};
+        uint8_t name[KEYLESS_KEY_BYTES] = {0};
+        bool null = false;
+        if (row < 0)
+            return row;
+        for (uint32_t i = 0; i < table_key_width(t); i++) {
+            sql_column_value(f->children, (int)i, &key[i]);
+            null = null || key[i].type == VALUE_NULL;
+        }
+        for (uint32_t i = 0; i < f->count; i++)
+            sql_column_value(f->children, (int)(table_key_width(t) + i), &ref[i]);
+        if (t->key_kind == KEY_ROWID) {
+            int known = keyless_name(f->child, key[0].as.i, name);
+            buf_clear(&c->key);
+            buf_append(&c->key, name, sizeof name);
+            null = known == 0;
+            err = known < 0 ? known : c->key.failed;
+        } else if (place.text) {
+            err = tables_key_of(f->child, key, &c->key);
+        }
+        if (err)
+            break;
+        place.number = place.text ? 0 : key[0].as.i;
+        place.key = c->key.data;
+        place.key_len = c->key.len;
+        err = null ? 0 : judge(c, f, &place, NULL, ref); /* NULL in its key: not replicated */
+    }
+    sqlite3_reset(f->children);
+    return err;
+}
+
+static int check_parent(struct check *c, struct tio *io, const struct rowid *who) {
+    struct value key[COLUMNS_MAX], v[COLUMNS_MAX];
+    int n = tables_key_values(who, key, COLUMNS_MAX);
+    for (uint32_t i = 0; i < io->kids_count && n > 0; i++) {
+        struct foreign *f = io->kids[i];
+        if (!f->to_key || !f->indexed || (uint32_t)n != f->count)
+            continue;
+        for (uint32_t k = 0; k < f->count; k++)
+            v[f->key_from[k]] = key[k];
+        int err = check_children(c, f, v);
+        if (err)
+            return err;
+    }
+    return n < 0 ? n : 0;
+}
+
+/* Without an index one scan for all that went, not one for each. */
+static void want_scan(struct tio *io, bool *scan) {
+    for (uint32_t i = 0; i < io->kids_count; i++)
+        *scan = *scan || (io->kids[i]->to_key && !io->kids[i]->indexed);
+}
+
+static int check_flights(struct check *c, int64_t seq, bool children, bool *scan) {
+    struct store *s = c->s;
+    for (struct flight *f = s->flights; f && f->seq <= seq; f = f->next)
+        for (uint32_t i = 0; i < f->ops_count; i++) {
+            const struct op *op = &f->ops[i];
+            struct tio *io = op->tbl->io;
+            bool gone = op->kind == CHANGE_DELETE;
+            if (!io || !(gone ? io->kids_count : io->refs_count) || gone == children)
+                continue;
+            const struct pending_row *row = s->pending ? pending_find(s, op->tbl, &op->who) : NULL;
+            if (row && !row->mapped && !gone) /* not written by this op; deleted may be what then did not come again */
+                continue;
+            if (gone)
+                want_scan(io, scan);
+            int err = gone ? check_parent(c, io, &op->who) : check_child(c, op);
+            if (err)
+                return err;
+        }
+    return 0;
+}
+
+static int check_rows(struct check *c, bool children, bool *scan) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct pending_row *p, *next;
+    HASH_ITER(hh, s->pending, p, next) {
+        struct tio *io = p->tbl->io;
+        bool home;
+        if (!p->done || !io || !(children ? io->refs_count : io->kids_count))
+            continue;
+        int err = rows_find(s, p->tbl, &p->who, &s->reg, &home);
+        bool alive = !err && reg_alive(&s->reg, &o);
+        for (uint32_t i = 0; i < io->refs_count && alive && children && !err; i++)
+            err = judge_written(c, io->refs[i], &p->who);
+        if (!err && !alive && !children) {
+            want_scan(io, scan);
+            err = check_parent(c, io, &p->who);
+        }
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static int check_gone(struct check *c, bool scan) {
+    for (uint32_t i = 0; i < c->s->foreigns_count; i++) {
+        struct foreign *f = c->s->foreigns[i];
+        bool all = !f->indexed && (f->gone || (scan && f->to_key));
+        int err = all ? check_children(c, f, NULL) : 0;
+        for (const struct gone *g = f->gone; g && f->indexed && !err; g = g->next)
+            err = check_children(c, f, g->values);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+int foreign_check(struct store *s, int64_t seq) {
+    struct check c = {.s = s};
+    bool scan = false;
+    buf_init(&c.key, 1 << 20);
+    buf_init(&c.parent_key, 1 << 20);
+    s->snapshot++;
+    int err = 0;
+    for (int children = 1; children >= 0 && !err; children--)
+        if (!(err = check_flights(&c, seq, children, &scan)))
+            err = check_rows(&c, children, &scan);
+    if (!err)
+        err = check_gone(&c, scan);
+    buf_release(&c.key);
+    buf_release(&c.parent_key);
+    s->snapshot++; /* what follows may be taken back */
+    return err ? err : c.parked;
+}
