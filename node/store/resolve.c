@@ -8,6 +8,8 @@
  *                                                               and with it what was deleted together    values instead
  *                                                               with it and refers to it
  *
+ * A death says nothing about two values that were written apart: before a dead row is deleted again, the winners of such columns are written again.
+ *
  * What would change the application's file is first written there, with foreign keys enforced, and taken back: who decides hears of a broken
  * constraint before anybody else does. Then it is a batch of ours like any other, and the rows are pending until a projection shows them. */
 #include <stdarg.h>
@@ -166,10 +168,15 @@ static int put_set(struct deciding *d, struct planned *p) {
     return 0;
 }
 
-/* The index of the column that lost in io's order, or UINT32_MAX. */
-static uint32_t lost_at(const struct deciding *d, const struct tio *io) {
-    uint32_t column = d->lost.column;
+/* The index of a column in io's order, or UINT32_MAX. */
+static uint32_t column_at(const struct tio *io, uint32_t column) {
     return column < io->by_number_count && io->by_number[column] ? io->by_number[column] - 1 : UINT32_MAX;
+}
+
+static uint32_t lost_at(const struct deciding *d, const struct tio *io) { return column_at(io, d->lost.column); }
+
+static int refuse_column(struct deciding *d, const struct tio *io) {
+    return refuse(d, "the application here has no column \"%.100s\" now: decide it on a server that has", io->tbl->columns[d->lost.column]);
 }
 
 static int put_loser(struct deciding *d, struct planned *p, uint32_t i) {
@@ -192,14 +199,13 @@ static void finish(struct planned *p) {
     p->shows = p->op.kind != CHANGE_UPDATE || p->op.count;
 }
 
-/* ---- the three cases of the table */
+/* ---- the cases of the table */
 
 static int plan_value(struct deciding *d, struct tio *io, const struct reg *r) {
     struct planned *p;
     uint32_t i = lost_at(d, io);
     if (i == UINT32_MAX)
-        return refuse(d, "the application here has no column \"%.100s\" now: decide it on a server that has",
-                      io->tbl->columns[d->lost.column]);
+        return refuse_column(d, io);
     int err = plan(d, io, r, CHANGE_UPDATE, &p);
     if (err)
         return err;
@@ -307,8 +313,7 @@ static int plan_restore(struct deciding *d, struct tio *io, const struct reg *r)
     if (!err && i != UINT32_MAX)
         err = put_loser(d, p, i);
     else if (!err && !is_best)
-        err = refuse(d, "the application here has no column \"%.100s\" now: decide it on a server that has",
-                     io->tbl->columns[d->lost.column]);
+        err = refuse_column(d, io);
     if (err || (d->set && (err = put_set(d, p))) || (err = offer(d, io, r)))
         return err;
     finish(p);
@@ -328,6 +333,31 @@ static int plan_restore(struct deciding *d, struct tio *io, const struct reg *r)
     return err == ERR_NOTFOUND ? 0 : err;
 }
 
+/* Another column that cannot be written from here stays open. */
+static int plan_stay(struct deciding *d, struct tio *io, const struct reg *r) {
+    struct origins_order o = store_order(d->s);
+    struct planned *p;
+    int err = plan(d, io, r, CHANGE_DELETE, &p);
+    for (uint32_t k = 1; k < r->cells_count && !err; k++) {
+        const struct cell *c = &r->cells[k];
+        uint32_t i = column_at(io, c->column);
+        bool asked = c->column == d->lost.column;
+        if (c->column != c[-1].column || c->hash == c[-1].hash) /* siblings are neighbours */
+            continue;
+        if (i == UINT32_MAX) {
+            err = asked ? refuse_column(d, io) : 0;
+        } else if (!p->named[i] && !io->table->columns[io->order[i]].key_place) {
+            err = look_up(d, p, r, reg_winner(r, c->column, &o), &p->row[i]);
+            p->named[i] = err == 0;
+            if (err == 1 && !asked)
+                err = 0;
+            else if (err == 1)
+                err = refuse(d, "the value of \"%.100s\" is not in the log any more: decide it on another server", io->names[i]);
+        }
+    }
+    return err;
+}
+
 /* Has the author of our next change seen all that he decides about? */
 static bool all_seen(struct store *s, const struct reg *r) {
     struct seen seen;
@@ -345,7 +375,6 @@ static int plan_all(struct deciding *d) {
     struct store *s = d->s;
     struct tio *io = d->lost.tbl->io;
     struct origins_order o = store_order(s);
-    struct planned *p;
     struct reg r;
     bool home;
     if (!io)
@@ -365,7 +394,7 @@ static int plan_all(struct deciding *d) {
     else if (reg_alive(&r, &o))
         err = d->lost.death ? plan_death(d, io, &r) : plan_value(d, io, &r);
     else
-        err = d->keep_loser || d->set ? plan_restore(d, io, &r) : plan(d, io, &r, CHANGE_DELETE, &p);
+        err = d->keep_loser || d->set ? plan_restore(d, io, &r) : plan_stay(d, io, &r);
     reg_release(&r);
     return err;
 }
@@ -400,19 +429,23 @@ static int write_one(struct deciding *d, struct planned *p) {
         if (p->named[i])
             at[n++] = i;
     enum change_kind kind = (enum change_kind)p->op.kind;
-    const struct column_set *set = kind == CHANGE_DELETE ? NULL : tables_columns(p->io, at, n);
+    bool first = kind == CHANGE_DELETE && n; /* in a version of its own: a death has seen only earlier ones */
+    bool writes = kind != CHANGE_DELETE || first;
+    const struct column_set *set = writes ? tables_columns(p->io, at, n) : NULL;
     struct shown_cell *cells = arena_alloc(&d->arena, (p->io->count + 1) * sizeof *cells);
     struct origins_order o = store_order(s);
     struct reg r;
     bool home;
-    if (!cells || (kind != CHANGE_DELETE && !set))
+    if (!cells || (writes && !set))
         return ERR_NOMEM;
     reg_init(&r);
     int err = rows_find(s, p->io->tbl, &p->who, &r, &home);
     r.who = p->who;
     bool alive = reg_alive(&r, &o);
+    if (!err && first && !(err = drain_author(s, p->io, &r, home, CHANGE_UPDATE, set, p->row, p->hashes)))
+        err = drain_seal(s, false);
     if (!err)
-        err = drain_author(s, p->io, &r, home, kind, set, p->row, p->hashes);
+        err = drain_author(s, p->io, &r, home, kind, first ? NULL : set, p->row, p->hashes);
     reg_release(&r);
     if (err || !p->shows)
         return err;

@@ -230,7 +230,7 @@ void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const
     t->dirty = true;
 }
 
-/* ---- open conflicts of one row: counted here, listed in report.c by the same rules */
+/* ---- open conflicts of one row: counted here, listed by conflicts.c */
 
 static int load_seen(struct store *s, const struct death *d, struct buf *out) {
     sqlite3_stmt *q;
@@ -270,7 +270,8 @@ static bool is_key(const struct tbl *t, uint32_t column) {
            t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
 }
 
-/* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
+/* What lost in this row: calls with each losing cell, or with cell NULL and a death. A death decides only between itself and what it saw, not
+ * between two values: they stay open in a dead row, until somebody who knows of both writes that column. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
                        int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
     struct origins_order o = store_order(s);
@@ -286,11 +287,14 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
     for (uint32_t i = 0; i < r->cells_count && !err; i++) {
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
-        bool lost = alive ? c->hash != best->hash : r->writes[c->write].at > 0;
+        bool lost = c->hash != best->hash;
         if (is_key(t, c->column))
             continue;
-        for (uint32_t d = 0; d < deaths && lost; d++) /* who deletes a row has decided about all that he saw in it */
-            lost = !death_saw(&knew[d], &r->writes[c->write]);
+        if (!alive && !lost && r->writes[c->write].at > 0) {
+            lost = true;
+            for (uint32_t d = 0; d < deaths && lost; d++)
+                lost = !death_saw(&knew[d], &r->writes[c->write]);
+        }
         if (lost)
             err = call(ctx, c, NULL);
     }

@@ -14,7 +14,7 @@ A batch is what one replica committed: `after` is all that its author had applie
 came in the last moments (the application may have read before, and written after), and alone decides what was seen.
 
 Open conflicts are what lost to somebody who did not know of it
-    in a living row, a sibling that is not the value;
+    a sibling that is not the value;
     in a dead row, a write that none of its deaths' authors had seen;
     in a living row, a death that no later author had seen.
 
@@ -166,11 +166,9 @@ class Replica:
                     continue
                 shown = row.winner(column).value
                 for dot, write in siblings.items():
-                    if row.alive():
-                        lost = write.value != shown
-                    else:
-                        lost = not any(seen(dot, d.knew) for d in row.deaths.values())
-                    if lost:
+                    lost = write.value != shown
+                    unnoticed = not row.alive() and not any(seen(dot, d.knew) for d in row.deaths.values())
+                    if lost or unnoticed:
                         out.add((key, column, write.stamp, write.value))
             if row.alive():
                 out |= {(key, "(deleted)", d.stamp, NULL) for d in row.deaths.values()}

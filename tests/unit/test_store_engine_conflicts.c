@@ -115,6 +115,18 @@ static char *edit_and_delete(struct rig *r, const struct shape_of *t) {
     return the_conflict(r, "v");
 }
 
+/* Server 2 deletes what servers 0 and 1 edited apart, knowing of both: the two values stay open. */
+static char *edit_both_and_delete(struct rig *r, const struct shape_of *t) {
+    char *id = edit_both(r, t);
+    act(r, 2, "DELETE FROM t WHERE %s", t->where);
+    share(r);
+    assert_everywhere(r, "SELECT count(*) FROM t", "i0|;");
+    char *still = the_conflict(r, "v");
+    assert_string_equal(id, still);
+    free(still);
+    return id;
+}
+
 /* Server 0 deletes what server 1 inserts over itself: the row lives. */
 static char *delete_and_insert(struct rig *r, const struct shape_of *t) {
     rig_open(r, 3, t->create);
@@ -180,6 +192,9 @@ static void test_every_decision_closes_on_all(void **state) {
         {edit_and_delete, "{\"keep\":\"loser\"}", "i1|tzero|tw|ttext|;"},
         {edit_and_delete, "{\"set\":{\"v\":\"new\"}}", "i1|tnew|tw|ttext|;"},
         {edit_and_delete, "{\"set\":{\"n\":2}}", "i2|tzero|tw|ttext|;"},
+        {edit_both_and_delete, "{\"keep\":\"winner\"}", ""},
+        {edit_both_and_delete, "{\"keep\":\"loser\"}", "i1|tzero|tw|ttext|;"},
+        {edit_both_and_delete, "{\"set\":{\"n\":2}}", "i2|tzero|tw|ttext|;"},
     };
     for (uint32_t k = 0; k < SHAPES; k++)
         for (size_t n = 0; n < sizeof CASES / sizeof *CASES; n++) {
@@ -296,6 +311,41 @@ static void test_deciding_a_dead_row_apart(void **state) {
     }
 }
 
+/* Three servers apart: two write the same columns, one deletes. That the row stays deleted closes all of it, and nobody's file is touched. */
+static void test_a_dead_row_with_several_values(void **state) {
+    (void)state;
+    for (uint32_t by = 0; by < 3; by++) {
+        struct rig r;
+        rig_open(&r, 3, SHAPE_OF[by].create);
+        act(&r, 0, "%s", SHAPE_OF[by].insert);
+        share(&r);
+        act(&r, 0, "UPDATE t SET v = 'zero', w = 'zero'");
+        rig_tick();
+        act(&r, 1, "UPDATE t SET v = 'one', w = 'one', n = 5");
+        rig_tick();
+        act(&r, 2, "DELETE FROM t");
+        share(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM t", "i0|;");
+        free(the_conflict(&r, "n"));
+        assert_int_equal(peer_conflicts(&r.peers[by]), 5);
+        for (uint32_t i = 0; i < 3; i++)
+            store_watch(r.peers[i].s.store, true);
+        json_t *list = store_conflicts(r.peers[by].s.store);
+        const char *id = text_of(json_array_get(list, by), "id");
+        json_t *answer = resolve(&r.peers[by], id, "{\"keep\":\"winner\"}");
+        assert_true(json_is_true(json_object_get(answer, "done")));
+        assert_int_equal(json_integer_value(json_object_get(answer, "rows")), 1);
+        json_decref(answer);
+        share(&r);
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(json_array_size(r.peers[i].watched), 0);
+        assert_everywhere(&r, "SELECT count(*) FROM t", "i0|;");
+        assert_closed(&r);
+        json_decref(list);
+        rig_close(&r);
+    }
+}
+
 static void test_deciding_too_soon(void **state) {
     (void)state;
     struct rig r;
@@ -326,10 +376,10 @@ static void test_deciding_too_soon(void **state) {
 static void test_a_crash_between_deciding_and_showing(void **state) {
     (void)state;
     static const char *const HOW[] = {"{\"keep\":\"loser\"}", "{\"keep\":\"winner\"}"};
-    for (int dead = 0; dead < 2; dead++)
+    for (int dead = 0; dead < 3; dead++)
         for (int h = 0; h < 2; h++) {
             struct rig r;
-            char *id = dead ? edit_and_delete(&r, &SHAPE_OF[2]) : edit_both(&r, &SHAPE_OF[0]);
+            char *id = (dead == 2 ? edit_both_and_delete : dead ? edit_and_delete : edit_both)(&r, &SHAPE_OF[dead]);
             json_t *answer = resolve(&r.peers[1], id, HOW[h]);
             assert_true(json_is_true(json_object_get(answer, "done")));
             json_decref(answer);
@@ -377,12 +427,12 @@ static void test_one_at_a_time(void **state) {
     act(&r, 1, "DELETE FROM t");
     act(&r, 0, "UPDATE t SET n = 5");
     share(&r);
-    char *next = the_conflict(&r, "n"); /* the deletion has decided about v and w, which it knew */
-    assert_answer(&r.peers[0], id, "{\"keep\":\"loser\"}", "unknown", NULL);
+    char *next = the_conflict(&r, "n");
+    assert_int_equal(peer_conflicts(&r.peers[0]), 3); /* v and w as well: the deletion says nothing about them */
     decide(&r.peers[1], next, "{\"keep\":\"loser\"}");
     free(next);
     share(&r);
-    assert_everywhere(&r, "SELECT n, v, w FROM t", "i5|tone|tone|;"); /* it is back as it was: so are these two */
+    assert_everywhere(&r, "SELECT n, v, w FROM t", "i5|tone|tone|;");
     next = the_conflict(&r, "w");
     assert_string_equal(next, id);
     decide(&r.peers[1], next, "{\"keep\":\"loser\"}");
@@ -536,6 +586,33 @@ static void test_a_column_that_is_not_here(void **state) {
     rig_close(&r);
 }
 
+/* Two values of it in a row that is deleted: only a write to it decides between them. */
+static void test_two_values_of_a_column_that_is_not_here(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, SHAPE_OF[1].create);
+    act(&r, 0, "%s", SHAPE_OF[1].insert);
+    share(&r);
+    for (uint32_t i = 0; i < 2; i++) {
+        act(&r, i, "ALTER TABLE t ADD COLUMN more");
+        act(&r, i, "UPDATE t SET more = %u", i);
+        rig_tick();
+    }
+    rig_share(&r);
+    rig_time_passes(&r);
+    act(&r, 0, "DELETE FROM t");
+    rig_share(&r);
+    rig_time_passes(&r);
+    char *id = the_conflict(&r, "more");
+    assert_answer(&r.peers[2], id, "{\"keep\":\"winner\"}", "error", "has no column \"more\" now");
+    assert_int_equal(peer_conflicts(&r.peers[2]), 1);
+    decide(&r.peers[1], id, "{\"keep\":\"winner\"}");
+    rig_share(&r);
+    assert_closed(&r);
+    free(id);
+    rig_close(&r);
+}
+
 /* ---- why */
 
 static void test_why(void **state) {
@@ -580,6 +657,7 @@ int main(void) {
         cmocka_unit_test(test_deciding_apart),
         cmocka_unit_test(test_deciding_while_the_application_edits),
         cmocka_unit_test(test_deciding_a_dead_row_apart),
+        cmocka_unit_test(test_a_dead_row_with_several_values),
         cmocka_unit_test(test_deciding_too_soon),
         cmocka_unit_test(test_a_crash_between_deciding_and_showing),
         cmocka_unit_test(test_a_decision_is_watched),
@@ -588,6 +666,7 @@ int main(void) {
         cmocka_unit_test(test_what_does_not_fit_is_refused),
         cmocka_unit_test(test_a_place_that_is_taken),
         cmocka_unit_test(test_a_column_that_is_not_here),
+        cmocka_unit_test(test_two_values_of_a_column_that_is_not_here),
         cmocka_unit_test(test_why),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
