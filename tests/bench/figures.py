@@ -292,6 +292,68 @@ def first(bench):
                 n.stop()
 
 
+# ---- migrations, and rows without notes
+
+def schema(bench):
+    with bench.cluster(1) as cluster:
+        r = bench.call("schema", cluster.nodes[0].db, bench.pick(60, 10))
+        node = cluster.nodes[0]
+        node.ask("wait", "--converged", "--timeout", "15", check=False)
+        left = node.database()
+    if left["state"] != "ok" or left["capturing"] is not None:
+        raise RuntimeError(f"the database is {left['state']} after the migrations")
+    kinds = {"create": "CREATE TABLE", "rebuild": "rebuild in one commit", "steps": "in four"}
+    note = "; ".join(f"{name}: p50 {r[kind]['p50_ms']:.2f}, p99 {r[kind]['p99_ms']:.2f}, longest {r[kind]['max_ms']:.2f} ms"
+                     for kind, name in kinds.items())
+    bench.report.add("schema change noticed and triggers back, p99", max(r[kind]["p99_ms"] for kind in kinds), "ms", 10,
+                     note=f"from the app's last COMMIT until the table has our triggers, {r['create']['count']} times each, the worst of: {note}; "
+                     f"ADD COLUMN, where they stay: missing {r['missing']} of {r['columns']} times; "
+                     "that rows are read again, and new tables taken up, waits for 2 s without a change and is not in it")
+    bench.report.add("after these migrations, on this one server: changes that cannot be shown", left["parked"], "", 0)
+
+
+def rescan(bench):
+    """The triggers are taken away and rows changed while no node runs: all rows are read, and those found. The application's connection stays."""
+    rows, changed = bench.pick(1000000, 50000), 1000
+    os.makedirs(bench.path("n1"))
+    database = bench.path("n1/app.db")
+    bench.call("write", "create", database, rows)
+    node, watcher, app = Node(bench.build, bench.path("n1"), "n1"), None, None
+    try:
+        def scanned(found):
+            d = node.database()
+            return d is not None and d["state"] == "ok" and d["capturing"] is None and d["rows"] == rows and d["drained"] >= found
+
+        until("the first capture", 120, lambda: scanned(rows))
+        node.ask("wait", "--converged", "--timeout", "60")
+        app = sqlite3.connect(database, timeout=30, isolation_level=None)
+        app.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        node.stop()
+        subprocess.run([os.path.join(bench.build, "starlingd"), "--instance", node.folder, "--uninstall"], check=True, capture_output=True)
+        app.execute("UPDATE entry SET score = score + 1000 WHERE id % ? = 0", (rows // changed,))
+        app.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        watcher = bench.start("lock", database, 300, 0)
+        start = time.monotonic()
+        node = Node(bench.build, bench.path("n1"), "n1")
+        until("the rescan", 120, lambda: scanned(changed), every=0.02)
+        seconds, peak = time.monotonic() - start, node.memory_mib("VmHWM")
+        found, said = node.database()["drained"], node.database()["lock_ms_p99"]
+        watcher.terminate()
+        held = bench.finish(watcher)
+    finally:
+        if watcher is not None and watcher.poll() is None:
+            watcher.kill()
+            watcher.wait()
+        if app is not None:
+            app.close()
+        node.stop()
+    if found != changed:
+        raise RuntimeError(f"{found} changes found where {changed} rows were changed")
+    bench.report.add(f"rescan of {rows:,} rows, without the write lock", seconds, "s", bench.pick(5, None),
+                     note=f"from the node's start until nothing is being captured; {found} changed rows found; peak {peak:.0f} MiB; write lock "
+                     f"held {held['holds']} times, longest {held['max_ms']:.2f} ms (its triggers, checkpoints); status says p99 {said}")
+
+
 # ---- 10: nothing to do
 
 def idle(bench):
@@ -321,4 +383,4 @@ def smoke(bench):
 
 
 FIGURES = {f.__name__: f for f in (floor, write, write_ring, write_node, visible, sustained, three, store, lock, deferred,
-                                   first, idle)}
+                                   first, schema, rescan, idle)}
