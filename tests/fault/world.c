@@ -306,14 +306,11 @@ static bool batches_have(const struct side_batches *b, const char *table, char w
 }
 
 /* Everything of a's origin in the log of a side. */
-static bool log_of_a(struct world *w, struct side *s, struct side_batches *out) {
-    struct db_state state;
-    store_state(s->store, &state);
-    uint64_t last = vv_get(&state.have, &w->a.origin);
-    for (uint64_t next = 1; next <= last;) {
+static bool log_of(struct world *w, struct side *s, const struct vv_entry *of, struct side_batches *out) {
+    for (uint64_t next = 1; next <= of->version;) {
         struct bytes **batches = NULL;
         uint32_t count = 0;
-        int r = store_read(s->store, &w->a.origin, next, last, 1 << 20, &batches, &count);
+        int r = store_read(s->store, &of->origin, next, of->version, 1 << 20, &batches, &count);
         for (uint32_t i = 0; i < count; i++) {
             side_batches_add(out, batches[i]);
             bytes_unref(batches[i]);
@@ -324,6 +321,19 @@ static bool log_of_a(struct world *w, struct side *s, struct side_batches *out) 
         next += count;
     }
     return true;
+}
+
+/* Of all its epochs: a state that was lost goes on under a new one. */
+static bool log_of_a(struct world *w, struct side *s, struct side_batches *out) {
+    struct vv have = {0};
+    struct db_state state;
+    store_state(s->store, &state);
+    bool ok = vv_copy(&have, &state.have) == 0;
+    for (uint32_t i = 0; i < have.count && ok; i++)
+        if (memcmp(have.entries[i].origin.node, w->a.origin.node, sizeof w->a.origin.node) == 0)
+            ok = log_of(w, s, &have.entries[i], out);
+    vv_release(&have);
+    return ok;
 }
 
 bool world_look(struct world *w) {
@@ -356,12 +366,13 @@ bool world_sent_holds(struct world *w) {
         int r = batch_head_read(&head, theirs->data, theirs->len);
         assert(r == 0);
         uint64_t version = head.version;
+        struct origin origin = head.origin;
         batch_head_release(&head);
         bool found = false, same = false;
         for (uint32_t k = 0; k < mine.count && !found; k++) {
             r = batch_head_read(&other, mine.items[k]->data, mine.items[k]->len);
             assert(r == 0);
-            found = other.version == version;
+            found = other.version == version && origin_cmp(&other.origin, &origin) == 0;
             same = found && mine.items[k]->len == theirs->len && memcmp(mine.items[k]->data, theirs->data, theirs->len) == 0;
             batch_head_release(&other);
         }
