@@ -792,27 +792,54 @@ int project(struct store *s) {
 
 /* ---- after a restart */
 
-static int recover_row(struct store *s, struct pending_row *row, bool covered) {
+/* The file may show more of a row than was noted, and the application may have written into it since: a column that shows what the registers say
+ * was shown, and is no write of the application's. */
+static int recover_cells(struct store *s, struct pending_row *row, const bool *shown, uint32_t count, bool any) {
+    struct tio *io = row->tbl->io;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < row->cells_count; i++) {
+        bool stale = false;
+        for (uint32_t k = 0; k < count; k++)
+            stale = stale || (shown[k] && io->numbers[k] == row->cells[i].column);
+        if (!stale)
+            row->cells[n++] = row->cells[i];
+    }
+    bool came = any && !row->present;
+    if (n == row->cells_count && !came)
+        return 0;
+    row->cells_count = came ? 0 : n;
+    row->present = row->present || came;
+    return pending_store(s, row);
+}
+
+static int recover_row(struct store *s, struct pending_row *row) {
     struct tio *io = row->tbl->io;
     if (!io)
         return 0;
     struct row_look look = {.io = io, .place = row->who};
-    bool home;
-    int err = rows_find(s, row->tbl, &row->who, &s->reg, &home);
-    if (err || (err = drain_look(s, &look, io->read)))
+    bool home, *shown = calloc(io->count + 1, sizeof *shown);
+    int err = shown ? rows_find(s, row->tbl, &row->who, &s->reg, &home) : ERR_NOMEM;
+    if (err || (err = drain_look(s, &look, io->read))) {
+        free(shown);
         return err;
+    }
     struct origins_order o = store_order(s);
-    bool alive = reg_alive(&s->reg, &o), same = alive == look.present;
-    for (uint32_t i = 0; i < io->count && same && alive; i++) {
+    bool alive = reg_alive(&s->reg, &o), same = alive == look.present, any = false;
+    for (uint32_t i = 0; i < io->count && look.present && alive; i++) {
         const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
-        same = !c || c->hash == value_hash(&look.values[i]);
+        shown[i] = c && c->hash == value_hash(&look.values[i]);
+        any = any || (shown[i] && !io->table->columns[io->order[i]].key_place);
+        same = same && (!c || shown[i]);
     }
     sqlite3_reset(io->read);
-    if (same && !home && alive && ((err = home_taken(s, row)) < 0 || (!err && (err = take_home(s, row, &s->reg)))))
-        return err;
-    if ((same || covered) && !row->reason)
+    if (same && !home && alive && (err = home_taken(s, row)) == 0)
+        err = take_home(s, row, &s->reg);
+    if (err >= 0 && same && !row->reason)
         row->done = true;
-    return 0;
+    else if (err >= 0 && alive && look.present && home && !row->reason)
+        err = recover_cells(s, row, shown, io->count, any);
+    free(shown);
+    return err < 0 ? err : 0;
 }
 
 /* Flights that the mark in the application's file covers are there, whether or not we noted it; the others are shown from the registers. */
@@ -848,7 +875,7 @@ int project_recover(struct store *s) {
     if (err)
         return err;
     HASH_ITER(hh, s->pending, p, next) {
-        if (!p->part_of && (err = recover_row(s, p, false)))
+        if (!p->part_of && (err = recover_row(s, p)))
             return err;
     }
     HASH_ITER(hh, s->pending, p, next) {
