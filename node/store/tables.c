@@ -539,8 +539,13 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
-    if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here */
-        snprintf(io->tbl->lacks, sizeof io->tbl->lacks, "it uses what only the application has (%s)", sqlite3_errmsg(s->app.writer));
+    if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here, or the application has changed the table since it was read */
+        char lacks[sizeof io->tbl->lacks];
+        int64_t version;
+        snprintf(lacks, sizeof lacks, "%s", sqlite3_errmsg(s->app.writer));
+        if ((err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version")) || version != s->schema.version)
+            return err ? err : ERR_SCHEMA; /* nothing of what was read is kept */
+        snprintf(io->tbl->lacks, sizeof io->tbl->lacks, "it uses what only the application has (%.150s)", lacks);
         io->tbl->unbound = io->tbl->lacks;
         io->tbl->unbound_mend =
             "keep functions and collations of the application's own out of this table's indexes, constraints and generated columns";
