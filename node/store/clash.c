@@ -179,6 +179,30 @@ static int left_behind(struct store *s, const struct write *w, bool *left) {
     return 0;
 }
 
+/* The same of the other rows that ever had this number: it may have been given anew, and taken again, while one of them was still shown here. */
+static int others_left_behind(struct store *s, const struct tbl *t, int64_t number, const struct write *w, bool *left) {
+    static const uint8_t KINDS[] = {IDENT_GIVEN, IDENT_BORN, IDENT_ADOPTED};
+    sqlite3_stmt *q;
+    int row = 0, err = sql_prepare(s->db, &q, "SELECT b FROM extra WHERE tbl=%u AND who>=? AND who<?", t->no);
+    for (size_t i = 0; i < sizeof KINDS && !err && !*left; i++) {
+        uint8_t from[9] = {KINDS[i]}, to[26]; /* rowid_pack(): kind, number, and less than to's rest */
+        memcpy(from + 1, &number, sizeof number);
+        memset(to, 0xff, sizeof to);
+        memcpy(to, from, sizeof from);
+        sqlite3_bind_blob(q, 1, from, sizeof from, SQLITE_STATIC);
+        sqlite3_bind_blob(q, 2, to, sizeof to, SQLITE_STATIC);
+        while (!err && !*left && (row = sql_step(q)) == 1) {
+            reg_clear(&s->reg2);
+            err = reg_decode(&s->reg2, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+            err = err ? err : left_behind(s, w, left);
+        }
+        sqlite3_reset(q);
+        err = err ? err : row < 0 ? row : 0;
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
 /* Did anybody who took away what v names see the child? 1 nobody, 0 somebody; or nobody ever had it. */
 static int nobody_saw(struct store *s, const struct foreign *f, const struct value *v, const struct write *w) {
     uint64_t hashes[COLUMNS_MAX];
@@ -233,6 +257,8 @@ static int clashes(struct check *c, const struct foreign *f, const struct value 
     if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
         return err;
     err = w ? left_behind(s, w, &left) : 0;
+    if (w && !err && !left && !parent->text)
+        err = others_left_behind(s, f->parent->tbl, parent->number, w, &left);
     return err ? err : !left;
 }
 

@@ -591,8 +591,27 @@ static void test_random(void **state) {
     }
 }
 
+/* A number is given anew, referred to, and taken again, before another server, which shows the row that had it first, hears of any of it. */
+static void test_a_number_given_and_taken_again(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE p(id INTEGER PRIMARY KEY, v); CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p(id))");
+    rig_share(&r);
+    rig_act(&r, 1, "INSERT INTO p(v) VALUES('numbered')");
+    rig_share(&r);
+    rig_act(&r, 1, "DELETE FROM p");
+    rig_act(&r, 1, "INSERT INTO p VALUES(1, 'given')");
+    rig_act(&r, 1, "INSERT INTO c VALUES(1, 1)");
+    rig_act(&r, 1, "DELETE FROM p");
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_rows(rig_app(&r, 0), "SELECT (SELECT count(*) FROM p), (SELECT count(*) FROM c)", "i0|i1|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_number_given_and_taken_again),
         cmocka_unit_test(test_every_other_constraint_parks),
         cmocka_unit_test(test_a_parked_value_was_not_seen),
         cmocka_unit_test(test_whole_commits_pass),
