@@ -96,8 +96,9 @@ def step(r):
         elif what < 0.5:
             con.execute(t.insert().prefix_with("OR REPLACE").values(id=r.choice(ids or [new]), **row(con, t, r)))
         elif what < 0.55 and ids:  # the row as it is
-            old = con.execute(t.select().where(t.c.id == r.choice(ids))).mappings().one()
-            con.execute(t.insert().prefix_with("OR REPLACE").values(**old))
+            old = con.execute(t.select().where(t.c.id == r.choice(ids))).mappings().first()
+            if old:  # with autocommit another thread may have deleted it
+                con.execute(t.insert().prefix_with("OR REPLACE").values(**old))
         elif what < 0.75 and ids:
             con.execute(t.update().prefix_with("OR REPLACE").where(t.c.id == r.choice(ids)).values(**row(con, t, r)))
         elif what < 0.8:
