@@ -440,7 +440,11 @@ int appfile_commit(struct appfile *a) {
     return err;
 }
 
+/* What failed in the middle may have left a statement on a row: it would hold on to its snapshot beyond the end. */
 void appfile_rollback(struct appfile *a) {
+    for (sqlite3_stmt *q = sqlite3_next_stmt(a->writer, NULL); q; q = sqlite3_next_stmt(a->writer, q))
+        if (sqlite3_stmt_busy(q))
+            sqlite3_reset(q);
     (void)sql_run(a->rollback);
     ended(a);
 }

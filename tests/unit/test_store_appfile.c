@@ -334,6 +334,31 @@ static void test_alone(void **state) {
     scratch_close(&s);
 }
 
+/* A statement that is still on a row when all is taken back. */
+static void test_taken_back_amid_a_statement(void **state) {
+    (void)state;
+    struct scratch s;
+    struct appfile a;
+    char why[256];
+    sqlite3_stmt *q;
+    scratch_open(&s);
+    sqlite3 *db = app_open(s.path);
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES(1), (2)");
+    assert_int_equal(appfile_open(&a, s.path, NULL, false, why, sizeof why), 0);
+    assert_int_equal(sql_prepare(a.writer, &q, "SELECT v FROM t"), 0);
+    assert_int_equal(appfile_begin(&a, true), 0);
+    assert_int_equal(sql_step(q), 1);
+    appfile_rollback(&a);
+    assert_int_equal(sqlite3_txn_state(a.writer, "main"), SQLITE_TXN_NONE);
+    app_exec(db, "UPDATE t SET v = 3");
+    assert_int_equal(appfile_begin(&a, true), 0);
+    appfile_rollback(&a);
+    sqlite3_finalize(q);
+    sqlite3_close(db);
+    appfile_close(&a);
+    scratch_close(&s);
+}
+
 static void grow(sqlite3 *db, struct appfile *a, uint32_t pages) {
     struct appfile_head head;
     while (!appfile_head(a, &head) || head.pages < pages)
@@ -524,10 +549,13 @@ static void test_rest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),        cmocka_unit_test(test_empty_and_create), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_permissions), cmocka_unit_test(test_network),          cmocka_unit_test(test_readers),
-        cmocka_unit_test(test_alone),       cmocka_unit_test(test_checkpoint),       cmocka_unit_test(test_same),
-        cmocka_unit_test(test_rest),        cmocka_unit_test(test_journal),          cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_open),       cmocka_unit_test(test_empty_and_create),
+        cmocka_unit_test(test_bad_files),  cmocka_unit_test(test_permissions),
+        cmocka_unit_test(test_network),    cmocka_unit_test(test_readers),
+        cmocka_unit_test(test_alone),      cmocka_unit_test(test_taken_back_amid_a_statement),
+        cmocka_unit_test(test_checkpoint), cmocka_unit_test(test_same),
+        cmocka_unit_test(test_rest),       cmocka_unit_test(test_journal),
+        cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
