@@ -508,7 +508,30 @@ static int replaced_in(struct store *s, struct tio *io) {
     return err;
 }
 
+/* Rows that were gone without a note, and too many to be believed: are they all in the file again? Then it is read again, which ends it. */
+static int lost_in(struct store *s, struct tio *io) {
+    struct keys keys = {0};
+    struct buf places;
+    uint64_t missing = 0;
+    int64_t should, has;
+    int err = count_rows(s, io, &should, &has);
+    if (err || has < should)
+        return err;
+    buf_init(&places, 256u << 20);
+    if (io->table->key_kind != KEY_ROWID && !(err = keys_read(s, io, has, &keys)))
+        err = missing_places(s, io, &keys, &places, &missing);
+    if (!err && !missing) {
+        io->tbl->captured = false;
+        io->tbl->dirty = s->schema_stale = true;
+    }
+    free(keys.slots);
+    buf_release(&places);
+    return err;
+}
+
 static bool postponed(const struct store *s, const struct tbl *t, enum replaced_look how, int64_t now_us) {
+    if (t->lost)
+        return how == REPLACED_UNDER_LOCK || (how == REPLACED_DRAIN && now_us < t->replaced_next_us);
     switch (how) {
     case REPLACED_QUIET: return false;
     case REPLACED_UNDER_LOCK: return t->rows > REPLACED_LOCKED || HASH_COUNT(s->pending) > REPLACED_PENDING;
@@ -520,7 +543,7 @@ int scan_replaced(struct store *s, enum replaced_look how) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         struct tbl *t = io->tbl;
-        if (!t || !t->captured || !t->replacing || !t->replacers) /* what is to be read again anyway tells more then */
+        if (!t || (!t->lost && (!t->captured || !t->replacing || !t->replacers))) /* what is to be read again anyway tells more then */
             continue;
         int64_t began = store_mono_us();
         if (postponed(s, t, how, began)) {
@@ -528,8 +551,8 @@ int scan_replaced(struct store *s, enum replaced_look how) {
             continue;
         }
         int err = s->flights ? pending_map_flights(s) : 0;
-        if (!err && !t->lost) /* lost rows would be found again and again: it is red anyway */
-            err = replaced_in(s, io);
+        if (!err)
+            err = t->lost ? lost_in(s, io) : replaced_in(s, io);
         if (err)
             return err;
         s->stored_changed |= t->replacing_since_ms != 0;

@@ -179,6 +179,37 @@ static void test_too_many_missing_rows_are_not_taken_for_deletions(void **state)
     rig_close(&r);
 }
 
+/* Rows that come back by themselves, noted or not, end it; as long as one is missing it is said. */
+static void test_missing_rows_that_come_back(void **state) {
+    (void)state;
+    for (int noted = 0; noted < 2; noted++) {
+        struct rig r;
+        rig_open(&r, 2, TABLES "; CREATE TABLE kept(id, a, b)");
+        fill(rig_app(&r, 0), 300);
+        app_exec(rig_app(&r, 0), "INSERT INTO kept SELECT * FROM t");
+        share_same(&r);
+        drop_triggers(rig_app(&r, 0));
+        app_exec(rig_app(&r, 0), "DELETE FROM t WHERE id <= 40");
+        rig_share(&r);
+        assert_problem(&r.peers[0], "t", "40 rows are gone from the file without a note");
+        for (int i = 0; i < 40; i += 13) {
+            char *sql = sqlite3_mprintf("INSERT INTO t SELECT * FROM kept WHERE id > %d AND id <= min(40, %d)", i, i + 13);
+            assert_false(peer_settled(&r.peers[0]));
+            if (!noted)
+                sqlite3_db_config(rig_app(&r, 0), SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+            app_exec(rig_app(&r, 0), sql);
+            sqlite3_db_config(rig_app(&r, 0), SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+            sqlite3_free(sql);
+            rig_share(&r);
+        }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM t", "i300|;");
+        rig_act(&r, 0, "DELETE FROM t WHERE id = 7");
+        share_same(&r);
+        rig_close(&r);
+    }
+}
+
 /* A person says what became of them. */
 static void test_missing_rows_are_accepted_or_restored(void **state) {
     (void)state;
@@ -264,6 +295,7 @@ int main(void) {
         cmocka_unit_test(test_writes_without_triggers_are_found),
         cmocka_unit_test(test_what_is_found_is_old),
         cmocka_unit_test(test_too_many_missing_rows_are_not_taken_for_deletions),
+        cmocka_unit_test(test_missing_rows_that_come_back),
         cmocka_unit_test(test_missing_rows_are_accepted_or_restored),
         cmocka_unit_test(test_notes_that_are_gone),
         cmocka_unit_test(test_vacuum_changes_nothing),
