@@ -341,7 +341,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         return err;
     struct seen seen;
     seen_of(s, s->own, s->blind, &seen);
-    struct write by = {s->own, s->origins[s->own].version + 1, at};
+    struct write by = {s->own, s->origins[s->own].version + 1, at, false};
     bool known = reg_known(r), had = known && (r->deaths_count || s->open_conflicts || !reg_alive(r, &o));
     struct known_by known_by;
     if (io->known_by)
@@ -354,9 +354,12 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         if (!err) /* at once: what the death saw decides what of this row is an open conflict */
             err = remember_seen(s);
     } else {
+        by.mend = e->kind == CHANGE_MEND;
         if (e->kind == CHANGE_INSERT)
             reg_insert(r, by, &seen, &o);
-        for (uint32_t i = 0; i < e->set->count && !err; i++)
+        else if (e->kind == CHANGE_REVIVE)
+            reg_revive(r, by, &o);
+        for (uint32_t i = 0; i < (e->set ? e->set->count : 0) && !err; i++)
             reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], &seen, &err);
     }
     hlc_observe(&s->clock, at);
@@ -528,10 +531,10 @@ static int delete_row(struct store *s, struct row_look *look, struct reg *r, con
 }
 
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
-                 struct value *row, const uint64_t *hashes) {
+                 struct value *row, const uint64_t *hashes, uint64_t at) {
     bool locked = !sqlite3_get_autocommit(s->app.writer); /* there the rows are as they will be */
     struct row_look look = {.io = io, .place = r->who, .locked = locked, .ms = store_wall_ms(s), .present = true, .values = row};
-    struct edit e = {.kind = kind, .who = r->who, .set = set, .quiet = true, .away = !home};
+    struct edit e = {.kind = kind, .who = r->who, .set = set, .at = at, .quiet = true, .away = !home};
     struct value *values = malloc(((set ? set->count : 0) + 1) * sizeof *values);
     if (!values)
         return ERR_NOMEM;

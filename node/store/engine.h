@@ -453,9 +453,10 @@ struct row_look { /* what a look at one row of the file found */
 int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
 void drain_new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who); /* of a row that came */
 int drain_row(struct store *s, struct row_look *look); /* compares with the registers, writes changes */
-/* A change of ours that nobody made in the application's file: of the row in r, which is stored anew. row and hashes in io's order. */
+/* A change of ours that nobody made in the application's file: of the row in r, which is stored anew. row and hashes in io's order. at: its stamp;
+ * 0: now. */
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
-                 struct value *row, const uint64_t *hashes);
+                 struct value *row, const uint64_t *hashes, uint64_t at);
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */

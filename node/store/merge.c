@@ -193,6 +193,8 @@ static int apply(struct merging *m, const struct change *c, struct reg *r, struc
         reg_death(r, by, &m->seen, &o, &err);
         return err ? err : remember_seen(m); /* at once: what the death saw decides what of this row is an open conflict */
     case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o); return apply_writes(m, c, r, by);
+    case CHANGE_REVIVE: reg_revive(r, by, &o); return apply_writes(m, c, r, by);
+    case CHANGE_MEND: by.mend = true; return apply_writes(m, c, r, by);
     case CHANGE_UPDATE: return apply_writes(m, c, r, by);
     default: return ERR_FORMAT; /* kinds of a newer version */
     }
@@ -280,7 +282,7 @@ static int merge_change(struct merging *m, const struct change *c) {
     if ((err = rows_find(s, t, &who, r, &home)))
         return err;
     struct origins_order o = store_order(s);
-    struct write by = {m->origin, m->head->version, c->stamp};
+    struct write by = {m->origin, m->head->version, c->stamp, false};
     bool known = reg_known(r), alive = reg_alive(r, &o);
     bool had = known && (r->deaths_count || !alive || s->open_conflicts);
     uint32_t cells = 0;
@@ -294,9 +296,9 @@ static int merge_change(struct merging *m, const struct change *c) {
         foreign_known_by(s, t, &who, r, &m->seen, &known_by);
     if (alive)
         rows_account(s, t, &who, r, NULL);
+    r->who = who;
     if ((err = apply(m, c, r, by)))
         return err;
-    r->who = who;
     if (watched && ((err = remember_seen(m)) || (err = foreign_gone(s, t, &who, r, &known_by, &by))))
         return err;
     bool alive_now = reg_alive(r, &o);

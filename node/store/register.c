@@ -25,6 +25,7 @@ void reg_release(struct reg *r) {
 void reg_clear(struct reg *r) {
     r->writes_count = r->cells_count = r->deaths_count = 0;
     r->inserted = r->died = NEVER;
+    r->birth_at = 0;
     memset(&r->who, 0, sizeof r->who);
 }
 
@@ -130,6 +131,7 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
     if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
         r->who.origin = get_origin(&in);
         r->who.version = get_varint(&in);
+        r->birth_at = get_u64(&in);
     } else if (r->who.kind == IDENT_ADOPTED) {
         r->who.hash = get_u64(&in);
     }
@@ -137,7 +139,11 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
     if (grow((void **)&r->writes, &r->writes_cap, n, sizeof *r->writes))
         return ERR_NOMEM;
     for (uint32_t i = 0; i < n; i++) {
-        r->writes[i].origin = get_origin(&in);
+        uint64_t origin = get_varint(&in);
+        if (origin >> 1 > UINT32_MAX)
+            in.bad = true;
+        r->writes[i].mend = origin & 1;
+        r->writes[i].origin = (uint32_t)(origin >> 1);
         r->writes[i].version = get_varint(&in);
         r->writes[i].at = get_u64(&in);
     }
@@ -147,6 +153,7 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
     if (flags & BORN_FIRST) {
         r->who.origin = r->writes[0].origin;
         r->who.version = r->writes[0].version;
+        r->birth_at = r->writes[0].at;
     }
     if (flags & INSERTED_FIRST) {
         r->inserted = (struct stamp){r->writes[0].at, r->writes[0].origin};
@@ -209,7 +216,8 @@ int reg_encode(const struct reg *r, struct buf *out) {
             first = &r->writes[i];
     bool simple = is_simple(r, writes);
     uint8_t flags = r->who.kind == IDENT_BORN ? 1 : r->who.kind == IDENT_ADOPTED ? 2 : 0;
-    if (flags == 1 && first && first->origin == r->who.origin && first->version == r->who.version)
+    if (flags == 1 && first && !first->mend && first->origin == r->who.origin && first->version == r->who.version &&
+        first->at == r->birth_at)
         flags |= BORN_FIRST;
     if (first && first->origin == r->inserted.origin && first->at == r->inserted.at)
         flags |= INSERTED_FIRST;
@@ -218,13 +226,14 @@ int reg_encode(const struct reg *r, struct buf *out) {
     if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
         put_varint(out, r->who.origin);
         put_varint(out, r->who.version);
+        put_u64(out, r->birth_at);
     } else if (r->who.kind == IDENT_ADOPTED) {
         put_u64(out, r->who.hash);
     }
     put_varint(out, writes);
     for (uint32_t i = 0; i < r->writes_count; i++)
         if (map[i] != UINT32_MAX) {
-            put_varint(out, r->writes[i].origin);
+            put_varint(out, (uint64_t)r->writes[i].origin << 1 | r->writes[i].mend);
             put_varint(out, r->writes[i].version);
             put_u64(out, r->writes[i].at);
         }
@@ -337,6 +346,12 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
 
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o) {
     forget_seen_deaths(r, seen);
+    if (r->who.kind == IDENT_BORN && r->who.origin == by.origin && r->who.version == by.version)
+        r->birth_at = by.at;
+    reg_revive(r, by, o);
+}
+
+void reg_revive(struct reg *r, struct write by, const struct origins_order *o) {
     struct stamp s = {by.at, by.origin};
     if (stamp_cmp(s, r->inserted, o) > 0)
         r->inserted = s;
@@ -344,7 +359,8 @@ void reg_insert(struct reg *r, struct write by, const struct seen *seen, const s
 
 static uint32_t intern_write(struct reg *r, struct write by, int *err) {
     for (uint32_t i = r->writes_count; i-- > 0;)
-        if (r->writes[i].origin == by.origin && r->writes[i].version == by.version && r->writes[i].at == by.at)
+        if (r->writes[i].origin == by.origin && r->writes[i].version == by.version && r->writes[i].at == by.at &&
+            r->writes[i].mend == by.mend)
             return i;
     if (grow((void **)&r->writes, &r->writes_cap, r->writes_count + 1, sizeof *r->writes)) {
         *err = ERR_NOMEM;
@@ -363,8 +379,27 @@ static bool is_stale_adoption(const struct reg *r, struct write by, uint32_t col
     return false;
 }
 
+/* A column keeps the highest of its mends. Of two at one time (servers that mended alike), the greater origin's number decides nothing that others
+ * see: they are told apart by reg_winner(), so both stay. */
+static bool is_lesser_mend(const struct reg *r, struct write by, uint32_t column) {
+    for (uint32_t i = r->cells_count; by.mend && i-- > 0;) {
+        const struct write *w = &r->writes[r->cells[i].write];
+        if (r->cells[i].column == column && w->mend && w->at > by.at)
+            return true;
+    }
+    return false;
+}
+
+static bool replaces(struct write by, const struct write *old, const struct seen *seen) {
+    if (by.mend)
+        return old->mend && old->at < by.at;
+    bool same = old->origin == by.origin && old->version == by.version && !old->mend;
+    bool adopted = old->at == 0 && by.at > STAMP_COPY;
+    return same || adopted || (rank(old->at) <= rank(by.at) && seen_covers(seen, old->origin, old->version));
+}
+
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err) {
-    if (is_stale_adoption(r, by, column))
+    if (is_stale_adoption(r, by, column) || is_lesser_mend(r, by, column))
         return;
     uint32_t w = intern_write(r, by, err);
     if (*err || (*err = grow((void **)&r->cells, &r->cells_cap, r->cells_count + 1, sizeof *r->cells)))
@@ -374,11 +409,7 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
         from--;
     uint32_t to = from, keep = from;
     for (; to < n && r->cells[to].column == column; to++) {
-        const struct write *old = &r->writes[r->cells[to].write];
-        bool same = old->origin == by.origin && old->version == by.version;
-        bool adopted = old->at == 0 && by.at > STAMP_COPY;
-        bool replaced = rank(old->at) <= rank(by.at) && seen_covers(seen, old->origin, old->version);
-        if (!same && !adopted && !replaced)
+        if (!replaces(by, &r->writes[r->cells[to].write], seen))
             r->cells[keep++] = r->cells[to];
     }
     if (to < n)

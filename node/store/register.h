@@ -6,8 +6,8 @@
  *
  * Stored form (ours alone, never on the wire; varint = LEB128):
  *   flags u8   bits 0-1 identity kind, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0
- *   identity   BORN: varint origin, varint version (not with bit 2); ADOPTED: u64 hash
- *   writes     varint count, each varint origin, varint version, u64 stamp
+ *   identity   BORN: varint origin, varint version, u64 stamp of the birth (not with bit 2); ADOPTED: u64 hash
+ *   writes     varint count, each varint origin << 1 | mend, varint version, u64 stamp
  *   inserted   varint origin, u64 stamp (not with bit 6)
  *   died       varint origin, u64 stamp (bit 4)
  *   deaths     varint count, each varint origin, varint version, u64 stamp (bit 5)
@@ -50,6 +50,7 @@ struct write {
     uint32_t origin;
     uint64_t version;
     uint64_t at;
+    bool mend; /* a node's, to keep a constraint: it supersedes nobody's value, and is no conflict where it loses */
 };
 
 struct cell {
@@ -64,6 +65,7 @@ struct death {
 
 struct reg {
     struct rowid who;            /* number and key are the caller's: only kind, origin, version, hash are stored */
+    uint64_t birth_at;           /* BORN: the stamp of its birth; 0 while that is not known */
     struct stamp inserted, died; /* at == 0 and origin == UINT32_MAX: never */
     struct write *writes;
     struct cell *cells; /* ordered by column; siblings in no order */
@@ -101,6 +103,8 @@ bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version);
 /* ---- merging, in this order for one change by (origin, version) at `at`, whose author had seen `seen` */
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err);
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o);
+void reg_revive(struct reg *r, struct write by, const struct origins_order *o); /* it lives again, and its deaths stay open */
+/* Supersedes the siblings that its author had seen; a mend only lesser mends, of which a column keeps the highest. */
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err);
 /* Highest stamp in the row, for stamping what replaces it. */
 uint64_t reg_top(const struct reg *r);

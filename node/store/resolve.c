@@ -442,10 +442,10 @@ static int write_one(struct deciding *d, struct planned *p) {
     int err = rows_find(s, p->io->tbl, &p->who, &r, &home);
     r.who = p->who;
     bool alive = reg_alive(&r, &o);
-    if (!err && first && !(err = drain_author(s, p->io, &r, home, CHANGE_UPDATE, set, p->row, p->hashes)))
+    if (!err && first && !(err = drain_author(s, p->io, &r, home, CHANGE_UPDATE, set, p->row, p->hashes, 0)))
         err = drain_seal(s, false);
     if (!err)
-        err = drain_author(s, p->io, &r, home, kind, first ? NULL : set, p->row, p->hashes);
+        err = drain_author(s, p->io, &r, home, kind, first ? NULL : set, p->row, p->hashes, 0);
     reg_release(&r);
     if (err || !p->shows)
         return err;

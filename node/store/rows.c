@@ -288,7 +288,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
         bool lost = c->hash != best->hash;
-        if (is_key(t, c->column))
+        if (is_key(t, c->column) || r->writes[c->write].mend)
             continue;
         if (!alive && !lost && r->writes[c->write].at > 0) {
             lost = true;
