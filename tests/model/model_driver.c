@@ -13,7 +13,7 @@
  * - rows R COUNT, then the rows; conflicts R COUNT, then the open conflicts
  * - end
  *
- * Time stands still for SQLite (a VFS whose clock is constant), so stamps are Lamport clocks above one base, and the engine must
+ * Time stands still for SQLite (frozen.h), so stamps are Lamport clocks above one base, and the engine must
  * give the very stamps of the model. Exit: 0 all as expected, 1 a difference (with the command that repeats it), 2 usage. */
 #include <assert.h>
 #include <inttypes.h>
@@ -28,11 +28,10 @@
 #include <unistd.h>
 
 #include "proto/err.h"
+#include "frozen.h"
 #include "side.h"
 
 #define REPLICAS_MAX 8
-#define FROZEN_MS INT64_C(1700000000000)
-#define EPOCH_JULIAN_MS INT64_C(210866760000000) /* 1970-01-01 in SQLite's clock */
 
 struct schedule {
     char **lines;
@@ -51,34 +50,6 @@ struct cluster {
     char folder[64];
     char *failure; /* NULL, or what was not as expected */
 };
-
-/* ---- a clock that stands still */
-
-static sqlite3_vfs frozen_vfs;
-
-static int frozen_time64(sqlite3_vfs *v, sqlite3_int64 *out) {
-    (void)v;
-    *out = FROZEN_MS + EPOCH_JULIAN_MS;
-    return SQLITE_OK;
-}
-
-static int frozen_time(sqlite3_vfs *v, double *out) {
-    (void)v;
-    *out = (double)(FROZEN_MS + EPOCH_JULIAN_MS) / 86400000.0;
-    return SQLITE_OK;
-}
-
-static void frozen_register(void) {
-    sqlite3_vfs *real = sqlite3_vfs_find(NULL);
-    assert(real && real->iVersion >= 2);
-    frozen_vfs = *real; /* all its state hangs on the files and on pAppData: a copy works */
-    frozen_vfs.zName = "frozen";
-    frozen_vfs.pNext = NULL;
-    frozen_vfs.xCurrentTime = frozen_time;
-    frozen_vfs.xCurrentTimeInt64 = frozen_time64;
-    int r = sqlite3_vfs_register(&frozen_vfs, 0);
-    assert(r == SQLITE_OK);
-}
 
 /* ---- failing */
 
@@ -282,7 +253,7 @@ static bool cluster_open(struct cluster *c, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         char name[16];
         snprintf(name, sizeof name, "r%u", i);
-        side_init(&c->sides[i], c->folder, name, i + 1, "frozen");
+        side_init(&c->sides[i], c->folder, name, i + 1, FROZEN_VFS);
         c->sides[i].pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL";
         side_unlink(&c->sides[i]);
     }
