@@ -312,6 +312,7 @@ static void open_store(struct worker *w) {
         .db = w->db,
         .create = w->config.create && (!there || st.st_size == 0),
         .excluded = w->config.excluded,
+        .refused_ms = w->passing_since != 0 ? (int64_t)(clock_mono_ms() - w->passing_since) : 0,
         .ctx = w,
         .on_batch = on_batch,
         .on_stored = on_stored,

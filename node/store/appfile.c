@@ -23,6 +23,7 @@
 
 #define READER_CACHE_KIB 2048
 #define WRITER_CACHE_KIB 4096
+#define COMMIT_BUSY_MS 5
 
 /* Our share in keeping the WAL small: between these two the application, which checkpoints from 1,000 pages on, does not. */
 #define CHECKPOINT_PAGES_MIN 500
@@ -425,6 +426,15 @@ int appfile_begin(struct appfile *a, bool alone) {
     return err;
 }
 
+/* SQLite's own waiting sleeps ever longer, up to 100 ms, and then starves beside an application that writes without a pause; a try every
+ * millisecond finds a gap. */
+int appfile_begin_within(struct appfile *a, bool alone, int ms) {
+    int err;
+    while ((err = appfile_begin(a, alone)) == ERR_BUSY && ms-- > 0)
+        sqlite3_sleep(1);
+    return err;
+}
+
 /* Back to the one lock that SQLite believes to have: the slot of its snapshot, which is not ours to know. Shared on all of them is no obstacle to a reader
  * that finds a slot with the right mark, and there is one: ours. */
 void appfile_let_in(struct appfile *a) {
@@ -437,6 +447,13 @@ int appfile_commit(struct appfile *a) {
     int err = sql_run(a->commit);
     if (!err)
         ended(a);
+    return err;
+}
+
+int appfile_commit_patiently(struct appfile *a) {
+    sqlite3_busy_timeout(a->writer, COMMIT_BUSY_MS);
+    int err = appfile_commit(a);
+    sqlite3_busy_timeout(a->writer, 0);
     return err;
 }
 

@@ -61,10 +61,14 @@ int appfile_readers(struct appfile *a);
  * microseconds, for about 10 s. The reader connection must be in no transaction, also when it ends. 0; ERR_BUSY: somebody reads or writes, and
  * nothing is held; or another error, and nothing is held. */
 int appfile_begin(struct appfile *a, bool alone);
+/* The same, tried again for at most so many ms. */
+int appfile_begin_within(struct appfile *a, bool alone, int ms);
 /* Readers may begin again, though the write lock is still held. */
 void appfile_let_in(struct appfile *a);
 /* Both end the transaction; a commit that fails leaves it open. */
 int appfile_commit(struct appfile *a);
+/* The same for what is rare: in DELETE mode it waits some ms for who reads, and shuts out new readers meanwhile. */
+int appfile_commit_patiently(struct appfile *a);
 void appfile_rollback(struct appfile *a);
 /* fdatasync of what commits went to: the WAL (WAL mode) or the database file, through the VFS (SQLITE_FCNTL_JOURNAL_POINTER /
  * FILE_POINTER, xSync). Call outside transactions of `db` (reader or writer). 0 or ERR_IO, ERR_FULL. */

@@ -37,7 +37,6 @@
 #define TRIM "_starling_trim"
 #define TRIM_EVERY 256
 #define NUMBER_MAX 1000000000
-#define COMMIT_BUSY_MS 5
 #define STR_(x) #x
 #define STR(x) STR_(x)
 
@@ -266,31 +265,34 @@ static int match_table(sqlite3 *app, struct found *f, const struct table *t, uin
     return 0;
 }
 
-static int check(sqlite3 *app, const struct schema *s, struct found *f, uint32_t *numbers, bool *missing, bool *complete) {
+static int check(sqlite3 *app, const struct schema *s, struct found *f, uint32_t *numbers, bool *missing, enum capture_is *is) {
     int err = find_all(app, f);
     if (err)
         return err;
     number_tables(f, s, numbers);
-    *complete = f->notes_right && f->marks_right && f->trim_right && f->width >= width_of(s);
+    bool complete = f->notes_right && f->marks_right && f->trim_right && f->width >= width_of(s), noting = false;
     for (uint32_t i = 0; i < s->count && !err; i++) {
         if (replicated(&s->tables[i]))
             err = match_table(app, f, &s->tables[i], numbers[i], &missing[i]);
-        *complete = *complete && !missing[i];
+        complete = complete && !missing[i];
     }
-    for (uint32_t i = 0; i < f->count; i++)
-        *complete = *complete && f->triggers[i].wanted;
+    for (uint32_t i = 0; i < f->count; i++) {
+        complete = complete && f->triggers[i].wanted;
+        noting = noting || f->triggers[i].number;
+    }
+    *is = complete ? CAPTURE_COMPLETE : noting && !f->notes_right ? CAPTURE_BROKEN : CAPTURE_LACKS;
     return err;
 }
 
-int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing) {
+int capture_check(sqlite3 *app, struct schema *s, enum capture_is *is, bool **missing) {
     struct found f = {0};
     bool own = sqlite3_get_autocommit(app);
     uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
     bool *lack = calloc(s->count + 1, sizeof *lack);
-    *complete = false;
+    *is = CAPTURE_LACKS;
     int err = !numbers || !lack ? ERR_NOMEM : own ? sql_exec(app, "BEGIN") : 0;
     if (!err) {
-        err = check(app, s, &f, numbers, lack, complete);
+        err = check(app, s, &f, numbers, lack, is);
         if (own)
             (void)sql_exec(app, "ROLLBACK"); /* nothing was written */
     }
@@ -371,12 +373,13 @@ static int write_mark(sqlite3 *app, const struct capture_mark *mark) {
 /* Inside the transaction. noted: the highest number in notes. */
 static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t *numbers, bool *installed, int64_t *version) {
     struct found f = {0};
-    bool complete, fresh = false;
+    enum capture_is is;
+    bool fresh = false;
     int err = sql_int(app, 0, version, "PRAGMA main.schema_version");
     if (!err && *version != s->version)
         return ERR_SCHEMA;
     if (!err)
-        err = check(app, s, &f, numbers, installed, &complete);
+        err = check(app, s, &f, numbers, installed, &is);
     if (!err)
         err = make_tables(app, &f, width_of(s), &fresh);
     if (!err)
@@ -402,76 +405,28 @@ static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t
     return err;
 }
 
-/* SQLite's own waiting sleeps ever longer, up to 100 ms, and then starves beside an application that writes without a pause; a try every
- * millisecond finds a gap. */
-struct patience {
-    int64_t before; /* the connection's own timeout */
-    int left_ms;
-};
-
-static int wait_a_little(void *of, int tries) {
-    struct patience *p = of;
-    (void)tries;
-    if (p->left_ms <= 0)
-        return 0;
-    p->left_ms--;
-    sqlite3_sleep(1);
-    return 1;
-}
-
-/* From here on locks are waited for, busy_ms in all, until finish(). */
-static int be_patient(sqlite3 *app, struct patience *p, int busy_ms) {
-    p->left_ms = busy_ms;
-    int err = sql_int(app, 0, &p->before, "PRAGMA busy_timeout");
-    if (!err)
-        sqlite3_busy_handler(app, wait_a_little, p);
-    return err;
-}
-
-/* Ends the transaction, if there is one, and the patience. */
-static int finish(sqlite3 *app, int err, const struct patience *p) {
-    bool open = !sqlite3_get_autocommit(app);
-    /* In DELETE mode a commit waits for readers, and shuts out new ones meanwhile: not for long. */
-    sqlite3_busy_timeout(app, COMMIT_BUSY_MS);
-    if (!err && open)
-        err = sql_exec(app, "COMMIT");
-    if (err && !sqlite3_get_autocommit(app)) /* on a full disk SQLite has rolled back by itself */
-        (void)sql_exec(app, "ROLLBACK");
-    sqlite3_busy_timeout(app, (int)p->before);
-    return err;
-}
-
-/* The highest number in the notes: up to a million rows, read before the lock. Notes that come later can only carry numbers of
- * triggers that are there, since install() demands an unchanged schema. */
-static int read_noted(sqlite3 *app, int64_t *noted) {
+/* Up to a million rows. Notes that come later can only carry numbers of triggers that are there, since install() demands an unchanged
+ * schema. */
+int capture_noted(sqlite3 *app, int64_t *number) {
     static const char *const names[] = {"seq", "tbl"};
     bool there = false, right = false;
     uint32_t width = 0;
+    *number = 0;
     int err = find_table(app, NOTES, names, 2, &there, &right, &width);
     if (err || !there)
         return err;
-    err = sql_int(app, 0, noted, "SELECT max(tbl) FROM main." NOTES);
+    err = sql_int(app, 0, number, "SELECT max(tbl) FROM main." NOTES);
     return err == ERR_INTERNAL ? 0 : err; /* no such column: not our table, and going to be replaced */
 }
 
-int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int busy_ms, bool **installed) {
-    struct patience patience;
-    bool own = sqlite3_get_autocommit(app);
-    int64_t noted = 0, version = 0;
+int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int64_t noted, bool **installed) {
+    int64_t version = 0;
     uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
     bool *made = calloc(s->count + 1, sizeof *made);
-    int err = !numbers || !made ? ERR_NOMEM : own ? be_patient(app, &patience, busy_ms) : 0;
-    if (!err) {
-        err = read_noted(app, &noted);
-        if (!err && own)
-            err = sql_exec(app, "BEGIN IMMEDIATE");
-        if (!err)
-            err = install(app, s, noted, numbers, made, &version);
-        if (!err && mark)
-            err = write_mark(app, mark);
-        if (own)
-            err = finish(app, err, &patience);
-    }
+    assert(!sqlite3_get_autocommit(app));
+    int err = !numbers || !made ? ERR_NOMEM : install(app, s, noted, numbers, made, &version);
+    if (!err && mark)
+        err = write_mark(app, mark);
     if (!err) {
         s->version = version;
         for (uint32_t i = 0; i < s->count; i++)
@@ -485,8 +440,17 @@ int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *m
     return err;
 }
 
-static int drop_all(sqlite3 *app) {
+int capture_traces(sqlite3 *app, bool *any) {
     struct found f = {0};
+    int err = find_all(app, &f);
+    *any = f.notes || f.marks || f.count;
+    found_release(&f);
+    return err;
+}
+
+int capture_remove(sqlite3 *app) {
+    struct found f = {0};
+    assert(!sqlite3_get_autocommit(app));
     int err = find_all(app, &f);
     for (uint32_t i = 0; i < f.count; i++)
         f.triggers[i].wanted = false;
@@ -498,23 +462,6 @@ static int drop_all(sqlite3 *app) {
         err = sql_exec(app, "DROP TABLE main." MARKS);
     found_release(&f);
     return err;
-}
-
-int capture_remove(sqlite3 *app, int busy_ms) {
-    struct patience patience;
-    struct found f = {0};
-    assert(sqlite3_get_autocommit(app));
-    int err = be_patient(app, &patience, busy_ms);
-    if (err)
-        return err;
-    err = find_all(app, &f);
-    if (!err && (f.notes || f.marks || f.count)) {
-        err = sql_exec(app, "BEGIN IMMEDIATE");
-        if (!err)
-            err = drop_all(app);
-    }
-    found_release(&f);
-    return finish(app, err, &patience);
 }
 
 int capture_mark_read(sqlite3 *app, struct capture_mark *mark) {

@@ -49,19 +49,23 @@ struct capture_mark {
     int64_t projection, note;
 };
 
-/* *complete: everything that capture_install would make is there as it should be, and nothing more (reads only). Sets
- * schema->tables[].number: 0 for tables without triggers of ours. *missing gets a bit per table (caller frees, may be NULL), as *installed below. */
-int capture_check(sqlite3 *app, struct schema *s, bool *complete, bool **missing);
-/* Makes what is missing and removes triggers on tables that are excluded, in one short BEGIN IMMEDIATE transaction (waiting at most busy_ms for the
- * lock), or in the caller's, if it has begun one; numbers the tables. Existing right triggers stay. mark: whose file it is, written where the file says
- * otherwise (may be NULL). *installed gets a bit per table (caller frees, may be NULL): true where triggers were made anew (or the note table was), so
- * that writes may have been missed. Afterwards s->version is the version that our own triggers made. Before the lock it may read up to a
- * million notes (some 60 ms).
- * 0, ERR_BUSY, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL, ERR_IO; then nothing was changed (a caller's own
- * transaction must be rolled back). */
-int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int busy_ms, bool **installed);
-/* Removes every trigger and table of ours, in one transaction; without any, no lock is taken. The schema is as it was. */
-int capture_remove(sqlite3 *app, int busy_ms);
+/* *is: COMPLETE, everything that capture_install would make is there as it should be, and nothing more; BROKEN, triggers have no note table, so
+ * that every write of the application fails; else LACKS. Reads only. Sets schema->tables[].number: 0 for tables without triggers of ours. *missing gets
+ * a bit per table (caller frees, may be NULL), as *installed below. */
+enum capture_is { CAPTURE_LACKS, CAPTURE_COMPLETE, CAPTURE_BROKEN };
+int capture_check(sqlite3 *app, struct schema *s, enum capture_is *is, bool **missing);
+/* The highest number of a table in the notes: some 60 ms for a million, so before the lock is taken. */
+int capture_noted(sqlite3 *app, int64_t *number);
+/* In a transaction of the caller's that holds the write lock: makes what is missing, removes triggers on tables that are excluded, and numbers the
+ * tables, all above `noted`. Existing right triggers stay. mark: whose file it is, written where the file says otherwise (may be NULL). *installed
+ * gets a bit per table (caller frees, may be NULL): true where triggers were made anew (or the note table was), so that writes may have been missed.
+ * Afterwards s->version is the version that our own triggers made. 0, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL,
+ * ERR_IO; then the transaction must be rolled back. */
+int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int64_t noted, bool **installed);
+/* Is there anything of ours? Reads only. */
+int capture_traces(sqlite3 *app, bool *any);
+/* The same kind of transaction: removes every trigger and table of ours. The schema is as it was. */
+int capture_remove(sqlite3 *app);
 int capture_mark_read(sqlite3 *app, struct capture_mark *mark);
 
 #endif

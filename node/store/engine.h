@@ -282,6 +282,7 @@ struct store {
     uint64_t given;              /* own versions that the owner has got */
     uint64_t own_last;           /* our last stamp in this run */
     bool schema_stale;           /* to be read again before anything else */
+    int64_t install_since_ms;    /* triggers are to be made, since then; 0: none */
     int64_t held_since_ms;       /* a migration is under way since then; 0: none */
     bool held_new, held_long;    /* new tables are not bound meanwhile; one took the name of another, which is perhaps being copied */
     bool held_project;           /* and rows may have changed unnoticed, or columns came that others know: nothing is shown meanwhile */

@@ -11,6 +11,9 @@
 #include "node/store/engine.h"
 #include "proto/err.h"
 
+#define INSTALL_TRY_MS 50     /* in one turn */
+#define INSTALL_ALONE_MS 2000 /* so long for a moment without readers */
+
 /* ---- ours, into the batch being written */
 
 static int pack_items(struct store *s, bool schema) {
@@ -182,10 +185,13 @@ static int nobody_else(struct store *s) {
 static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, struct schema *made, bool **anew,
                       uint32_t *count) {
     const struct capture_mark mark = generation_mark(s);
-    int err = appfile_begin(&s->app, false);
+    int64_t before = 0, after = 0, noted;
+    int err = capture_noted(s->app.reader, &noted);
+    if (!err && (err = appfile_begin_within(&s->app, true, INSTALL_TRY_MS)) == ERR_BUSY)
+        err = appfile_begin(&s->app, false);
     if (err)
         return err;
-    int64_t before = 0, after = 0;
+    int64_t began = store_mono_us();
     if (!(err = nobody_else(s)))
         err = sql_int(s->app.writer, 0, &before, "PRAGMA main.schema_version");
     for (unsigned o = 0; o < TRIAL_TYPES && !err; o++)
@@ -202,11 +208,12 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
     *count = (uint32_t)(after - before);
     if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
-        err = capture_install(s->app.writer, made, &mark, 0, anew);
+        err = capture_install(s->app.writer, made, &mark, noted, anew);
     if (!err)
         err = appfile_commit(&s->app);
     if (err)
         appfile_rollback(&s->app);
+    store_lock_time(s, store_mono_us() - began);
     return err;
 }
 
@@ -238,14 +245,35 @@ static int scan_again(struct store *s, const bool *missing) {
     return err || !any || (err = state_commit(s)) ? err : state_sync(s);
 }
 
-static int install(struct store *s) {
+/* Whoever reads, and means to write afterwards, would be refused at once by a schema that changed beside it, as by rows (project.c). So we
+ * wait for a moment without readers, but not for long: what is not noted meanwhile must be found by reading all of it again. Where no write
+ * succeeds, there is nobody to be careful of. */
+static int install_now(struct store *s, enum capture_is is) {
     const struct capture_mark mark = generation_mark(s);
+    int64_t noted, now = store_mono_us() / 1000;
+    if (!s->install_since_ms)
+        s->install_since_ms = now - s->config.refused_ms;
+    bool alone = is != CAPTURE_BROKEN && now - s->install_since_ms < INSTALL_ALONE_MS;
+    int err = capture_noted(s->app.reader, &noted);
+    if (err || (err = appfile_begin_within(&s->app, alone, INSTALL_TRY_MS)))
+        return err;
+    int64_t began = store_mono_us();
+    if ((err = capture_install(s->app.writer, &s->schema, &mark, noted, NULL)) || (err = appfile_commit_patiently(&s->app)))
+        appfile_rollback(&s->app);
+    store_lock_time(s, store_mono_us() - began);
+    return err;
+}
+
+static int install(struct store *s) {
     for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
-        bool complete = false, *missing = NULL;
-        int err = capture_check(s->app.reader, &s->schema, &complete, &missing);
-        if (!err && !(complete && s->marked) && !(err = scan_again(s, missing)))
-            err = capture_install(s->app.writer, &s->schema, &mark, 50, NULL);
+        enum capture_is is;
+        bool *missing = NULL;
+        int err = capture_check(s->app.reader, &s->schema, &is, &missing);
+        if (!err && !(is == CAPTURE_COMPLETE && s->marked) && !(err = scan_again(s, missing)))
+            err = install_now(s, is);
         free(missing);
+        if (!err)
+            s->install_since_ms = 0;
         if (err != ERR_SCHEMA)
             return err;
         if ((err = read_schema_again(s)))

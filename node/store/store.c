@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +22,8 @@
 #define REST_MS 1000 /* also how often a quiet file is looked at for that */
 #define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
+#define UNINSTALL_ALONE_MS 2000 /* so long for a moment without readers, and then so long for the lock alone */
+#define UNINSTALL_MS 3000
 #define MISSING_LOOK_MS 1000 /* a database that is missing here is made by the first batch, or by the application itself */
 
 /* ---- small things */
@@ -677,7 +678,12 @@ int store_uninstall(const char *app_path, char *why, size_t why_len) {
     int err = appfile_open(&a, app_path, NULL, false, why, why_len);
     if (err)
         return err;
-    err = capture_remove(a.writer, 5000);
+    bool any = false;
+    err = capture_traces(a.reader, &any);
+    if (!err && any && (err = appfile_begin_within(&a, true, UNINSTALL_ALONE_MS)) == ERR_BUSY)
+        err = appfile_begin_within(&a, false, UNINSTALL_MS);
+    if (!err && any && ((err = capture_remove(a.writer)) || (err = appfile_commit_patiently(&a))))
+        appfile_rollback(&a);
     if (err)
         snprintf(why, why_len, "%s: %s: %s: stop the application and try again", app_path, err_text(err), sqlite3_errmsg(a.writer));
     appfile_close(&a);

@@ -26,6 +26,7 @@ struct store_config {
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
     const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
     int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
+    int64_t refused_ms;          /* for so long opening has failed with ERR_BUSY by now */
 
     void *ctx;
     void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */

@@ -17,8 +17,9 @@ int main(int argc, char **argv) {
     struct schema schema;
     memset(&schema, 0, sizeof schema);
     int r = schema_read(db, &schema);
-    r = r != 0 ? r : capture_install(db, &schema, NULL, BENCH_BUSY_MS, NULL);
-    if (r != 0) {
+    bool begun = r == 0 && sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
+    r = r != 0 ? r : !begun ? ERR_BUSY : capture_install(db, &schema, NULL, 0, NULL);
+    if (r != 0 || sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
         bench_die("%s: %s", argv[1], err_text(r));
     }
     printf("{\"tables\":%u}\n", schema.count);

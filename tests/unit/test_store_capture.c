@@ -10,24 +10,44 @@
 /* The newest notes without time and number, oldest first, after those already taken. */
 #define NOTES "SELECT tbl, kind, k0 FROM _starling_dirty WHERE seq > (SELECT ifnull(max(n), 0) FROM taken) ORDER BY seq"
 
+static int end(struct appfile *a, int err) {
+    if (err || (err = appfile_commit_patiently(a)))
+        appfile_rollback(a);
+    return err;
+}
+
+/* As the store does. */
+static int install_within(struct appfile *a, struct schema *s, int ms, bool **made) {
+    int64_t noted;
+    int err = capture_noted(a->reader, &noted);
+    if (err || (err = appfile_begin_within(a, true, ms)))
+        return err;
+    return end(a, capture_install(a->writer, s, NULL, noted, made));
+}
+
+static int remove_within(struct appfile *a, int ms) {
+    int err = appfile_begin_within(a, true, ms);
+    return err ? err : end(a, capture_remove(a->writer));
+}
+
 static void install(const char *path, bool **made) {
     struct appfile a;
     struct schema s;
     char why[256];
-    bool complete;
+    enum capture_is is;
     int err = appfile_open(&a, path, NULL, false, why, sizeof why);
     if (err)
         fail_msg("%s", why);
     assert_int_equal(schema_read(a.writer, &s), 0);
-    assert_int_equal(capture_install(a.writer, &s, NULL, 2000, made), 0);
+    assert_int_equal(install_within(&a, &s, 2000, made), 0);
     int64_t version = s.version;
-    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
-    assert_true(complete);
+    assert_int_equal(capture_check(a.reader, &s, &is, NULL), 0);
+    assert_int_equal(is, CAPTURE_COMPLETE);
     schema_release(&s);
     assert_int_equal(schema_read(a.reader, &s), 0);
     assert_int_equal(s.version, version);
-    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
-    assert_true(complete);
+    assert_int_equal(capture_check(a.reader, &s, &is, NULL), 0);
+    assert_int_equal(is, CAPTURE_COMPLETE);
     schema_release(&s);
     appfile_close(&a);
 }
@@ -36,21 +56,21 @@ static bool complete_now(const char *path) {
     struct appfile a;
     struct schema s;
     char why[256];
-    bool complete;
+    enum capture_is is;
     assert_int_equal(appfile_open(&a, path, NULL, false, why, sizeof why), 0);
     assert_int_equal(schema_read(a.reader, &s), 0);
-    assert_int_equal(capture_check(a.reader, &s, &complete, NULL), 0);
+    assert_int_equal(capture_check(a.reader, &s, &is, NULL), 0);
     schema_release(&s);
     appfile_close(&a);
-    return complete;
+    return is == CAPTURE_COMPLETE;
 }
 
 static void remove_all(const char *path) {
     struct appfile a;
     char why[256];
     assert_int_equal(appfile_open(&a, path, NULL, false, why, sizeof why), 0);
-    assert_int_equal(capture_remove(a.writer, 2000), 0);
-    assert_int_equal(capture_remove(a.writer, 2000), 0);
+    assert_int_equal(remove_within(&a, 2000), 0);
+    assert_int_equal(remove_within(&a, 2000), 0);
     appfile_close(&a);
 }
 
@@ -435,7 +455,7 @@ static void test_excluded_and_stale(void **state) {
     struct schema schema;
     struct capture_mark mark;
     char why[256];
-    bool complete;
+    enum capture_is is;
     scratch_open(&s);
     sqlite3 *db = app_open(s.path);
     app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE a(id INTEGER PRIMARY KEY, v); CREATE TABLE b(id INTEGER PRIMARY KEY, v)");
@@ -443,17 +463,17 @@ static void test_excluded_and_stale(void **state) {
     assert_int_equal(capture_mark_read(a.reader, &mark), 0);
     assert_false(mark.found);
     assert_int_equal(schema_read(a.reader, &schema), 0);
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
+    assert_int_equal(install_within(&a, &schema, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 2);
     schema.tables[1].excluded = true;
-    assert_int_equal(capture_check(a.reader, &schema, &complete, NULL), 0);
-    assert_false(complete);
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
+    assert_int_equal(capture_check(a.reader, &schema, &is, NULL), 0);
+    assert_int_equal(is, CAPTURE_LACKS);
+    assert_int_equal(install_within(&a, &schema, 100, NULL), 0);
     assert_int_equal(schema.tables[1].number, 0);
     app_exec(db, "INSERT INTO b(v) VALUES(1); INSERT INTO a(v) VALUES(1)");
     assert_rows(db, "SELECT tbl FROM _starling_dirty", "i1|;");
     app_exec(db, "ALTER TABLE a ADD COLUMN w");
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), ERR_SCHEMA);
+    assert_int_equal(install_within(&a, &schema, 100, NULL), ERR_SCHEMA);
     assert_int_equal(sqlite3_get_autocommit(a.writer), 1);
     /* Marks. */
     assert_int_equal(capture_mark_read(a.reader, &mark), 0);
@@ -541,12 +561,12 @@ static void busy_install(const char *mode) {
     assert_int_equal(opened, 0);
     for (int i = 0; i < 20; i++) {
         read_beside_writer(&a, &schema);
-        int err = capture_install(a.writer, &schema, NULL, 500, NULL);
+        int err = install_within(&a, &schema, 500, NULL);
         assert_true(err == 0 || err == ERR_BUSY);
         installed += err == 0;
         schema_release(&schema);
         if (i < 19) {
-            err = capture_remove(a.writer, 500);
+            err = remove_within(&a, 500);
             assert_true(err == 0 || err == ERR_BUSY);
         }
         usleep(20000); /* paces our side, so that the writer commits in between */
@@ -556,18 +576,18 @@ static void busy_install(const char *mode) {
     print_message("%s: installed %d of 20 times\n", mode, installed);
     assert_true(installed > 5);
     assert_int_equal(schema_read(a.reader, &schema), 0);
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 500, NULL), 0);
+    assert_int_equal(install_within(&a, &schema, 500, NULL), 0);
     /* A lock that is held: busy, within the time allowed, and nothing changed. */
     schema.tables[0].excluded = true;
     db = app_open(s.path);
     app_exec(db, "BEGIN IMMEDIATE");
     int64_t start = clock_us();
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), ERR_BUSY);
-    assert_int_equal(capture_remove(a.writer, 100), ERR_BUSY);
+    assert_int_equal(install_within(&a, &schema, 100, NULL), ERR_BUSY);
+    assert_int_equal(remove_within(&a, 100), ERR_BUSY);
     assert_true(clock_us() - start >= 200000 && clock_us() - start < 3000000);
     assert_int_equal(sqlite3_get_autocommit(a.writer), 1);
     app_exec(db, "COMMIT");
-    assert_int_equal(capture_install(a.writer, &schema, NULL, 100, NULL), 0);
+    assert_int_equal(install_within(&a, &schema, 100, NULL), 0);
     schema_release(&schema);
     sqlite3_close(db);
     appfile_close(&a);
