@@ -98,6 +98,36 @@ bool address_private(const struct sockaddr *sa) {
     return IN6_IS_ADDR_LOOPBACK(a) || (a->s6_addr[0] & 0xfe) == 0xfc || (a->s6_addr[0] == 0xfe && (a->s6_addr[1] & 0xc0) == 0x80);
 }
 
+/* The 16 bytes of an address, IPv4 as it is written inside IPv6. */
+static void address_bytes(const struct sockaddr *sa, uint8_t out[16]) {
+    memset(out, 0, 16);
+    if (sa->sa_family == AF_INET6) {
+        memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
+    } else if (sa->sa_family == AF_INET) {
+        out[10] = out[11] = 0xff;
+        memcpy(out + 12, &((const struct sockaddr_in *)sa)->sin_addr, 4);
+    }
+}
+
+static bool is_v4(const uint8_t bytes[16]) {
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    return memcmp(bytes, mapped, sizeof(mapped)) == 0;
+}
+
+bool address_loopback(const struct sockaddr *sa) {
+    uint8_t bytes[16];
+    address_bytes(sa, bytes);
+    return is_v4(bytes) ? bytes[12] == 127
+                        : sa->sa_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)sa)->sin6_addr);
+}
+
+bool address_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
+    uint8_t x[16], y[16];
+    address_bytes((const struct sockaddr *)a, x);
+    address_bytes((const struct sockaddr *)b, y);
+    return memcmp(x, y, is_v4(x) ? 16 : 8) == 0;
+}
+
 const char *address_text(const struct sockaddr *sa, char out[ADDRESS_TEXT_MAX]) {
     char host[INET6_ADDRSTRLEN] = "?";
     if (sa->sa_family == AF_INET6) {

@@ -1,6 +1,4 @@
-/* Starling node: addresses as text and as sockets have them, and which of them this build talks to.
- *
- * Until links are encrypted, only loopback and private networks are spoken to: who can read those can read the files anyway. */
+/* Starling node: addresses as text and as sockets have them. */
 #ifndef NODE_ADDRESS_H
 #define NODE_ADDRESS_H
 
@@ -20,6 +18,9 @@ int address_parse(const char *text, uint16_t port_default, char host[ADDRESS_HOS
 bool address_numeric(const char *host, uint16_t port, struct sockaddr_storage *out);
 /* Loopback, or a private or link-local network; IPv4 inside IPv6 counts as the IPv4 address. */
 bool address_private(const struct sockaddr *sa);
+bool address_loopback(const struct sockaddr *sa);
+/* One machine, as far as addresses tell: of IPv6 the first 64 bits, since the others are its own choice. */
+bool address_same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b);
 /* host:port, IPv6 in brackets, IPv4 inside IPv6 as IPv4. Returns out. */
 const char *address_text(const struct sockaddr *sa, char out[ADDRESS_TEXT_MAX]);
 uint16_t address_port(const struct sockaddr *sa);

@@ -1,5 +1,5 @@
 /* The happy path for dial is:
- *   transport_dial -> numeric, or uv_getaddrinfo -> resolved_cb -> try_next -> uv_tcp_connect -> connected_cb -> tcp_start (LINK_OPEN).
+ *   transport_dial -> numeric, or uv_getaddrinfo -> resolved_cb -> try_next -> uv_tcp_connect -> connected_cb -> tcp_start.
  * Possible failure modes are:
  *   - the name does not resolve, or none of its addresses answers within CONNECT_MS each: DIAL_FAILED with why;
  *   - an address is outside private networks: it is not tried, and the log says so;
@@ -17,9 +17,8 @@
 
 #define CONNECT_MS 3000
 #define ADDRESSES_MAX 16
-#define SAID_MAX 1024
 
-/*  DIAL_RESOLVING ─▶ DIAL_CONNECTING ─(next address)─▶ … ─▶ freed with LINK_OPEN
+/*  DIAL_RESOLVING ─▶ DIAL_CONNECTING ─(next address)─▶ … ─▶ freed: the link tells how it goes on
  *        └────────────────┴──────▶ DIAL_FAILED ─▶ freed by dial_next_failure() */
 enum dial_state { DIAL_RESOLVING, DIAL_CONNECTING, DIAL_FAILED };
 
@@ -37,22 +36,6 @@ struct dial {
     char text[CORE_ADDRESS_MAX], why[DIAL_WHY_MAX];
     struct dial *prev, *next;
 };
-
-/* Addresses of which the log already says that they are not spoken to. */
-struct dial_said {
-    char text[CORE_ADDRESS_MAX];
-    UT_hash_handle hh;
-};
-
-static void refused(struct transport *t, const char *text, const char *why) {
-    struct dial_said *said;
-    HASH_FIND_STR(t->said, text, said);
-    if (said != NULL || HASH_COUNT(t->said) >= SAID_MAX || (said = calloc(1, sizeof(*said))) == NULL)
-        return;
-    snprintf(said->text, sizeof(said->text), "%s", text);
-    HASH_ADD_STR(t->said, text, said);
-    log_line(t->config.log, LOG_WARNING, NULL, "%s is not dialled: %s", text, why);
-}
 
 static void dial_free(struct dial *d) {
     DL_DELETE(d->transport->dials, d);
@@ -126,7 +109,7 @@ static void try_next(struct dial *d) {
         if (!address_private(address)) {
             snprintf(d->why, sizeof(d->why), "%s is outside private networks, and in this build only those and loopback are spoken to",
                      address_text(address, text));
-            refused(d->transport, d->text, d->why);
+            transport_say(d->transport, LOG_WARNING, "%s is not dialled: %s", d->text, d->why);
             continue;
         }
         d->timed_out = false;
@@ -137,6 +120,7 @@ static void try_next(struct dial *d) {
             break;
         }
         address_text(address, l->address);
+        memcpy(&l->peer, &d->addresses[d->at], sizeof(l->peer));
         d->link = l;
         d->connect.data = d;
         int r = uv_tcp_connect(&d->connect, &l->handle, address, connected_cb);
@@ -219,13 +203,8 @@ void dial_stop_all(struct transport *t) {
 
 void dial_release(struct transport *t) {
     struct dial *d, *next;
-    struct dial_said *said, *said_next;
     DL_FOREACH_SAFE(t->failed, d, next) {
         DL_DELETE(t->failed, d);
         free(d);
-    }
-    HASH_ITER(hh, t->said, said, said_next) {
-        HASH_DEL(t->said, said);
-        free(said);
     }
 }

@@ -1,14 +1,12 @@
 /* Starling node: the members that were met, remembered over restarts (see identity.h for the file). */
 #include <jansson.h>
-#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <fcntl.h>
-#include <unistd.h>
 
 #include "node/identity.h"
+#include "node/statefile.h"
 #include "proto/err.h"
 
 struct members {
@@ -46,11 +44,9 @@ static bool append(struct members *m, const struct member *member) {
     return true;
 }
 
-static bool file_read(struct members *m, const json_t *file) {
+static void take_file(struct members *m, const json_t *file) {
     size_t i;
     json_t *entry;
-    if (!json_is_object(file) || !json_is_array(json_object_get(file, "members")))
-        return false;
     m->incarnation = (uint64_t)json_integer_value(json_object_get(file, "incarnation"));
     json_array_foreach(json_object_get(file, "members"), i, entry) {
         struct member member = {.state = MEMBER_DEAD};
@@ -60,26 +56,20 @@ static bool file_read(struct members *m, const json_t *file) {
             text_read(entry, "address", member.address, sizeof(member.address)) && find(m, member.id) == NULL)
             append(m, &member);
     }
-    return true;
 }
 
 struct members *members_open(const char *state, char *why, size_t why_len) {
     struct members *m = calloc(1, sizeof(*m));
-    json_error_t error;
+    bool bad = false;
     why[0] = 0;
     if (m == NULL || asprintf(&m->path, "%s/members.json", state) < 0) {
         free(m);
         return NULL;
     }
-    if (access(m->path, F_OK) != 0)
-        return m;
-    json_t *file = json_load_file(m->path, 0, &error);
-    if (!file_read(m, file)) {
-        char aside[PATH_MAX];
-        snprintf(aside, sizeof(aside), "%s.bad", m->path);
-        rename(m->path, aside);
+    json_t *file = statefile_read(m->path, &bad);
+    take_file(m, file);
+    if (bad)
         snprintf(why, why_len, "%s could not be read and was put aside as members.json.bad: members are learned anew from --join", m->path);
-    }
     json_decref(file);
     return m;
 }
@@ -95,24 +85,8 @@ int members_save(struct members *m) {
         json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I}", "id", identity_hex(member->id, id), "key", key, "name",
                                               member->name, "address", member->address, "incarnation", (json_int_t)member->incarnation));
     }
-    char *text = file == NULL ? NULL : json_dumps(file, JSON_INDENT(1)), fresh[PATH_MAX];
-    json_decref(file);
-    if (text == NULL)
-        return ERR_NOMEM;
-    int r = ERR_IO;
-    int fd = -1;
-    if (snprintf(fresh, sizeof(fresh), "%s.new", m->path) < (int)sizeof(fresh))
-        fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd >= 0) {
-        size_t len = strlen(text);
-        bool written = write(fd, text, len) == (ssize_t)len && fsync(fd) == 0;
-        close(fd);
-        if (written && rename(fresh, m->path) == 0) {
-            m->changed = false;
-            r = 0;
-        }
-    }
-    free(text);
+    int r = statefile_write(m->path, file);
+    m->changed = m->changed && r != 0;
     return r;
 }
 

@@ -269,7 +269,8 @@ int node_open(struct node *n, char *why, size_t why_len) {
     }
     if (why[0] != 0)
         log_line(n->log, LOG_WARNING, NULL, "%s", why);
-    struct transport_config config = {&n->loop, n->log, config_text(&n->config, OPTION_LISTEN), n, transport_event, link_greeted};
+    secure_keys_init(&n->keys, n->identity.key, n->identity.secret);
+    struct transport_config config = {&n->loop, n->log, config_text(&n->config, OPTION_LISTEN), &n->keys, n, transport_event, link_greeted};
     int r = transport_open(&n->transport, &config, why, why_len);
     if (r != 0)
         return r;

@@ -19,6 +19,7 @@
 #include "node/transport.h"
 #include "node/worker.h"
 #include "proto/core.h"
+#include "proto/secure.h"
 
 /*             all databases found at the start are open or in error
  *  NODE_STARTING ─────▶ NODE_RUNNING ── node_stop() ──▶ NODE_DRAINING ── workers ended, or DRAIN_MS ──▶ NODE_PARTING
@@ -36,6 +37,7 @@ struct node {
     struct config config;
     struct log *log;
     struct identity identity;
+    struct secure_keys keys; /* of all links: our key, the cluster's secrets */
     char name[CORE_NAME_MAX];
     struct members *members;
     struct core *core;

@@ -1,7 +1,9 @@
 /* The happy path for tcp is:
- *   tcp_alloc -> connected by accept or dial -> tcp_start -> read_cb ... tcp_append, tcp_flush (uv_try_write, and uv_write for what the
- *   socket does not take) -> write_cb -> tcp_flush ... -> tcp_end -> all written -> shutdown_cb -> end of file -> close_cb twice -> freed.
+ *   tcp_alloc -> connected by accept or dial -> tcp_start -> shake.c until both know each other -> read_cb, tcp_take (records opened) ...
+ *   tcp_append, tcp_flush (records sealed, uv_try_write, and uv_write for what the socket does not take) -> write_cb -> tcp_flush ...
+ *   -> tcp_end -> all written, the last record too -> shutdown_cb -> end of file -> close_cb twice -> freed.
  * Possible failure modes are:
+ *   - a record that the other side did not send so: tcp_drop(), and the log says that somebody changes what passes;
  *   - read or write error, or end of file: tcp_drop(), the core hears LINK_CLOSED from the close callback;
  *   - the other side neither reads nor closes while we end: the timer drops the link;
  *   - no memory for a segment: tcp_drop(), as a stream with a hole in it is useless.
@@ -17,7 +19,6 @@
 #include "node/clock.h"
 
 #define SEGMENT_BYTES 4096
-#define WRITE_SEGMENTS_MAX 64
 #define FLUSH_MS 2000
 #define SHUT_MS 1000
 
@@ -31,17 +32,20 @@ static void closed_cb(uv_handle_t *handle) {
         return;
     HASH_DEL(t->links, l);
     bool told = l->told_open;
-    uint64_t id = l->id;
+    uint64_t id = l->id, dial = l->dial;
     char why[sizeof(l->why)];
     memcpy(why, l->why, sizeof(why));
     for (uint32_t i = 0; i < l->queue_count; i++)
         bytes_unref(segment_at(l, i)->bytes);
     free(l->queue);
+    buf_release(&l->out);
+    secure_release(&l->secure);
+    bool refused = l->refused;
     free(l);
-    if (told) {
-        struct event e = {.type = EVENT_LINK_CLOSED, .link = id, .text = why};
+    struct event e = {.type = told ? EVENT_LINK_CLOSED : EVENT_DIAL_FAILED, .link = id, .dial = dial, .text = why, .refused = refused};
+    if (told || dial != 0)
         t->config.event(t->config.ctx, &e);
-    }
+    transport_admit(t);
 }
 
 struct tcp *tcp_alloc(struct transport *t) {
@@ -55,6 +59,7 @@ struct tcp *tcp_alloc(struct transport *t) {
     l->handles = 2;
     l->handle.data = l->timer.data = l->write.data = l->shutdown.data = l;
     l->opened_ms = clock_mono_ms();
+    buf_init(&l->out, SEAL_BYTES + SECURE_RECORD_MAX + SECURE_RECORD_EXTRA);
     HASH_ADD(hh, t->links, id, sizeof(l->id), l);
     return l;
 }
@@ -78,7 +83,7 @@ static void shutdown_cb(uv_shutdown_t *request, int status) {
 }
 
 static void tcp_shut(struct tcp *l) {
-    assert(l->queued == 0);
+    assert(l->queued == 0 && l->out.len == 0);
     l->state = STREAM_SHUT;
     if (uv_shutdown(&l->shutdown, (uv_stream_t *)&l->handle, shutdown_cb) != 0) {
         tcp_drop(l, "closed");
@@ -95,31 +100,50 @@ static void alloc_cb(uv_handle_t *handle, size_t suggested, uv_buf_t *buf) {
     *buf = uv_buf_init(l->transport->buffer, READ_BUFFER_BYTES);
 }
 
+void tcp_take(struct tcp *l, const uint8_t *data, size_t len) {
+    struct transport *t = l->transport;
+    while (l->state == STREAM_UP) {
+        size_t n = 0;
+        int r = secure_open(&l->secure, &data, &len, t->plain, &n);
+        if (r == 0)
+            return;
+        if (r < 0) {
+            transport_say(t, LOG_WARNING, "%s: what came is not what was sent: somebody changes what passes, or the line is bad",
+                          l->address);
+            tcp_drop(l, "what came is not what was sent");
+            return;
+        }
+        struct event e = {.type = EVENT_LINK_DATA, .link = l->id, .data = t->plain, .len = n};
+        if (n > 0)
+            t->config.event(t->config.ctx, &e);
+    }
+}
+
 static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     struct tcp *l = stream->data;
     if (n < 0) {
-        tcp_drop(l, n == UV_EOF ? "the other side closed the connection" : uv_strerror((int)n));
+        if (l->state == STREAM_SHAKING)
+            shake_ended(l);
+        bool in_order = n == UV_EOF && l->secure.finished;
+        tcp_drop(l, in_order ? "the other side closed the connection" : n == UV_EOF ? "the other side is gone" : uv_strerror((int)n));
         return;
     }
-    if (n == 0 || l->state != STREAM_UP)
-        return; /* ending: what still comes is of no interest */
-    struct event e = {.type = EVENT_LINK_DATA, .link = l->id, .data = (const uint8_t *)buf->base, .len = (size_t)n};
-    l->transport->config.event(l->transport->config.ctx, &e);
+    if (n > 0 && l->state == STREAM_SHAKING)
+        shake_read(l, (const uint8_t *)buf->base, (size_t)n);
+    else if (n > 0)
+        tcp_take(l, (const uint8_t *)buf->base, (size_t)n); /* ending: what still comes is of no interest */
 }
 
 bool tcp_start(struct tcp *l, uint64_t dial) {
     uv_tcp_nodelay(&l->handle, 1);
     uv_tcp_keepalive(&l->handle, 1, 30);
+    l->dial = dial;
     int r = uv_read_start((uv_stream_t *)&l->handle, alloc_cb, read_cb);
     if (r != 0) {
         tcp_drop(l, uv_strerror(r));
         return false;
     }
-    l->dial = dial;
-    l->told_open = true;
-    struct event e = {.type = EVENT_LINK_OPEN, .link = l->id, .dial = dial, .address = l->address};
-    l->transport->config.event(l->transport->config.ctx, &e);
-    return true;
+    return shake_start(l);
 }
 
 /* ---- writing */
@@ -153,7 +177,7 @@ static bool segment_add(struct tcp *l, struct segment segment) {
 
 /* Small pieces are copied together, so that a burst of short frames is one segment. */
 static bool copy_add(struct tcp *l, const uint8_t *data, size_t len) {
-    if (l->queue_count > l->in_write) {
+    if (l->queue_count > 0) {
         struct segment *last = segment_at(l, l->queue_count - 1);
         if (last->ours && last->bytes->len - last->to >= len) {
             memcpy(last->bytes->data + last->to, data, len);
@@ -187,83 +211,102 @@ void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct byte
     l->dirty = l->transport->any_dirty = true;
 }
 
-/* The first n bytes of the queue were taken. */
-static void consume(struct tcp *l, size_t n) {
-    assert(n <= l->queued);
-    l->queued -= n;
-    while (l->queue_count > 0) {
+/* Takes up to SECURE_RECORD_MAX bytes from the front of the queue. */
+static size_t next_record(struct tcp *l, uint8_t *plain) {
+    size_t n = 0;
+    while (l->queue_count > 0 && n < SECURE_RECORD_MAX) {
         struct segment *first = segment_at(l, 0);
-        size_t left = first->to - first->from;
-        if (n < left) {
-            first->from += n;
-            return;
-        }
-        n -= left;
+        size_t some = first->to - first->from;
+        if (some > SECURE_RECORD_MAX - n)
+            some = SECURE_RECORD_MAX - n;
+        memcpy(plain + n, first->bytes->data + first->from, some);
+        n += some;
+        first->from += some;
+        if (first->from < first->to)
+            break;
         bytes_unref(first->bytes);
         l->queue_at = (l->queue_at + 1) % l->queue_cap;
         l->queue_count--;
     }
-    assert(n == 0);
+    assert(n <= l->queued);
+    l->queued -= n;
+    return n;
 }
 
-static uint32_t gather(struct tcp *l, uv_buf_t *bufs) {
-    uint32_t n = 0;
-    for (; n < l->queue_count && n < WRITE_SEGMENTS_MAX; n++) {
-        struct segment *s = segment_at(l, n);
-        bufs[n] = uv_buf_init((char *)s->bytes->data + s->from, (unsigned)(s->to - s->from));
+/* Seals what waits, as far as it goes out now. False without memory. */
+static bool seal(struct tcp *l) {
+    if (l->secure.state != SECURE_OPEN)
+        return true;
+    bool ending = l->state == STREAM_FLUSHING;
+    while (l->out.len < SEAL_BYTES && !l->sealed && (l->queue_count > 0 || ending)) {
+        size_t n = next_record(l, l->transport->plain);
+        uint8_t *to = buf_reserve(&l->out, n + SECURE_RECORD_EXTRA);
+        if (to == NULL)
+            return false;
+        l->sealed = ending && l->queue_count == 0;
+        l->out.len += secure_seal(&l->secure, l->transport->plain, n, l->sealed, to);
     }
-    return n;
+    return true;
+}
+
+size_t tcp_queued(const struct tcp *l) { return l->queued + l->out.len - l->out_from; }
+
+/* The socket took n bytes of `out`; between writes a link needs no memory for it. */
+static void written(struct tcp *l, size_t n) {
+    l->out_from += n;
+    assert(l->out_from <= l->out.len);
+    if (l->out_from < l->out.len)
+        return;
+    buf_release(&l->out);
+    l->out_from = 0;
 }
 
 static void write_cb(uv_write_t *request, int status) {
     struct tcp *l = request->data;
     l->writing = false;
     if (status != 0) {
-        l->in_write = 0;
         tcp_drop(l, uv_strerror(status));
         return;
     }
-    size_t n = 0;
-    for (uint32_t i = 0; i < l->in_write; i++)
-        n += segment_at(l, i)->to - segment_at(l, i)->from;
-    l->in_write = 0;
-    consume(l, n);
+    written(l, l->out.len - l->out_from);
     tcp_flush(l);
     if (l->state == STREAM_UP) {
-        struct event e = {.type = EVENT_LINK_SENT, .link = l->id, .queued = l->queued};
+        struct event e = {.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l)};
         l->transport->config.event(l->transport->config.ctx, &e);
     }
 }
 
 void tcp_flush(struct tcp *l) {
-    uv_buf_t bufs[WRITE_SEGMENTS_MAX];
-    while (l->queue_count > 0 && !l->writing && l->state != STREAM_CLOSING) {
-        uint32_t count = gather(l, bufs);
-        int n = uv_try_write((uv_stream_t *)&l->handle, bufs, count);
+    while (!l->writing && l->state != STREAM_CLOSING) {
+        if (!seal(l)) {
+            tcp_drop(l, "out of memory");
+            return;
+        }
+        if (l->out.len == 0)
+            break;
+        uv_buf_t buf = uv_buf_init((char *)l->out.data + l->out_from, (unsigned)(l->out.len - l->out_from));
+        int n = uv_try_write((uv_stream_t *)&l->handle, &buf, 1);
         if (n > 0) {
-            consume(l, (size_t)n);
+            written(l, (size_t)n);
             continue;
         }
-        if (n != UV_EAGAIN) {
+        if (n == UV_EAGAIN)
+            n = uv_write(&l->write, (uv_stream_t *)&l->handle, &buf, 1, write_cb);
+        if (n != 0) {
             tcp_drop(l, uv_strerror(n));
             return;
         }
-        int r = uv_write(&l->write, (uv_stream_t *)&l->handle, bufs, count, write_cb);
-        if (r != 0) {
-            tcp_drop(l, uv_strerror(r));
-            return;
-        }
         l->writing = true;
-        l->in_write = count;
     }
-    if (l->state == STREAM_FLUSHING && l->queue_count == 0)
+    if (l->state == STREAM_FLUSHING && l->queue_count == 0 && l->out.len == 0)
         tcp_shut(l);
 }
 
 void tcp_end(struct tcp *l, const char *why) {
-    if (l->state != STREAM_UP)
+    if (l->state != STREAM_UP && l->state != STREAM_SHAKING)
         return;
-    snprintf(l->why, sizeof(l->why), "%s", why != NULL ? why : "closed");
+    if (why != NULL || l->why[0] == 0)
+        snprintf(l->why, sizeof(l->why), "%s", why != NULL ? why : "closed");
     l->state = STREAM_FLUSHING;
     uv_timer_start(&l->timer, timer_cb, FLUSH_MS, 0);
     l->dirty = l->transport->any_dirty = true; /* the flush that follows shuts it when nothing is queued */

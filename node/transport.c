@@ -4,13 +4,15 @@
  * Possible failure modes are:
  *   - the port is taken or may not be bound: transport_open says so in one line, nothing stays open;
  *   - accept fails (no descriptors): the connection is dropped by libuv, one line in the log, listening goes on;
- *   - someone outside private networks connects: closed at once, at most one line in the log every 10 s;
- *   - many connections that never greet: beyond UNGREETED_MAX the oldest silent ones, or the new one, are closed. */
+ *   - someone who is not allowed connects: told so and closed;
+ *   - many connections that never say who they are: each has 5 s; while STRANGERS_MAX are open, the next ones wait in the system's
+ *     backlog, and each has STRANGER_HURRY_MS. Of one address, other than this machine's own, at most STRANGERS_OF_ONE. */
 #include "node/tcp.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,60 +22,94 @@
 #include "proto/err.h"
 
 #define BACKLOG 128
-#define UNGREETED_MS 5000
+#define STRANGERS_MAX 64
+#define STRANGERS_OF_ONE 8
+#define STRANGER_HURRY_MS 1000
 #define PORT_TRIES 16
-#define STRANGER_SAY_MS 10000
+#define SAY_AGAIN_MS 600000
+
+void transport_say(struct transport *t, enum log_level level, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    uint64_t now = clock_mono_ms(), hash = 0xcbf29ce484222325u;
+    for (const char *c = text; *c != 0; c++)
+        hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
+    for (uint32_t i = 0; i < SAID_RING; i++)
+        if (t->said[i].hash == hash && now - t->said[i].ms < SAY_AGAIN_MS) {
+            log_line(t->config.log, LOG_DEBUG, NULL, "%s", text);
+            return;
+        }
+    t->said[t->said_next].hash = hash;
+    t->said[t->said_next].ms = now;
+    t->said_next = (t->said_next + 1) % SAID_RING;
+    log_line(t->config.log, level, NULL, "%s", text);
+}
 
 /* ---- accepting */
 
-/* Room for one more that has not said who it is? Closes those that have been silent for long. */
-static bool room_for_stranger(struct transport *t) {
+static bool is_stranger(struct tcp *l) {
+    if (!l->accepted || l->greeted || l->state > STREAM_UP)
+        return false;
+    l->greeted = l->state == STREAM_UP && l->transport->config.greeted(l->transport->config.ctx, l->id);
+    return !l->greeted;
+}
+
+/* Strangers, of this address only if it is not NULL. In a hurry those that are open for long are closed. */
+static uint32_t strangers(struct transport *t, const struct sockaddr_storage *of, bool hurry) {
     struct tcp *l, *next;
-    uint32_t strangers = 0;
+    uint32_t count = 0;
     uint64_t now = clock_mono_ms();
-    if (HASH_COUNT(t->links) < UNGREETED_MAX)
-        return true;
     HASH_ITER(hh, t->links, l, next) {
-        if (!l->told_open || l->dial != 0 || l->state != STREAM_UP || t->config.greeted(t->config.ctx, l->id))
+        if ((of != NULL && !address_same_host(&l->peer, of)) || !is_stranger(l))
             continue;
-        if (now - l->opened_ms > UNGREETED_MS)
+        if (hurry && now - l->opened_ms > STRANGER_HURRY_MS)
             tcp_drop(l, "it never said who it is");
         else
-            strangers++;
+            count++;
     }
-    return strangers < UNGREETED_MAX;
+    return count;
 }
 
 static void accept_one(struct transport *t, uv_stream_t *server) {
-    struct sockaddr_storage address;
-    int len = sizeof(address);
+    int len = sizeof(struct sockaddr_storage);
     struct tcp *l = tcp_alloc(t);
     if (l == NULL)
         return;
-    if (uv_accept(server, (uv_stream_t *)&l->handle) != 0 || uv_tcp_getpeername(&l->handle, (struct sockaddr *)&address, &len) != 0) {
+    if (uv_accept(server, (uv_stream_t *)&l->handle) != 0 || uv_tcp_getpeername(&l->handle, (struct sockaddr *)&l->peer, &len) != 0) {
         tcp_drop(l, "not accepted");
         return;
     }
-    address_text((struct sockaddr *)&address, l->address);
-    if (!address_private((struct sockaddr *)&address)) {
-        uint64_t now = clock_mono_ms();
-        bool quiet = t->stranger_said_ms != 0 && now - t->stranger_said_ms < STRANGER_SAY_MS; /* scanners come in swarms */
-        t->stranger_said_ms = quiet ? t->stranger_said_ms : now;
-        log_line(t->config.log, quiet ? LOG_DEBUG : LOG_WARNING, NULL,
-                 "refused a connection from %s: only loopback and private networks are spoken to in this build", l->address);
-        tcp_drop(l, "not a private address");
-        return;
+    const struct sockaddr *peer = (const struct sockaddr *)&l->peer;
+    address_text(peer, l->address);
+    if (t->quiet)
+        tcp_drop(l, "this node ends");
+    else if (!address_private(peer))
+        shake_refuse(l, SECURE_NOT_ALLOWED);
+    else if (!address_loopback(peer) && strangers(t, &l->peer, false) >= STRANGERS_OF_ONE)
+        shake_refuse(l, SECURE_CROWDED);
+    else {
+        l->accepted = true;
+        tcp_start(l, 0);
     }
-    if (t->quiet || !room_for_stranger(t)) {
-        if (!t->full_said)
-            log_line(t->config.log, LOG_WARNING, NULL, "refused a connection from %s: %d others are open that never said who they are",
-                     l->address, UNGREETED_MAX);
-        t->full_said = true;
-        tcp_drop(l, "too many");
-        return;
-    }
-    t->full_said = false;
-    tcp_start(l, 0);
+}
+
+/* Looks again when a link has closed, after each round, and after STRANGER_HURRY_MS. */
+void transport_admit(struct transport *t) {
+    for (int i = 0; i < t->listeners_count; i++)
+        if (t->waiting[i] && strangers(t, NULL, true) < STRANGERS_MAX) {
+            t->waiting[i] = false;
+            accept_one(t, (uv_stream_t *)&t->listeners[i]);
+        }
+}
+
+static void hurry_cb(uv_timer_t *timer) {
+    struct transport *t = timer->data;
+    transport_admit(t);
+    if (!t->waiting[0] && !t->waiting[1])
+        uv_timer_stop(timer);
 }
 
 static void connection_cb(uv_stream_t *server, int status) {
@@ -82,7 +118,14 @@ static void connection_cb(uv_stream_t *server, int status) {
         log_line(t->config.log, LOG_ERROR, NULL, "a connection could not be accepted: %s", uv_strerror(status));
         return;
     }
-    accept_one(t, server);
+    if (HASH_COUNT(t->links) < STRANGERS_MAX || strangers(t, NULL, true) < STRANGERS_MAX) {
+        accept_one(t, server);
+        return;
+    }
+    transport_say(t, LOG_WARNING, "%d connections are open that never said who they are: others wait", STRANGERS_MAX);
+    t->waiting[server == (uv_stream_t *)&t->listeners[1]] = true; /* libuv leaves the rest in the backlog until this one is accepted */
+    if (!uv_is_active((uv_handle_t *)&t->hurry))
+        uv_timer_start(&t->hurry, hurry_cb, STRANGER_HURRY_MS / 4, STRANGER_HURRY_MS / 4);
 }
 
 /* ---- listening */
@@ -114,6 +157,7 @@ static void listeners_close(struct transport *t) {
     for (int i = 0; i < t->listeners_count; i++)
         if (!uv_is_closing((uv_handle_t *)&t->listeners[i]))
             uv_close((uv_handle_t *)&t->listeners[i], listener_closed_cb);
+    t->waiting[0] = t->waiting[1] = false;
     t->listeners_count = 0;
 }
 
@@ -198,20 +242,30 @@ static int listen_start(struct transport *t, char *why, size_t why_len) {
 
 /* ---- life */
 
+static void buffers_free(struct transport *t) {
+    if (t != NULL) {
+        free(t->buffer);
+        free(t->plain);
+    }
+    free(t);
+}
+
 int transport_open(struct transport **out, const struct transport_config *config, char *why, size_t why_len) {
     struct transport *t = calloc(1, sizeof(*t));
     snprintf(why, why_len, "out of memory");
-    if (t == NULL || (t->buffer = malloc(READ_BUFFER_BYTES)) == NULL) {
-        free(t);
+    if (t == NULL || (t->buffer = malloc(READ_BUFFER_BYTES)) == NULL || (t->plain = malloc(SECURE_RECORD_MAX)) == NULL) {
+        buffers_free(t);
         return ERR_NOMEM;
     }
     t->config = *config;
     int r = listen_start(t, why, why_len);
     if (r != 0) {
-        free(t->buffer);
-        free(t);
+        buffers_free(t);
         return r;
     }
+    uv_timer_init(config->loop, &t->hurry);
+    t->hurry.data = t;
+    t->listeners_open++; /* the timer is closed with them */
     *out = t;
     return 0;
 }
@@ -219,9 +273,15 @@ int transport_open(struct transport **out, const struct transport_config *config
 void transport_quiet(struct transport *t) {
     if (t->quiet)
         return;
+    struct tcp *l, *next;
     t->quiet = true;
     listeners_close(t);
+    uv_close((uv_handle_t *)&t->hurry, listener_closed_cb);
     dial_stop_all(t);
+    HASH_ITER(hh, t->links, l, next) {
+        if (l->state == STREAM_SHAKING)
+            tcp_drop(l, "this node ends");
+    }
 }
 
 void transport_close(struct transport *t) {
@@ -235,8 +295,7 @@ bool transport_gone(const struct transport *t) { return t->listeners_open == 0 &
 void transport_free(struct transport *t) {
     assert(transport_gone(t));
     dial_release(t);
-    free(t->buffer);
-    free(t);
+    buffers_free(t);
 }
 
 const char *transport_listen_text(const struct transport *t) { return t->listen_text; }
@@ -276,7 +335,7 @@ bool transport_settle(struct transport *t, struct event *e) {
             l->dirty = false;
             tcp_flush(l);
             if (l->state == STREAM_UP) {
-                *e = (struct event){.type = EVENT_LINK_SENT, .link = l->id, .queued = l->queued};
+                *e = (struct event){.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l)};
                 return true;
             }
         }

@@ -1,4 +1,4 @@
-/* Starling node: TCP for the protocol core. Listens, dials, moves bytes; knows nothing of what they mean.
+/* Starling node: encrypted TCP for the protocol core. Listens, dials, finds out who is there, moves bytes; knows nothing of what they mean.
  *
  * Calls on the transport never call back. What happens is told from the loop's callbacks through `event`, and what a call caused at once
  * (a dial that cannot be made, bytes that the socket took) by transport_settle(), which the node calls after each round. */
@@ -13,14 +13,14 @@
 #include "node/log.h"
 #include "proto/core.h"
 
-#define UNGREETED_MAX 64
-
+struct secure_keys;
 struct transport;
 
 struct transport_config {
     uv_loop_t *loop;
     struct log *log;
-    const char *listen; /* HOST:PORT */
+    const char *listen;             /* HOST:PORT */
+    const struct secure_keys *keys; /* borrowed; the secrets in it may change */
     void *ctx;
     void (*event)(void *ctx, struct event *e); /* LINK_OPEN, LINK_DATA, LINK_CLOSED, DIAL_FAILED */
     bool (*greeted)(void *ctx, uint64_t link); /* is this link one of a member that we know? */

@@ -187,7 +187,7 @@ static void end(struct core *core, int bye) {
 static void step_link(struct core *core, const struct event *e) {
     struct link *l = greet_link(core, e->link);
     switch (e->type) {
-    case EVENT_LINK_OPEN: greet_open(core, e->link, e->dial, e->address); break;
+    case EVENT_LINK_OPEN: greet_open(core, e->link, e->dial, e->address, e->key); break;
     case EVENT_LINK_DATA:
         if (l)
             stream_receive(core, l, e->data, e->len);
@@ -224,7 +224,7 @@ void core_step(struct core *core, const struct event *e) {
     case EVENT_LINK_DATA:
     case EVENT_LINK_SENT:
     case EVENT_LINK_CLOSED: step_link(core, e); break;
-    case EVENT_DIAL_FAILED: dial_failed(core, e->dial, e->text, false); break;
+    case EVENT_DIAL_FAILED: dial_failed(core, e->dial, e->text, e->refused); break;
     case EVENT_SEED: dial_seed(core, e->text); break;
     case EVENT_MEMBER: member_remember(core, e->member); break;
     case EVENT_DB_OPEN:

@@ -4,7 +4,7 @@
  *
  * What it does
  *   links    A link is a byte stream that the caller dialled or accepted. Frames: u32 big-endian length (<= FRAME_BYTES_MAX)
- *            then msgpack. First frame each way is HELLO. Two nodes that dialled each other keep one link: the one dialled
+ *            then msgpack. First frame each way is HELLO. Whose link it is the caller knows (its handshake proved a key). Two nodes that dialled each other keep one link: the one dialled
  *            by the smaller node id. A link to ourselves is closed and that address not dialled again.
  *   members  Everyone known: alive (a live link, or vouched for by an alive member), suspect, dead, left. Learned from
  *            HELLO and from MEMBERS frames; higher incarnation wins. Full mesh: every alive or unknown member is dialled
@@ -83,11 +83,11 @@ struct db_state {
 
 enum event_type {
     EVENT_TICK,
-    EVENT_LINK_OPEN,   /* link, dial (0: accepted), address of the other side */
+    EVENT_LINK_OPEN,   /* link, dial (0: accepted), address of the other side, key: the one it has proven to have */
     EVENT_LINK_DATA,   /* link, data, len */
     EVENT_LINK_SENT,   /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell */
     EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
-    EVENT_DIAL_FAILED, /* dial, text why */
+    EVENT_DIAL_FAILED, /* dial, text why, refused: it is reached, but one of us does not want the other; said in the log already */
     EVENT_SEED,        /* text: host[:port] to join, kept for ever */
     EVENT_MEMBER,      /* member: remembered from an earlier run (taken as dead until met) */
     EVENT_DB_OPEN,     /* db, state: serve and fetch this database */
@@ -117,6 +117,8 @@ struct event {
     const struct db_state *state;
     const struct member *member;
     const uint8_t *peer; /* node id */
+    const uint8_t *key;  /* NODE_KEY_BYTES */
+    bool refused;
     struct bytes *batch; /* borrowed; the core takes its own reference */
     struct bytes *const *batches;
     uint32_t batches_count;

@@ -74,7 +74,7 @@ char *core_text(const char *s); /* a copy, NULL without memory */
 
 /* ---- greet.c: opening, HELLO, ending */
 struct link *greet_link(const struct core *core, uint64_t id);
-void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address);
+void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]);
 /* The first frame. */
 void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size_t len);
 void greet_garbage(struct core *core, struct link *l, const uint8_t *data, size_t len);

@@ -97,7 +97,7 @@ void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused
         struct seed *s = core->seeds[i];
         if (s->dialling.dial != dial)
             continue;
-        core_log_once(core, s->met ? 2 : 1, "%s cannot be reached (%s); trying again", s->address, why ? why : "no answer");
+        core_log_once(core, refused ? 3 : s->met ? 2 : 1, "%s cannot be reached (%s); trying again", s->address, why ? why : "no answer");
         free(s->failed);
         s->failed = core_text(why ? why : "no answer");
         s->refused = refused;

@@ -35,7 +35,6 @@ static void say_hello(struct core *core, struct link *l) {
                            .cluster = {c->cluster, strlen(c->cluster)},
                            .name = {c->name, strlen(c->name)},
                            .advertise = {c->advertise, strlen(c->advertise)},
-                           .key = c->key,
                            .incarnation = core->incarnation,
                            .wall_ms = core->wall,
                            .dial = l->dial,
@@ -45,10 +44,11 @@ static void say_hello(struct core *core, struct link *l) {
     stream_send(core, l);
 }
 
-void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address) {
+void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]) {
     assert(id != 0);
+    assert(key);
     assert(!greet_link(core, id));
-    struct link *l = link_new(id, dial, address);
+    struct link *l = link_new(id, dial, address, key);
     if (!l || core->phase != CORE_RUNNING || !core_grow(&core->links, &core->links_cap, core->links_count)) {
         link_free(l);
         core_emit(core, &(struct effect){
@@ -185,7 +185,7 @@ static bool turned_away(struct core *core, struct link *l, const struct wire_hel
         greet_refuse(core, l, text);
         return true;
     }
-    if (memcmp(h->key, core->config.key, NODE_KEY_BYTES) != 0)
+    if (memcmp(l->key, core->config.key, NODE_KEY_BYTES) != 0)
         return false;
     if (h->incarnation >= core->config.incarnation && h->incarnation <= core->incarnation) {
         dial_up(core, l->dial, NULL);
@@ -267,7 +267,7 @@ void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size
     }
     if (turned_away(core, l, &h))
         return;
-    struct peer *p = member_take(core, h.key);
+    struct peer *p = member_take(core, l->key);
     if (!p) {
         greet_refuse(core, l, "this node knows as many members as it can: forget some");
         return;

@@ -21,12 +21,13 @@ void link_advance(struct link *l, enum link_state to) {
     l->state = to;
 }
 
-struct link *link_new(uint64_t id, uint64_t dial, const char *address) {
+struct link *link_new(uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]) {
     struct link *l = calloc(1, sizeof *l);
     if (!l)
         return NULL;
     l->id = id;
     l->dial = dial;
+    memcpy(l->key, key, sizeof l->key);
     l->state = LINK_GREETING;
     wire_clean(l->address, sizeof l->address, address ? address : "", address ? strlen(address) : 0);
     buf_init(&l->rx, WIRE_HEAD_BYTES + FRAME_BYTES_MAX);

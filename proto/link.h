@@ -34,6 +34,7 @@ struct link {
     uint64_t id, dial; /* dial: 0 accepted */
     enum link_state state;
     char address[CORE_ADDRESS_MAX];
+    uint8_t key[NODE_KEY_BYTES]; /* the other side's, proven */
     struct peer *peer;
     uint64_t serial;                          /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
     uint64_t opened_ms, received_ms, beat_ms; /* beat_ms: when the last BEAT was sent */
@@ -57,7 +58,7 @@ struct link {
     bool members_due;      /* a MEMBERS frame did not fit the queue: send all when there is room */
 };
 
-struct link *link_new(uint64_t id, uint64_t dial, const char *address);
+struct link *link_new(uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]);
 void link_free(struct link *l);
 /* The only way to change the state; asserts that the table in link.c allows the move. */
 void link_advance(struct link *l, enum link_state to);

@@ -45,11 +45,10 @@ static void put_origin(struct buf *b, const struct origin *o) {
 }
 
 size_t wire_pack_hello(struct buf *b, const struct wire_hello *h) {
-    size_t at = begin(b, WIRE_HELLO, 11);
+    size_t at = begin(b, WIRE_HELLO, 10);
     buf_pack_cstr(b, magic);
     buf_pack_u64(b, h->protocol);
     put_text(b, &h->cluster);
-    buf_pack_bin(b, h->key, NODE_KEY_BYTES);
     put_text(b, &h->name);
     put_text(b, &h->advertise);
     buf_pack_u64(b, h->incarnation);
@@ -228,10 +227,9 @@ int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields) {
     h->protocol = mpk_u64(m, UINT64_MAX);
     if (m->err || h->protocol != PROTOCOL_VERSION)
         return m->err; /* another version may have other fields */
-    if (fields != 11)
+    if (fields != 10)
         return ERR_MALFORMED;
     h->cluster = get_text(m, CORE_NAME_MAX - 1);
-    h->key = mpk_bin_exact(m, NODE_KEY_BYTES);
     h->name = get_text(m, CORE_NAME_MAX - 1);
     h->advertise = get_text(m, CORE_ADDRESS_MAX - 1);
     h->incarnation = mpk_u64(m, UINT64_MAX);

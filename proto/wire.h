@@ -62,7 +62,6 @@ struct wire_db {
 struct wire_hello {
     uint64_t protocol; /* when it is not ours, nothing behind it was read */
     struct wire_text cluster, name, advertise;
-    const uint8_t *key;
     uint64_t incarnation, wall_ms;
     uint64_t dial; /* the dialler's number of this attempt, rising; 0 from the side that accepted */
     unsigned flags;

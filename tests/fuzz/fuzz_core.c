@@ -18,9 +18,9 @@ struct input {
 
 struct world {
     struct core *core;
-    uint64_t now, link[LINKS], next_link, dial, read, request, request_link;
+    uint64_t now, link[LINKS], dialled[LINKS], next_link, dial, read, request, request_link;
     struct vv have, delivered;
-    bool open;
+    bool open, opening[LINKS]; /* opening: its LINK_OPEN waits for the frame that says whose link it is */
 };
 
 static uint8_t byte(struct input *in) {
@@ -115,6 +115,13 @@ static void state(struct world *w, enum event_type type) {
     step(w, (struct event){.type = type, .db = DB, .state = &s});
 }
 
+static void link_open(struct world *w, unsigned slot, const uint8_t key[NODE_KEY_BYTES]) {
+    struct event e = {.type = EVENT_LINK_OPEN, .link = w->link[slot], .dial = w->dialled[slot], .address = "h:2", .key = key};
+    if (w->opening[slot])
+        step(w, e);
+    w->opening[slot] = false;
+}
+
 static void frame(struct world *w, struct input *in, unsigned slot) {
     struct buf b;
     buf_init(&b, 65536);
@@ -123,17 +130,14 @@ static void frame(struct world *w, struct input *in, unsigned slot) {
     uint8_t key[NODE_KEY_BYTES] = {(uint8_t)(byte(in) % 5)};
     struct bytes *batch = NULL;
     size_t at;
+    link_open(w, slot, key);
     uint8_t n = byte(in);
     switch (byte(in) % 9) {
     case 0:
-        at = wire_pack_hello(&b, &(struct wire_hello){.protocol = 1,
-                                                      .cluster = {"c", 1},
-                                                      .name = {"n", 1},
-                                                      .advertise = {":1", 2},
-                                                      .key = key,
-                                                      .incarnation = n,
-                                                      .dial = n,
-                                                      .dbs_count = 1});
+        at = wire_pack_hello(
+            &b,
+            &(struct wire_hello){
+                .protocol = 1, .cluster = {"c", 1}, .name = {"n", 1}, .advertise = {":1", 2}, .incarnation = n, .dial = n, .dbs_count = 1});
         wire_pack_hello_db(&b, &db);
         wire_end(&b, at);
         break;
@@ -172,13 +176,17 @@ static void frame(struct world *w, struct input *in, unsigned slot) {
 
 static void link_event(struct world *w, struct input *in, uint8_t op) {
     unsigned slot = op / 16 % LINKS;
-    uint8_t raw[256];
+    uint8_t raw[256] = {0};
+    if (op % 4 == 1 || op % 4 == 2)
+        link_open(w, slot, raw);
     switch (op % 4) {
     case 0:
+        link_open(w, slot, raw);
         if (w->link[slot])
             step(w, (struct event){.type = EVENT_LINK_CLOSED, .link = w->link[slot], .text = "gone"});
         w->link[slot] = ++w->next_link;
-        step(w, (struct event){.type = EVENT_LINK_OPEN, .link = w->link[slot], .dial = op & 8 ? w->dial : 0, .address = "h:2"});
+        w->dialled[slot] = op & 8 ? w->dial : 0;
+        w->opening[slot] = true;
         break;
     case 1: {
         size_t n = byte(in);

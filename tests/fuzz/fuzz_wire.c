@@ -94,7 +94,8 @@ static void payload(const uint8_t *data, size_t size) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     payload(data, size);
-    struct link *l = link_new(1, 0, "fuzz:1");
+    static const uint8_t key[NODE_KEY_BYTES];
+    struct link *l = link_new(1, 0, "fuzz:1", key);
     assert(l);
     link_advance(l, LINK_UP);
     for (size_t at = 0; at < size;) { /* pieces of growing size */

@@ -157,7 +157,11 @@ static void dialled(struct sim *sim, const struct sim_event *e) {
         snprintf(address, sizeof address, "n%u:%u", c->node[!i], i ? 40000 : 1);
         if (c->open[i])
             sim_step(sim, c->node[i],
-                     &(struct event){.type = EVENT_LINK_OPEN, .link = c->link[i], .dial = i ? 0 : e->number, .address = address});
+                     &(struct event){.type = EVENT_LINK_OPEN,
+                                     .link = c->link[i],
+                                     .dial = i ? 0 : e->number,
+                                     .address = address,
+                                     .key = sim->node[c->node[!i]].key});
     }
 }
 

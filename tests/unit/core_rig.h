@@ -298,9 +298,11 @@ static inline uint64_t rig_link(struct rig *r, unsigned a, unsigned b, uint64_t 
     r->link[id - 1] = (struct rig_link){.open = true, .node = {a, b}};
     char address[64];
     snprintf(address, sizeof address, "10.0.0.%u:7171", b + 1);
-    rig_step(r, a, (struct event){.type = EVENT_LINK_OPEN, .link = id, .dial = dial ? dial : 1000 + id, .address = address});
+    rig_step(r, a,
+             (struct event){
+                 .type = EVENT_LINK_OPEN, .link = id, .dial = dial ? dial : 1000 + id, .address = address, .key = r->node[b].config.key});
     snprintf(address, sizeof address, "10.0.0.%u:40000", a + 1);
-    rig_step(r, b, (struct event){.type = EVENT_LINK_OPEN, .link = id, .address = address});
+    rig_step(r, b, (struct event){.type = EVENT_LINK_OPEN, .link = id, .address = address, .key = r->node[a].config.key});
     return id;
 }
 
@@ -393,8 +395,9 @@ static inline uint64_t rig_acked(const struct rig *r, unsigned n, unsigned m, un
 /* Bytes from nowhere on a fresh accepted link of node n: what a stranger sends. */
 static inline uint64_t rig_stranger(struct rig *r, unsigned n) {
     uint64_t id = ++r->links;
+    static const uint8_t key[NODE_KEY_BYTES] = {99};
     r->link[id - 1] = (struct rig_link){.open = false};
-    rig_step(r, n, (struct event){.type = EVENT_LINK_OPEN, .link = id, .address = "192.168.1.9:5555"});
+    rig_step(r, n, (struct event){.type = EVENT_LINK_OPEN, .link = id, .address = "192.168.1.9:5555", .key = key});
     return id;
 }
 

@@ -134,7 +134,12 @@ static void link_to_itself_is_closed_and_not_dialled_again(void **state) {
     rig_start_all(&r);
     rig_step(&r, 0, (struct event){.type = EVENT_SEED, .text = "10.0.0.1:7171"});
     assert_int_equal(r.node[0].dials, 1);
-    struct event open = {.type = EVENT_LINK_OPEN, .now_ms = r.now, .link = 21, .dial = r.node[0].last_dial, .address = "10.0.0.1:7171"};
+    struct event open = {.type = EVENT_LINK_OPEN,
+                         .now_ms = r.now,
+                         .link = 21,
+                         .dial = r.node[0].last_dial,
+                         .address = "10.0.0.1:7171",
+                         .key = r.node[0].config.key};
     core_step(r.node[0].core, &open);
     struct effect fx;
     uint8_t hello[2000];
