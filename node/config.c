@@ -65,6 +65,18 @@ const char *const *config_excluded(const struct config *c, const char *db) {
     return NULL;
 }
 
+static const struct ddl_policy *ddl_of(const struct config *c, const char *db) {
+    for (uint32_t i = 0; i < c->ddl_count; i++)
+        if (strcmp(c->ddl[i].db, db) == 0)
+            return &c->ddl[i];
+    return NULL;
+}
+
+bool config_follows(const struct config *c, const char *db) {
+    const struct ddl_policy *said = ddl_of(c, db);
+    return said != NULL ? said->follow : strcmp(config_text(c, OPTION_DDL), "follow") == 0;
+}
+
 static void setting_clear(struct setting *s) {
     for (uint32_t i = 0; i < s->count; i++)
         free(s->values[i]);
@@ -83,6 +95,9 @@ void config_release(struct config *c) {
         free(c->databases[i].db);
     }
     free(c->databases);
+    for (uint32_t i = 0; i < c->ddl_count; i++)
+        free(c->ddl[i].db);
+    free(c->ddl);
     free(c->file);
     memset(c, 0, sizeof(*c));
 }
@@ -386,6 +401,9 @@ void config_print(const struct config *c, FILE *out) {
         fprintf(out, "\n# from: file %s\ndatabase ", c->file);
         print_quoted(out, c->databases[i].db);
         fputs(" {\n", out);
+        const struct ddl_policy *ddl = ddl_of(c, c->databases[i].db);
+        if (ddl != NULL)
+            fprintf(out, "    ddl = %s\n", ddl->follow ? "follow" : "local");
         for (uint32_t t = 0; t < c->databases[i].tables_count; t++) {
             fputs("    table ", out);
             print_quoted(out, c->databases[i].tables[t].table);

@@ -45,6 +45,12 @@ struct database_policy {
     const char **excluded; /* NULL-terminated names of tables with replicate = no, borrowed from tables; NULL: none */
 };
 
+/* ddl = … of one database; apart from the above, since it may change while running. */
+struct ddl_policy {
+    char *db;
+    bool follow;
+};
+
 enum command { COMMAND_RUN, COMMAND_CHECK, COMMAND_PRINT_CONFIG, COMMAND_UNINSTALL, COMMAND_VERSION, COMMAND_HELP };
 
 struct config {
@@ -53,6 +59,8 @@ struct config {
     struct setting settings[OPTIONS_COUNT];
     struct database_policy *databases;
     uint32_t databases_count;
+    struct ddl_policy *ddl;
+    uint32_t ddl_count;
 };
 
 /* Reads all sources and validates. On failure why has one line, and c is released. 0 or ERR_USAGE, ERR_NOMEM. */
@@ -65,6 +73,8 @@ uint64_t config_number(const struct config *c, enum option_id id);
 bool config_same(const struct config *a, const struct config *b, enum option_id id);
 /* NULL, or the NULL-terminated names of the tables of db that are not replicated. */
 const char *const *config_excluded(const struct config *c, const char *db);
+/* Are schema changes of other servers followed in db? What is said of it, or else of all. */
+bool config_follows(const struct config *c, const char *db);
 
 void config_print(const struct config *c, FILE *out); /* a valid configuration file with sources */
 void config_help(FILE *out);

@@ -31,8 +31,11 @@ static cfg_opt_t TABLE_OPTIONS[] = {CFG_BOOL("replicate", cfg_true, CFGF_NODEFAU
                                     CFG_STR_LIST("refs", NULL, CFGF_NODEFAULT),      CFG_STR("unique", NULL, CFGF_NODEFAULT),
                                     CFG_STR("orphans", NULL, CFGF_NODEFAULT),        CFG_END()};
 static cfg_opt_t DATABASE_OPTIONS[] = {CFG_SEC("table", TABLE_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
-                                       CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT), CFG_STR("unique", NULL, CFGF_NODEFAULT),
-                                       CFG_STR("orphans", NULL, CFGF_NODEFAULT), CFG_END()};
+                                       CFG_BOOL("replicate", cfg_true, CFGF_NODEFAULT),
+                                       CFG_STR("unique", NULL, CFGF_NODEFAULT),
+                                       CFG_STR("orphans", NULL, CFGF_NODEFAULT),
+                                       CFG_STR("ddl", NULL, CFGF_NODEFAULT),
+                                       CFG_END()};
 static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT), CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
                                     CFG_END()};
 
@@ -76,6 +79,27 @@ static int table_read(struct config *c, struct database_policy *db, cfg_t *secti
     return policies_check(c, section, "table", why, why_len);
 }
 
+static int ddl_read(struct config *c, cfg_t *section, char *why, size_t why_len) {
+    const char *value = cfg_size(section, "ddl") > 0 ? cfg_getstr(section, "ddl") : NULL;
+    if (value == NULL)
+        return 0;
+    bool follow = strcmp(value, "follow") == 0;
+    if (!follow && strcmp(value, "local") != 0) {
+        snprintf(why, why_len, "%s: database %s: ddl = %s: it is one of local|follow", c->file, cfg_title(section), value);
+        return ERR_USAGE;
+    }
+    struct ddl_policy *ddl = realloc(c->ddl, (c->ddl_count + 1) * sizeof(*ddl));
+    char *db = strdup(cfg_title(section));
+    if (ddl != NULL)
+        c->ddl = ddl;
+    if (ddl == NULL || db == NULL) {
+        free(db);
+        return ERR_NOMEM;
+    }
+    ddl[c->ddl_count++] = (struct ddl_policy){db, follow};
+    return 0;
+}
+
 static int database_read(struct config *c, cfg_t *section, char *why, size_t why_len) {
     struct database_policy *databases = realloc(c->databases, (c->databases_count + 1) * sizeof(*databases));
     char what[512];
@@ -93,6 +117,8 @@ static int database_read(struct config *c, cfg_t *section, char *why, size_t why
         return not_built(c, what, why, why_len);
     }
     int r = policies_check(c, section, "database", why, why_len);
+    if (r == 0)
+        r = ddl_read(c, section, why, why_len);
     for (unsigned i = 0; i < cfg_size(section, "table") && r == 0; i++)
         r = table_read(c, db, cfg_getnsec(section, "table", i), why, why_len);
     if (r != 0)

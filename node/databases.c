@@ -123,6 +123,7 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
         .app_path = db->path,
         .state_path = state_path,
         .excluded = config_excluded(&d->node->config, db->name),
+        .follow = config_follows(&d->node->config, db->name),
         .create = create,
         .key = d->node->identity.key,
         .secret = d->node->identity.secret,
@@ -369,6 +370,16 @@ void databases_stop(struct databases *d) {
     for (struct database *db = d->list; db != NULL; db = db->hh.next)
         if (db->worker != NULL)
             worker_stop(db->worker);
+}
+
+void databases_follow(struct databases *d) {
+    for (struct database *db = d->list; db != NULL; db = db->hh.next) {
+        struct job *job = db->worker != NULL ? job_new(JOB_FOLLOW) : NULL;
+        if (job == NULL)
+            continue;
+        job->on = config_follows(&d->node->config, db->name);
+        worker_post(db->worker, job);
+    }
 }
 
 void databases_ended(struct databases *d, struct database *db) {

@@ -44,6 +44,7 @@ struct databases *databases_open(struct node *node, const char *instance, const 
 void databases_start(struct databases *d);
 void databases_scan(struct databases *d); /* looks now */
 /* Stops looking and asks all workers to end. */
+void databases_follow(struct databases *d); /* the configuration has changed */
 void databases_stop(struct databases *d);
 /* MESSAGE_ENDED came: joins that thread. */
 void databases_ended(struct databases *d, struct database *db);

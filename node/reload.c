@@ -1,4 +1,4 @@
-/* Starling node: SIGHUP. What can change while running does (log level and format, more addresses to join); of the rest it is said that it needs a
+/* Starling node: SIGHUP. What can change while running does (log level and format, ddl, more addresses to join); of the rest it is said that it needs a
  * restart. A configuration with an error changes nothing. */
 #include "node/node.h"
 
@@ -13,17 +13,17 @@ static bool has(const struct setting *list, const char *value) {
     return false;
 }
 
-static bool same_policies(const struct config *a, const struct config *b) {
-    if (a->databases_count != b->databases_count)
-        return false;
-    for (uint32_t i = 0; i < a->databases_count; i++) {
-        const struct database_policy *x = &a->databases[i], *y = &b->databases[i];
-        if (strcmp(x->db, y->db) != 0 || x->tables_count != y->tables_count)
-            return false;
-        for (uint32_t t = 0; t < x->tables_count; t++)
-            if (strcmp(x->tables[t].table, y->tables[t].table) != 0 || x->tables[t].replicate != y->tables[t].replicate)
+/* Does b say the same of every table that a names? What is not named is replicated. */
+static bool covers(const struct config *a, const struct config *b) {
+    for (uint32_t i = 0; i < a->databases_count; i++)
+        for (uint32_t t = 0; t < a->databases[i].tables_count; t++) {
+            const struct table_policy *p = &a->databases[i].tables[t];
+            bool replicate = true;
+            for (const char *const *e = config_excluded(b, a->databases[i].db); e != NULL && *e != NULL; e++)
+                replicate = replicate && strcmp(*e, p->table) != 0;
+            if (replicate != p->replicate)
                 return false;
-    }
+        }
     return true;
 }
 
@@ -31,6 +31,17 @@ static void take(struct node *n, struct config *fresh, enum option_id id) {
     struct setting keep = n->config.settings[id];
     n->config.settings[id] = fresh->settings[id];
     fresh->settings[id] = keep;
+}
+
+static void take_ddl(struct node *n, struct config *fresh) {
+    struct ddl_policy *ddl = n->config.ddl;
+    uint32_t count = n->config.ddl_count;
+    take(n, fresh, OPTION_DDL);
+    n->config.ddl = fresh->ddl;
+    n->config.ddl_count = fresh->ddl_count;
+    fresh->ddl = ddl;
+    fresh->ddl_count = count;
+    databases_follow(n->databases);
 }
 
 void node_reload(struct node *n) {
@@ -46,16 +57,18 @@ void node_reload(struct node *n) {
             node_step(n, &e);
     }
     take(n, &fresh, OPTION_JOIN);
+    take_ddl(n, &fresh);
     take(n, &fresh, OPTION_LOG_LEVEL);
     take(n, &fresh, OPTION_LOG_FORMAT);
     log_configure(n->log, config_text(&n->config, OPTION_LOG_LEVEL), config_text(&n->config, OPTION_LOG_FORMAT));
     log_line(n->log, LOG_INFO, NULL, "the configuration was read again");
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         enum option_id id = (enum option_id)i;
-        if (id != OPTION_JOIN && id != OPTION_LOG_LEVEL && id != OPTION_LOG_FORMAT && !config_same(&n->config, &fresh, id))
+        if (id != OPTION_JOIN && id != OPTION_DDL && id != OPTION_LOG_LEVEL && id != OPTION_LOG_FORMAT &&
+            !config_same(&n->config, &fresh, id))
             log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec(id)->name);
     }
-    if (!same_policies(&n->config, &fresh))
-        log_line(n->log, LOG_WARNING, NULL, "the settings of databases have changed: restart starlingd for them");
+    if (!covers(&n->config, &fresh) || !covers(&fresh, &n->config))
+        log_line(n->log, LOG_WARNING, NULL, "the settings of tables have changed: restart starlingd for them");
     config_release(&fresh);
 }

@@ -313,6 +313,7 @@ static void open_store(struct worker *w) {
         .create = w->config.create && (!there || st.st_size == 0),
         .excluded = w->config.excluded,
         .refused_ms = w->passing_since != 0 ? (int64_t)(clock_mono_ms() - w->passing_since) : 0,
+        .follow = w->config.follow,
         .ctx = w,
         .on_batch = on_batch,
         .on_stored = on_stored,
@@ -442,6 +443,11 @@ static void run_job(struct worker *w, struct job *job) {
         w->watched = job->on;
         if (w->store != NULL)
             store_watch(w->store, job->on);
+        break;
+    case JOB_FOLLOW:
+        w->config.follow = job->on;
+        if (w->store != NULL)
+            store_follow(w->store, job->on);
         break;
     case JOB_QUESTION: answer(w, job->number, ask_store(w, job)); break;
     }

@@ -20,6 +20,7 @@ struct worker_config {
     struct inbox *inbox;
     const char *db, *app_path, *state_path; /* copied */
     const char *const *excluded;            /* must outlive the worker */
+    bool follow;                            /* new tables and columns of other servers are made here, too */
     bool create;                            /* the file may be missing: a peer has this database */
     const uint8_t *key, *secret;
 };
@@ -29,6 +30,7 @@ enum job_type {
     JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
     JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
     JOB_WATCH,    /* on */
+    JOB_FOLLOW,   /* on: as in worker_config */
     JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */
 };
 

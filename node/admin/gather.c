@@ -1,10 +1,12 @@
 /* Starling node: the same question to several databases, for verbs that show them together. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "node/admin/conn.h"
 
 struct gather {
+    enum question question;
     void (*done)(struct conn *c, json_t *answers);
     json_t *answers;
     struct asked {
@@ -35,9 +37,36 @@ static void finish(struct conn *c) {
     done(c, answers);
 }
 
+/* The store knows members by their ids: "node 1a2b…", whole. People know them by their names. */
+static void name_members(struct node *n, json_t *text) {
+    static const char WORD[] = "node ";
+    const char *said = json_string_value(text), *at = strstr(said, WORD);
+    char id[2 * NODE_ID_BYTES + 1], name[CORE_NAME_MAX], *named = NULL;
+    if (at == NULL || strspn(at + strlen(WORD), "0123456789abcdef") < sizeof(id) - 1)
+        return;
+    snprintf(id, sizeof(id), "%s", at + strlen(WORD));
+    if (!node_member_name(n, id, name, sizeof(name)) ||
+        asprintf(&named, "%.*s%s%s", (int)(at - said), said, name, at + strlen(WORD) + sizeof(id) - 1) < 0)
+        return;
+    json_string_set(text, named);
+    free(named);
+}
+
+static void name_all_members(struct node *n, json_t *j) {
+    const char *field;
+    json_t *each;
+    size_t i;
+    if (json_is_string(j))
+        name_members(n, j);
+    json_object_foreach(j, field, each) { name_all_members(n, each); }
+    json_array_foreach(j, i, each) { name_all_members(n, each); }
+}
+
 static void answered(void *ctx, uint64_t number, json_t *answer) {
     struct conn *c = ctx;
     struct gather *g = c->gather;
+    if (g->question == QUESTION_TABLES || g->question == QUESTION_DOCTOR)
+        name_all_members(c->node, answer);
     for (uint32_t i = 0; i < g->count && answer != NULL; i++)
         if (g->asked[i].number == number)
             json_object_set(g->answers, g->asked[i].name, answer);
@@ -56,6 +85,7 @@ void gather_start(struct conn *c, enum question question, const char *name, uint
         conn_done(c, 1, NULL, "out of memory");
         return;
     }
+    g->question = question;
     g->answers = json_object();
     g->done = done;
     c->gather = g;

@@ -6,6 +6,7 @@
  *   older.c    the same for a file that went back: an older copy in its place, or another file
  *   generation.c  which of these it is
  *   remake.c   a file that is gone, made again
+ *   follow.c   what other servers add to their schema, made here
  *   moves.c    what a change of the application's schema means for its rows
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
@@ -288,6 +289,8 @@ struct store {
     bool held_project;           /* and rows may have changed unnoticed, or columns came that others know: nothing is shown meanwhile */
     bool hold_over, fresh;       /* it has been quiet for long enough; some column is fresh */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
+    bool follow_due;             /* others told of schemas that were not looked at for what is missing here */
+    int64_t follow_since_ms;     /* a moment without readers is waited for since then */
     uint64_t floor;              /* stamps of the batch being written are above it */
     struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
     struct vv knew_news;         /* what `knew` gained since our last batch */
@@ -545,10 +548,22 @@ bool trial_is_type(const struct schema_item *i, const char *type);
 
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
-int schema_pack(struct store *s);                                                /* ours, into the batch being written */
-bool schema_told(const struct batch_reader *r);                                  /* it brings tables, not the base alone */
-int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin); /* theirs: creates a database that is missing here */
+int schema_pack(struct store *s);               /* ours, into the batch being written */
+bool schema_told(const struct batch_reader *r); /* it brings tables, not the base alone */
+/* Theirs, of this batch: creates a database that is missing here. */
+int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin, uint64_t version);
+int schema_follow(struct store *s, const struct batch_reader *r, bool alone); /* theirs: what is missing, into one that is there */
 int schema_refresh(struct store *s); /* after the application changed it: read again, triggers, bind */
+
+/* ---- follow.c: schemas of other servers, for a database that is there */
+struct trial;
+int follow_told(struct store *s, const struct trial *trial, uint32_t origin, uint64_t version, bool done);
+int follow_note(struct store *s);   /* after the schema was read: what is here was here from then on */
+int follow_forget(struct store *s); /* another file stands in its place */
+/* Was this ever here? kind: "table", "index", …; column not NULL: that column of the table, kind "column". */
+int follow_had(struct store *s, const char *kind, size_t kind_len, const char *name, size_t name_len, const char *column, bool *had);
+bool follow_wanted(const struct store *s);
+int follow(struct store *s); /* makes what is missing, if now is the moment; s->follow_due: not yet */
 
 /* ---- merge.c */
 /* The identity of a change, origins as local numbers; the key may point into s->key2. */

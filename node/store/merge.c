@@ -494,7 +494,7 @@ static int merge_batch(struct store *s, struct bytes *batch) {
     f->part = h.flags & BATCH_PART;
     if ((err = batch_reader_open(f->reader, batch->data, batch->len)))
         goto bad;
-    if ((err = take_knew(s, &h, origin)) || (err = schema_take(s, f->reader, origin))) {
+    if ((err = take_knew(s, &h, origin)) || (err = schema_take(s, f->reader, origin, h.version))) {
         if (err == ERR_MALFORMED || err == ERR_TOOBIG)
             s->bad = (struct bad_batch){origin, h.version};
         goto out;
@@ -531,7 +531,8 @@ bool merge_full(struct store *s) {
 int merge_delivered(struct store *s) {
     int err = 0;
     uint32_t i = 0, rows = 0;
-    while (i < s->delivered_count && err >= 0 && rows < 4000 && !merge_full(s)) {
+    bool due = s->follow_due; /* a schema that is to be followed comes before the rows behind it */
+    while (i < s->delivered_count && err >= 0 && rows < 4000 && !merge_full(s) && s->follow_due == due) {
         struct bytes *b = s->delivered[i++];
         struct batch_head h;
         if (batch_head_read(&h, b->data, b->len) == 0) {

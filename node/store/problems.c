@@ -69,22 +69,103 @@ static void large(struct store *s, const struct tbl *t, json_t *list) {
               n == 1 ? "row is" : "rows are", BATCH_RAW_MAX >> 20);
 }
 
+/* ---- what other servers told of their schemas */
+
+/* "node 1a2b… has" or "node 1a2b… and 2 more have". */
+static void put_who(char out[120], sqlite3_stmt *q, int node, int count) {
+    int64_t n = sqlite3_column_int64(q, count);
+    char more[40] = " has";
+    if (n > 1)
+        snprintf(more, sizeof more, " and %lld more have", (long long)n - 1);
+    snprintf(out, 120, "node %s%s", (const char *)sqlite3_column_text(q, node), more);
+}
+
+static int told_by_others(struct store *s, sqlite3_stmt **q, const char *what, const char *rest) {
+    int err = sql_prepare(s->db, q, "SELECT %s, lower(hex(min(node))), count(DISTINCT node) FROM told_column WHERE node<>? %s", what, rest);
+    if (!err)
+        sqlite3_bind_blob(*q, 1, s->origin_ids[s->own].node, NODE_ID_BYTES, SQLITE_STATIC);
+    return err;
+}
+
+static const char *mend_missing(const struct store *s, bool column) {
+    if (follow_wanted(s))
+        return column ? "it could not be added by itself, the log says why: run the same version of the application here"
+                      : "it could not be created by itself, the log says why: run the same version of the application here";
+    return column ? "they are shown when it is added: run the same version of the application here, or, if it does not migrate by itself, "
+                    "set ddl = follow"
+                  : "they are shown when it is created: run the same version of the application here, or, if it does not migrate by "
+                    "itself, set ddl = follow";
+}
+
+static bool has_column(const struct table *table, const char *name) {
+    for (uint32_t i = 0; i < table->columns_count; i++)
+        if (sqlite3_stricmp(table->columns[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* `said` gets those that were named. */
+static void missing_column(struct store *s, struct tbl *t, sqlite3_stmt *q, bool *said, json_t *list) {
+    const char *name = (const char *)sqlite3_column_text(q, 0);
+    char who[120];
+    uint32_t c = 0;
+    while (c < t->columns_count && sqlite3_stricmp(t->columns[c], name) != 0)
+        c++;
+    put_who(who, q, 1, 2);
+    bool known = c < t->columns_count, gone = known && t->moves[c].placed == COLUMN_GONE;
+    if (gone)
+        found(list, true, "run the same version of the application on every server",
+              "column \"%s\" was renamed or dropped here, and %s it still: what is written into it there is kept", name, who);
+    else
+        found(list, !known || !t->rows, mend_missing(s, true), "column \"%s\" is not here, and %s it: its values are kept", name, who);
+    if (known)
+        said[c] = true;
+}
+
+static void missing_columns_of(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
+    sqlite3_stmt *q = NULL;
+    bool *said = calloc(t->columns_count + 1, sizeof *said);
+    if (said && told_by_others(s, &q, "col", "AND tbl=? GROUP BY col COLLATE NOCASE") == 0) {
+        sqlite3_bind_text(q, 2, t->name, -1, SQLITE_STATIC);
+        while (sql_step(q) == 1)
+            if (!has_column(table, (const char *)sqlite3_column_text(q, 0)))
+                missing_column(s, t, q, said, list);
+    }
+    sqlite3_finalize(q);
+    for (uint32_t c = 0; said && t->rows && c < t->columns_count; c++)
+        if (!said[c] && is_missing(t, c))
+            found(list, false, mend_missing(s, true), "column \"%s\" of another server is not here: its values are kept", t->columns[c]);
+    free(said);
+}
+
+/* Nothing here bears this name. */
+static void missing_table(struct store *s, const char *name, const struct tbl *t, json_t *list) {
+    sqlite3_stmt *q = NULL;
+    char who[120] = "";
+    if (told_by_others(s, &q, "tbl", "AND tbl=? GROUP BY tbl COLLATE NOCASE") == 0) {
+        sqlite3_bind_text(q, 2, name, -1, SQLITE_STATIC);
+        if (sql_step(q) == 1)
+            put_who(who, q, 1, 2);
+    }
+    sqlite3_finalize(q);
+    bool rows = t && t->rows;
+    if (t && t->placed)
+        found(list, !rows || *who, "they are shown when it is created again",
+              "renamed or dropped by the application here%s%s%s: the rows of other servers are kept", *who ? ", and " : "", who,
+              *who ? " it still" : "");
+    else
+        found(list, !rows, mend_missing(s, false), "the application has no such table here%s%s%s: its rows are kept", *who ? ", and " : "",
+              who, *who ? " it" : "");
+}
+
 static void rows_of_table(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
     if (t->unbound)
         found(list, false, t->unbound_mend, "not replicated: %s", t->unbound);
-    else if (!table && t->rows && t->placed)
-        found(list, false, "they are shown when it is created again",
-              "dropped by the application here: the rows of other servers are kept");
-    else if (!table && t->rows)
-        found(list, false, "they are shown when it is created: run the same version of the application here",
-              "the application has no such table here: its rows are kept");
-    else if (!t->io && t->rows && !table->unsupported && !table->excluded)
+    else if (table && !t->io && t->rows && !table->unsupported && !table->excluded)
         found(list, false, "give the table the same primary key on every server",
               "its key is of another kind on another server: rows from there are kept, not shown");
-    for (uint32_t c = 0; t->io && t->rows && c < t->columns_count; c++)
-        if (is_missing(t, c))
-            found(list, false, "they are shown when it is added: run the same version of the application here",
-                  "column \"%s\" of another server is not here: its values are kept", t->columns[c]);
+    if (t->io)
+        missing_columns_of(s, table, t, list);
     if (t->io && t->io->table->key_kind == KEY_ROWID)
         found(list, true, "a PRIMARY KEY makes it cheaper: after each change of its schema, and VACUUM, all its rows are read",
               "has no primary key: each inserted row is a row of its own, also beside an equal one");
@@ -101,7 +182,7 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
 }
 
 /* table NULL: only other servers have it; t NULL: no row of it is known. */
-static json_t *table_findings(struct store *s, const struct table *table, struct tbl *t, uint32_t *parked_count) {
+static json_t *table_findings(struct store *s, const char *name, const struct table *table, struct tbl *t, uint32_t *parked_count) {
     json_t *list = json_array();
     *parked_count = 0;
     if (table && table->virtual && table->fed)
@@ -114,10 +195,12 @@ static json_t *table_findings(struct store *s, const struct table *table, struct
               "a trigger that fills it cannot run here for changes of other servers: %s", table->unfed);
     if (table && table->excluded)
         found(list, true, "replicate = yes in the configuration, if it shall not", "belongs to this server alone: replicate = no");
-    if (t) {
+    if (t)
         parked(s, t, list, parked_count);
+    if (!table)
+        missing_table(s, name, t, list);
+    if (t)
         rows_of_table(s, table, t, list);
-    }
     return list;
 }
 
@@ -139,7 +222,7 @@ static json_t *lines_of(json_t *findings) {
 
 static json_t *table_json(struct store *s, const char *name, const struct table *table, struct tbl *t) {
     uint32_t parked_count;
-    json_t *findings = table_findings(s, table, t, &parked_count);
+    json_t *findings = table_findings(s, name, table, t, &parked_count);
     const char *identity = !table || table->unsupported || table->excluded || table->key_kind == KEY_ROWID ? "none"
                            : table->key_kind == KEY_INTEGER && !table->without_rowid                       ? "numbered"
                                                                                                            : "given";
@@ -161,15 +244,24 @@ static struct tbl *tbl_named(struct store *s, const char *name) {
     return NULL;
 }
 
+typedef void (*table_call)(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx);
+
 /* Every table, also those that only other servers have. */
-static int each_table(struct store *s, void (*call)(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx),
-                      void *ctx) {
+static void each_table(struct store *s, table_call call, void *ctx) {
+    sqlite3_stmt *q = NULL;
     for (uint32_t i = 0; i < s->schema.count; i++)
         call(s, s->schema.tables[i].name, &s->schema.tables[i], tbl_named(s, s->schema.tables[i].name), ctx);
     for (uint32_t i = 0; i < s->tbls_count; i++)
         if (s->tbls[i]->rows && !schema_find(&s->schema, s->tbls[i]->name, strlen(s->tbls[i]->name)))
             call(s, s->tbls[i]->name, NULL, s->tbls[i], ctx);
-    return 0;
+    if (told_by_others(s, &q, "tbl", "GROUP BY tbl COLLATE NOCASE") == 0)
+        while (sql_step(q) == 1) {
+            const char *name = (const char *)sqlite3_column_text(q, 0);
+            struct tbl *t = tbl_named(s, name);
+            if (!(t && t->rows) && !schema_find(&s->schema, name, strlen(name)))
+                call(s, name, NULL, t, ctx);
+        }
+    sqlite3_finalize(q);
 }
 
 static void add_table(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx) {
@@ -186,7 +278,7 @@ json_t *store_tables(struct store *s) {
 
 static void add_findings(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx) {
     uint32_t parked_count;
-    json_t *findings = table_findings(s, table, t, &parked_count), *f;
+    json_t *findings = table_findings(s, name, table, t, &parked_count), *f;
     size_t i;
     json_array_foreach(findings, i, f) {
         found(ctx, json_is_true(json_object_get(f, "note")), json_string_value(json_object_get(f, "mend")), "table \"%s\": %s", name,

@@ -9,8 +9,10 @@
 static int forget_file(struct store *s) {
     pending_clear(s);
     int err = state_begin(s);
-    if (err || (err = sql_exec(s->db, "DELETE FROM shown; DELETE FROM flight; DELETE FROM place; DELETE FROM meta WHERE k='file';"
-                                      "UPDATE col SET placed=0; DELETE FROM large")))
+    if (err ||
+        (err = sql_exec(s->db, "DELETE FROM shown; DELETE FROM flight; DELETE FROM place; DELETE FROM meta WHERE k='file';"
+                               "UPDATE col SET placed=0; DELETE FROM large")) ||
+        (err = follow_forget(s)))
         return err;
     s->hot.note_seq = s->hot.note_nonce = s->durable_note = 0;
     s->hot.projected_seq = s->hot.flight_seq;
@@ -40,7 +42,7 @@ static int take_schema_of(struct store *s, uint32_t origin) {
         err = reader ? batch_reader_open(reader, b->data, b->len) : ERR_NOMEM;
         found = !err && schema_told(reader);
         if (found && !(err = state_begin(s)))
-            err = schema_take(s, reader, origin);
+            err = schema_take(s, reader, origin, v);
         batch_reader_free(reader);
         bytes_unref(b);
     }

@@ -1,7 +1,8 @@
 /* The application's schema: ours into a batch, theirs into a database that is missing here, and ours again after it changed.
  *
- * A database that is missing here (or holds no table yet) is created whole from the first author's schema. One that we created also follows the
- * tables that come later, until the application changes the schema by itself. In any other database, DDL is the application's own matter. */
+ * A database that is missing here (or holds no table yet) is created whole from the first author's schema. What comes later is made in those that
+ * follow (follow.c): one that we created, until the application changes the schema by itself, and with ddl = follow any. Else DDL is the application's own
+ * matter. */
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -118,28 +119,59 @@ static int run_one(sqlite3 *db, const char *format, ...) {
     return err;
 }
 
-/* Columns of their table that ours lacks, as ALTER TABLE can add them. */
-static int follow_columns(struct store *s, const struct schema_item *item, const struct trial *trial) {
+/* What ALTER TABLE ADD COLUMN needs to know of a column of theirs: a reference, a collation; as SQL. Text of theirs comes quoted. */
+static int column_more(const struct trial *trial, const char *table, const char *name, sqlite3_str *out) {
+    const char *collation = NULL;
     sqlite3_stmt *q = NULL;
-    int err = sql_prepare(trial->db, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info('%.*q')", (int)item->name_len,
-                          item->name);
+    if (sqlite3_table_column_metadata(trial->db, "main", table, name, NULL, &collation, NULL, NULL, NULL) == SQLITE_OK && collation &&
+        sqlite3_stricmp(collation, "BINARY") != 0)
+        sqlite3_str_appendf(out, " COLLATE \"%w\"", collation);
+    int err = sql_prepare(trial->db, &q,
+                          "SELECT f.\"table\", f.\"to\", f.on_update, f.on_delete FROM pragma_foreign_key_list(%Q) f WHERE f.\"from\"=%Q"
+                          " AND (SELECT count(*) FROM pragma_foreign_key_list(%Q) g WHERE g.id=f.id)=1",
+                          table, name, table);
+    if (!err && (err = sql_step(q)) == 1) {
+        sqlite3_str_appendf(out, " REFERENCES \"%w\"", sqlite3_column_text(q, 0));
+        if (sqlite3_column_type(q, 1) != SQLITE_NULL)
+            sqlite3_str_appendf(out, "(\"%w\")", sqlite3_column_text(q, 1));
+        sqlite3_str_appendf(out, " ON UPDATE %s ON DELETE %s", sqlite3_column_text(q, 2), sqlite3_column_text(q, 3));
+        err = 0;
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
+static int add_column(struct store *s, const char *table, sqlite3_stmt *q, const struct trial *trial) {
+    const char *name = (const char *)sqlite3_column_text(q, 0), *value = (const char *)sqlite3_column_text(q, 3);
+    const char *type = (const char *)sqlite3_column_text(q, 1), *null = sqlite3_column_int(q, 2) && value ? " NOT NULL" : "";
+    sqlite3_str *more = sqlite3_str_new(s->app.writer);
+    int err = column_more(trial, table, name, more);
+    char *text = sqlite3_str_finish(more);
+    if (!err)
+        err = run_one(s->app.writer, "ALTER TABLE main.\"%w\" ADD COLUMN \"%w\" %s%s%s%s%s", table, name, type, null,
+                      value ? " DEFAULT " : "", value ? value : "", text ? text : "");
+    sqlite3_free(text);
+    if (err == 0 || err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
+        return err;
+    store_log(s, LOG_WARNING,
+              "%s: column \"%s\" of another server cannot be added to \"%s\" here (%s): its values wait until the application adds it",
+              s->config.db, name, table, sqlite3_errmsg(s->app.writer));
+    return 0;
+}
+
+/* Columns of their table that ours lacks and never had, as ALTER TABLE can add them. */
+static int follow_columns(struct store *s, const char *table, const struct trial *trial) {
+    sqlite3_stmt *q = NULL;
+    int err = sql_prepare(trial->db, &q, "SELECT name, type, \"notnull\", dflt_value FROM pragma_table_info(%Q)", table);
     while (!err && (err = sql_step(q)) == 1) {
-        const char *name = (const char *)sqlite3_column_text(q, 0), *value = (const char *)sqlite3_column_text(q, 3);
+        const char *name = (const char *)sqlite3_column_text(q, 0);
+        bool had;
         int64_t there;
-        err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo('%.*q') WHERE name=%Q COLLATE NOCASE",
-                      (int)item->name_len, item->name, name);
-        if (err || there)
+        if ((err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo(%Q) WHERE name=%Q COLLATE NOCASE", table,
+                           name)) ||
+            (err = follow_had(s, "column", 6, table, strlen(table), name, &had)) || there || had)
             continue;
-        bool not_null = sqlite3_column_int(q, 2) && value;
-        err = run_one(s->app.writer, "ALTER TABLE main.\"%.*w\" ADD COLUMN \"%w\" %s%s%s%s", (int)item->name_len, item->name, name,
-                      (const char *)sqlite3_column_text(q, 1), not_null ? " NOT NULL" : "", value ? " DEFAULT " : "", value ? value : "");
-        if (err != 0 && err != ERR_FULL && err != ERR_IO && err != ERR_NOMEM) {
-            store_log(
-                s, LOG_WARNING,
-                "%s: column \"%s\" of another server cannot be added to \"%.*s\" here (%s): its values wait until the application adds it",
-                s->config.db, name, (int)item->name_len, item->name, sqlite3_errmsg(s->app.writer));
-            err = 0;
-        }
+        err = add_column(s, table, q, trial);
     }
     sqlite3_finalize(q);
     return err;
@@ -151,12 +183,7 @@ static void say_not_created(struct store *s, const struct schema_item *item, con
               s->config.db, (int)item->type_len, item->type, (int)item->name_len, item->name, why);
 }
 
-static int create_item(struct store *s, const struct schema_item *item, const struct trial *trial) {
-    int64_t there;
-    int err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE",
-                      (int)item->name_len, item->name);
-    if (err || there)
-        return err || !s->hot.created || !trial_is_type(item, "table") ? err : follow_columns(s, item, trial);
+static int run_create(struct store *s, const struct schema_item *item) {
     sqlite3_stmt *stmt = NULL;
     int rc = sqlite3_prepare_v2(s->app.writer, item->sql, (int)item->sql_len, &stmt, NULL);
     if (rc == SQLITE_OK)
@@ -164,11 +191,35 @@ static int create_item(struct store *s, const struct schema_item *item, const st
     char text[300];
     snprintf(text, sizeof text, "%s", sqlite3_errmsg(s->app.writer));
     sqlite3_finalize(stmt);
-    err = rc == SQLITE_OK ? 0 : appfile_error(rc);
+    int err = rc == SQLITE_OK ? 0 : appfile_error(rc);
     if (!err || err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM)
         return err;
     say_not_created(s, item, text);
     return 0;
+}
+
+/* Is there such a table or view? */
+static int find_item(struct store *s, const char *name, size_t len, int64_t *there) {
+    return sql_int(s->app.writer, 0, there, "SELECT count(*) FROM main.sqlite_schema WHERE name='%.*q' COLLATE NOCASE", (int)len, name);
+}
+
+/* `follow`: the file has a schema; what it had once, and what belongs to a table that is not here, is not made again. */
+static int create_item(struct store *s, const struct schema_item *item, const struct trial *trial, bool follow) {
+    int64_t there, table = 1;
+    bool had = false;
+    int err = find_item(s, item->name, item->name_len, &there);
+    if (!err && there && follow && trial_is_type(item, "table")) {
+        char *name = sqlite3_mprintf("%.*s", (int)item->name_len, item->name);
+        err = name ? follow_columns(s, name, trial) : ERR_NOMEM;
+        sqlite3_free(name);
+    }
+    if (err || there)
+        return err;
+    if (follow &&
+        ((err = follow_had(s, item->type, item->type_len, item->name, item->name_len, NULL, &had)) ||
+         (!trial_is_type(item, "table") && !trial_is_type(item, "view") && (err = find_item(s, item->table, item->table_len, &table)))))
+        return err;
+    return had || !table ? 0 : run_create(s, item);
 }
 
 /* Under the lock: the tables are those that we know. Else the application has begun a schema of its own, and the store is opened anew to see it. */
@@ -180,14 +231,19 @@ static int nobody_else(struct store *s) {
     return err ? err : tables || (s->schema.version && now != s->schema.version) ? ERR_SCHEMA : 0;
 }
 
+struct taking {
+    bool follow; /* the file has a schema already */
+    bool alone;  /* in a moment without readers; if there is none, another time */
+};
+
 /* One transaction makes tables and triggers: the application may write as soon as it sees a table. made is what the file holds then;
  * *count 0: nothing was missing. */
-static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, struct schema *made, bool **anew,
-                      uint32_t *count) {
+static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, const struct taking *how,
+                      struct schema *made, bool **anew, uint32_t *count) {
     const struct capture_mark mark = generation_mark(s);
     int64_t before = 0, after = 0, noted;
     int err = capture_noted(s->app.reader, &noted);
-    if (!err && (err = appfile_begin_within(&s->app, true, INSTALL_TRY_MS)) == ERR_BUSY)
+    if (!err && (err = appfile_begin_within(&s->app, how->alone, INSTALL_TRY_MS)) == ERR_BUSY && !how->follow)
         err = appfile_begin(&s->app, false);
     if (err)
         return err;
@@ -202,7 +258,7 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
             if (trial->why[i])
                 say_not_created(s, item, trial->why[i]);
             else
-                err = create_item(s, item, trial);
+                err = create_item(s, item, trial, how->follow);
         }
     if (!err)
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
@@ -210,7 +266,7 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
     if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
         err = capture_install(s->app.writer, made, &mark, noted, anew);
     if (!err)
-        err = appfile_commit(&s->app);
+        err = how->follow ? appfile_commit_patiently(&s->app) : appfile_commit(&s->app);
     if (err)
         appfile_rollback(&s->app);
     store_lock_time(s, store_mono_us() - began);
@@ -352,10 +408,11 @@ int schema_refresh(struct store *s) {
     if (err || (err = generation_look(s)) || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
         return err;
     at_once |= s->file != FILE_OURS || (first && kept); /* as we left it: what had begun goes on */
-    if (first && !at_once && (err = older_find(s, &at_once)))
+    bool other = s->file == FILE_OTHER;
+    if (first && !at_once && (err = older_find(s, &other)))
         return err;
-    s->hold_over |= at_once;
-    if ((err = bind(s)))
+    s->hold_over |= at_once || other;
+    if ((other && (err = follow_forget(s))) || (err = bind(s)) || (err = follow_note(s)))
         return err; /* schema.version is that of what was read, or that our triggers made: what the application changes now shows as another */
     if (!first && before != s->schema.hash)
         s->hot.created = 0;
@@ -384,47 +441,60 @@ static int nothing_to_scan(struct store *s, const bool *anew) {
     return err;
 }
 
-int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin) {
-    (void)origin;
-    if (!batch_reader_schema_count(r))
-        return 0;
-    take_base(s, r);
-    if (!schema_told(r) || (s->app_open && s->schema.count && !s->hot.created))
-        return 0;
-    int err;
-    if (!s->app_open) {
-        char why[600] = "";
-        if ((err = store_open_app(s, true, why, sizeof why))) {
-            store_log(s, LOG_ERROR, "%s", why);
-            return err;
-        }
-    }
+/* What is missing here of a schema that passed its trial. */
+static int take_over(struct store *s, const struct batch_reader *r, const struct trial *trial, const struct taking *how) {
     struct schema made = {0};
-    bool *anew = NULL;
+    bool *anew = NULL, told = !s->schema.count || s->hot.schema_sent == s->schema.hash;
     uint32_t count = 0;
-    struct trial trial;
-    if (!(err = trial_run(&trial, r)))
-        err = create_all(s, r, &trial, &made, &anew, &count);
-    trial_end(&trial);
-    if (err || (!count && s->schema.version)) {
+    int err = create_all(s, r, trial, how, &made, &anew, &count);
+    if (err || !count) {
         free(anew);
         schema_release(&made);
-        return err;
-    }
-    if (!count) { /* of a new file nothing could be made */
-        free(anew);
-        return schema_refresh(s);
+        return err || s->schema.version ? err : schema_refresh(s); /* of a new file nothing could be made */
     }
     tables_unload(s); /* they point into the schema */
     schema_release(&s->schema);
     s->schema = made; /* not read again: what the application has changed by now is its own, and is found by the next drain */
-    s->hot.created = 1;
-    s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
+    if (!how->follow)
+        s->hot.created = 1;
+    if (told)
+        s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
     s->schema_waits = false;
     store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
     s->hold_over = s->held_since_ms == 0; /* it is not the application that changes it */
-    if (!(err = bind(s)))
+    if (!(err = bind(s)) && !(err = follow_note(s)))
         err = nothing_to_scan(s, anew);
     free(anew);
     return err ? err : take_up(s);
+}
+
+int schema_follow(struct store *s, const struct batch_reader *r, bool alone) {
+    const struct taking how = {.follow = true, .alone = alone};
+    struct trial trial;
+    int err = trial_run(&trial, r);
+    if (!err)
+        err = take_over(s, r, &trial, &how);
+    trial_end(&trial);
+    return err;
+}
+
+int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin, uint64_t version) {
+    static const struct taking HOW = {.alone = true};
+    if (!batch_reader_schema_count(r))
+        return 0;
+    take_base(s, r);
+    if (!schema_told(r))
+        return 0;
+    bool there = s->app_open && s->schema.count;
+    char why[600] = "";
+    struct trial trial;
+    int err = trial_run(&trial, r);
+    if (!err && !(err = follow_told(s, &trial, origin, version, !there)) && there)
+        s->follow_due |= follow_wanted(s);
+    if (!err && !s->app_open && (err = store_open_app(s, true, why, sizeof why)))
+        store_log(s, LOG_ERROR, "%s", why);
+    if (!err && !there)
+        err = take_over(s, r, &trial, &HOW);
+    trial_end(&trial);
+    return err;
 }

@@ -33,6 +33,13 @@ static const char SCHEMA[] =
     "CREATE TABLE large(tbl INTEGER, place BLOB, PRIMARY KEY(tbl, place)) WITHOUT ROWID;"
     "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
 
+/* Came later than the format: made in states that are there, too. */
+static const char SCHEMAS[] =
+    "CREATE TABLE IF NOT EXISTS told(node BLOB PRIMARY KEY, origin INTEGER, version INTEGER, done INTEGER) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS told_column(node BLOB, tbl TEXT COLLATE NOCASE, col TEXT COLLATE NOCASE, place INTEGER, kind INTEGER,"
+    "  PRIMARY KEY(node, tbl, col)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS had(name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;";
+
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;
     int err = sql_prepare(s->db, &q,
@@ -566,7 +573,7 @@ static int check_format(struct store *s, char *why, size_t why_len) {
         randombytes_buf(s->state_id, sizeof s->state_id);
         char hex[33];
         sodium_bin2hex(hex, sizeof hex, s->state_id, sizeof s->state_id);
-        if ((err = state_begin(s)) || (err = sql_exec(s->db, "%s", SCHEMA)) ||
+        if ((err = state_begin(s)) || (err = sql_exec(s->db, "%s%s", SCHEMA, SCHEMAS)) ||
             (err = sql_exec(s->db, "INSERT INTO meta VALUES('format', %d), ('id', x'%s')", STATE_FORMAT, hex)))
             return err;
         err = sql_run(s->s_commit);
@@ -588,7 +595,7 @@ static int check_format(struct store *s, char *why, size_t why_len) {
     if (!err)
         memcpy(s->state_id, sqlite3_column_blob(q, 0), sizeof s->state_id);
     sqlite3_finalize(q);
-    return err;
+    return err ? err : sql_exec(s->db, "%s", SCHEMAS);
 }
 
 int state_open(struct store *s, char *why, size_t why_len) {

@@ -16,6 +16,7 @@
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
 #define HELD_LOOK_MS 100    /* while a migration is under way */
+#define FOLLOW_LOOK_MS 5    /* while another server's schema is to be followed, and somebody reads or writes */
 #define RETRY_PARKED_MS 1000
 #define RETRY_PARKED_ROWS 500
 #define QUIET_TRIM_MS 5000
@@ -218,6 +219,7 @@ static int open_all(struct store *s, char *why, size_t why_len) {
         return err;
     if (s->file == FILE_OTHER && (err = begin_unknowing(s)))
         return err;
+    s->follow_due |= s->app_open && follow_wanted(s);
     return own_vectors(s);
 }
 
@@ -303,7 +305,7 @@ void store_close(struct store *s) {
 /* ---- telling the owner */
 
 static bool is_settled(struct store *s) {
-    return !s->held_since_ms && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
+    return !s->held_since_ms && !s->follow_due && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
            tables_unshown(s) == 0;
 }
 
@@ -492,6 +494,8 @@ static int next_turn(struct store *s, int shown) {
         return 1;
     if (s->held_since_ms)
         return HELD_LOOK_MS;
+    if (s->follow_due)
+        return FOLLOW_LOOK_MS;
     if (s->flights && !project_blocked(s))
         return 0;
     if (s->flights)
@@ -540,6 +544,8 @@ static int turn(struct store *s) {
         tell_state(s);
         return s->delivered_count ? 0 : MISSING_LOOK_MS;
     }
+    if (s->follow_due && ((err = follow(s)) || s->scan))
+        return err;
     retry_parked(s);
     if ((err = wait_for_parts(s)))
         return err;

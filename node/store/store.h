@@ -25,6 +25,7 @@ struct store_config {
     bool create;     /* the application's file does not exist yet: made from the first schema that arrives */
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
     const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
+    bool follow;                 /* what other servers add to the schema is made here, too; else the application does it */
     int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
     int64_t refused_ms;          /* for so long opening has failed with ERR_BUSY by now */
 
@@ -68,6 +69,7 @@ int store_barrier(struct store *s);
 bool store_ready(struct store *s);
 
 void store_watch(struct store *s, bool on);
+void store_follow(struct store *s, bool on); /* as in store_config, from the next turn on */
 /* JSON for the interface, owned by the caller:
  * status: the `databases` entry: name state error tables rows pending waiting(0) parked version digest conflicts, and more: base, capturing
  *   {"done":rows,"table":…} or null, log_bytes, drained, projected, lock_ms_p99…

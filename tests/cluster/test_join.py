@@ -102,6 +102,47 @@ class Schema(ClusterTest):
         c[1].sql("UPDATE extra SET v = 3 WHERE id = 'a'")
         c.converge()
 
+    def test_ddl_follow(self):
+        a = self.make("n0")
+        b = self.make("n1", join=[a])
+        conf = os.path.join(b.folder, "conf")
+        b.extra += ["--config", conf]
+        with open(conf, "w") as f:
+            f.write('ddl = local\ndatabase "app.db" { table "outbox" { replicate = no } }\n')
+        for n in (a, b):
+            n.script(ITEMS + "INSERT INTO item VALUES ('a', 1, 'x');")
+            n.start()
+        poll(lambda: a.alive() == 2 and b.alive() == 2)
+        a.script("ALTER TABLE item ADD COLUMN extra TEXT NOT NULL DEFAULT 'd'; UPDATE item SET extra = 'e';"
+                 "CREATE TABLE more(id INTEGER PRIMARY KEY, v); CREATE INDEX more_v ON more(v); INSERT INTO more(v) VALUES (5);", journal=None)
+        poll(lambda: "and n0 has it" in b.cli("tables").out, what="who has what is missing here is named")
+        poll(lambda: b.database()["parked"] > 0)
+        self.assertIn("set ddl = follow", b.cli("tables").out)
+        self.assertIn('column "extra" is not here, and n0 has it', b.cli("doctor").out)
+        self.assertFalse(b.has_tables("more"))
+        with open(conf, "w") as f:
+            f.write('database "app.db" { ddl = follow table "outbox" { replicate = no } }\n')
+        b.proc.send_signal(harness.signal.SIGHUP)
+        self.eventually(b, "SELECT count(*) FROM sqlite_schema WHERE name = 'more_v'", [(1,)])
+        self.eventually(b, "SELECT extra FROM item", [("e",)])
+        self.eventually(b, "SELECT v FROM more", [(5,)])
+        self.assertEqual(b.log_lines("restart starlingd"), [])
+        # a transaction that has read, and then writes, is not in its way, nor it in theirs
+        con = b.connect(timeout=30.0)
+        con.isolation_level = None
+        for i in range(8):
+            a.sql("ALTER TABLE more ADD COLUMN c%d DEFAULT %d" % (i, i))
+            while b.sql("SELECT count(*) FROM pragma_table_info('more') WHERE name = 'c%d'" % i) == [(0,)]:
+                con.execute("BEGIN")
+                con.execute("SELECT count(*) FROM item").fetchall()
+                con.execute("UPDATE item SET v = v + 1")
+                con.execute("COMMIT")
+        con.close()
+        for n in (a, b):
+            self.assertEqual(n.cli("wait", "--converged", "--members", 2, "--timeout", 20).code, 0)
+        self.assertEqual(a.dump(), b.dump())
+        self.assertEqual(b.cli("verify").code, 0)
+
     def test_new_column_while_running(self):
         a, b = self.own_schema(ITEMS)
         a.sql("INSERT INTO item VALUES ('a', 1, 'x')")

@@ -17,7 +17,7 @@
 
 struct peer {
     struct side s;
-    bool create;
+    bool create, follow;
     const char *const *excluded;
     int readers_wait_ms;
     json_t *watched;                    /* array of `watch` objects */
@@ -83,6 +83,7 @@ static inline int peer_try_open(struct peer *p) {
                                   .vfs = s->vfs,
                                   .create = p->create,
                                   .excluded = p->excluded,
+                                  .follow = p->follow,
                                   .readers_wait_ms = p->readers_wait_ms,
                                   .ctx = p,
                                   .on_batch = rig_on_batch,

@@ -99,7 +99,6 @@ static void refusals(void **state) {
         {"--instance /tmp --http 127.0.0.1:7172", "not in this build"},
         {"--instance /tmp --adopt match", "not in this build"},
         {"--instance /tmp --adopt sometimes", "one of"},
-        {"--instance /tmp --set ddl=follow", "not in this build"},
         {"--instance /tmp --set ddl=maybe", "one of"},
         {"--instance /tmp --set history_mb=5", "not in this build"},
         {"--instance /tmp --set bandwidth_kib=x", "whole number"},
@@ -138,6 +137,7 @@ static void file_refusals(void **state) {
         {"database \"x.db\" { table \"t\" { refs = { \"a -> b/c.d\" } } }\n", "table t: refs: not in this build"},
         {"database \"x.db\" { table \"t\" { unique = keep } }\n", "unique = keep: not in this build"},
         {"database \"x.db\" { orphans = delete }\n", "orphans = delete: not in this build"},
+        {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
         {"database \"x.db\" { replicate = no }\n", "not in this build"},
         {"files { exclude = { \"*.log\" } }\n", "files: not in this build"},
         {"database \"x.db\" { table \"t\" { replicate = perhaps } }\n", "c.conf:1"},
@@ -169,6 +169,18 @@ static void policies(void **state) {
     assert_string_equal(excluded[1], "login");
     assert_null(excluded[2]);
     assert_null(config_excluded(&c, "other.db"));
+    assert_false(config_follows(&c, "scouting.db"));
+    config_release(&c);
+    file_put(path,
+             "ddl = follow\ndatabase \"scouting.db\" { ddl = local }\ndatabase \"notes.db\" { ddl = follow }\ndatabase \"x.db\" { }\n");
+    assert_int_equal(load(&c, words), 0);
+    assert_false(config_follows(&c, "scouting.db"));
+    assert_true(config_follows(&c, "notes.db") && config_follows(&c, "x.db") && config_follows(&c, "other.db"));
+    config_release(&c);
+    snprintf(words + strlen(words), sizeof(words) - strlen(words), " --set ddl=local");
+    assert_int_equal(load(&c, words), 0);
+    assert_true(config_follows(&c, "notes.db"));
+    assert_false(config_follows(&c, "x.db"));
     config_release(&c);
 }
 
@@ -178,7 +190,7 @@ static void printed_is_read_back(void **state) {
     size_t len = 0;
     (void)state;
     setenv("HOME_OF_TEST", "expanded", 1);
-    file_put(path, "database \"a \\\"b\\\".db\" { table \"t\" { replicate = no } table \"u\" { } }\n");
+    file_put(path, "database \"a \\\"b\\\".db\" { ddl = follow table \"t\" { replicate = no } table \"u\" { } }\n");
     snprintf(words, sizeof(words), "--instance /tmp --config %s --name pit --join a --join [::1]:5 --state /tmp/odd\\\"${HOME_OF_TEST}",
              path);
     assert_int_equal(load(&c, words), 0);
@@ -199,6 +211,8 @@ static void printed_is_read_back(void **state) {
     assert_int_equal(again.databases_count, 1);
     assert_string_equal(again.databases[0].db, "a \"b\".db");
     assert_string_equal(config_excluded(&again, "a \"b\".db")[0], "t");
+    assert_true(config_follows(&again, "a \"b\".db"));
+    assert_false(config_follows(&again, "other.db"));
     config_release(&c);
     config_release(&again);
     unlink(copy);

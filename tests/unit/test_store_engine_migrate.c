@@ -79,7 +79,7 @@ static void test_a_column_that_is_renamed_on_one_server_first(void **state) {
         share_same(&r);
         restart_between(&r, 0, RENAME[0], mode & 1);
         share(&r);
-        assert_problem(&r.peers[1], "t", "column \"b\" of another server is not here");
+        assert_problem(&r.peers[1], "t", "column \"b\" is not here");
         rig_act(&r, 0,
                 "UPDATE t SET b = 'zero' WHERE k = 'zero'; UPDATE t SET b = 'both0' WHERE k = 'both'; UPDATE t SET x = 2 WHERE k = "
                 "'touched'");

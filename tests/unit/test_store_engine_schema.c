@@ -64,7 +64,7 @@ static void test_a_column_that_is_missing_here(void **state) {
         assert_rows(rig_app(&r, 1), "SELECT * FROM t ORDER BY k", "told|i0|;tx|i1|;ty|i2|;tz|i3|;");
         assert_rows(rig_app(&r, 0), "SELECT * FROM t WHERE k = 'old'", "told|i0|tdc|;");
         assert_false(peer_settled(&r.peers[1]));
-        assert_problem(&r.peers[1], "t", "column \"c\" of another server is not here");
+        assert_problem(&r.peers[1], "t", "column \"c\" is not here");
         rig_act(&r, 0, "UPDATE t SET c = 'changed' WHERE k = 'y'");
         rig_act(&r, 1, "UPDATE t SET a = a + 10");
         rig_share(&r);
