@@ -14,7 +14,7 @@
  *
  *   body (raw bytes after decompression) = msgpack objects one after the other:
  *     origins [[node bin16, epoch]...], names [str...], schema nil | [[type, name, table, sql]...], groups u32, then groups
- *   group = [ kind (+ 8: orphan), table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
+ *   group = [ kind (+ 8: orphan, + 16: carried), table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
  *     Each bin is a stream of n msgpack objects (columnar, since equal things compress together): a value is nil, int,
  *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first).
  *     stamps: signed differences, the first to the head's stamp, then to the previous one in the group. idents by kind, a
@@ -53,6 +53,7 @@
 #define BATCH_HEAD_FIELDS 15
 #define BATCH_GROUP_FIELDS 7 /* and one more for each column */
 #define BATCH_ORPHAN 8u      /* beside a group's kind */
+#define BATCH_CARRIED 16u    /* likewise */
 #define BATCH_PREV_BYTES 8
 #define BATCH_CHAIN_BYTES 32
 #define BATCH_SIGNATURE_BYTES 64
@@ -94,6 +95,7 @@ struct ident {
 struct change {
     enum change_kind kind;
     bool orphan;       /* the row refers to one that the author's own file does not hold */
+    bool carried;      /* as the row was under another name of its table or column, before a migration */
     const char *table; /* not terminated when read; writers pass table_len too */
     size_t table_len;
     uint64_t stamp;

@@ -37,7 +37,7 @@ struct stream {
 
 struct group {
     enum change_kind kind;
-    bool orphan;
+    bool orphan, carried;
     enum ident_kind ident;
     uint32_t key_columns, columns_count, rows;
     uint32_t table, *columns; /* indexes in names */
@@ -211,7 +211,7 @@ static int put_group(struct batch_writer *w, const struct group *g, struct sink 
     struct buf *head = &w->scratch;
     buf_clear(head);
     buf_pack_array(head, BATCH_GROUP_FIELDS + g->columns_count);
-    buf_pack_u64(head, g->kind | (g->orphan ? BATCH_ORPHAN : 0));
+    buf_pack_u64(head, g->kind | (g->orphan ? BATCH_ORPHAN : 0) | (g->carried ? BATCH_CARRIED : 0));
     buf_pack_u64(head, g->table);
     buf_pack_u64(head, g->ident);
     buf_pack_array(head, g->columns_count);
@@ -267,8 +267,9 @@ static int put_body(struct batch_writer *w, struct sink *s) {
 /* ---- groups */
 
 static bool group_fits(const struct group *g, const struct change *c) {
-    if (g->kind != c->kind || g->orphan != c->orphan || g->ident != c->ident.kind || g->columns_count != c->columns_count ||
-        g->lens[0] != c->table_len || g->key_columns != (c->ident.kind == IDENT_GIVEN_COLS ? c->ident.key_columns : 0))
+    if (g->kind != c->kind || g->orphan != c->orphan || g->carried != c->carried || g->ident != c->ident.kind ||
+        g->columns_count != c->columns_count || g->lens[0] != c->table_len ||
+        g->key_columns != (c->ident.kind == IDENT_GIVEN_COLS ? c->ident.key_columns : 0))
         return false;
     const uint8_t *at = g->shape.data;
     if (memcmp(at, c->table, c->table_len))
@@ -374,6 +375,7 @@ static int group_open(struct batch_writer *w, struct group *g, const struct chan
     g->ident = c->ident.kind;
     g->kind = c->kind;
     g->orphan = c->orphan;
+    g->carried = c->carried;
     return 0;
 }
 

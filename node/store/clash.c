@@ -73,7 +73,7 @@ static bool reference_write(struct store *s, const struct foreign *f, const stru
         }
     }
     if (!found && r->who.kind == IDENT_BORN) {
-        *w = (struct write){r->who.origin, r->who.version, r->inserted.at, false};
+        *w = (struct write){r->who.origin, r->who.version, r->inserted.at, false, false};
         found = true;
     }
     return found;

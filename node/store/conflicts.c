@@ -123,7 +123,7 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     struct listing *l = ctx;
     const struct reg *r = &l->s->reg;
     struct origins_order o = store_order(l->s);
-    struct write by = c ? r->writes[c->write] : (struct write){d->origin, d->version, d->at, false};
+    struct write by = c ? r->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
     const char *column = c ? l->tbl->columns[c->column] : "(deleted)";
     char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
     name_of(l, c ? column : "", &by, id);

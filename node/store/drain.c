@@ -58,8 +58,10 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
     n->last_seq = sqlite3_column_int64(q, 0);
     n->last_nonce = sqlite3_column_int64(q, 4);
     struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
-    if (!io) /* a table that was dropped, or is not replicated any more */
+    if (!io) { /* a table that was dropped, or is not replicated any more */
+        moves_note(s, number, sqlite3_column_int(q, 2) == NOTE_DELETE || sqlite3_column_int(q, 2) == NOTE_MOVED);
         return 0;
+    }
     if (io->table->key_kind == KEY_ROWID && !io->tbl->captured &&
         !io->tbl->lost) /* its rowids may be others now; all of it is read again */
         return 0;
@@ -236,6 +238,7 @@ struct edit { /* one change of ours, about to be written */
     bool orphan;
     bool quiet; /* it is told when it is shown */
     bool away;  /* the row is not at home */
+    bool carried;
 };
 
 static void wire_ident(struct store *s, const struct edit *e, const struct tio *io, struct ident *out) {
@@ -265,8 +268,12 @@ static int edit_write(struct store *s, struct tio *io, struct edit *e, uint64_t 
     for (int tries = 0; tries < 2; tries++) {
         if (here)
             e->who.version = s->origins[s->own].version + 1;
-        struct change c = {
-            .kind = e->kind, .orphan = e->orphan, .table = io->table->name, .table_len = strlen(io->table->name), .stamp = at};
+        struct change c = {.kind = e->kind,
+                           .orphan = e->orphan,
+                           .carried = e->carried,
+                           .table = io->table->name,
+                           .table_len = strlen(io->table->name),
+                           .stamp = at};
         wire_ident(s, e, io, &c.ident);
         if (e->set) {
             c.columns_count = e->set->count;
@@ -341,7 +348,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         return err;
     struct seen seen;
     seen_of(s, s->own, s->blind, &seen);
-    struct write by = {s->own, s->origins[s->own].version + 1, at, false};
+    struct write by = {s->own, s->origins[s->own].version + 1, at, false, e->carried};
     bool known = reg_known(r), had = known && (r->deaths_count || s->open_conflicts || !reg_alive(r, &o));
     struct known_by known_by;
     if (io->known_by)
@@ -430,31 +437,14 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     }
 }
 
-static int insert_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
-    struct edit e = {.kind = CHANGE_INSERT, .values = look->values, .set = all_columns(look->io)};
-    if (!e.set)
-        return ERR_NOMEM;
-    drain_new_identity(s, look, hashes, &e.who);
-    if (e.who.number > look->io->sequence) /* SQLite has seen to it */
-        look->io->sequence = e.who.number;
-    if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
-        int err = rows_evict(s, look->io->tbl, &look->place);
-        if (err)
-            return err;
-        reg_clear(r);
-    }
-    if (moves_arrives(look) && reg_known(&s->source))
-        e.at = (reg_top(&s->source) <= STAMP_COPY ? STAMP_COPY + 1 : reg_top(&s->source)) + moves_differs(s, look, hashes);
-    else if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
-        e.at = STAMP_COPY;
-    int err = edit_apply(s, look->io, r, &e, look, hashes);
-    return err || e.at != STAMP_COPY ? err : refresh_pending(s, look->io->tbl, &e.who, look, hashes);
-}
-
 /* All columns with one stamp in one change. */
-static int update_columns(struct store *s, struct row_look *look, struct reg *r, const uint32_t *columns, uint32_t n, uint64_t at,
-                          bool again, const uint64_t *hashes) {
-    struct edit e = {.kind = again ? CHANGE_INSERT : CHANGE_UPDATE, .who = r->who, .set = tables_columns(look->io, columns, n), .at = at};
+static int update_columns(struct store *s, struct row_look *look, struct reg *r, const uint32_t *columns, uint32_t n,
+                          const struct moved_cell *as, bool again, const uint64_t *hashes) {
+    struct edit e = {.kind = again ? CHANGE_INSERT : CHANGE_UPDATE,
+                     .who = r->who,
+                     .set = tables_columns(look->io, columns, n),
+                     .at = as->at,
+                     .carried = as->carried};
     struct value *values = malloc((n + 1) * sizeof *values);
     if (!e.set || !values) {
         free(values);
@@ -468,40 +458,94 @@ static int update_columns(struct store *s, struct row_look *look, struct reg *r,
     return err;
 }
 
+/* These columns, those of one stamp together, and those of the stamp of `first` before the others; `insert`: they are the row's insert. */
+static int write_cells(struct store *s, struct row_look *look, struct reg *r, struct moved_cell *cells, uint32_t n, struct moved_cell first,
+                       bool insert, const uint64_t *hashes) {
+    uint32_t now[BATCH_COLUMNS_MAX];
+    for (uint32_t left = n; left || insert; first = left ? cells[0] : first) {
+        uint32_t count = 0, kept = 0;
+        for (uint32_t i = 0; i < left; i++)
+            if (cells[i].at == first.at && cells[i].carried == first.carried)
+                now[count++] = cells[i].column;
+            else
+                cells[kept++] = cells[i];
+        left = kept;
+        int err = count || insert ? update_columns(s, look, r, now, count, &first, insert, hashes) : 0;
+        if (err)
+            return err;
+        insert = false;
+    }
+    return 0;
+}
+
+/* Is what the file shows of this row what the registers say? */
+static bool agrees(const struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes) {
+    struct origins_order o = store_order(s);
+    bool same = reg_alive(r, &o);
+    for (uint32_t i = 0; i < look->io->count && same; i++) {
+        const struct cell *c = reg_winner(r, look->io->numbers[i], &o);
+        same = c && c->hash == hashes[i];
+    }
+    return same;
+}
+
+/* A row that came with its table's new name. */
+static int insert_carried(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
+    struct moved_cell cells[2 * BATCH_COLUMNS_MAX], life;
+    uint32_t n = moves_carry(s, look, hashes, cells, &life);
+    int err = write_cells(s, look, r, cells, n, life, true, hashes);
+    struct rowid who = r->who;
+    return err || agrees(s, look, r, hashes) ? err : refresh_pending(s, look->io->tbl, &who, look, hashes);
+}
+
+static int insert_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
+    struct edit e = {.kind = CHANGE_INSERT, .values = look->values, .set = all_columns(look->io)};
+    if (!e.set)
+        return ERR_NOMEM;
+    drain_new_identity(s, look, hashes, &e.who);
+    if (e.who.number > look->io->sequence) /* SQLite has seen to it */
+        look->io->sequence = e.who.number;
+    if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
+        int err = rows_evict(s, look->io->tbl, &look->place);
+        if (err)
+            return err;
+        reg_clear(r);
+    }
+    if (moves_arrives(look) && reg_known(&s->source)) {
+        r->who = e.who;
+        return insert_carried(s, look, r, hashes);
+    }
+    if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
+        e.at = STAMP_COPY;
+    int err = 0;
+    if (reg_known(r) && e.at == 0) { /* it comes in the place of what a column held under its old name */
+        struct moved_cell cells[BATCH_COLUMNS_MAX];
+        uint32_t n = moves_replaced(s, look, r, cells);
+        err = write_cells(s, look, r, cells, n, (struct moved_cell){0}, false, hashes);
+    }
+    if (!err)
+        err = edit_apply(s, look->io, r, &e, look, hashes);
+    return err || e.at != STAMP_COPY ? err : refresh_pending(s, look->io->tbl, &e.who, look, hashes);
+}
+
 /* The columns that differ. A row that was inserted over itself says so also when nothing differs: it lives, though somebody may have deleted it
  * elsewhere. What did not change in it was not written: a change elsewhere stays. */
 static int update_row(struct store *s, struct row_look *look, struct reg *r, const struct pending_row *p, const uint64_t *hashes) {
     uint32_t named = look->again && look->place.text ? look->io->table->key_count : 0; /* the identity travels in them */
-    uint32_t changed[BATCH_COLUMNS_MAX], now[BATCH_COLUMNS_MAX], n = 0;
-    uint64_t at[BATCH_COLUMNS_MAX];
-    bool overruled = false, write, again = look->again;
+    struct moved_cell cells[2 * BATCH_COLUMNS_MAX];
+    uint32_t n = 0;
+    bool overruled = false;
     for (uint32_t i = 0; i < look->io->count; i++) {
-        int err = moves_judge(s, look, r, p, i, hashes[i], &write, &at[n], &overruled);
+        int err = i < named ? 0 : moves_judge(s, look, r, p, i, hashes[i], cells, &n, &overruled);
         if (err)
             return err;
         if (i < named)
-            at[n] = 0;
-        if (write || i < named)
-            changed[n++] = i;
+            cells[n++] = (struct moved_cell){.column = i};
     }
-    uint64_t stamp = 0; /* those that are written now, then those that a migration wrote */
-    for (uint32_t left = n; left || again; stamp = left ? at[0] : 0) {
-        uint32_t count = 0, kept = 0;
-        for (uint32_t i = 0; i < left; i++)
-            if (at[i] == stamp) {
-                now[count++] = changed[i];
-            } else {
-                changed[kept] = changed[i];
-                at[kept++] = at[i];
-            }
-        left = kept;
-        int err = count || again ? update_columns(s, look, r, now, count, stamp, again, hashes) : 0;
-        if (err)
-            return err;
-        again = false;
-    }
+    int err = write_cells(s, look, r, cells, n, (struct moved_cell){0}, look->again,
+                          hashes); /* those written now before what a migration wrote */
     struct rowid who = r->who;
-    return overruled && !p ? refresh_pending(s, look->io->tbl, &who, look, hashes) : 0;
+    return err ? err : overruled && !p ? refresh_pending(s, look->io->tbl, &who, look, hashes) : 0;
 }
 
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count) {
@@ -528,6 +572,12 @@ int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint3
 static int delete_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
     struct edit e = {.kind = CHANGE_DELETE, .who = r->who};
     return edit_apply(s, look->io, r, &e, look, hashes);
+}
+
+int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried) {
+    struct row_look look = {.io = io, .place = r->who, .ms = LOOK_FOUND};
+    struct edit e = {.kind = CHANGE_DELETE, .who = r->who, .at = at, .quiet = carried, .away = !home, .carried = carried};
+    return edit_apply(s, io, r, &e, &look, NULL);
 }
 
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,

@@ -71,6 +71,7 @@ struct tbl {
     int64_t placed;                           /* number of the triggers that it has in the application's file. 0: the application never had
                                                  such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
+    uint64_t left;                            /* of these: rows that left since it was bound last, as notes tell */
     struct tbl *renamed_from;                 /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
     bool dirty;                               /* rows or last_change differ from the state database */
     char **columns;
@@ -287,6 +288,7 @@ struct store {
     int64_t held_since_ms;       /* a migration is under way since then; 0: none */
     bool held_new, held_long;    /* new tables are not bound meanwhile; one took the name of another, which is perhaps being copied */
     bool held_project;           /* and rows may have changed unnoticed, or columns came that others know: nothing is shown meanwhile */
+    bool held_merge;             /* something was renamed: until it was read again nothing is merged */
     bool hold_over, fresh;       /* it has been quiet for long enough; some column is fresh */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
     bool follow_due;             /* others told of schemas that were not looked at for what is missing here */
@@ -461,6 +463,8 @@ int drain_row(struct store *s, struct row_look *look); /* compares with the regi
  * 0: now. */
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
                  struct value *row, const uint64_t *hashes, uint64_t at);
+/* The death of the row in r, with this stamp; carried: from another name of the table. */
+int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried);
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
@@ -476,9 +480,20 @@ int moves_place(struct store *s, struct tio *io);                /* a table that
 void moves_shown(struct store *s);                               /* nothing is left to show: what was fresh is so no more */
 bool moves_arrives(const struct row_look *look);                 /* a row of a table that has come, read for the first time */
 bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
-bool moves_differs(struct store *s, const struct row_look *look, const uint64_t *hashes);
+struct moved_cell {  /* a column that is to be written */
+    uint32_t column; /* index in io's order */
+    bool carried;
+    uint64_t at; /* 0: as any write of now */
+};
 int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
-                bool *write, uint64_t *at, bool *overruled);
+                struct moved_cell *cells, uint32_t *count, bool *overruled);
+/* What a row that came with its table's new name tells, at most two cells a column; life: as which of them it was inserted. */
+uint32_t moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells,
+                     struct moved_cell *life);
+/* The same of columns that have a new name, in a row that another life comes in the place of. */
+uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
+int moves_deaths(struct store *s, struct tio *io);            /* the same of the rows that it had lost, after all of it was read */
+void moves_note(struct store *s, uint32_t number, bool left); /* a note of a table that is not bound now */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
 /* ---- scan.c */

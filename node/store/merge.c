@@ -282,7 +282,7 @@ static int merge_change(struct merging *m, const struct change *c) {
     if ((err = rows_find(s, t, &who, r, &home)))
         return err;
     struct origins_order o = store_order(s);
-    struct write by = {m->origin, m->head->version, c->stamp, false};
+    struct write by = {m->origin, m->head->version, c->stamp, false, c->carried};
     bool known = reg_known(r), alive = reg_alive(r, &o);
     bool had = known && (r->deaths_count || !alive || s->open_conflicts);
     uint32_t cells = 0;
@@ -524,7 +524,7 @@ out:
  * which waits for us. */
 bool merge_full(struct store *s) {
     if (s->flights_bytes <= FLIGHTS_BYTES_MAX)
-        return false;
+        return s->held_merge;
     return !project_blocked(s) || s->flights_bytes > PARTS_BYTES_MAX; /* the next part is what it waits for */
 }
 

@@ -12,7 +12,8 @@
  *
  * A migration is many statements, often many commits, and what lies between two of them (`_alembic_tmp_x`, a table that is half copied, a
  * column before its backfill) must not be taken for what the application means. So new tables are not taken up, and nothing is read again or
- * shown, before the schema has been quiet for MIGRATION_QUIET_MS. Notes go on being drained meanwhile. */
+ * shown, before the schema has been quiet for MIGRATION_QUIET_MS. Notes go on being drained meanwhile. After a RENAME nothing is merged either:
+ * what comes under the old name cannot be shown, and its register is to say what the file held when it was renamed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,6 +80,7 @@ static int judge_table(struct store *s, struct tbl *t) {
         t->captured = false;
         t->dropped_now = t->dirty = true;
         hold(s, false);
+        s->held_merge |= has_number(s, -t->placed);
     } else if (t->placed < 0 && t->dropped_now && replicated(now) && !has_number(s, -t->placed)) { /* it was missing for a moment */
         t->placed = now->number;
         err = read_again(s, t);
@@ -289,7 +291,7 @@ static int table_columns(struct store *s, struct tio *io) {
     free(now.list);
     if (!err && renamed) {
         t->captured = false;
-        t->dirty = true;
+        t->dirty = s->held_merge = true;
         hold(s, true);
     }
     s->fresh |= came;
@@ -353,23 +355,39 @@ bool moves_is_another(struct store *s, const struct row_look *look, const struct
 }
 
 /* What a column of a row held before a migration gave it this name: RENAME COLUMN, or RENAME TO of its table. */
-static const struct cell *cell_before(struct store *s, const struct row_look *look, const struct reg *r, uint32_t column,
-                                      struct stamp *at) {
+struct was {
+    uint64_t hash, since; /* as the file showed it; the stamp of a copy of it */
+    struct stamp at;
+    bool ours;
+};
+
+static bool cell_before(struct store *s, const struct row_look *look, const struct reg *r, uint32_t column, struct was *w) {
     struct origins_order o = store_order(s);
-    const struct tbl *t = look->io->tbl;
+    const struct tbl *t = look->io->tbl, *of = t;
     const struct reg *source = r;
     uint32_t from = t->moves[column].from;
     if (t->renamed_from && reg_known(&s->source)) {
         source = &s->source;
+        of = t->renamed_from;
         from = 0;
-        for (uint32_t c = 0; c < t->renamed_from->columns_count && !from; c++)
-            if (sqlite3_stricmp(t->renamed_from->columns[c], t->columns[column]) == 0)
+        for (uint32_t c = 0; c < of->columns_count && !from; c++)
+            if (sqlite3_stricmp(of->columns[c], t->columns[column]) == 0)
                 from = c + 1;
     }
     const struct cell *before = from ? reg_winner(source, from - 1, &o) : NULL;
-    if (before)
-        *at = reg_cell_stamp(source, before);
-    return before;
+    if (!before)
+        return false;
+    *w = (struct was){.hash = before->hash, .at = reg_cell_stamp(source, before)};
+    w->since = stamp_carried(w->at.at);
+    w->ours = w->at.origin == s->own && w->at.at > STAMP_COPY;
+    struct pending_row *p = pending_find(s, of, &source->who);
+    if (p && pending_shown(p, from - 1, &w->hash) && w->hash != before->hash) /* merged, and never shown: the file has what it replaced */
+        w->at = (struct stamp){--w->since, s->own};
+    return true;
+}
+
+static void put(struct moved_cell *cells, uint32_t *count, uint32_t i, uint64_t at, bool carried) {
+    cells[(*count)++] = (struct moved_cell){.column = i, .at = at, .carried = carried};
 }
 
 /* Is this column's content in the file to be written, and with which stamp (0: as any write)? *overruled: what others know is to be shown instead.
@@ -378,24 +396,26 @@ static const struct cell *cell_before(struct store *s, const struct row_look *lo
  * column or table that has come just now it was written by somebody who could not see what others had written meanwhile. There it loses, and
  * stays as an open conflict. */
 int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
-                bool *write, uint64_t *at, bool *overruled) {
+                struct moved_cell *cells, uint32_t *count, bool *overruled) {
     struct origins_order o = store_order(s);
     struct tio *io = look->io;
     uint32_t column = io->numbers[i];
-    struct stamp old;
-    const struct cell *c = reg_winner(r, column, &o), *before = cell_before(s, look, r, column, &old);
+    struct was was;
+    const struct cell *c = reg_winner(r, column, &o);
+    bool before = cell_before(s, look, r, column, &was);
     uint64_t shown = c ? c->hash : 0;
     bool pending = p && pending_shown(p, column, &shown), scan = look->ms == LOOK_FOUND;
-    *write = false;
-    *at = 0;
     if (c && c->hash == hash && !pending)
         return 0;
     if (before) {
-        bool carried = before->hash == hash;
-        uint64_t since = old.at <= STAMP_COPY ? STAMP_COPY + 1 : old.at; /* the lowest stamps are of what was there before us */
-        *at = carried ? since : scan ? since + 1 : 0;
-        *write = !c || !carried || stamp_cmp(old, reg_cell_stamp(r, c), &o) > 0 || (old.origin == s->own && old.at > STAMP_COPY);
-        *overruled |= c != NULL && *at && *at < reg_cell_stamp(r, c).at;
+        bool same = was.hash == hash;
+        uint64_t at = same ? was.since : scan ? was.since + 1 : 0;
+        if (was.ours || !c || !same || stamp_cmp(was.at, reg_cell_stamp(r, c), &o) > 0) {
+            put(cells, count, i, was.since, true); /* besides what replaced it, too: so whoever carries the same knows it replaced */
+            if (!same)
+                put(cells, count, i, at, false);
+        }
+        *overruled |= c != NULL && at && at < reg_cell_stamp(r, c).at;
         return 0;
     }
     uint64_t standard = shown;
@@ -404,23 +424,141 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
         return err;
     bool unseen =
         c && ((moves_arrives(look) && io->tbl->placed == 0) || (io->tbl->moves[column].fresh && (scan || (p && !p->reason && pending))));
-    if (unseen) {
-        *write = hash != c->hash && hash != standard;
-        *at = STAMP_COPY;
-        *overruled |= hash != c->hash;
-    } else {
-        *write = hash != (c || pending ? shown : standard);
-    }
+    if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
+        put(cells, count, i, unseen ? STAMP_COPY : 0, false);
+    *overruled |= unseen && hash != c->hash;
     return 0;
 }
 
-/* Was the row changed since it came with its renamed table? */
-bool moves_differs(struct store *s, const struct row_look *look, const uint64_t *hashes) {
-    bool differs = false;
-    for (uint32_t i = 0; i < look->io->count && !differs; i++) {
-        struct stamp at;
-        const struct cell *before = cell_before(s, look, &s->source, look->io->numbers[i], &at);
-        differs = before && before->hash != hashes[i];
+uint32_t moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells,
+                     struct moved_cell *life) {
+    struct origins_order o = store_order(s);
+    const struct reg *source = &s->source;
+    const struct tio *io = look->io;
+    const struct pending_row *p = pending_find(s, io->tbl->renamed_from, &source->who);
+    bool alive = p ? p->present : reg_alive(source, &o);
+    uint32_t count = 0, keys = look->place.text ? io->table->key_count : 0;
+    /* Deleted under the old name, and there again: another life. */
+    *life = (struct moved_cell){.at = alive ? stamp_carried(source->inserted.at) : stamp_above(reg_top(source)), .carried = alive};
+    for (uint32_t i = 0; i < io->count; i++) {
+        struct was was;
+        bool before = alive && cell_before(s, look, source, io->numbers[i], &was);
+        uint64_t since = before ? was.since : life->at;
+        if (since >= life->at || i < keys)
+            put(cells, &count, i, life->at, life->carried);
+        if (since != life->at && i >= keys)
+            put(cells, &count, i, since, true);
+        if (before && was.hash != hashes[i])
+            put(cells, &count, i, (since > life->at ? since : life->at) + 1, false);
     }
-    return differs;
+    return count;
+}
+
+uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < look->io->count; i++) {
+        struct was was;
+        if (look->io->tbl->moves[look->io->numbers[i]].from && cell_before(s, look, r, look->io->numbers[i], &was))
+            put(cells, &count, i, was.since, true);
+    }
+    return count;
+}
+
+/* ---- rows that a renamed table had lost */
+
+void moves_note(struct store *s, uint32_t number, bool left) {
+    for (uint32_t i = 0; i < s->tbls_count && left; i++)
+        s->tbls[i]->left += s->tbls[i]->placed == -(int64_t)number;
+}
+
+/* The places of what died under the old name, packed one behind the other, and of what the file lacks though nothing told of its death. */
+static int find_deaths(struct store *s, struct tio *io, struct buf *dead, struct buf *gone, uint64_t *count) {
+    struct origins_order o = store_order(s);
+    struct tbl *from = io->tbl->renamed_from;
+    sqlite3_stmt *q;
+    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", from->no);
+    while (!row && (row = sql_step(q)) == 1) {
+        struct row_look look = {.io = io, .place = {.text = from->shape == SHAPE_KEY}};
+        if (look.place.text) {
+            look.place.key = sqlite3_column_blob(q, 0);
+            look.place.key_len = (size_t)sqlite3_column_bytes(q, 0);
+        } else {
+            look.place.number = sqlite3_column_int64(q, 0);
+        }
+        if ((row = reg_decode(&s->source, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
+            break;
+        struct rowid who = look.place;
+        who.kind = s->source.who.kind;
+        who.origin = s->source.who.origin;
+        who.version = s->source.who.version;
+        who.hash = s->source.who.hash;
+        bool alive = reg_alive(&s->source, &o);
+        if (alive && (pending_find(s, from, &who) || (row = drain_look(s, &look, io->read))))
+            continue;
+        sqlite3_reset(io->read);
+        if (!alive || !look.present)
+            row = rowid_pack(&look.place, alive ? gone : dead);
+        *count += alive && !look.present;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+/* Under the old name, where that is not known yet, and under the new one. */
+static int take_death(struct store *s, struct tio *io, const struct rowid *place) {
+    struct origins_order o = store_order(s);
+    struct tbl *from = io->tbl->renamed_from;
+    struct table name = {.name = from->name};
+    struct tio old = {.table = &name, .tbl = from};
+    bool home;
+    int err = rows_at_home(s, from, place, &s->source);
+    if (!err && reg_alive(&s->source, &o))
+        err = drain_death(s, &old, &s->source, true, stamp_carried(reg_top(&s->source)) + 1, false);
+    if (err || !reg_known(&s->source) || (err = rows_find(s, io->tbl, &s->source.who, &s->reg, &home)))
+        return err;
+    const struct stamp died = s->source.died, *later = reg_alive(&s->reg, &o) ? &s->reg.inserted : &s->reg.died;
+    s->reg.who = s->source.who;
+    if (stamp_cmp(*later, died, &o) >= 0 || (err = drain_death(s, io, &s->reg, home, died.at, true)))
+        return err;
+    struct row_look look = {.io = io, .place = *place};
+    struct pending_row *p;
+    err = drain_look(s, &look, io->read);
+    sqlite3_reset(io->read);
+    if (err || !look.present) /* else merged under the old name, and not shown yet */
+        return err;
+    err = pending_set(s, io->tbl, &s->source.who, true, NULL, 0, NULL, &p);
+    return err ? err : pending_store(s, p);
+}
+
+static int take_deaths(struct store *s, struct tio *io, const struct buf *places) {
+    const uint8_t *at = places->data, *end = at + places->len;
+    int err = 0;
+    while (!err && at < end) {
+        struct rowid place;
+        if (!(err = rowid_unpack(&place, &at, end)))
+            err = take_death(s, io, &place);
+    }
+    return err;
+}
+
+/* A server that renames its table without having heard of a death brings the row along: so the deaths are carried, too. */
+int moves_deaths(struct store *s, struct tio *io) {
+    struct tbl *from = io->tbl->renamed_from;
+    struct buf dead, gone;
+    uint64_t count = 0;
+    buf_init(&dead, 256u << 20);
+    buf_init(&gone, 256u << 20);
+    int err = find_deaths(s, io, &dead, &gone, &count);
+    if (!err)
+        err = take_deaths(s, io, &dead);
+    if (!err && count > from->left && count > 20 && count > (uint64_t)from->rows / 10)
+        store_log(s, LOG_WARNING, "%s: \"%s\" was renamed to \"%s\", and lacks %llu rows without a note: they are not taken for deletions",
+                  s->config.db, from->name, io->tbl->name, (unsigned long long)count);
+    else if (!err)
+        err = take_deaths(s, io, &gone);
+    from->left = 0;
+    reg_clear(&s->source);
+    buf_release(&dead);
+    buf_release(&gone);
+    return err;
 }

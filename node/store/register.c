@@ -6,7 +6,7 @@
 
 #include "proto/err.h"
 
-enum { KIND_MASK = 3, BORN_FIRST = 4, SIMPLE = 8, DIED = 16, DEATHS = 32, INSERTED_FIRST = 64 };
+enum { KIND_MASK = 3, BORN_FIRST = 4, SIMPLE = 8, DIED = 16, DEATHS = 32, INSERTED_FIRST = 64, COPIES = 128 };
 
 static const struct stamp NEVER = {0, UINT32_MAX};
 
@@ -19,11 +19,12 @@ void reg_release(struct reg *r) {
     free(r->writes);
     free(r->cells);
     free(r->deaths);
+    free(r->copies);
     memset(r, 0, sizeof *r);
 }
 
 void reg_clear(struct reg *r) {
-    r->writes_count = r->cells_count = r->deaths_count = 0;
+    r->writes_count = r->cells_count = r->deaths_count = r->copies_count = 0;
     r->inserted = r->died = NEVER;
     r->birth_at = 0;
     memset(&r->who, 0, sizeof r->who);
@@ -117,6 +118,35 @@ static int decode_cells(struct reg *r, struct in *in, bool simple) {
     return 0;
 }
 
+static int decode_deaths(struct reg *r, struct in *in) {
+    uint32_t n = get_count(in, 10);
+    if (grow((void **)&r->deaths, &r->deaths_cap, n, sizeof *r->deaths))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t origin = get_varint(in);
+        if (origin >> 1 > UINT32_MAX)
+            in->bad = true;
+        r->deaths[i].carried = origin & 1;
+        r->deaths[i].origin = (uint32_t)(origin >> 1);
+        r->deaths[i].version = get_varint(in);
+        r->deaths[i].at = get_u64(in);
+    }
+    r->deaths_count = in->bad ? 0 : n;
+    return 0;
+}
+
+static int decode_copies(struct reg *r, struct in *in) {
+    uint32_t n = get_count(in, 9);
+    if (grow((void **)&r->copies, &r->copies_cap, n, sizeof *r->copies))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        r->copies[i].column = get_origin(in);
+        r->copies[i].at = get_u64(in);
+    }
+    r->copies_count = in->bad ? 0 : n;
+    return 0;
+}
+
 int reg_decode(struct reg *r, const void *data, size_t len) {
     struct in in = {data, (const uint8_t *)data + len, len == 0};
     reg_clear(r);
@@ -140,10 +170,11 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
         return ERR_NOMEM;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t origin = get_varint(&in);
-        if (origin >> 1 > UINT32_MAX)
+        if (origin >> 2 > UINT32_MAX)
             in.bad = true;
         r->writes[i].mend = origin & 1;
-        r->writes[i].origin = (uint32_t)(origin >> 1);
+        r->writes[i].carried = origin & 2;
+        r->writes[i].origin = (uint32_t)(origin >> 2);
         r->writes[i].version = get_varint(&in);
         r->writes[i].at = get_u64(&in);
     }
@@ -165,19 +196,10 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
         r->died.origin = get_origin(&in);
         r->died.at = get_u64(&in);
     }
-    if (flags & DEATHS) {
-        n = get_count(&in, 10);
-        if (grow((void **)&r->deaths, &r->deaths_cap, n, sizeof *r->deaths))
-            return ERR_NOMEM;
-        for (uint32_t i = 0; i < n; i++) {
-            r->deaths[i].origin = get_origin(&in);
-            r->deaths[i].version = get_varint(&in);
-            r->deaths[i].at = get_u64(&in);
-        }
-        r->deaths_count = in.bad ? 0 : n;
-    }
-    int err = decode_cells(r, &in, flags & SIMPLE);
-    if (err)
+    int err = flags & DEATHS ? decode_deaths(r, &in) : 0;
+    if (!err && flags & COPIES)
+        err = decode_copies(r, &in);
+    if (err || (err = decode_cells(r, &in, flags & SIMPLE)))
         return err;
     return in.bad || in.at != in.end ? ERR_CORRUPT : 0;
 }
@@ -221,7 +243,8 @@ int reg_encode(const struct reg *r, struct buf *out) {
         flags |= BORN_FIRST;
     if (first && first->origin == r->inserted.origin && first->at == r->inserted.at)
         flags |= INSERTED_FIRST;
-    flags |= (uint8_t)((simple ? SIMPLE : 0) | (r->died.origin != UINT32_MAX ? DIED : 0) | (r->deaths_count ? DEATHS : 0));
+    flags |= (uint8_t)((simple ? SIMPLE : 0) | (r->died.origin != UINT32_MAX ? DIED : 0) | (r->deaths_count ? DEATHS : 0) |
+                       (r->copies_count ? COPIES : 0));
     buf_append(out, &flags, 1);
     if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
         put_varint(out, r->who.origin);
@@ -233,7 +256,7 @@ int reg_encode(const struct reg *r, struct buf *out) {
     put_varint(out, writes);
     for (uint32_t i = 0; i < r->writes_count; i++)
         if (map[i] != UINT32_MAX) {
-            put_varint(out, (uint64_t)r->writes[i].origin << 1 | r->writes[i].mend);
+            put_varint(out, (uint64_t)r->writes[i].origin << 2 | (uint64_t)r->writes[i].carried << 1 | r->writes[i].mend);
             put_varint(out, r->writes[i].version);
             put_u64(out, r->writes[i].at);
         }
@@ -248,9 +271,16 @@ int reg_encode(const struct reg *r, struct buf *out) {
     if (flags & DEATHS) {
         put_varint(out, r->deaths_count);
         for (uint32_t i = 0; i < r->deaths_count; i++) {
-            put_varint(out, r->deaths[i].origin);
+            put_varint(out, (uint64_t)r->deaths[i].origin << 1 | r->deaths[i].carried);
             put_varint(out, r->deaths[i].version);
             put_u64(out, r->deaths[i].at);
+        }
+    }
+    if (flags & COPIES) {
+        put_varint(out, r->copies_count);
+        for (uint32_t i = 0; i < r->copies_count; i++) {
+            put_varint(out, r->copies[i].column);
+            put_u64(out, r->copies[i].at);
         }
     }
     put_varint(out, r->cells_count);
@@ -318,7 +348,57 @@ uint64_t reg_top(const struct reg *r) {
     return top;
 }
 
+bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct origins_order *o) {
+    const struct write *w = &r->writes[c->write];
+    bool alive = reg_alive(r, o);
+    if (!w->carried)
+        return false;
+    for (uint32_t i = 0; i < r->copies_count; i++)
+        if (r->copies[i].column == c->column && r->copies[i].at >= w->at)
+            return true;
+    for (uint32_t i = 0; i < r->deaths_count && !alive; i++)
+        if (r->deaths[i].carried && r->deaths[i].at > w->at)
+            return true;
+    for (uint32_t i = 0; i < r->cells_count; i++) {
+        const struct write *other = &r->writes[r->cells[i].write];
+        if (&r->cells[i] == c || r->cells[i].column != c->column || !other->carried || other->at < w->at)
+            continue;
+        if (other->at > w->at || (r->cells[i].hash == c->hash && origin_cmp(&o->ids[other->origin], &o->ids[w->origin]) > 0))
+            return true; /* of two copies of one write only one is listed */
+    }
+    return false;
+}
+
+bool reg_has_original(const struct reg *r, const struct cell *c) {
+    uint64_t at = r->writes[c->write].at;
+    for (uint32_t i = 0; i < r->cells_count && r->writes[c->write].carried; i++)
+        if (r->cells[i].column != c->column && r->cells[i].hash == c->hash && stamp_carried(r->writes[r->cells[i].write].at) == at)
+            return true;
+    return false;
+}
+
+bool reg_death_is_old(const struct reg *r, const struct death *d) {
+    for (uint32_t i = 0; i < r->cells_count && d->carried; i++)
+        if (r->writes[r->cells[i].write].carried && r->writes[r->cells[i].write].at > d->at)
+            return true;
+    return false;
+}
+
 /* ---- merging */
+
+/* Somebody who knew this copy has replaced it. */
+static void copy_replaced(struct reg *r, uint32_t column, uint64_t at, int *err) {
+    uint32_t i = 0;
+    while (i < r->copies_count && r->copies[i].column != column)
+        i++;
+    if (i == r->copies_count) {
+        if ((*err = grow((void **)&r->copies, &r->copies_cap, i + 1, sizeof *r->copies)))
+            return;
+        r->copies[r->copies_count++] = (struct copies){column, at};
+    }
+    if (at > r->copies[i].at)
+        r->copies[i].at = at;
+}
 
 static void forget_seen_deaths(struct reg *r, const struct seen *seen) {
     uint32_t n = 0;
@@ -338,10 +418,15 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
     while (at < r->deaths_count && (r->deaths[at].origin != by.origin || r->deaths[at].version != by.version))
         at++;
     r->deaths_count += at == r->deaths_count;
-    r->deaths[at] = (struct death){by.origin, by.version, by.at};
+    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried};
     struct stamp s = {by.at, by.origin};
     if (stamp_cmp(s, r->died, o) > 0)
         r->died = s;
+    for (uint32_t i = 0; i < r->cells_count && !*err; i++) {
+        const struct write *w = &r->writes[r->cells[i].write];
+        if (w->carried && seen_covers(seen, w->origin, w->version))
+            copy_replaced(r, r->cells[i].column, w->at, err);
+    }
 }
 
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o) {
@@ -360,7 +445,7 @@ void reg_revive(struct reg *r, struct write by, const struct origins_order *o) {
 static uint32_t intern_write(struct reg *r, struct write by, int *err) {
     for (uint32_t i = r->writes_count; i-- > 0;)
         if (r->writes[i].origin == by.origin && r->writes[i].version == by.version && r->writes[i].at == by.at &&
-            r->writes[i].mend == by.mend)
+            r->writes[i].mend == by.mend && r->writes[i].carried == by.carried)
             return i;
     if (grow((void **)&r->writes, &r->writes_cap, r->writes_count + 1, sizeof *r->writes)) {
         *err = ERR_NOMEM;
@@ -390,10 +475,22 @@ static bool is_lesser_mend(const struct reg *r, struct write by, uint32_t column
     return false;
 }
 
+static bool is_of(const struct write *w, uint32_t origin, uint64_t version) { return w->origin == origin && w->version == version; }
+
+/* A batch may tell a value, and also what it was carried from: the higher stamp is the value, wherever it stands in the batch. */
+static bool is_told_higher(const struct reg *r, struct write by, uint32_t column) {
+    for (uint32_t i = r->cells_count; !by.mend && i-- > 0;) {
+        const struct write *w = &r->writes[r->cells[i].write];
+        if (r->cells[i].column == column && !w->mend && is_of(w, by.origin, by.version) && w->at > by.at)
+            return true;
+    }
+    return false;
+}
+
 static bool replaces(struct write by, const struct write *old, const struct seen *seen) {
     if (by.mend)
         return old->mend && old->at < by.at;
-    bool same = old->origin == by.origin && old->version == by.version && !old->mend;
+    bool same = is_of(old, by.origin, by.version) && !old->mend && old->at <= by.at;
     bool adopted = old->at == 0 && by.at > STAMP_COPY;
     return same || adopted || (rank(old->at) <= rank(by.at) && seen_covers(seen, old->origin, old->version));
 }
@@ -401,6 +498,11 @@ static bool replaces(struct write by, const struct write *old, const struct seen
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err) {
     if (is_stale_adoption(r, by, column) || is_lesser_mend(r, by, column))
         return;
+    if (is_told_higher(r, by, column)) {
+        if (by.carried)
+            copy_replaced(r, column, by.at, err);
+        return;
+    }
     uint32_t w = intern_write(r, by, err);
     if (*err || (*err = grow((void **)&r->cells, &r->cells_cap, r->cells_count + 1, sizeof *r->cells)))
         return;
@@ -409,8 +511,11 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
         from--;
     uint32_t to = from, keep = from;
     for (; to < n && r->cells[to].column == column; to++) {
-        if (!replaces(by, &r->writes[r->cells[to].write], seen))
+        const struct write *old = &r->writes[r->cells[to].write];
+        if (!replaces(by, old, seen))
             r->cells[keep++] = r->cells[to];
+        else if (old->carried && !(is_of(old, by.origin, by.version) && old->at == by.at))
+            copy_replaced(r, column, old->at, err);
     }
     if (to < n)
         memmove(&r->cells[keep + 1], &r->cells[to], (n - to) * sizeof *r->cells);

@@ -5,12 +5,13 @@
  * others are open conflicts. A row lives if its last insert is newer than its last death. Pure: no SQLite here.
  *
  * Stored form (ours alone, never on the wire; varint = LEB128):
- *   flags u8   bits 0-1 identity kind, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0
+ *   flags u8   bits 0-1 identity kind, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0, 7 copies
  *   identity   BORN: varint origin, varint version, u64 stamp of the birth (not with bit 2); ADOPTED: u64 hash
- *   writes     varint count, each varint origin << 1 | mend, varint version, u64 stamp
+ *   writes     varint count, each varint origin << 2 | carried << 1 | mend, varint version, u64 stamp
  *   inserted   varint origin, u64 stamp (not with bit 6)
  *   died       varint origin, u64 stamp (bit 4)
- *   deaths     varint count, each varint origin, varint version, u64 stamp (bit 5)
+ *   deaths     varint count, each varint origin << 1 | carried, varint version, u64 stamp (bit 5)
+ *   copies     varint count, each varint column, u64 stamp (bit 7)
  *   cells      simple: varint n, n × u64 hash: columns 0..n-1, each written once, by write 0
  *              else varint n, each: varint column, varint write, u64 hash; siblings of a column are neighbours */
 #ifndef NODE_STORE_REGISTER_H
@@ -40,6 +41,7 @@ struct rowid {
  * could not see what others had written under that name (moves.c). It loses against everything. */
 #define STAMP_COPY 1u
 static inline uint64_t stamp_above(uint64_t at) { return at <= STAMP_COPY ? STAMP_COPY + 1 : at + 1; }
+static inline uint64_t stamp_carried(uint64_t at) { return at <= STAMP_COPY ? STAMP_COPY + 1 : at; } /* of a copy of what has this stamp */
 
 struct stamp {
     uint64_t at;     /* hlc; 0: the lowest but STAMP_COPY, of adopted rows */
@@ -50,7 +52,8 @@ struct write {
     uint32_t origin;
     uint64_t version;
     uint64_t at;
-    bool mend; /* a node's, to keep a constraint: it supersedes nobody's value, and is no conflict where it loses */
+    bool mend;    /* a node's, to keep a constraint: it supersedes nobody's value, and is no conflict where it loses */
+    bool carried; /* a copy of what the row held under another name, before a migration; with the stamp that it had there */
 };
 
 struct cell {
@@ -61,6 +64,14 @@ struct cell {
 struct death {
     uint32_t origin;
     uint64_t version, at;
+    bool carried;
+};
+
+/* The highest stamp of the carried copies in this column that somebody replaced, knowing them. Each server carries its own copy of the same write,
+ * or of an older one: who replaced one of them has replaced them all. */
+struct copies {
+    uint32_t column;
+    uint64_t at;
 };
 
 struct reg {
@@ -70,7 +81,8 @@ struct reg {
     struct write *writes;
     struct cell *cells; /* ordered by column; siblings in no order */
     struct death *deaths;
-    uint32_t writes_count, cells_count, deaths_count, writes_cap, cells_cap, deaths_cap;
+    struct copies *copies;
+    uint32_t writes_count, cells_count, deaths_count, copies_count, writes_cap, cells_cap, deaths_cap, copies_cap;
 };
 
 /* What an author had seen: versions by local origin number. */
@@ -106,6 +118,11 @@ void reg_insert(struct reg *r, struct write by, const struct seen *seen, const s
 void reg_revive(struct reg *r, struct write by, const struct origins_order *o); /* it lives again, and its deaths stay open */
 /* Supersedes the siblings that its author had seen; a mend only lesser mends, of which a column keeps the highest. */
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err);
+/* A carried copy that is no conflict where it loses: what became of its original is told under the old name. */
+bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct origins_order *o);
+bool reg_has_original(const struct reg *r,
+                      const struct cell *c); /* in this very row: what it was carried from, under the column's old name */
+bool reg_death_is_old(const struct reg *r, const struct death *d); /* the same of a death */
 /* Highest stamp in the row, for stamping what replaces it. */
 uint64_t reg_top(const struct reg *r);
 

@@ -288,9 +288,9 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
         bool lost = c->hash != best->hash;
-        if (is_key(t, c->column) || r->writes[c->write].mend)
+        if (is_key(t, c->column) || r->writes[c->write].mend || reg_copy_is_old(r, c, &o))
             continue;
-        if (!alive && !lost && r->writes[c->write].at > 0) {
+        if (!alive && !lost && r->writes[c->write].at > 0 && !reg_has_original(r, c)) {
             lost = true;
             for (uint32_t d = 0; d < deaths && lost; d++)
                 lost = !death_saw(&knew[d], &r->writes[c->write]);
@@ -299,7 +299,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
             err = call(ctx, c, NULL);
     }
     for (uint32_t i = 0; i < r->deaths_count && alive && !err; i++)
-        err = call(ctx, NULL, &r->deaths[i]);
+        err = reg_death_is_old(r, &r->deaths[i]) ? 0 : call(ctx, NULL, &r->deaths[i]);
     for (uint32_t i = 0; i < deaths; i++)
         buf_release(&knew[i]);
     return err;

@@ -628,7 +628,9 @@ static int slice(struct store *s, struct tio *io) {
     bool end = !err && row == 0 && n < SLICE_ROWS, notes_hold = false;
     sqlite3_finalize(c->at.stmt);
     c->at.stmt = NULL;
-    if (end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
+    if (!err && end && io->tbl->renamed_from && io->table->key_kind != KEY_ROWID)
+        err = moves_deaths(s, io);
+    if (!err && end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
         err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
     else if (!err && end && !c->adopt)
         err = find_gone(s, io);

@@ -389,7 +389,7 @@ static int take_up(struct store *s) {
         return 0;
     }
     s->held_since_ms = 0;
-    s->held_project = s->hold_over = false;
+    s->held_project = s->held_merge = s->hold_over = false;
     return scan_start(s, false);
 }
 

@@ -179,6 +179,7 @@ static void random_row(struct row *row, uint32_t index, uint32_t tables) {
     struct change *c = &row->c;
     c->kind = (enum change_kind)below(CHANGE_KINDS);
     c->orphan = below(4) == 0;
+    c->carried = below(4) == 0;
     c->table = table_names[below(tables)];
     c->table_len = strlen(c->table);
     c->stamp = rnd() << 16 | index;
@@ -235,7 +236,7 @@ static void check_row(const struct change *got, struct row *rows, uint32_t count
     assert_true(index < count && !rows[index].seen);
     struct row *row = &rows[index];
     row->seen = true;
-    assert_true(got->kind == row->c.kind && got->orphan == row->c.orphan);
+    assert_true(got->kind == row->c.kind && got->orphan == row->c.orphan && got->carried == row->c.carried);
     assert_true(got->stamp == row->c.stamp);
     assert_int_equal(got->table_len, row->c.table_len);
     assert_memory_equal(got->table, row->c.table, row->c.table_len);

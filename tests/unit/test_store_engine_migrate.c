@@ -121,6 +121,55 @@ static void test_a_renamed_column_that_both_wrote(void **state) {
     rig_close(&r);
 }
 
+/* Both rename at the same time, and server 0 writes right after: what it replaced is the same on server 1, and no conflict. */
+static void test_a_column_that_both_rename_at_once(void **state) {
+    (void)state;
+    static const char *const RENAME = "ALTER TABLE t RENAME COLUMN a TO b";
+    for (int mode = 0; mode < 6; mode++) {
+        static const char *const WRITES[] = {"UPDATE t SET b = 'zero' WHERE k = 2", "DELETE FROM t WHERE k = 2",
+                                             "REPLACE INTO t(k, b) VALUES(2, 'zero')"};
+        struct rig r;
+        rig_open(&r, 2,
+                 mode < 3 ? "CREATE TABLE t(k INTEGER PRIMARY KEY, a); INSERT INTO t VALUES(1, 1), (2, 2), (3, 3)"
+                          : "CREATE TABLE t(k INTEGER PRIMARY KEY, a)");
+        if (mode >= 3)
+            rig_act(&r, 0, "INSERT INTO t VALUES(1, 1), (2, 2), (3, 3)");
+        share_same(&r);
+        app_exec(rig_app(&r, 0), RENAME);
+        app_exec(rig_app(&r, 1), RENAME);
+        app_exec(rig_app(&r, 0), WRITES[mode % 3]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, b FROM t ORDER BY k", mode % 3 == 1 ? "i1|i1|;i3|i3|;" : "i1|i1|;i2|tzero|;i3|i3|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* Server 0, which has not renamed yet, writes while server 1 waits whether its migration goes on. */
+static void test_a_write_that_comes_while_a_column_is_renamed(void **state) {
+    (void)state;
+    for (int pending = 0; pending < 2; pending++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 1), ('y', 2)");
+        share_same(&r);
+        rig_act(&r, 0, "UPDATE t SET a = 'new' WHERE k = 'x'");
+        if (!pending) {
+            app_exec(rig_app(&r, 1), "ALTER TABLE t RENAME COLUMN a TO b");
+            peer_turn(&r.peers[1]);
+        }
+        peer_queue(&r.peers[1], &r.peers[0]);
+        if (pending)
+            app_exec(rig_app(&r, 1), "ALTER TABLE t RENAME COLUMN a TO b");
+        share(&r);
+        rig_act(&r, 0, "ALTER TABLE t RENAME COLUMN a TO b");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, b FROM t ORDER BY k", "tx|tnew|;ty|i2|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
 /* Server 1 comes later with the same column, and fills it: what was written on server 0 since stays. */
 static void test_a_backfill_does_not_undo_what_others_wrote(void **state) {
     (void)state;
@@ -235,6 +284,53 @@ static void test_a_table_that_is_renamed_on_one_server_first(void **state) {
         assert_int_equal(app_int(rig_app(&r, 1), "SELECT count(*) FROM u"), 4);
         rig_close(&r);
     }
+}
+
+/* Deleted just before, and seen by nobody when the other server renames, too: it stays deleted. */
+static void test_rows_that_die_before_their_table_is_renamed(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 8; mode++) { /* the deletion is drained before the rename; and known to the other; the other renames later */
+        struct rig r;
+        rig_open(&r, 2,
+                 mode & 1 ? "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE k(x TEXT PRIMARY KEY, v)"
+                          : "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE k(x TEXT PRIMARY KEY, v);"
+                            "INSERT INTO t VALUES(1, 1), (2, 2), (3, 3); INSERT INTO k VALUES('a', 1), ('b', 2), ('c', 3)");
+        if (mode & 1)
+            rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2), (3); INSERT INTO k VALUES('a', 1), ('b', 2), ('c', 3)");
+        share_same(&r);
+        app_exec(rig_app(&r, 0), "DELETE FROM t WHERE id = 2; DELETE FROM k WHERE x = 'b'; UPDATE t SET a = 'before' WHERE id = 3");
+        if (mode & 2)
+            peer_rest(&r.peers[0]);
+        app_exec(rig_app(&r, 0), "ALTER TABLE t RENAME TO u; ALTER TABLE k RENAME TO l");
+        if (mode & 4)
+            share(&r);
+        app_exec(rig_app(&r, 1), "ALTER TABLE t RENAME TO u; ALTER TABLE k RENAME TO l");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT id, a FROM u ORDER BY id", "i1|i1|;i3|tbefore|;");
+        assert_everywhere(&r, "SELECT x, v FROM l ORDER BY x", "ta|i1|;tc|i3|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_act(&r, 1, "INSERT INTO u VALUES(2, 'again'); INSERT INTO l VALUES('b', 'again')");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT (SELECT count(*) FROM u), (SELECT count(*) FROM l)", "i3|i3|;");
+        rig_close(&r);
+    }
+}
+
+/* Each server wrote another column of the row before both renamed the table: both stay. */
+static void test_columns_of_a_table_that_both_rename_at_once(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES(1, 1, 1)");
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE t SET a = 'zero'");
+    rig_tick();
+    rig_act(&r, 1, "UPDATE t SET b = 'one'");
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(&r, i), "ALTER TABLE t RENAME TO u");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT id, a, b FROM u", "i1|tzero|tone|;");
+    assert_int_equal(conflicts(&r), 0);
+    rig_close(&r);
 }
 
 /* ---- rebuilds: create new, copy, drop old, rename */
@@ -373,10 +469,14 @@ int main(void) {
         cmocka_unit_test(test_a_column_that_is_dropped_and_added_again),
         cmocka_unit_test(test_a_column_that_is_renamed_on_one_server_first),
         cmocka_unit_test(test_a_renamed_column_that_both_wrote),
+        cmocka_unit_test(test_a_column_that_both_rename_at_once),
+        cmocka_unit_test(test_a_write_that_comes_while_a_column_is_renamed),
         cmocka_unit_test(test_a_backfill_does_not_undo_what_others_wrote),
         cmocka_unit_test(test_a_table_that_is_dropped_and_created_again),
         cmocka_unit_test(test_a_new_table_with_its_first_rows),
         cmocka_unit_test(test_a_table_that_is_renamed_on_one_server_first),
+        cmocka_unit_test(test_rows_that_die_before_their_table_is_renamed),
+        cmocka_unit_test(test_columns_of_a_table_that_both_rename_at_once),
         cmocka_unit_test(test_rebuilds),
         cmocka_unit_test(test_a_table_that_is_half_copied),
         cmocka_unit_test(test_many_statements_beside_the_store),

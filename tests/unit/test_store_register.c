@@ -53,14 +53,17 @@ static char *say(const struct reg *r) {
     for (uint32_t i = 0; i < r->cells_count; i++) {
         const struct cell *c = &r->cells[i];
         const struct write *w = &r->writes[c->write];
-        assert_true(asprintf(&lines[n++], "cell %u by %u:%llu at %llu = %llx", c->column, w->origin, (unsigned long long)w->version,
-                             (unsigned long long)w->at, (unsigned long long)c->hash) > 0);
+        assert_true(asprintf(&lines[n++], "cell %u by %u:%llu at %llu = %llx%s%s", c->column, w->origin, (unsigned long long)w->version,
+                             (unsigned long long)w->at, (unsigned long long)c->hash, w->carried ? " carried" : "",
+                             reg_copy_is_old(r, c, &order) ? " old" : "") > 0);
         if (i)
             assert_true(r->cells[i - 1].column <= c->column);
     }
     for (uint32_t i = 0; i < r->deaths_count; i++)
-        assert_true(asprintf(&lines[n++], "death by %u:%llu at %llu", r->deaths[i].origin, (unsigned long long)r->deaths[i].version,
-                             (unsigned long long)r->deaths[i].at) > 0);
+        assert_true(asprintf(&lines[n++], "death by %u:%llu at %llu%s", r->deaths[i].origin, (unsigned long long)r->deaths[i].version,
+                             (unsigned long long)r->deaths[i].at, r->deaths[i].carried ? " carried" : "") > 0);
+    for (uint32_t i = 0; i < r->copies_count; i++)
+        assert_true(asprintf(&lines[n++], "copies in %u up to %llu", r->copies[i].column, (unsigned long long)r->copies[i].at) > 0);
     qsort(lines, n, sizeof *lines, line_cmp);
     FILE *out = open_memstream(&text, &len);
     assert_non_null(out);
@@ -115,7 +118,7 @@ struct history {
 static struct deed *write_deed(struct random *rnd, struct history *h, uint32_t author, const uint64_t *have, uint64_t clock) {
     struct deed *d = &h->deeds[h->count++];
     memset(d, 0, sizeof *d);
-    d->by = (struct write){author, ++h->versions[author], clock + below(rnd, 3), false};
+    d->by = (struct write){author, ++h->versions[author], clock + below(rnd, 3), false, below(rnd, 4) == 0};
     d->kind = (int)below(rnd, 4);
     d->columns = d->kind == 0 || d->kind == 3 ? (1u << COLUMNS) - 1 : 1 + below(rnd, (1u << COLUMNS) - 1);
     for (uint32_t c = 0; c < COLUMNS; c++)
@@ -254,7 +257,7 @@ static void test_simple_rows_are_small(void **state) {
     reg_init(&r);
     buf_init(&buf, 1000);
     r.who = (struct rowid){.kind = IDENT_BORN, .origin = 1, .version = 77};
-    struct write by = {1, 77, 123456789, false};
+    struct write by = {1, 77, 123456789, false, false};
     reg_insert(&r, by, &none, &order);
     for (uint32_t c = 0; c < 4; c++)
         reg_write(&r, by, c, c, &none, &err);
@@ -358,21 +361,21 @@ static void test_siblings_stay_until_seen(void **state) {
     uint64_t v[ORIGINS];
     struct seen seen = saw(v, 0, 0, 0);
     reg_init(&r);
-    reg_insert(&r, (struct write){0, 1, 10, false}, &seen, &order);
-    reg_write(&r, (struct write){0, 1, 10, false}, 0, 100, &seen, &err);
+    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order);
+    reg_write(&r, (struct write){0, 1, 10, false, false}, 0, 100, &seen, &err);
     seen = saw(v, 1, 0, 0);
-    reg_write(&r, (struct write){1, 1, 20, false}, 0, 200, &seen, &err); /* knew of 100 */
+    reg_write(&r, (struct write){1, 1, 20, false, false}, 0, 200, &seen, &err); /* knew of 100 */
     assert_int_equal(r.cells_count, 1);
     seen = saw(v, 1, 0, 0);
-    reg_write(&r, (struct write){2, 1, 15, false}, 0, 150, &seen, &err); /* did not know of 200, and is older */
+    reg_write(&r, (struct write){2, 1, 15, false, false}, 0, 150, &seen, &err); /* did not know of 200, and is older */
     assert_int_equal(r.cells_count, 2);
     assert_int_equal(reg_winner(&r, 0, &order)->hash, 200);
     seen = saw(v, 1, 1, 0);
-    reg_write(&r, (struct write){0, 2, 30, false}, 0, 300, &seen, &err); /* knew of 200, not of 150 */
+    reg_write(&r, (struct write){0, 2, 30, false, false}, 0, 300, &seen, &err); /* knew of 200, not of 150 */
     assert_int_equal(r.cells_count, 2);
     assert_int_equal(reg_winner(&r, 0, &order)->hash, 300);
     seen = saw(v, 2, 1, 1);
-    reg_write(&r, (struct write){2, 2, 31, false}, 0, 310, &seen, &err); /* knew of all */
+    reg_write(&r, (struct write){2, 2, 31, false, false}, 0, 310, &seen, &err); /* knew of all */
     assert_int_equal(r.cells_count, 1);
     assert_int_equal(reg_winner(&r, 0, &order)->hash, 310);
     assert_null(reg_winner(&r, 1, &order));
@@ -389,22 +392,22 @@ static void test_life(void **state) {
     reg_init(&r);
     assert_false(reg_known(&r));
     assert_false(reg_alive(&r, &order));
-    reg_insert(&r, (struct write){0, 1, 10, false}, &seen, &order);
-    reg_write(&r, (struct write){0, 1, 10, false}, 0, 1, &seen, &err);
+    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order);
+    reg_write(&r, (struct write){0, 1, 10, false, false}, 0, 1, &seen, &err);
     assert_true(reg_alive(&r, &order));
     seen = saw(v, 1, 0, 0);
-    reg_death(&r, (struct write){1, 1, 20, false}, &seen, &order, &err);
+    reg_death(&r, (struct write){1, 1, 20, false, false}, &seen, &order, &err);
     assert_false(reg_alive(&r, &order));
-    reg_write(&r, (struct write){2, 1, 99, false}, 0, 5, &seen, &err); /* an update that met a delete brings nothing back */
+    reg_write(&r, (struct write){2, 1, 99, false, false}, 0, 5, &seen, &err); /* an update that met a delete brings nothing back */
     assert_false(reg_alive(&r, &order));
     assert_int_equal(reg_top(&r), 99);
-    reg_death(&r, (struct write){2, 2, 25, false}, &seen, &order, &err); /* two who did not know of each other */
+    reg_death(&r, (struct write){2, 2, 25, false, false}, &seen, &order, &err); /* two who did not know of each other */
     assert_int_equal(r.deaths_count, 2);
     seen = saw(v, 1, 1, 2);
-    reg_insert(&r, (struct write){0, 2, 30, false}, &seen, &order);
+    reg_insert(&r, (struct write){0, 2, 30, false, false}, &seen, &order);
     assert_int_equal(r.deaths_count, 0);
     assert_true(reg_alive(&r, &order));
-    reg_death(&r, (struct write){1, 2, 29, false}, &seen, &order, &err); /* older than the last insert, and did not know of it */
+    reg_death(&r, (struct write){1, 2, 29, false, false}, &seen, &order, &err); /* older than the last insert, and did not know of it */
     assert_true(reg_alive(&r, &order));
     assert_int_equal(r.deaths_count, 1);
     assert_int_equal(err, 0);
