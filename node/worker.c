@@ -21,6 +21,7 @@
 
 #define STACK_BYTES (1u << 20)
 #define RETRY_FIRST_MS 100
+#define PASSING_FIRST_MS 5
 #define RETRY_MAX_MS 10000
 #define PASSING_MS 3000 /* a file that is locked, or a schema that changes under us, for a moment is no news */
 #define LOOK_MS 500     /* how often a file that cannot be served is looked at */
@@ -237,7 +238,8 @@ static void close_store(struct worker *w, const char *why) {
 
 static void fail(struct worker *w, const char *why) {
     close_store(w, why);
-    w->retry_ms = w->retry_ms == 0 ? RETRY_FIRST_MS : w->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : w->retry_ms * 2;
+    uint64_t first = w->passing_since != 0 ? PASSING_FIRST_MS : RETRY_FIRST_MS;
+    w->retry_ms = w->retry_ms == 0 ? first : w->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : w->retry_ms * 2;
     if (w->passing_since != 0 && w->retry_ms > LOOK_MS)
         w->retry_ms = LOOK_MS;
     w->retry_at = clock_mono_ms() + w->retry_ms;

@@ -384,7 +384,7 @@ static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t
         err = make_tables(app, &f, width_of(s), &fresh);
     if (!err)
         err = drop_unwanted(app, &f);
-    uint32_t next = noted > 0 && noted < NUMBER_MAX ? (uint32_t)noted : 0;
+    uint32_t next = noted > 0 ? (uint32_t)noted : 0;
     next = s->numbers_used > next ? s->numbers_used : next;
     for (uint32_t i = 0; i < f.count; i++)
         next = f.triggers[i].number > next ? f.triggers[i].number : next;
@@ -416,6 +416,8 @@ int capture_noted(sqlite3 *app, int64_t *number) {
     if (err || !there)
         return err;
     err = sql_int(app, 0, number, "SELECT max(tbl) FROM main." NOTES);
+    if (*number >= NUMBER_MAX) /* none of ours */
+        *number = 0;
     return err == ERR_INTERNAL ? 0 : err; /* no such column: not our table, and going to be replaced */
 }
 

@@ -255,7 +255,9 @@ struct store {
     uint64_t snapshot;                            /* counts looks at the file: what foreign.c remembers holds within one */
     int64_t foreign_note_seq, foreign_flight_seq; /* when rows that break foreign keys were tried last */
     uint32_t foreign_left;                        /* how many of them are to be tried since something moved */
-    int64_t schema_changed_ms;                    /* when it was last seen to change */
+    uint32_t numbers_used;                        /* the highest number of triggers, and of notes (once known), since the file was opened */
+    bool numbers_known;
+    int64_t schema_changed_ms; /* when it was last seen to change */
 
     struct tbl **tbls;
     uint32_t tbls_count;

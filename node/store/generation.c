@@ -25,7 +25,7 @@ static int remember(struct store *s, enum file_kind found) {
 }
 
 static int count_triggers(struct store *s, int64_t *count) {
-    return sql_int(s->app.reader, 0, count,
+    return sql_int(s->app.writer, 0, count,
                    "SELECT count(*) FROM main.sqlite_schema WHERE type='trigger' AND name GLOB '_starling_[0-9]*'");
 }
 
@@ -39,7 +39,7 @@ int generation_look(struct store *s) {
     struct capture_mark mark;
     int64_t gone_at, triggers, known;
     int err = sql_int(s->db, FILE_OURS, &known, "SELECT v FROM meta WHERE k='file'");
-    if (err || (err = capture_mark_read(s->app.reader, &mark)))
+    if (err || (err = capture_mark_read(s->app.writer, &mark)))
         return err;
     s->file = (enum file_kind)known;
     s->marked = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0;

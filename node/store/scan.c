@@ -664,6 +664,7 @@ int scan_step(struct store *s) {
     bool same = row == 1 && sqlite3_column_int64(s->a_version[0], 0) == s->schema.version;
     sqlite3_reset(s->a_version[0]);
     err = row < 0 ? row : same ? 0 : ERR_SCHEMA;
+    s->schema_stale |= err == ERR_SCHEMA; /* nothing was begun: the tables are followed, and it starts again */
     if (!err && !(err = state_begin(s)) && !(err = drain_begin_changes(s, c->adopt ? LOOK_ADOPTED : store_wall_ms(s))))
         err = slice(s, &s->tios[c->table]);
     sql_run(s->a_end);

@@ -93,12 +93,19 @@ static int read_schema(struct store *s, sqlite3 *app, struct schema *out) {
     for (uint32_t i = 0; i < out->count && !err; i++)
         out->tables[i].excluded = excluded(s, out->tables[i].name);
     out->numbers_used = moves_numbers(s);
+    if (out->numbers_used < s->numbers_used)
+        out->numbers_used = s->numbers_used;
     return err;
 }
 
+/* By the writer, which installs the triggers: SQLite parses the schema anew in each connection that uses it, and the reader's turn comes when they are
+ * there. */
 static int read_schema_again(struct store *s) {
     schema_release(&s->schema);
-    return read_schema(s, s->app.reader, &s->schema);
+    sqlite3_busy_timeout(s->app.writer, APPFILE_READER_BUSY_MS);
+    int err = read_schema(s, s->app.writer, &s->schema);
+    sqlite3_busy_timeout(s->app.writer, 0);
+    return err;
 }
 
 /* ---- theirs, into a file of ours */
@@ -236,13 +243,23 @@ struct taking {
     bool alone;  /* in a moment without readers; if there is none, another time */
 };
 
+/* The notes are read once: what comes into them later is of triggers that were installed by us, and bind() knows those. */
+static int count_numbers(struct store *s) {
+    int64_t number = 0;
+    int err = s->numbers_known ? 0 : capture_noted(s->app.writer, &number);
+    if (number > s->numbers_used)
+        s->numbers_used = (uint32_t)number;
+    s->numbers_known = !err;
+    return err;
+}
+
 /* One transaction makes tables and triggers: the application may write as soon as it sees a table. made is what the file holds then;
  * *count 0: nothing was missing. */
 static int create_all(struct store *s, const struct batch_reader *r, const struct trial *trial, const struct taking *how,
                       struct schema *made, bool **anew, uint32_t *count) {
     const struct capture_mark mark = generation_mark(s);
-    int64_t before = 0, after = 0, noted;
-    int err = capture_noted(s->app.reader, &noted);
+    int64_t before = 0, after = 0;
+    int err = count_numbers(s);
     if (!err && (err = appfile_begin_within(&s->app, how->alone, INSTALL_TRY_MS)) == ERR_BUSY && !how->follow)
         err = appfile_begin(&s->app, false);
     if (err)
@@ -264,7 +281,7 @@ static int create_all(struct store *s, const struct batch_reader *r, const struc
         err = sql_int(s->app.writer, 0, &after, "PRAGMA main.schema_version");
     *count = (uint32_t)(after - before);
     if (!err && *count && !(err = read_schema(s, s->app.writer, made)))
-        err = capture_install(s->app.writer, made, &mark, noted, anew);
+        err = capture_install(s->app.writer, made, &mark, s->numbers_used, anew);
     if (!err)
         err = how->follow ? appfile_commit_patiently(&s->app) : appfile_commit(&s->app);
     if (err)
@@ -286,9 +303,10 @@ static void take_base(struct store *s, const struct batch_reader *r) {
 
 /* ---- the application's, after it changed */
 
-/* Writes to a table without triggers were missed: it is read again. Durable before there are triggers, which do not tell when they were made. */
+/* Writes to a table without triggers were missed: it is read again. Triggers that are all new have a number of their own, by which moves.c will know
+ * that; those that are mended do not tell when they were made, so that it is made durable before. */
 static int scan_again(struct store *s, const bool *missing) {
-    bool any = false;
+    bool mended = false;
     int err = 0;
     for (uint32_t i = 0; i < s->schema.count && !err; i++) {
         const struct table *table = &s->schema.tables[i];
@@ -296,9 +314,10 @@ static int scan_again(struct store *s, const bool *missing) {
         if (!missing[i] || (err = state_begin(s)) || (err = state_table(s, table->name, strlen(table->name), &t)) || !t->captured)
             continue;
         t->captured = false;
-        any = t->dirty = true;
+        t->dirty = true;
+        mended |= table->number != 0;
     }
-    return err || !any || (err = state_commit(s)) ? err : state_sync(s);
+    return err || !mended || (err = state_commit(s)) ? err : state_sync(s);
 }
 
 /* Whoever reads, and means to write afterwards, would be refused at once by a schema that changed beside it, as by rows (project.c). So we
@@ -306,36 +325,30 @@ static int scan_again(struct store *s, const bool *missing) {
  * succeeds, there is nobody to be careful of. */
 static int install_now(struct store *s, enum capture_is is) {
     const struct capture_mark mark = generation_mark(s);
-    int64_t noted, now = store_mono_us() / 1000;
+    int64_t now = store_mono_us() / 1000;
     if (!s->install_since_ms)
         s->install_since_ms = now - s->config.refused_ms;
     bool alone = is != CAPTURE_BROKEN && now - s->install_since_ms < INSTALL_ALONE_MS;
-    int err = capture_noted(s->app.reader, &noted);
+    int err = count_numbers(s);
     if (err || (err = appfile_begin_within(&s->app, alone, INSTALL_TRY_MS)))
         return err;
     int64_t began = store_mono_us();
-    if ((err = capture_install(s->app.writer, &s->schema, &mark, noted, NULL)) || (err = appfile_commit_patiently(&s->app)))
+    if ((err = capture_install(s->app.writer, &s->schema, &mark, s->numbers_used, NULL)) || (err = appfile_commit_patiently(&s->app)))
         appfile_rollback(&s->app);
     store_lock_time(s, store_mono_us() - began);
     return err;
 }
 
 static int install(struct store *s) {
-    for (int tries = 0; tries < 5; tries++) { /* the application may be changing it at this moment */
-        enum capture_is is;
-        bool *missing = NULL;
-        int err = capture_check(s->app.reader, &s->schema, &is, &missing);
-        if (!err && !(is == CAPTURE_COMPLETE && s->marked) && !(err = scan_again(s, missing)))
-            err = install_now(s, is);
-        free(missing);
-        if (!err)
-            s->install_since_ms = 0;
-        if (err != ERR_SCHEMA)
-            return err;
-        if ((err = read_schema_again(s)))
-            return err;
-    }
-    return ERR_BUSY;
+    enum capture_is is;
+    bool *missing = NULL;
+    int err = capture_check(s->app.writer, &s->schema, &is, &missing);
+    if (!err && !(is == CAPTURE_COMPLETE && s->marked) && !(err = scan_again(s, missing)))
+        err = install_now(s, is);
+    free(missing);
+    if (!err)
+        s->install_since_ms = 0;
+    return err;
 }
 
 static int note_statements(struct store *s) {
@@ -370,8 +383,30 @@ static int note_statements(struct store *s) {
                        "DELETE FROM main._starling_dirty WHERE seq < ?1 AND seq < (SELECT min(seq) FROM main._starling_dirty) + ?2");
 }
 
+/* What the application changes from here on shows as another version; statements are made for what was read. (Beside a rollback journal a snapshot would
+ * keep it from committing: there it is found when a statement fails.) ERR_SCHEMA: it has changed already. */
+static int hold_still(struct store *s) {
+    int64_t reads = s->schema.version, writes = reads;
+    int err = s->app.wal ? sql_run(s->a_begin) : 0;
+    if (!err && s->app.wal && !(err = sql_exec(s->app.writer, "BEGIN")))
+        err = sql_int(s->app.reader, 0, &reads, "PRAGMA main.schema_version");
+    if (!err)
+        err = sql_int(s->app.writer, 0, &writes, "PRAGMA main.schema_version");
+    return err ? err : reads != s->schema.version || writes != s->schema.version ? ERR_SCHEMA : 0;
+}
+
+static void let_go(struct store *s) {
+    if (!sqlite3_get_autocommit(s->app.reader))
+        (void)sql_run(s->a_end);
+    if (!sqlite3_get_autocommit(s->app.writer)) /* TEMP triggers were made */
+        (void)sql_exec(s->app.writer, "COMMIT");
+}
+
 /* Statements and tables for s->schema, whose triggers are there. */
 static int bind(struct store *s) {
+    for (uint32_t i = 0; i < s->schema.count; i++)
+        if (s->schema.tables[i].number > s->numbers_used)
+            s->numbers_used = s->schema.tables[i].number;
     int err = generation_keep(s);
     if (err || (err = moves_tables(s)))
         return err;
@@ -393,29 +428,49 @@ static int take_up(struct store *s) {
     return scan_start(s, false);
 }
 
-int schema_refresh(struct store *s) {
-    uint64_t before = s->schema.hash;
-    int64_t version_before = s->schema.version;
-    bool first = version_before == 0, at_once = scan_first_time(s);
-    s->schema_stale = true;
+/* Reads it, and installs the triggers: until they are back, writes are missed. ERR_SCHEMA: it has changed again, and nothing was judged. */
+static int catch_up(struct store *s, bool first, bool *at_once, bool *other) {
+    uint64_t hash = s->schema.hash;
+    int64_t version = s->schema.version;
+    bool kept = false;
     tables_unload(s); /* they point into the schema */
     int err = read_schema_again(s);
-    if (!err && s->schema.version != version_before) {
+    if (err)
+        return err;
+    if (s->schema.version != version) {
         s->schema_changed_ms = store_mono_us() / 1000;
         s->hold_over = false;
+        if (!first) /* it is at work: tidying up can wait */
+            s->app_ms = s->active_ms = s->schema_changed_ms;
     }
-    bool kept = false;
-    if (err || (err = generation_look(s)) || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
-        return err;
-    at_once |= s->file != FILE_OURS || (first && kept); /* as we left it: what had begun goes on */
-    bool other = s->file == FILE_OTHER;
-    if (first && !at_once && (err = older_find(s, &other)))
-        return err;
-    s->hold_over |= at_once || other;
-    if ((other && (err = follow_forget(s))) || (err = bind(s)) || (err = follow_note(s)))
-        return err; /* schema.version is that of what was read, or that our triggers made: what the application changes now shows as another */
-    if (!first && before != s->schema.hash)
+    if (!first && s->schema.hash != hash)
         s->hot.created = 0;
+    if ((err = generation_look(s)) || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
+        return err;
+    *at_once |= s->file != FILE_OURS || (first && kept); /* as we left it: what had begun goes on */
+    *other |= s->file == FILE_OTHER;
+    if (first && !*at_once && (err = older_find(s, other)))
+        return err;
+    s->hold_over |= *at_once || *other;
+    err = hold_still(s);
+    if (err)
+        let_go(s);
+    return err;
+}
+
+int schema_refresh(struct store *s) {
+    bool first = s->schema.version == 0, at_once = scan_first_time(s), other = false;
+    int err = ERR_SCHEMA;
+    s->schema_stale = true;
+    for (int tries = 0; tries < 5 && err == ERR_SCHEMA; tries++) /* the application may be changing it at this moment */
+        err = catch_up(s, first, &at_once, &other);
+    if (err)
+        return err == ERR_SCHEMA ? ERR_BUSY : err;
+    if (!(other && (err = follow_forget(s))) && !(err = bind(s)))
+        err = follow_note(s);
+    let_go(s);
+    if (err)
+        return err;
     if (s->hot.schema_sent != s->schema.hash && s->schema.count)
         s->schema_waits = !first; /* a migration is many statements */
     return take_up(s);

@@ -416,13 +416,17 @@ static int gather_changes(struct store *s) {
             return err;
         if ((err = schema_refresh(s))) /* the application keeps the lock: again in a moment */
             return err == ERR_BUSY && s->in_tx && state_commit(s) ? ERR_IO : err;
+        if (s->in_tx && (err = state_commit(s))) /* what would be lost with it is found again: not worth a sync of its own */
+            return err;
         if (s->file == FILE_OTHER && !other)
             return ERR_CLOSED; /* found only when opening begins an epoch for it */
     }
     if (s->scan) {
         if (s->flights && (err = pending_map_flights(s))) /* what is not shown yet is no local difference */
             return err;
-        if ((err = scan_step(s)) || s->scan)
+        if ((err = scan_step(s)) == ERR_SCHEMA && s->schema_stale)
+            return DRAIN_MORE;
+        if (err || s->scan)
             return err ? err : DRAIN_MORE;
         if ((err = state_begin(s)))
             return err;
@@ -533,7 +537,7 @@ static int turn(struct store *s) {
         if (err == DRAIN_MORE) {
             if (s->in_tx && (err = state_commit(s)))
                 return err;
-            return s->scan ? 2 : 0;
+            return s->scan && !s->schema_stale ? 2 : 0;
         }
     }
     if (s->delivered_count && ((err = state_begin(s)) || (err = merge_delivered(s))))
