@@ -26,6 +26,7 @@
 #define PASSING_MS 3000 /* a file that is locked, or a schema that changes under us, for a moment is no news */
 #define LOOK_MS 500     /* how often a file that cannot be served is looked at */
 #define TRIM_MS 1000    /* quiet for this long after work: memory goes back */
+#define CHORES_MS 10000 /* a store that needs no turn for so long has tidied up */
 #define WHY_MAX 1024
 
 /*            open ok                     turn failed, file replaced, new epoch
@@ -500,9 +501,10 @@ static void turn(struct worker *w) {
         look_after(w);
     if (w->store == NULL)
         return;
-    if (wait == 0 || (wait < 0 && w->chores)) /* tidying up is over: it needed memory as well */
+    bool idle = wait < 0 || wait >= CHORES_MS;
+    if (wait == 0 || (idle && w->chores)) /* tidying up is over: it needed memory as well */
         worked(w);
-    w->chores = wait > 0;
+    w->chores = wait > 0 && wait < CHORES_MS;
     if (wait == 0 || queued(w))
         return;
     wait = wait_trimmed(w, wait);

@@ -381,6 +381,7 @@ bool appfile_rest(struct appfile *a) {
         return true;
     if (connected(a) || (appfile_head(a, &head) && head.pages >= head.checkpointed + CHECKPOINT_PAGES_MIN)) /* appfile_checkpoint() first */
         return false;
+    a->committed = true;
     if (sqlite3_wal_checkpoint_v2(a->writer, "main", SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) != SQLITE_OK)
         return false;
     if (!stat_beside(a, "", &st) || !stat_beside(a, "-wal", &wal) || wal.st_size != 0)
@@ -447,6 +448,7 @@ int appfile_commit(struct appfile *a) {
     int err = sql_run(a->commit);
     if (!err)
         ended(a);
+    a->committed = true;
     return err;
 }
 

@@ -20,10 +20,11 @@ struct appfile {
         writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
     bool wal;   /* journal mode at the last look */
     uint64_t dev, ino; /* of the file when it was opened; a replaced file shows another */
-    int shm_fd;   /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
+    int shm_fd; /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
                         since closing any descriptor drops SQLite's own locks */
-    bool alone;   /* we keep readers out */
-    bool resting; /* the WAL is empty, and the file itself was of this size and time then */
+    bool alone; /* we keep readers out */
+    bool committed; /* by us, since whoever asks looked last; also where SQLite tells a checkpoint like one */
+    bool resting;   /* the WAL is empty, and the file itself was of this size and time then */
     int64_t rest_size;
     struct timespec rest_mtime;
     sqlite3_stmt *look, *begin, *commit, *rollback; /* on the writer */

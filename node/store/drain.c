@@ -802,6 +802,20 @@ static int drain_unnoted(struct store *s, bool locked) {
     return err;
 }
 
+/* The file has changed since we looked last, and that was neither us, nor told by a note, nor a change of schema: somebody wrote to what we do not
+ * replicate, or wrote without our triggers. */
+static void look_for_unnoted(struct store *s, bool noted) {
+    uint32_t now = 0;
+    if (sqlite3_file_control(s->app.reader, "main", SQLITE_FCNTL_DATA_VERSION, &now) != SQLITE_OK)
+        return;
+    bool changed = now != s->data_version && s->data_version != 0;
+    if (changed && !noted && !s->app.committed && s->data_schema == s->schema.version)
+        recheck_hint(s);
+    s->data_version = now;
+    s->data_schema = s->schema.version;
+    s->app.committed = false;
+}
+
 int drain(struct store *s, bool locked) {
     struct notes n = {.earliest_ms = INT64_MAX};
     struct appfile_head before;
@@ -824,6 +838,8 @@ int drain(struct store *s, bool locked) {
         err = drain_unnoted(s, locked);
     bool found = !err && (moved || batch_writer_rows(s->writer));
     if (!locked) {
+        if (!err)
+            look_for_unnoted(s, found);
         sql_run(s->a_end);
         /* What we are about to promise must not be lost by the file that it came from. */
         if (found)

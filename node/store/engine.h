@@ -3,6 +3,7 @@
  *
  *   drain.c    notes of the application → changes → registers, batch, log
  *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
+ *   recheck.c  the same in the background, for writes that nobody noted
  *   older.c    the same for a file that went back: an older copy in its place, or another file
  *   generation.c  which of these it is
  *   remake.c   a file that is gone, made again
@@ -230,6 +231,7 @@ enum file_kind { FILE_OURS, FILE_STRIPPED, FILE_OTHER }; /* generation.c */
 
 struct value_cache;
 struct scan;
+struct recheck;
 struct foreign;
 
 struct store {
@@ -311,6 +313,9 @@ struct store {
     uint32_t shown_count, shown_cap;
     struct value_cache *values;
     struct scan *scan;
+    struct recheck *recheck;
+    uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
+    int64_t data_schema;
     int64_t open_conflicts;
 
     bool watched, stored_changed, told_settled;
@@ -532,6 +537,15 @@ int scan_replaced_quiet(
     struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
 json_t *scan_json(const struct store *s);
+int scan_drained(struct store *s, bool *drained);
+int scan_delete_places(struct store *s, struct tio *io, const struct buf *places); /* those that are still missing, in one snapshot */
+
+/* ---- recheck.c: all rows again, in the background */
+void recheck_hint(struct store *s);    /* a commit left no note */
+void recheck_restart(struct store *s); /* the tables are bound anew */
+void recheck_stop(struct store *s);
+int64_t recheck_wait_ms(struct store *s); /* until there is something to do; at least 1 */
+int recheck_step(struct store *s);        /* in a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 
 /* ---- generation.c: which file stands in the application's place */
 struct capture_mark generation_mark(const struct store *s);

@@ -471,7 +471,7 @@ static int places_of_large(struct store *s, const struct tbl *t, struct buf *out
     return row;
 }
 
-static int delete_places(struct store *s, struct tio *io, const struct buf *places) {
+int scan_delete_places(struct store *s, struct tio *io, const struct buf *places) {
     const uint8_t *at = places->data, *end = at + places->len;
     int64_t ms = io->tbl->replacing_ms ? io->tbl->replacing_ms : LOOK_FOUND;
     int err = state_begin(s);
@@ -502,7 +502,7 @@ static int replaced_in(struct store *s, struct tio *io) {
     if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && s->too_large)
         err = places_of_large(s, t, &places);
     if (!err && places.len && (count <= t->replacing * t->replacers || !scan_too_many(s, t, count)))
-        err = delete_places(s, io, &places);
+        err = scan_delete_places(s, io, &places);
     free(keys.slots);
     buf_release(&places);
     return err;
@@ -571,9 +571,19 @@ bool scan_replaced_due(const struct store *s) {
     return false;
 }
 
+/* In the reader's snapshot: there is no note that we do not know of, and the schema is ours. */
+int scan_drained(struct store *s, bool *drained) {
+    int64_t last = 0, version = 0;
+    int err = sql_int(s->app.reader, 0, &last, "SELECT max(seq) FROM main._starling_dirty");
+    if (!err)
+        err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version");
+    *drained = !err && last <= s->hot.note_seq && version == s->schema.version;
+    return err;
+}
+
 /* An application that never rests is looked at all the same, now and then. */
 int scan_replaced_quiet(struct store *s) {
-    int64_t now = store_mono_us() / 1000, last = 0, since = now;
+    int64_t now = store_mono_us() / 1000, since = now;
     for (uint32_t i = 0; i < s->tios_count; i++)
         if (s->tios[i].tbl && s->tios[i].tbl->replacing_since_ms && s->tios[i].tbl->replacing_since_ms < since)
             since = s->tios[i].tbl->replacing_since_ms;
@@ -582,12 +592,8 @@ int scan_replaced_quiet(struct store *s) {
     int err = sql_run(s->a_begin);
     if (err)
         return err == ERR_BUSY ? 0 : err;
-    int64_t version = 0;
-    err = sql_int(s->app.reader, 0, &last, "SELECT max(seq) FROM main._starling_dirty");
-    if (!err)
-        err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version");
-    bool drained = !err && last <= s->hot.note_seq && version == s->schema.version;
-    if (drained)
+    bool drained;
+    if (!(err = scan_drained(s, &drained)) && drained)
         err = scan_replaced(s, REPLACED_QUIET);
     sql_run(s->a_end);
     if (err || batch_writer_rows(s->writer) == 0)

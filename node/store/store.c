@@ -2,6 +2,7 @@
 #include "node/store/store.h"
 
 #include <assert.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -269,6 +270,7 @@ void store_close(struct store *s) {
     if (!s)
         return;
     scan_stop(s);
+    recheck_stop(s);
     values_release(s);
     while (s->flights) {
         struct flight *next = s->flights->next;
@@ -460,7 +462,7 @@ static int gather_changes(struct store *s) {
 static int quiet_work(struct store *s) {
     int64_t now = mono_ms();
     int err = state_checkpoint(s, now - s->active_ms > 50);
-    if (err || (err = scan_replaced_quiet(s)) || s->in_tx)
+    if (err || (err = scan_replaced_quiet(s)) || s->in_tx || (err = recheck_step(s)) || s->in_tx)
         return err;
     /* An application that writes here checkpoints by itself. */
     if (now - s->checkpoint_ms >= CHECKPOINT_MS && now - s->app_ms > 2000) {
@@ -510,9 +512,10 @@ static int next_turn(struct store *s, int shown) {
         return RETRY_PARKED_MS;
     if (s->wal_pages >= 500 || scan_replaced_due(s))
         return 100;
-    if (s->app_open && (s->trim_ms != s->active_ms || (s->app.wal && !s->config.vfs && !s->app.resting)))
+    int64_t recheck = s->app_open ? recheck_wait_ms(s) : INT_MAX;
+    if (s->app_open && recheck > REST_MS && (s->trim_ms != s->active_ms || (s->app.wal && !s->config.vfs && !s->app.resting)))
         return REST_MS;
-    return -1;
+    return recheck < INT_MAX ? (int)recheck : -1;
 }
 
 /* Parts of a commit wait for the last one; if it does not come, not for ever, since others are behind them. */

@@ -146,7 +146,7 @@ static void test_verifying_finds_what_nobody_noticed(void **state) {
         struct rig r;
         fill(&r);
         sqlite3_db_config(rig_app(&r, 1), SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-        rig_act(&r, 1, CHANGES[i]);
+        app_exec(rig_app(&r, 1), CHANGES[i]);
         sqlite3_db_config(rig_app(&r, 1), SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
         assert_true(peer_settled(&r.peers[0]) && peer_settled(&r.peers[1]));
         assert_verify(&r, NULL, -1, false);
