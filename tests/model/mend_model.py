@@ -227,10 +227,11 @@ class Replica:
         return None
 
     def orphan(self, table, rows):
+        teams = self.alive("team") if table in REFERENCES else ()
         for identity, (cells, _) in rows.items():
             for col in REFERENCES.get(table, ()):
                 ref = cells[col][1] if table in NUMBERED else identity[0]
-                if self.root(ref) not in self.alive("team"):
+                if self.root(ref) not in teams:
                     return ("revive", "team", ref, {}, self.after(self.rows[("team", ref)].died))
         return None
 

@@ -2,15 +2,17 @@
  *
  * A command a line on standard input, a JSON object a line on standard output:
  * - open COUNT SQL: fresh servers whose applications ran SQL, and who know each other's schema
- * - act R SQL: the application on server R commits; then R comes to rest
+ * - begin R; try R SQL, with the rows as they are then; commit R [ORIGIN VERSION...]: a transaction of the application on server R. At once,
+ *   before R looks, these batches arrive. Then R comes to rest
+ * - away R: its node ends; what the application commits before back R is found when the node starts again
  * - time R: what R was shown so far counts as known to its application
  * - deliver R ORIGIN VERSION...: held until the causes are there; then R comes to rest
  * - skip MS: the clock of the stores' waits goes on; rest R
  * - conflicts R: the open ones. check R: what SQLite finds wrong
  *
- * act, deliver and rest answer with what R shows and has: {"rows": {table: [[value...]...]}, "committed": the same after act, before
- * the node looked, "have": [version of each origin], "made": [[version, stamp, how many mends in it]...] since the last answer, "settled",
- * "parked"}. Any command may answer {"error": text}: the engine is at fault; {"sql": text}: the application's statement failed.
+ * commit, back, deliver and rest answer with what R shows and has: {"rows": {table: [[value...]...]}, "committed": the same before the node
+ * looked, "have": [version of each origin], "made": [[version, stamp, how many mends, and other changes]...] since the last answer,
+ * "settled", "parked"}. Any command may answer {"error": text}: the engine is at fault; {"sql": text}: the application's statement failed.
  *
  * Origins are numbered as the servers are. Time stands still for SQLite (frozen.h). Exit: 0 end of input, 2 usage. */
 #include <assert.h>
@@ -104,15 +106,15 @@ static json_t *rows_json(sqlite3 *db) {
 static json_t *batch_json(const struct bytes *batch) {
     struct batch_reader *reader = batch_reader_new();
     struct change change;
-    int mends = 0, r = reader ? batch_reader_open(reader, batch->data, batch->len) : ERR_NOMEM;
+    int mends = 0, others = 0, r = reader ? batch_reader_open(reader, batch->data, batch->len) : ERR_NOMEM;
     assert(r == 0); /* it comes from a store of ours */
     while ((r = batch_reader_next(reader, &change)) == 1)
-        mends += change.kind == CHANGE_REVIVE || change.kind == CHANGE_MEND || change.kind == CHANGE_SAME;
+        (*(change.kind == CHANGE_REVIVE || change.kind == CHANGE_MEND || change.kind == CHANGE_SAME ? &mends : &others))++;
     assert(r == 0);
     const struct batch_head *head = batch_reader_head(reader);
     char stamp[24];
     snprintf(stamp, sizeof stamp, "%" PRIu64, head->stamp);
-    json_t *j = json_pack("[I, s, i]", (json_int_t)head->version, stamp, mends);
+    json_t *j = json_pack("[I, s, i, i]", (json_int_t)head->version, stamp, mends, others);
     batch_reader_free(reader);
     return j;
 }
@@ -204,19 +206,16 @@ static json_t *servers_open(struct servers *v, uint32_t count, const char *sql) 
     return json_pack("{s:o}", "servers", looks);
 }
 
-static json_t *act(struct servers *v, uint32_t r, const char *sql) {
+static json_t *run_sql(struct servers *v, uint32_t r, const char *sql) {
     struct side *s = &v->sides[r];
-    if (side_sql(s, sql) != SQLITE_OK) {
-        if (!sqlite3_get_autocommit(s->app))
-            sqlite3_exec(s->app, "ROLLBACK", NULL, NULL, NULL);
-        return refuse("sql", "%s", s->why);
-    }
-    json_t *committed = rows_json(s->app), *answer = rest_and_look(v, r);
-    json_object_set_new(answer, "committed", committed);
-    return answer;
+    if (side_sql(s, sql) == SQLITE_OK)
+        return json_pack("{s:o}", "rows", rows_json(s->app));
+    if (!sqlite3_get_autocommit(s->app))
+        sqlite3_exec(s->app, "ROLLBACK", NULL, NULL, NULL);
+    return refuse("sql", "%s", s->why);
 }
 
-static json_t *deliver(struct servers *v, uint32_t r, const char *list) {
+static json_t *queue(struct servers *v, uint32_t r, const char *list) {
     uint64_t origin, version;
     int used;
     while (sscanf(list, "%" SCNu64 " %" SCNu64 " %n", &origin, &version, &used) == 2) {
@@ -225,7 +224,39 @@ static json_t *deliver(struct servers *v, uint32_t r, const char *list) {
             return refuse("error", "no batch %" PRIu64 ":%" PRIu64, origin, version);
         side_queue(&v->sides[r], v->sides[origin].made.items[version - 1]);
     }
-    return rest_and_look(v, r);
+    return NULL;
+}
+
+static json_t *commit(struct servers *v, uint32_t r, const char *list) {
+    json_t *done = run_sql(v, r, "COMMIT"), *wrong;
+    if (json_object_get(done, "sql") || !v->sides[r].store)
+        return done;
+    if ((wrong = queue(v, r, list))) {
+        json_decref(done);
+        return wrong;
+    }
+    json_t *answer = rest_and_look(v, r);
+    json_object_set(answer, "committed", json_object_get(done, "rows"));
+    json_decref(done);
+    return answer;
+}
+
+static json_t *back(struct servers *v, uint32_t r) {
+    struct side *s = &v->sides[r];
+    json_t *committed = rows_json(s->app);
+    if (side_open_store(s) != 0) {
+        json_decref(committed);
+        return refuse("error", "server %u does not open again: %s", r, s->why);
+    }
+    store_time_passes(s->store); /* a restart takes longer than a moment, but the clock stands still */
+    json_t *answer = rest_and_look(v, r);
+    json_object_set_new(answer, "committed", committed);
+    return answer;
+}
+
+static json_t *deliver(struct servers *v, uint32_t r, const char *list) {
+    json_t *wrong = queue(v, r, list);
+    return wrong ? wrong : rest_and_look(v, r);
 }
 
 static json_t *conflicts(struct servers *v, uint32_t r) {
@@ -264,8 +295,20 @@ static json_t *command(struct servers *v, const char *line) {
     }
     if (r >= v->count)
         return refuse("error", "no server %u", r);
-    if (strcmp(verb, "act") == 0)
-        return act(v, r, rest_of_line);
+    if (strcmp(verb, "begin") == 0)
+        return run_sql(v, r, "BEGIN");
+    if (strcmp(verb, "try") == 0)
+        return run_sql(v, r, rest_of_line);
+    if (strcmp(verb, "commit") == 0)
+        return commit(v, r, rest_of_line);
+    if (strcmp(verb, "back") == 0)
+        return back(v, r);
+    if (!v->sides[r].store)
+        return refuse("error", "server %u is away", r);
+    if (strcmp(verb, "away") == 0) {
+        side_close_store(&v->sides[r]);
+        return json_object();
+    }
     if (strcmp(verb, "deliver") == 0)
         return deliver(v, r, rest_of_line);
     if (strcmp(verb, "rest") == 0)
