@@ -363,7 +363,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     } else {
         by.mend = e->kind == CHANGE_MEND;
         if (e->kind == CHANGE_INSERT)
-            reg_insert(r, by, &seen, &o);
+            reg_insert(r, by, &seen, &o, &err);
         else if (e->kind == CHANGE_REVIVE)
             reg_revive(r, by, &o);
         for (uint32_t i = 0; i < (e->set ? e->set->count : 0) && !err; i++)

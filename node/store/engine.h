@@ -48,7 +48,8 @@ enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 struct column_move {
     int32_t placed; /* place among the table's columns, from 1; or the above */
     bool fresh;     /* it has come just now: what others know of it has not been shown yet */
-    uint32_t from;  /* 1 + number of the column that it was before RENAME COLUMN; 0: none */
+    uint32_t from;  /* 1 + number of the column that it was before RENAME COLUMN, until it is read again; 0: none */
+    uint32_t came;  /* the same, from then on */
 };
 
 struct tbl {
@@ -78,6 +79,8 @@ struct tbl {
     char **columns;
     uint64_t *column_hashes;
     struct column_move *moves; /* of each column */
+    uint64_t *moved;           /* what was merged when renamed columns had been read, by origin number */
+    uint32_t moved_count;
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */

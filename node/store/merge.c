@@ -192,7 +192,7 @@ static int apply(struct merging *m, const struct change *c, struct reg *r, struc
     case CHANGE_DELETE:
         reg_death(r, by, &m->seen, &o, &err);
         return err ? err : remember_seen(m); /* at once: what the death saw decides what of this row is an open conflict */
-    case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o); return apply_writes(m, c, r, by);
+    case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o, &err); return err ? err : apply_writes(m, c, r, by);
     case CHANGE_REVIVE: reg_revive(r, by, &o); return apply_writes(m, c, r, by);
     case CHANGE_MEND: by.mend = true; return apply_writes(m, c, r, by);
     case CHANGE_UPDATE: return apply_writes(m, c, r, by);

@@ -122,6 +122,17 @@ static int place_columns(struct store *s, struct tio *io) {
     return err;
 }
 
+static int remember_moved(struct store *s, struct tbl *t) {
+    uint64_t *p = realloc(t->moved, (s->origins_count + 1) * sizeof *p);
+    if (!p)
+        return ERR_NOMEM;
+    t->moved = p;
+    t->moved_count = s->origins_count;
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        p[i] = s->origins[i].version + (i == s->own);
+    return 0;
+}
+
 int moves_place(struct store *s, struct tio *io) {
     struct tbl *t = io->tbl;
     for (uint32_t i = 0; i < s->tbls_count; i++)
@@ -132,9 +143,14 @@ int moves_place(struct store *s, struct tio *io) {
     t->renamed_from = NULL;
     t->placed = io->table->number;
     t->captured = t->dirty = true;
-    for (uint32_t c = 0; c < t->columns_count; c++)
+    bool any = false;
+    for (uint32_t c = 0; c < t->columns_count; c++) {
+        any = any || t->moves[c].from;
+        t->moves[c].came = t->moves[c].from ? t->moves[c].from : t->moves[c].came;
         t->moves[c].from = 0;
-    return place_columns(s, io);
+    }
+    int err = any ? remember_moved(s, t) : 0;
+    return err ? err : place_columns(s, io);
 }
 
 /* ---- columns */
@@ -455,11 +471,19 @@ uint32_t moves_carry(struct store *s, const struct row_look *look, const uint64_
 }
 
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells) {
+    struct origins_order o = store_order(s);
+    const struct tbl *t = look->io->tbl;
+    const struct seen moved = {t->moved, t->moved_count};
     uint32_t count = 0;
     for (uint32_t i = 0; i < look->io->count; i++) {
+        const struct column_move *m = &t->moves[look->io->numbers[i]];
         struct was was;
-        if (look->io->tbl->moves[look->io->numbers[i]].from && cell_before(s, look, r, look->io->numbers[i], &was))
+        if (m->from && cell_before(s, look, r, look->io->numbers[i], &was))
             put(cells, &count, i, was.since, true);
+        /* it was dead when the column was read: what it held then is all that this file ever showed of it under the old name */
+        const struct cell *c = m->came && !m->from ? reg_winner(r, m->came - 1, &o) : NULL;
+        if (c && seen_covers(&moved, r->writes[c->write].origin, r->writes[c->write].version))
+            put(cells, &count, i, stamp_carried(r->writes[c->write].at), true);
     }
     return count;
 }

@@ -354,7 +354,7 @@ bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct ori
     if (!w->carried)
         return false;
     for (uint32_t i = 0; i < r->copies_count; i++)
-        if (r->copies[i].column == c->column && r->copies[i].at >= w->at)
+        if ((r->copies[i].column == c->column || r->copies[i].column == COPIES_ALL) && r->copies[i].at >= w->at)
             return true;
     for (uint32_t i = 0; i < r->deaths_count && !alive; i++)
         if (r->deaths[i].carried && r->deaths[i].at > w->at)
@@ -400,16 +400,18 @@ static void copy_replaced(struct reg *r, uint32_t column, uint64_t at, int *err)
         r->copies[i].at = at;
 }
 
-static void forget_seen_deaths(struct reg *r, const struct seen *seen) {
+static void forget_seen_deaths(struct reg *r, const struct seen *seen, int *err) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < r->deaths_count; i++)
         if (!seen_covers(seen, r->deaths[i].origin, r->deaths[i].version))
             r->deaths[n++] = r->deaths[i];
+        else if (r->deaths[i].carried)
+            copy_replaced(r, COPIES_ALL, r->deaths[i].at, err);
     r->deaths_count = n;
 }
 
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
-    forget_seen_deaths(r, seen);
+    forget_seen_deaths(r, seen, err);
     if (grow((void **)&r->deaths, &r->deaths_cap, r->deaths_count + 1, sizeof *r->deaths)) {
         *err = ERR_NOMEM;
         return;
@@ -429,8 +431,8 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
     }
 }
 
-void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o) {
-    forget_seen_deaths(r, seen);
+void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
+    forget_seen_deaths(r, seen, err);
     if (r->who.kind == IDENT_BORN && r->who.origin == by.origin && r->who.version == by.version)
         r->birth_at = by.at;
     reg_revive(r, by, o);

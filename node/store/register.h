@@ -69,6 +69,7 @@ struct death {
 
 /* The highest stamp of the carried copies in this column that somebody replaced, knowing them. Each server carries its own copy of the same write,
  * or of an older one: who replaced one of them has replaced them all. */
+#define COPIES_ALL UINT32_MAX /* in every column: the row came again after a carried death */
 struct copies {
     uint32_t column;
     uint64_t at;
@@ -114,7 +115,7 @@ bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version);
 
 /* ---- merging, in this order for one change by (origin, version) at `at`, whose author had seen `seen` */
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err);
-void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o);
+void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err);
 void reg_revive(struct reg *r, struct write by, const struct origins_order *o); /* it lives again, and its deaths stay open */
 /* Supersedes the siblings that its author had seen; a mend only lesser mends, of which a column keeps the highest. */
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err);

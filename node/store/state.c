@@ -254,6 +254,7 @@ static void tbl_free(struct tbl *t) {
     free(t->columns);
     free(t->column_hashes);
     free(t->moves);
+    free(t->moved);
     sqlite3_finalize(t->get);
     sqlite3_finalize(t->put);
     sqlite3_finalize(t->del);

@@ -16,6 +16,7 @@ struct known_value {
 
 struct known_row {
     UT_hash_handle hh;
+    struct known_row *more; /* another change of the same row in this batch: other columns, or the same with another stamp */
     bool orphan;
     uint32_t count;
     struct known_value *values;
@@ -96,7 +97,13 @@ static int cache_change(struct store *s, struct cached_batch *c, const struct ch
             return err;
         row->values[i].value = change->values[i];
     }
-    HASH_ADD(hh, c->rows, name, row->name_len, row);
+    struct known_row *first;
+    HASH_FIND(hh, c->rows, row->name, row->name_len, first);
+    row->more = first ? first->more : NULL;
+    if (first)
+        first->more = row;
+    else
+        HASH_ADD(hh, c->rows, name, row->name_len, row);
     return 0;
 }
 
@@ -150,17 +157,20 @@ int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *
                 struct value *v) {
     struct known_row *row;
     int err = find_row(s, origin, version, t, who, &row);
-    for (uint32_t i = 0; !err && row && i < row->count; i++)
-        if (row->values[i].column == column) {
-            *v = row->values[i].value;
-            return 0;
-        }
+    for (; !err && row; row = row->more)
+        for (uint32_t i = 0; i < row->count; i++)
+            if (row->values[i].column == column) {
+                *v = row->values[i].value;
+                return 0;
+            }
     return err ? err : ERR_NOTFOUND;
 }
 
 int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan) {
     struct known_row *row;
     int err = find_row(s, origin, version, t, who, &row);
-    *orphan = !err && row && row->orphan;
+    *orphan = false;
+    for (; !err && row; row = row->more)
+        *orphan |= row->orphan;
     return err == ERR_NOTFOUND ? 0 : err;
 }

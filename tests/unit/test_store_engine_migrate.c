@@ -333,6 +333,45 @@ static void test_columns_of_a_table_that_both_rename_at_once(void **state) {
     rig_close(&r);
 }
 
+/* A renamed row is told in several changes, as its columns have several stamps: each of them finds its value again. */
+static void test_a_renamed_table_that_is_shown_from_the_log(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b, c)");
+    rig_act(&r, 0, "INSERT INTO t VALUES(1, 1, 1, 1)");
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE t SET b = 'b'");
+    rig_tick();
+    rig_act(&r, 0, "UPDATE t SET c = 'c'");
+    app_exec(rig_app(&r, 0), "ALTER TABLE t RENAME TO u");
+    share(&r);
+    rig_act(&r, 1, "CREATE TABLE u(id INTEGER PRIMARY KEY, a, b, c)");
+    share(&r);
+    assert_everywhere(&r, "SELECT id, a, b, c FROM u", "i1|i1|tb|tc|;");
+    rig_close(&r);
+}
+
+/* The row was dead when its column, or table, was renamed, and comes again before the others' copies count as seen. */
+static void test_a_row_that_comes_again_after_a_rename(void **state) {
+    (void)state;
+    for (int table = 0; table < 2; table++) {
+        struct rig r;
+        const char *rename = table ? "ALTER TABLE t RENAME TO u" : "ALTER TABLE t RENAME COLUMN a TO b";
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 1)");
+        share_same(&r);
+        app_exec(rig_app(&r, 0), rename);
+        app_exec(rig_app(&r, 1), rename);
+        app_exec(rig_app(&r, 0), table ? "DELETE FROM u" : "DELETE FROM t");
+        peer_rest(&r.peers[0]);
+        rig_act(&r, 0, table ? "INSERT INTO u VALUES('x', 'again')" : "INSERT INTO t VALUES('x', 'again')");
+        share_same(&r);
+        assert_everywhere(&r, table ? "SELECT * FROM u" : "SELECT * FROM t", "tx|tagain|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
 /* ---- rebuilds: create new, copy, drop old, rename */
 
 static const char *const REBUILDS[] = {
@@ -477,6 +516,8 @@ int main(void) {
         cmocka_unit_test(test_a_table_that_is_renamed_on_one_server_first),
         cmocka_unit_test(test_rows_that_die_before_their_table_is_renamed),
         cmocka_unit_test(test_columns_of_a_table_that_both_rename_at_once),
+        cmocka_unit_test(test_a_renamed_table_that_is_shown_from_the_log),
+        cmocka_unit_test(test_a_row_that_comes_again_after_a_rename),
         cmocka_unit_test(test_rebuilds),
         cmocka_unit_test(test_a_table_that_is_half_copied),
         cmocka_unit_test(test_many_statements_beside_the_store),

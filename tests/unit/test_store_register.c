@@ -101,7 +101,7 @@ static void apply(struct reg *r, const struct deed *d) {
     if (d->kind >= 2)
         reg_death(r, d->by, &seen, &order, &err);
     if (d->kind == 0 || d->kind == 3)
-        reg_insert(r, d->by, &seen, &order);
+        reg_insert(r, d->by, &seen, &order, &err);
     for (uint32_t c = 0; c < COLUMNS && d->kind != 2; c++)
         if (d->columns >> c & 1)
             reg_write(r, d->by, c, d->hashes[c], &seen, &err);
@@ -258,7 +258,7 @@ static void test_simple_rows_are_small(void **state) {
     buf_init(&buf, 1000);
     r.who = (struct rowid){.kind = IDENT_BORN, .origin = 1, .version = 77};
     struct write by = {1, 77, 123456789, false, false};
-    reg_insert(&r, by, &none, &order);
+    reg_insert(&r, by, &none, &order, &err);
     for (uint32_t c = 0; c < 4; c++)
         reg_write(&r, by, c, c, &none, &err);
     assert_int_equal(err, 0);
@@ -361,7 +361,7 @@ static void test_siblings_stay_until_seen(void **state) {
     uint64_t v[ORIGINS];
     struct seen seen = saw(v, 0, 0, 0);
     reg_init(&r);
-    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order);
+    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order, &err);
     reg_write(&r, (struct write){0, 1, 10, false, false}, 0, 100, &seen, &err);
     seen = saw(v, 1, 0, 0);
     reg_write(&r, (struct write){1, 1, 20, false, false}, 0, 200, &seen, &err); /* knew of 100 */
@@ -392,7 +392,7 @@ static void test_life(void **state) {
     reg_init(&r);
     assert_false(reg_known(&r));
     assert_false(reg_alive(&r, &order));
-    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order);
+    reg_insert(&r, (struct write){0, 1, 10, false, false}, &seen, &order, &err);
     reg_write(&r, (struct write){0, 1, 10, false, false}, 0, 1, &seen, &err);
     assert_true(reg_alive(&r, &order));
     seen = saw(v, 1, 0, 0);
@@ -404,7 +404,7 @@ static void test_life(void **state) {
     reg_death(&r, (struct write){2, 2, 25, false, false}, &seen, &order, &err); /* two who did not know of each other */
     assert_int_equal(r.deaths_count, 2);
     seen = saw(v, 1, 1, 2);
-    reg_insert(&r, (struct write){0, 2, 30, false, false}, &seen, &order);
+    reg_insert(&r, (struct write){0, 2, 30, false, false}, &seen, &order, &err);
     assert_int_equal(r.deaths_count, 0);
     assert_true(reg_alive(&r, &order));
     reg_death(&r, (struct write){1, 2, 29, false, false}, &seen, &order, &err); /* older than the last insert, and did not know of it */
