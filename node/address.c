@@ -98,8 +98,7 @@ bool address_private(const struct sockaddr *sa) {
     return IN6_IS_ADDR_LOOPBACK(a) || (a->s6_addr[0] & 0xfe) == 0xfc || (a->s6_addr[0] == 0xfe && (a->s6_addr[1] & 0xc0) == 0x80);
 }
 
-/* The 16 bytes of an address, IPv4 as it is written inside IPv6. */
-static void address_bytes(const struct sockaddr *sa, uint8_t out[16]) {
+void address_bytes(const struct sockaddr *sa, uint8_t out[16]) {
     memset(out, 0, 16);
     if (sa->sa_family == AF_INET6) {
         memcpy(out, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
@@ -149,6 +148,17 @@ const char *address_text(const struct sockaddr *sa, char out[ADDRESS_TEXT_MAX]) 
     if (sa->sa_family == AF_INET)
         inet_ntop(AF_INET, &((const struct sockaddr_in *)sa)->sin_addr, host, sizeof(host));
     snprintf(out, ADDRESS_TEXT_MAX, "%s:%u", host, address_port(sa));
+    return out;
+}
+
+const char *address_host_text(const struct sockaddr *sa, char out[ADDRESS_TEXT_MAX]) {
+    address_text(sa, out);
+    *strrchr(out, ':') = 0;
+    size_t len = strlen(out);
+    if (out[0] == '[') {
+        memmove(out, out + 1, len - 2);
+        out[len - 2] = 0;
+    }
     return out;
 }
 

@@ -15,6 +15,7 @@
 
 #include "node/address.h"
 #include "node/databases.h"
+#include "node/secret.h"
 #include "node/store/store.h"
 #include "proto/err.h"
 
@@ -187,10 +188,31 @@ static void check_seeds(const struct check *c) {
     }
 }
 
+static void check_secret(struct check *c) {
+    struct secure_secret secret;
+    char what[PATH_MAX + 200];
+    const char *file = config_text(c->config, OPTION_SECRET_FILE);
+    struct stat st;
+    if (file[0] == 0)
+        return;
+    bool good = secret_read(file, &secret, what, sizeof(what)) == 0;
+    sodium_memzero(&secret, sizeof(secret));
+    if (!good) {
+        report(c, false, "secret", what);
+        return;
+    }
+    snprintf(what, sizeof(what), "secret %s", file);
+    bool open_to_others = stat(file, &st) == 0 && (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
+    report(c, true, what, "");
+    if (open_to_others)
+        printf("warning %s: other users can read it: chmod 600 %s\n", file, file);
+}
+
 bool check_run(const struct config *config) {
     struct check c = {config, true, 0};
     const char *instance = config_text(config, OPTION_INSTANCE), *state = config_text(config, OPTION_STATE);
     report(&c, true, "configuration", "");
+    check_secret(&c);
     check_state(&c, state, instance);
     if (databases_list(instance, state, &(struct databases_listing){&c, check_database, check_closed}) != 0)
         report(&c, false, instance, "give the user who runs starlingd the right to read it");

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "node/address.h"
+#include "node/allow.h"
 #include "proto/core.h"
 #include "proto/err.h"
 
@@ -143,6 +144,16 @@ static bool spelled(const struct option_spec *spec, const char *word, size_t len
     return true;
 }
 
+/* Items separated by commas or blanks. */
+static int list_put(struct config *c, enum option_id id, enum source source, const char *value) {
+    char *copy = strdup(value), *rest = NULL;
+    int r = copy == NULL ? ERR_NOMEM : 0;
+    for (char *item = r != 0 ? NULL : strtok_r(copy, ", ", &rest); item != NULL && r == 0; item = strtok_r(NULL, ", ", &rest))
+        r = config_put(c, id, source, item);
+    free(copy);
+    return r;
+}
+
 static int set_read(struct config *c, const char *pair, char *why, size_t why_len) {
     const char *equals = strchr(pair, '=');
     if (equals == NULL)
@@ -191,6 +202,8 @@ static int flag_read(struct config *c, const char *word, const char *next, int *
     *used = word[2 + len] == '=' ? 1 : 2;
     if (is_set)
         return set_read(c, value, why, why_len);
+    if (found == OPTION_ALLOW && value[0] != 0)
+        return list_put(c, OPTION_ALLOW, SOURCE_FLAG, value);
     if (!is_file)
         return config_put(c, (enum option_id)found, SOURCE_FLAG, value);
     free(c->file);
@@ -212,13 +225,7 @@ static int environment_read(struct config *c) {
                 return ERR_NOMEM;
             continue;
         }
-        char *copy = strdup(value), *rest = NULL;
-        if (copy == NULL)
-            return ERR_NOMEM;
-        int r = 0;
-        for (char *item = strtok_r(copy, ", ", &rest); item != NULL && r == 0; item = strtok_r(NULL, ", ", &rest))
-            r = config_put(c, (enum option_id)i, SOURCE_ENVIRONMENT, item);
-        free(copy);
+        int r = list_put(c, (enum option_id)i, SOURCE_ENVIRONMENT, value);
         if (r != 0)
             return r;
     }
@@ -284,6 +291,8 @@ static int value_check(const struct config *c, enum option_id id, const char *va
         return usage(why, why_len, "%s: say HOST:PORT", said);
     if (id == OPTION_JOIN && (address_parse(value, ADDRESS_PORT, host, &port) != 0 || host[0] == 0 || port == 0))
         return usage(why, why_len, "%s: say HOST or HOST:PORT", said);
+    if (id == OPTION_ALLOW && !allow_valid(value))
+        return usage(why, why_len, "%s: say addresses, networks like 192.168.1.0/24, names, private or any", said);
     if (spec->only != NULL && strcmp(value, spec->only) != 0 && value[0] != 0) {
         if (spec->only[0] == 0)
             return usage(why, why_len, "%s: not in this build: leave it out", said);

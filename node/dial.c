@@ -2,7 +2,7 @@
  *   transport_dial -> numeric, or uv_getaddrinfo -> resolved_cb -> try_next -> uv_tcp_connect -> connected_cb -> tcp_start.
  * Possible failure modes are:
  *   - the name does not resolve, or none of its addresses answers within CONNECT_MS each: DIAL_FAILED with why;
- *   - an address is outside private networks: it is not tried, and the log says so;
+ *   - an address is not allowed: it is not tried, and the log says so;
  *   - the node ends meanwhile: connects are dropped, a look-up that cannot be cancelled ends by itself and frees the dial.
  * The core logs what cannot be reached; here is only said, once per address, what is refused. A dial is freed by dial_free() only, when neither a look-up nor a
  * connect holds it any more. */
@@ -12,6 +12,7 @@
 #include <string.h>
 #include <utlist.h>
 
+#include "node/allow.h"
 #include "node/tcp.h"
 #include "proto/err.h"
 
@@ -27,6 +28,7 @@ struct dial {
     uint64_t id;
     enum dial_state state;
     bool cancelled, timed_out;
+    bool named; /* a name that is allowed wherever it leads */
     uv_getaddrinfo_t lookup;
     uv_connect_t connect;
     struct tcp *link; /* while connecting */
@@ -103,12 +105,12 @@ static void connected_cb(uv_connect_t *request, int status) {
 }
 
 static void try_next(struct dial *d) {
-    char text[ADDRESS_TEXT_MAX];
+    char text[ADDRESS_TEXT_MAX], host[ADDRESS_TEXT_MAX];
     for (; d->at < d->count && !d->cancelled; d->at++) {
         const struct sockaddr *address = (const struct sockaddr *)&d->addresses[d->at];
-        if (!address_private(address)) {
-            snprintf(d->why, sizeof(d->why), "%s is outside private networks, and in this build only those and loopback are spoken to",
-                     address_text(address, text));
+        if (!d->named && !allow_permits(d->transport->config.allow, address)) {
+            snprintf(d->why, sizeof(d->why), "%s is not on the allow list: starling peers allow %s lets it in", address_text(address, text),
+                     address_host_text(address, host));
             transport_say(d->transport, LOG_WARNING, "%s is not dialled: %s", d->text, d->why);
             continue;
         }
@@ -120,6 +122,7 @@ static void try_next(struct dial *d) {
             break;
         }
         address_text(address, l->address);
+        l->named = d->named;
         memcpy(&l->peer, &d->addresses[d->at], sizeof(l->peer));
         d->link = l;
         d->connect.data = d;
@@ -181,6 +184,7 @@ void transport_dial(struct transport *t, uint64_t id, const char *address) {
         try_next(d);
         return;
     }
+    d->named = allow_named(t->config.allow, host);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     d->lookup.data = d;
     int r = uv_getaddrinfo(t->config.loop, &d->lookup, resolved_cb, host, NULL, &hints);

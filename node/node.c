@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #include "node/admin/admin.h"
+#include "node/allow.h"
 #include "node/clock.h"
+#include "node/rotate.h"
 #include "proto/err.h"
 
 #define DRAIN_MS 2500
@@ -128,6 +130,8 @@ static void everything_close(struct node *n) {
     n->admin = NULL;
     transport_close(n->transport);
     databases_close(n->databases);
+    rotation_close(n->rotation);
+    allow_close(n->allow);
     inbox_end(&n->inbox);
     uv_close((uv_handle_t *)&n->inbox.async, NULL);
     uv_close((uv_handle_t *)&n->tick, NULL);
@@ -225,10 +229,19 @@ static void core_begin(struct node *n) {
         node_step(n, &e);
     }
     const struct setting *join = &n->config.settings[OPTION_JOIN];
-    for (uint32_t i = 0; i < join->count; i++) {
-        struct event e = {.type = EVENT_SEED, .text = join->values[i]};
+    const uint8_t *blocked;
+    for (uint32_t i = 0; (blocked = allow_blocked(n->allow, i)) != NULL; i++) {
+        struct event e = {.type = EVENT_BLOCK, .peer = blocked};
         node_step(n, &e);
     }
+    for (uint32_t i = 0; i < join->count; i++)
+        node_join(n, join->values[i]);
+}
+
+void node_join(struct node *n, const char *address) {
+    struct event e = {.type = EVENT_SEED, .text = address};
+    allow_seed(n->allow, address);
+    node_step(n, &e);
 }
 
 static void saving_cb(uv_timer_t *timer) {
@@ -258,6 +271,23 @@ static int handles_open(struct node *n) {
     return 0;
 }
 
+/* Who may be a member, and who may connect. */
+static int guards_open(struct node *n, const char *state, char *why, size_t why_len) {
+    const struct setting *allow = &n->config.settings[OPTION_ALLOW];
+    secure_keys_init(&n->keys, n->identity.key, n->identity.secret);
+    int r = secrets_open(&n->secrets, &n->keys, config_text(&n->config, OPTION_SECRET_FILE), state, why, why_len);
+    if (r != 0)
+        return r;
+    if ((n->allow = allow_open(&n->loop, state, why, why_len)) == NULL)
+        return ERR_NOMEM;
+    allow_configure(n->allow, allow->values, allow->count);
+    if ((n->rotation = rotation_open(n)) == NULL) {
+        snprintf(why, why_len, "out of memory");
+        return ERR_NOMEM;
+    }
+    return 0;
+}
+
 int node_open(struct node *n, char *why, size_t why_len) {
     const char *state = config_text(&n->config, OPTION_STATE);
     n->started_ms = clock_mono_ms();
@@ -269,9 +299,12 @@ int node_open(struct node *n, char *why, size_t why_len) {
     }
     if (why[0] != 0)
         log_line(n->log, LOG_WARNING, NULL, "%s", why);
-    secure_keys_init(&n->keys, n->identity.key, n->identity.secret);
-    struct transport_config config = {&n->loop, n->log, config_text(&n->config, OPTION_LISTEN), &n->keys, n, transport_event, link_greeted};
-    int r = transport_open(&n->transport, &config, why, why_len);
+    int r = guards_open(n, state, why, why_len);
+    if (r != 0)
+        return r;
+    struct transport_config config = {&n->loop,        n->log,      config_text(&n->config, OPTION_LISTEN), &n->keys, n->allow, n,
+                                      transport_event, link_greeted};
+    r = transport_open(&n->transport, &config, why, why_len);
     if (r != 0)
         return r;
     r = core_open(n, why, why_len);

@@ -16,6 +16,7 @@
 #include "node/identity.h"
 #include "node/inbox.h"
 #include "node/log.h"
+#include "node/secret.h"
 #include "node/transport.h"
 #include "node/worker.h"
 #include "proto/core.h"
@@ -38,6 +39,9 @@ struct node {
     struct log *log;
     struct identity identity;
     struct secure_keys keys; /* of all links: our key, the cluster's secrets */
+    struct secrets secrets;
+    struct rotation *rotation;
+    struct allow *allow;
     char name[CORE_NAME_MAX];
     struct members *members;
     struct core *core;
@@ -72,6 +76,8 @@ void node_members_changed(struct node *n);                /* they are saved a mo
 void node_database_started(struct database *db);          /* a worker was started: it watches if somebody does */
 /* The name of a member by its id in hex: in `name`; false: nobody that is known. */
 bool node_member_name(struct node *n, const char *id, char *name, size_t len);
+
+void node_join(struct node *n, const char *address); /* HOST[:PORT], kept for ever */
 
 /* ---- activity.c */
 void activity_opened(struct database *db, const struct vv *have);

@@ -3,6 +3,7 @@
  * A peer's question and its answer are JSON: {"ask": "verify", "db", "table"|null, "bucket"} is answered as store_verify() does, {"ask": "clock"} with
  * {"wall_ms"}; {"error": "…"} when there is no answer. */
 #include "node/node.h"
+#include "node/rotate.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -201,8 +202,9 @@ void node_request(struct node *n, const struct effect *e) {
         json_decref(request);
         return;
     }
-    json_t *answer = strcmp(ask, "clock") == 0 ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
-                                               : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
+    json_t *answer = strcmp(ask, "rotate") == 0  ? rotation_asked(n->rotation, request)
+                     : strcmp(ask, "clock") == 0 ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
+                                                 : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
     struct question_open *q = open_new(n, peer_answered, p);
     if (q == NULL) {
         json_decref(answer);

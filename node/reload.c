@@ -1,10 +1,12 @@
-/* Starling node: SIGHUP. What can change while running does (log level and format, ddl, more addresses to join); of the rest it is said that it needs a
+/* Starling node: SIGHUP. What can change while running does (log level and format, ddl, more addresses to join, who may connect, the
+ * cluster's secret); of the rest it is said that it needs a
  * restart. A configuration with an error changes nothing. */
 #include "node/node.h"
 
 #include <string.h>
 
-#include "proto/err.h"
+#include "node/allow.h"
+#include "node/rotate.h"
 
 static bool has(const struct setting *list, const char *value) {
     for (uint32_t i = 0; i < list->count; i++)
@@ -44,6 +46,17 @@ static void take_ddl(struct node *n, struct config *fresh) {
     databases_follow(n->databases);
 }
 
+/* Another secret in the file is a change of it, begun here. */
+static void secret_again(struct node *n) {
+    struct secure_secret fresh;
+    char why[1024];
+    if (secret_read(config_text(&n->config, OPTION_SECRET_FILE), &fresh, why, sizeof(why)) != 0)
+        log_line(n->log, LOG_ERROR, NULL, "the cluster's secret stays what it was: %s", why);
+    else if (secrets_given_anew(&n->secrets, &fresh) && !secret_equal(&fresh, &n->keys.secrets[0]) &&
+             rotation_begin(n->rotation, &fresh, why, sizeof(why)) != 0)
+        log_line(n->log, LOG_ERROR, NULL, "the cluster's secret stays what it was: %s", why);
+}
+
 void node_reload(struct node *n) {
     struct config fresh;
     char why[1024];
@@ -51,21 +64,24 @@ void node_reload(struct node *n) {
         log_line(n->log, LOG_ERROR, NULL, "the configuration was not read again: %s", why);
         return;
     }
-    for (uint32_t i = 0; i < fresh.settings[OPTION_JOIN].count; i++) {
-        struct event e = {.type = EVENT_SEED, .text = fresh.settings[OPTION_JOIN].values[i]};
-        if (!has(&n->config.settings[OPTION_JOIN], e.text))
-            node_step(n, &e);
-    }
+    for (uint32_t i = 0; i < fresh.settings[OPTION_JOIN].count; i++)
+        if (!has(&n->config.settings[OPTION_JOIN], fresh.settings[OPTION_JOIN].values[i]))
+            node_join(n, fresh.settings[OPTION_JOIN].values[i]);
+    allow_configure(n->allow, fresh.settings[OPTION_ALLOW].values, fresh.settings[OPTION_ALLOW].count);
+    transport_recheck(n->transport);
     take(n, &fresh, OPTION_JOIN);
     take_ddl(n, &fresh);
+    take(n, &fresh, OPTION_ALLOW);
+    take(n, &fresh, OPTION_SECRET_FILE);
     take(n, &fresh, OPTION_LOG_LEVEL);
     take(n, &fresh, OPTION_LOG_FORMAT);
+    secret_again(n);
     log_configure(n->log, config_text(&n->config, OPTION_LOG_LEVEL), config_text(&n->config, OPTION_LOG_FORMAT));
     log_line(n->log, LOG_INFO, NULL, "the configuration was read again");
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         enum option_id id = (enum option_id)i;
-        if (id != OPTION_JOIN && id != OPTION_DDL && id != OPTION_LOG_LEVEL && id != OPTION_LOG_FORMAT &&
-            !config_same(&n->config, &fresh, id))
+        if (id != OPTION_JOIN && id != OPTION_DDL && id != OPTION_ALLOW && id != OPTION_SECRET_FILE && id != OPTION_LOG_LEVEL &&
+            id != OPTION_LOG_FORMAT && !config_same(&n->config, &fresh, id))
             log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec(id)->name);
     }
     if (!covers(&n->config, &fresh) || !covers(&fresh, &n->config))

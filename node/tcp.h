@@ -40,6 +40,7 @@ struct tcp {
     uv_shutdown_t shutdown;
     enum stream_state state;
     bool accepted; /* not dialled */
+    bool named;    /* dialled by a name that is allowed wherever it leads */
     bool writing, told_open, dirty;
     bool greeted; /* the core has said whose link it is */
     bool sealed;  /* the last record is in `out` */

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/allow.h"
 #include "node/clock.h"
 #include "node/rtt.h"
 #include "proto/err.h"
@@ -86,7 +87,7 @@ static void accept_one(struct transport *t, uv_stream_t *server) {
     address_text(peer, l->address);
     if (t->quiet)
         tcp_drop(l, "this node ends");
-    else if (!address_private(peer))
+    else if (!allow_permits(t->config.allow, peer))
         shake_refuse(l, SECURE_NOT_ALLOWED);
     else if (!address_loopback(peer) && strangers(t, &l->peer, false) >= STRANGERS_OF_ONE)
         shake_refuse(l, SECURE_CROWDED);
@@ -324,6 +325,14 @@ void transport_close_link(struct transport *t, uint64_t link, const char *why) {
     struct tcp *l = find(t, link);
     if (l != NULL)
         tcp_end(l, why);
+}
+
+void transport_recheck(struct transport *t) {
+    struct tcp *l, *next;
+    HASH_ITER(hh, t->links, l, next) {
+        if (l->state <= STREAM_UP && !l->named && !allow_permits(t->config.allow, (const struct sockaddr *)&l->peer))
+            tcp_end(l, "its address is not allowed any more");
+    }
 }
 
 bool transport_settle(struct transport *t, struct event *e) {

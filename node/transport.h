@@ -13,6 +13,7 @@
 #include "node/log.h"
 #include "proto/core.h"
 
+struct allow;
 struct secure_keys;
 struct transport;
 
@@ -21,6 +22,7 @@ struct transport_config {
     struct log *log;
     const char *listen;             /* HOST:PORT */
     const struct secure_keys *keys; /* borrowed; the secrets in it may change */
+    const struct allow *allow;      /* borrowed */
     void *ctx;
     void (*event)(void *ctx, struct event *e); /* LINK_OPEN, LINK_DATA, LINK_CLOSED, DIAL_FAILED */
     bool (*greeted)(void *ctx, uint64_t link); /* is this link one of a member that we know? */
@@ -39,6 +41,9 @@ const char *transport_listen_text(const struct transport *t); /* HOST:PORT with 
 uint16_t transport_port(const struct transport *t);
 uint32_t transport_links(const struct transport *t);
 uint32_t transport_rtt_us(const struct transport *t, uint64_t link); /* the kernel's figure; 0 unknown */
+
+/* Ends the links with addresses that are not allowed any more. */
+void transport_recheck(struct transport *t);
 
 /* The core's effects. */
 void transport_dial(struct transport *t, uint64_t dial, const char *address);

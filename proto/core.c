@@ -136,6 +136,7 @@ void core_free(struct core *core) {
         dial_free(core->seeds[i]);
     for (uint32_t i = 0; i < core->dbs_count; i++)
         sync_db_free(core->dbs[i]);
+    free(core->blocked);
     free(core->links);
     free(core->peers);
     free(core->seeds);
@@ -238,6 +239,8 @@ void core_step(struct core *core, const struct event *e) {
     case EVENT_LEAVE: end(core, WIRE_LEAVE); break;
     case EVENT_STOP: end(core, WIRE_BYE); break;
     case EVENT_FORGET: member_forget(core, e->member->id); break;
+    case EVENT_BLOCK:
+    case EVENT_UNBLOCK: greet_block(core, e->peer, e->type == EVENT_BLOCK); break;
     case EVENT_REQUEST: call_request(core, e->peer, e->request, e->data, e->len); break;
     case EVENT_REPLY: call_reply(core, e->link, e->request, e->data, e->len); break;
     }

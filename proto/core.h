@@ -45,6 +45,7 @@
 #define PROTOCOL_VERSION 1
 #define FRAME_BYTES_MAX (1u << 20)
 #define MEMBERS_MAX 4096
+#define BLOCKED_MAX 1024
 #define CORE_ADDRESS_MAX 300
 #define CORE_NAME_MAX 64
 
@@ -63,7 +64,7 @@ struct core_config {
     size_t hold_bytes_max; /* default 16 MiB a database */
 };
 
-enum member_state { MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD, MEMBER_LEFT };
+enum member_state { MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD, MEMBER_LEFT, MEMBER_BLOCKED };
 
 struct member {
     uint8_t id[NODE_ID_BYTES], key[NODE_KEY_BYTES];
@@ -101,6 +102,8 @@ enum event_type {
     EVENT_LEAVE,   /* tell everyone that we leave for good */
     EVENT_STOP,    /* we end for now: peers learn at once (BYE), links close when flushed */
     EVENT_FORGET,  /* member.id: stop knowing that member */
+    EVENT_BLOCK,   /* peer id: no link with that node, whether it is known or not */
+    EVENT_UNBLOCK, /* peer id */
     EVENT_REQUEST, /* peer id, request (caller's number), data: an application request (verify) for that peer */
     EVENT_REPLY,   /* link, request, data: answers EFFECT_REQUEST; at most FRAME_BYTES_MAX - 1024 bytes */
 };

@@ -48,6 +48,8 @@ struct core {
     uint32_t seeds_count, seeds_cap;
     struct db **dbs; /* by index */
     uint32_t dbs_count;
+    uint8_t (*blocked)[NODE_ID_BYTES]; /* nodes that may not link */
+    uint32_t blocked_count;
     struct call calls[CALLS_MAX];
     uint32_t calls_count;
     uint64_t last_dial, last_number;
@@ -77,6 +79,9 @@ struct link *greet_link(const struct core *core, uint64_t id);
 void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]);
 /* The first frame. */
 void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size_t len);
+/* No link with that node from now on, or again. */
+void greet_block(struct core *core, const uint8_t id[NODE_ID_BYTES], bool block);
+bool greet_blocked(const struct core *core, const uint8_t id[NODE_ID_BYTES]);
 void greet_garbage(struct core *core, struct link *l, const uint8_t *data, size_t len);
 void greet_refuse(struct core *core, struct link *l, const char *text);
 /* Starts closing; why is for the log and the caller. bye: 0, WIRE_BYE or WIRE_LEAVE is said first. */

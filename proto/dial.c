@@ -84,7 +84,10 @@ void dial_up(struct core *core, uint64_t dial, const struct peer *peer) {
             p->dialling.dial = 0;
         } else {
             p->dialling.self = peer == NULL;
-            back_off(core, &p->dialling, false); /* somebody else lives there now */
+            if (peer)
+                core_log_once(core, 1, "%s, where \"%s\" was, answers with another key: a new server, or one that poses as it",
+                              p->m.address, p->m.name);
+            back_off(core, &p->dialling, false);
         }
         return;
     }
@@ -162,7 +165,7 @@ void dial_timers(struct core *core) {
         return;
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[i];
-        if (p->link || p->left || p->dialling.self || !p->m.address[0])
+        if (p->link || p->left || p->dialling.self || !p->m.address[0] || p->m.state == MEMBER_BLOCKED)
             continue;
         if (due(core, &p->dialling))
             start(core, &p->dialling, p->m.address);

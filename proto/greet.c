@@ -29,6 +29,52 @@ const char *greet_who(const struct link *l, char *out, size_t cap) {
     return out;
 }
 
+/* ---- blocking */
+
+bool greet_blocked(const struct core *core, const uint8_t id[NODE_ID_BYTES]) {
+    for (uint32_t i = 0; i < core->blocked_count; i++)
+        if (memcmp(core->blocked[i], id, NODE_ID_BYTES) == 0)
+            return true;
+    return false;
+}
+
+static void unblock(struct core *core, const uint8_t id[NODE_ID_BYTES]) {
+    for (uint32_t i = 0; i < core->blocked_count; i++)
+        if (memcmp(core->blocked[i], id, NODE_ID_BYTES) == 0)
+            memmove(core->blocked[i], core->blocked[--core->blocked_count], NODE_ID_BYTES);
+}
+
+static void refuse_blocked(struct core *core, struct link *l, const uint8_t id[NODE_ID_BYTES]) {
+    char text[WIRE_TEXT_MAX], hex[ORIGIN_TEXT_BYTES];
+    const struct peer *p = member_find(core, id);
+    struct origin o = {0};
+    memcpy(o.node, id, NODE_ID_BYTES);
+    snprintf(text, sizeof text, "peer \"%s\" is blocked on \"%s\": starling peers unblock there lets it in again",
+             p && p->m.name[0] ? p->m.name : origin_text(&o, hex), core->config.name);
+    greet_refuse(core, l, text);
+}
+
+void greet_block(struct core *core, const uint8_t id[NODE_ID_BYTES], bool block) {
+    struct peer *p = member_find(core, id);
+    if (!block)
+        unblock(core, id);
+    if (block && !greet_blocked(core, id) && core->blocked_count < BLOCKED_MAX) {
+        uint8_t(*more)[NODE_ID_BYTES] = realloc(core->blocked, (core->blocked_count + 1u) * sizeof *more);
+        if (!more)
+            return;
+        core->blocked = more;
+        memcpy(more[core->blocked_count++], id, NODE_ID_BYTES);
+    }
+    if (p && block && p->link)
+        refuse_blocked(core, p->link, id);
+    if (p)
+        member_refresh(core, p, false);
+    if (p && !block)
+        dial_soon(core, &p->dialling, 0);
+}
+
+/* ---- the opening */
+
 static void say_hello(struct core *core, struct link *l) {
     const struct core_config *c = &core->config;
     struct wire_hello h = {.protocol = PROTOCOL_VERSION,
@@ -64,7 +110,12 @@ void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *addre
     core->links_count++;
     l->opened_ms = l->received_ms = core->now;
     core_arm(core, core->now + HELLO_TIMEOUT_MS);
-    say_hello(core, l);
+    uint8_t peer[NODE_ID_BYTES];
+    node_id_of_key(peer, key);
+    if (greet_blocked(core, peer))
+        refuse_blocked(core, l, peer); /* it hears that instead of a HELLO */
+    else
+        say_hello(core, l);
 }
 
 /* ---- the end */
@@ -256,12 +307,26 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
         stream_beat(core, l, 0);
 }
 
+/* The other side has a reason to refuse us that our key or address gave it. */
+static void refused(struct core *core, struct link *l, const struct wire_text *text) {
+    char clean[WIRE_TEXT_MAX], who[WHO_BYTES];
+    wire_clean(clean, sizeof clean, text->p, text->len);
+    core_log_once(core, 1, "%s refused this node: %s", greet_who(l, who, sizeof who), clean);
+    greet_close(core, l, 0, clean);
+}
+
 void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size_t len) {
     assert(l->state == LINK_GREETING);
     struct mpk m;
     uint32_t fields = 0;
     struct wire_hello h;
-    if (wire_type(&m, frame, len, &fields) != WIRE_HELLO || wire_unpack_hello(&h, &m, fields)) {
+    struct wire_text why;
+    int type = wire_type(&m, frame, len, &fields);
+    if (type == WIRE_REFUSE && wire_unpack_refuse(&why, &m, fields) == 0) {
+        refused(core, l, &why);
+        return;
+    }
+    if (type != WIRE_HELLO || wire_unpack_hello(&h, &m, fields)) {
         greet_garbage(core, l, frame, len);
         return;
     }

@@ -79,6 +79,8 @@ struct peer *member_take(struct core *core, const uint8_t key[NODE_KEY_BYTES]) {
 /* ---- states */
 
 static enum member_state state_of(struct core *core, const struct peer *p) {
+    if (greet_blocked(core, p->m.id))
+        return MEMBER_BLOCKED;
     if (p->left)
         return MEMBER_LEFT;
     if (p->link)

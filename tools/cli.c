@@ -43,6 +43,11 @@ static const struct option doctor_options[] = {
     {NULL, NULL, NULL, false},
 };
 
+static const struct option rotate_options[] = {
+    {"--finish", NULL, "do not accept the old secret any longer, whoever has not the new one", false},
+    {NULL, NULL, NULL, false},
+};
+
 const struct verb cli_verbs[] = {
     {"status", "", "this node, its databases and peers, at a glance", 0, 0, verb_status, NULL},
     {"members", "", "every known member: state, round trip, what we lack and they lack", 0, 0, verb_members, NULL},
@@ -62,9 +67,11 @@ const struct verb cli_verbs[] = {
     {"resume", "", "exchange data again", 0, 0, verb_resume, NULL},
     {"snapshot", "DEST", "a consistent copy of all databases and files", 0, -1, NULL, NULL},
     {"restore", "SRC", "take a snapshot back", 0, -1, NULL, NULL},
-    {"peers", "", "who may connect", 0, -1, NULL, NULL},
-    {"keygen", "", "make a cluster secret", 0, -1, NULL, NULL},
-    {"rotate", "", "change the cluster secret", 0, -1, NULL, NULL},
+    {"peers", "[list | allow|deny ADDRESS... | block|unblock NODE...]", "who may connect: addresses, networks, names; members", 0, 64,
+     verb_peers, NULL},
+    {"keygen", "", "make a cluster secret: starling keygen > FILE", 0, 0, verb_keygen, NULL},
+    {"rotate", "[FILE]", "change the cluster secret while all runs: to FILE's, or a new one that is printed", 0, 1, verb_rotate,
+     rotate_options},
     {"doctor", "", "look for trouble, and say how to mend it", 0, 0, verb_doctor, doctor_options},
     {"uninstall", "", "stop the node and remove all that is ours from the databases", 0, 0, verb_uninstall, NULL},
     {"completion", "bash|zsh|fish", "print a completion script for your shell", 1, 1, verb_completion, NULL},

@@ -6,7 +6,8 @@
  *   {"exit": 0|1|2, "result": {…}, "error": "one line"}        the last line; result and error may be absent
  * A stream ends when either side closes. A client that does not read is cut off after 4 MiB of queue.
  *
- * Verbs and args: status · members · peers · join {"addresses":[…]} · leave · forget {"node"} · wait {"converged":bool,"members":n,"timeout_s":n} ·
+ * Verbs and args: status · members · peers {"do":"list"|"allow"|"deny"|"block"|"unblock","what":[…]} ·
+ * rotate {"secret"} or {"finish":true} · join {"addresses":[…]} · leave · forget {"node"} · wait {"converged":bool,"members":n,"timeout_s":n} ·
  * verify {"db":…,"table":…} · tables {"db":…} · log {"n":n,"follow":bool,"db":…} · watch {"filters":["db","db/table"]} · pause · resume ·
  * conflicts {"id"} · resolve {"id","keep":"winner"|"loser"} or {"id","set":{"column":value…}} · why {"db","table","key":value|[…],"column"} ·
  * doctor · stop (ends the daemon; used by uninstall). */

@@ -56,6 +56,7 @@ void gather_release(struct conn *c);
 void verb_status(struct conn *c, const json_t *args);
 void verb_members(struct conn *c, const json_t *args);
 void verb_peers(struct conn *c, const json_t *args);
+void verb_rotate(struct conn *c, const json_t *args);
 void verb_join(struct conn *c, const json_t *args);
 void verb_leave(struct conn *c, const json_t *args);
 void verb_forget(struct conn *c, const json_t *args);
@@ -77,6 +78,8 @@ const struct database *database_in_error(struct node *n);
 
 /* members.c, for several verbs */
 const char *member_state_text(enum member_state state);
+bool member_named(struct conn *c, const char *who, struct member *found); /* by name or start of the id; false: answered already */
+json_t *peers_json(struct node *n);
 json_t *peer_json(struct node *n, const struct peer_info *peer);
 json_t *peers_json(struct node *n);
 json_t *unreachable_json(struct node *n); /* addresses to join at which nobody is reached, with the reason */

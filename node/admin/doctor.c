@@ -118,7 +118,15 @@ static void look_peers(struct doctor *d, struct node *n) {
         found(d, FINDING_ERROR, core_twin(n->core), NULL);
     snprintf(text, sizeof(text), "port: listening on %s", transport_listen_text(n->transport));
     found(d, FINDING_OK, text, NULL);
+    found(d, FINDING_OK,
+          secrets_changing(&n->secrets) ? "members: the cluster's secret is being changed, old and new are accepted"
+          : n->keys.secrets[0].closed
+              ? "members: who has the cluster's secret"
+              : "members: whoever connects from where `starling peers` allows it; a secret (starling keygen) would close the cluster",
+          NULL);
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
+        if (peer.member->state == MEMBER_BLOCKED)
+            continue;
         if (peer.refused != NULL) {
             snprintf(text, sizeof(text), "%s: no exchange: %.500s", peer.member->name, peer.refused);
             found(d, FINDING_ERROR, text, NULL);

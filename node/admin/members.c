@@ -1,4 +1,4 @@
-/* Starling node: `members`, `peers`, and the verbs that change who is met: `join`, `leave`, `forget`, `pause`, `resume`, `stop`. */
+/* Starling node: `members`, and the verbs that change who is met: `join`, `leave`, `forget`, `pause`, `resume`, `stop`. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 #define LEAVE_POLL_MS 20
 
 const char *member_state_text(enum member_state state) {
-    static const char *const TEXTS[] = {"alive", "suspect", "dead", "left"};
+    static const char *const TEXTS[] = {"alive", "suspect", "dead", "left", "blocked"};
     return TEXTS[state];
 }
 
@@ -76,7 +76,7 @@ uint32_t member_count(struct node *n) {
     struct peer_info peer;
     uint32_t count = 1;
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
-        count += peer.member->state != MEMBER_LEFT;
+        count += peer.member->state != MEMBER_LEFT && peer.member->state != MEMBER_BLOCKED;
     return count;
 }
 
@@ -96,11 +96,6 @@ void verb_members(struct conn *c, const json_t *args) {
     conn_done(c, 0, json_pack("{s:o}", "members", list), NULL);
 }
 
-void verb_peers(struct conn *c, const json_t *args) {
-    (void)args;
-    conn_done(c, 0, json_pack("{s:o}", "peers", peers_json(c->node)), NULL);
-}
-
 void verb_join(struct conn *c, const json_t *args) {
     const json_t *addresses = json_object_get(args, "addresses");
     char host[ADDRESS_HOST_MAX], why[400];
@@ -118,33 +113,35 @@ void verb_join(struct conn *c, const json_t *args) {
         conn_done(c, 2, NULL, "say whom to join: HOST or HOST:PORT");
         return;
     }
-    for (size_t i = 0; i < json_array_size(addresses); i++) {
-        struct event e = {.type = EVENT_SEED, .text = json_string_value(json_array_get(addresses, i))};
-        node_step(c->node, &e);
-    }
+    for (size_t i = 0; i < json_array_size(addresses); i++)
+        node_join(c->node, json_string_value(json_array_get(addresses, i)));
     conn_done(c, 0, NULL, NULL);
 }
 
-void verb_forget(struct conn *c, const json_t *args) {
-    const char *who = json_string_value(json_object_get(args, "node"));
+bool member_named(struct conn *c, const char *who, struct member *found) {
     struct peer_info peer;
-    struct member found = {0};
     uint32_t matches = 0;
     for (uint32_t i = 0; who != NULL && core_peer(c->node->core, i, &peer); i++) {
         char id[2 * NODE_ID_BYTES + 1];
         identity_hex(peer.member->id, id);
         if (strcmp(peer.member->name, who) != 0 && (strlen(who) < 4 || strncmp(id, who, strlen(who)) != 0))
             continue;
-        found = *peer.member;
+        *found = *peer.member;
         matches++;
     }
-    if (matches != 1) {
-        conn_done(c, who == NULL ? 2 : 1, NULL,
-                  who == NULL    ? "say which member"
-                  : matches == 0 ? "no such member: see `starling members`"
-                                 : "several members match: give the id");
+    if (matches == 1)
+        return true;
+    conn_done(c, who == NULL ? 2 : 1, NULL,
+              who == NULL    ? "say which member"
+              : matches == 0 ? "no such member: see `starling members`"
+                             : "several members match: give the id");
+    return false;
+}
+
+void verb_forget(struct conn *c, const json_t *args) {
+    struct member found;
+    if (!member_named(c, json_string_value(json_object_get(args, "node")), &found))
         return;
-    }
     if (found.state == MEMBER_ALIVE) {
         conn_done(c, 1, NULL, "that member is alive: stop it first, or let it `leave`");
         return;

@@ -35,11 +35,16 @@ struct admin {
 };
 
 static const struct verb VERBS[] = {
-    {"status", verb_status, false},   {"members", verb_members, false}, {"peers", verb_peers, false}, {"join", verb_join, false},
-    {"leave", verb_leave, false},     {"forget", verb_forget, false},   {"wait", verb_wait, false},   {"verify", verb_verify, false},
-    {"tables", verb_tables, false},   {"log", verb_log, true},          {"watch", verb_watch, true},  {"pause", verb_pause, false},
-    {"resume", verb_resume, false},   {"doctor", verb_doctor, false},   {"stop", verb_stop, false},   {"conflicts", verb_conflicts, false},
+    {"status", verb_status, false},   {"members", verb_members, false},
+    {"peers", verb_peers, false},     {"join", verb_join, false},
+    {"leave", verb_leave, false},     {"forget", verb_forget, false},
+    {"wait", verb_wait, false},       {"verify", verb_verify, false},
+    {"tables", verb_tables, false},   {"log", verb_log, true},
+    {"watch", verb_watch, true},      {"pause", verb_pause, false},
+    {"resume", verb_resume, false},   {"doctor", verb_doctor, false},
+    {"stop", verb_stop, false},       {"conflicts", verb_conflicts, false},
     {"resolve", verb_resolve, false}, {"why", verb_why, false},
+    {"rotate", verb_rotate, false},
 };
 
 /* ---- one connection */

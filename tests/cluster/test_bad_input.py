@@ -309,10 +309,7 @@ class Start(Base):
 
     def test_not_in_this_build(self):
         node = self.make("n0")
-        secret = os.path.join(self.root, "secret")
-        with open(secret, "w") as f:
-            f.write("secret\n")
-        for extra in (["--secret-file", secret], ["--allow", "192.168.0.0/16"], ["--http", "127.0.0.1:0"]):
+        for extra in (["--http", "127.0.0.1:0"], ["--adopt", "match"]):
             with self.subTest(extra):
                 self.one_line(daemon("--instance", node.instance, "--listen", "127.0.0.1:0", *extra), "not in this build", extra[0][2:])
         self.assertEqual(os.listdir(node.instance), [], "nothing was changed")
@@ -330,15 +327,17 @@ class Peers(Base):
         poll(lambda: c.has_tables("item"))
 
     def test_public_addresses_are_refused(self):
-        a = self.make("n0", join=["8.8.8.8:7171", "[2001:4860:4860::8888]:7171"]).start()
-        self.named(a, "8.8.8.8")
+        """What a member announces is no reason to dial the world; what --join names is."""
+        a = self.make("n0").start()
+        self.make("n1", join=[a], extra=["--advertise", "8.8.8.8:7171"]).start()
+        b = self.make("n2", join=[a]).start()
+        self.named(b, "8.8.8.8")
 
         def dialled():
             with open("/proc/net/tcp") as f:
                 return any("08080808:" in line.split()[2] for line in f)
         holds(lambda: not dialled(), 1.0, "no attempt to connect to a public address")
-        self.make("n1", join=[a]).start()
-        poll(lambda: a.alive() == 2)
+        poll(lambda: a.alive() == 3)
 
     def send(self, node, *pieces, wait=True):
         """Sends bytes and reads until the node closes. What it said."""

@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertIn("version", json.loads(self.run_cli("version", "--json").stdout))
 
     def test_verbs_of_other_builds(self):
-        for verb in ("files", "forget", "snapshot", "restore", "peers", "keygen", "rotate"):
+        for verb in ("files", "forget", "snapshot", "restore"):
             self.expect(self.run_cli(verb, "x", "--any"), 2, err=f"starling: {verb}: not in this build\n")
         self.expect(self.run_cli("doctor", "--join", "x"), 2, err="not in this build")
 
@@ -133,7 +133,7 @@ class CliTest(unittest.TestCase):
         for shell in ("bash", "zsh", "fish"):
             done = self.run_cli("completion", shell)
             self.expect(done, 0, out="members")
-            self.assertNotIn("keygen", done.stdout, "only what this build has")
+            self.assertNotIn("snapshot", done.stdout, "only what this build has")
         script = self.run_cli("completion", "bash").stdout + '''
             COMP_WORDS=(starling --instance /tmp wait --t) COMP_CWORD=4; _starling; echo "${COMPREPLY[@]}"
             COMP_WORDS=(starling mem) COMP_CWORD=1; _starling; echo "${COMPREPLY[@]}"

@@ -265,10 +265,14 @@ static void other_event(struct world *w, struct input *in, uint8_t op) {
         step(w, (struct event){.type = EVENT_REQUEST, .peer = o.node, .request = 9, .data = o.node, .len = 4});
         break;
     }
-    case 13:
-        if (op == 0xfd)
+    case 13: {
+        struct origin o = origin_of(byte(in));
+        if (op == 0x7d)
             step(w, (struct event){.type = EVENT_LEAVE});
+        else
+            step(w, (struct event){.type = op & 16 ? EVENT_BLOCK : EVENT_UNBLOCK, .peer = o.node});
         break;
+    }
     default:
         w->now += 21;
         step(w, (struct event){.type = EVENT_TICK});

@@ -172,6 +172,31 @@ static void copied_identity_is_refused(void **state) {
     rig_release(&r);
 }
 
+static void blocked_is_refused_and_not_dialled(void **state) {
+    (void)state;
+    struct rig r;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    rig_connect(&r, 0, 1);
+    struct origin other = rig_origin(&r, 1);
+    rig_step(&r, 0, (struct event){.type = EVENT_BLOCK, .peer = other.node});
+    rig_run(&r);
+    assert_int_equal(rig_member(&r, 0, 1), MEMBER_BLOCKED);
+    assert_false(rig_linked(&r, 0, 1) || rig_linked(&r, 1, 0));
+    assert_non_null(strstr(r.node[0].logs, "peer \"n1\" is blocked on \"n0\": starling peers unblock there lets it in again"));
+    assert_non_null(strstr(r.node[1].logs, "refused this node: peer \"n1\" is blocked on \"n0\""));
+    unsigned dials = r.node[0].dials;
+    rig_wait(&r, 60000);
+    assert_int_equal(r.node[0].dials, dials);
+    rig_connect(&r, 1, 0); /* it tries, and hears that before a HELLO */
+    assert_false(rig_linked(&r, 0, 1) || rig_linked(&r, 1, 0));
+    rig_step(&r, 0, (struct event){.type = EVENT_UNBLOCK, .peer = other.node});
+    assert_int_equal(r.node[0].dials, dials + 1);
+    rig_connect(&r, 1, 0);
+    assert_true(rig_linked(&r, 0, 1) && rig_linked(&r, 1, 0));
+    rig_release(&r);
+}
+
 static unsigned open_links(const struct rig *r, uint64_t *last) {
     unsigned n = 0;
     for (unsigned i = 0; i < r->links; i++)
@@ -404,6 +429,7 @@ int main(void) {
         cmocka_unit_test(malformed_frame_closes_unknown_type_does_not),
         cmocka_unit_test(link_to_itself_is_closed_and_not_dialled_again),
         cmocka_unit_test(copied_identity_is_refused),
+        cmocka_unit_test(blocked_is_refused_and_not_dialled),
         cmocka_unit_test(of_two_links_the_smaller_ids_stays),
         cmocka_unit_test(beats_are_small_and_silence_is_noticed),
         cmocka_unit_test(lost_link_is_suspect_and_redialled_at_once),

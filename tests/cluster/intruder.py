@@ -1,0 +1,199 @@
+"""A stranger who speaks the link protocol, written from proto/PROTOCOL.md alone: the handshake and records over the libsodium that is installed."""
+import ctypes
+import hashlib
+import hmac
+import os
+import socket
+import struct
+
+_sodium = ctypes.CDLL("libsodium.so.23")
+if _sodium.sodium_init() < 0:
+    raise OSError("libsodium cannot start")
+
+PREAMBLE = b"starling\1"
+
+
+def _buffer(n):
+    return ctypes.create_string_buffer(n)
+
+
+def _call(name, *args):
+    if getattr(_sodium, name)(*args) != 0:
+        raise ValueError(name)
+
+
+class Identity:
+    """An Ed25519 pair, and the X25519 key that follows from it. claims: the public key that it says it has."""
+
+    def __init__(self, seed=None, claims=None):
+        public, secret, exchange, exchange_public = _buffer(32), _buffer(64), _buffer(32), _buffer(32)
+        _call("crypto_sign_seed_keypair", public, secret, seed or os.urandom(32))
+        _call("crypto_sign_ed25519_sk_to_curve25519", exchange, secret)
+        _call("crypto_scalarmult_base", exchange_public, exchange)
+        self.key, self.exchange, self.exchange_public = claims or public.raw, exchange.raw, exchange_public.raw
+
+
+def identity_of(state_folder):
+    with open(os.path.join(state_folder, "node.key")) as f:
+        return Identity(bytes.fromhex(f.read().strip()))
+
+
+def _hkdf(chain, material, outputs):
+    key, out = hmac.new(chain, material, hashlib.blake2b).digest(), [b""]
+    for i in range(outputs):
+        out.append(hmac.new(key, out[-1] + bytes([i + 1]), hashlib.blake2b).digest())
+    return out[1:]
+
+
+class Noise:
+    """The dialler's half of Noise_XX or XXpsk0."""
+
+    def __init__(self, identity, psk=None):
+        self.identity, self.psk = identity, psk
+        name = b"Noise_XXpsk0_25519_ChaChaPoly_BLAKE2b" if psk else b"Noise_XX_25519_ChaChaPoly_BLAKE2b"
+        self.hash = self.chain = name.ljust(64, b"\0")
+        self.key, self.nonce = None, 0
+        self.mix_hash(PREAMBLE)
+        self.ephemeral, public = os.urandom(32), _buffer(32)
+        _call("crypto_scalarmult_base", public, self.ephemeral)
+        self.ephemeral_public = public.raw
+
+    def mix_hash(self, data):
+        self.hash = hashlib.blake2b(self.hash + data).digest()
+
+    def mix_key(self, material):
+        self.chain, key = _hkdf(self.chain, material, 2)
+        self.key, self.nonce = key[:32], 0
+
+    def exchange(self, secret, public):
+        shared = _buffer(32)
+        _call("crypto_scalarmult", shared, secret, public)
+        self.mix_key(shared.raw)
+
+    def _nonce(self):
+        self.nonce += 1
+        return struct.pack("<IQ", 0, self.nonce - 1)
+
+    def encrypt(self, plain):
+        out = plain
+        if self.key:
+            cipher = _buffer(len(plain) + 16)
+            _call("crypto_aead_chacha20poly1305_ietf_encrypt", cipher, None, plain, ctypes.c_ulonglong(len(plain)), self.hash, ctypes.c_ulonglong(64), None,
+                  self._nonce(), self.key)
+            out = cipher.raw
+        self.mix_hash(out)
+        return out
+
+    def decrypt(self, cipher):
+        plain = _buffer(max(len(cipher) - 16, 1))
+        _call("crypto_aead_chacha20poly1305_ietf_decrypt", plain, None, None, cipher, ctypes.c_ulonglong(len(cipher)), self.hash, ctypes.c_ulonglong(64),
+              self._nonce(), self.key)
+        self.mix_hash(cipher)
+        return plain.raw[:len(cipher) - 16]
+
+    def first(self):
+        if self.psk:
+            self.chain, mixed, key = _hkdf(self.chain, self.psk, 3)
+            self.mix_hash(mixed)
+            self.key, self.nonce = key[:32], 0
+        self.mix_hash(self.ephemeral_public)
+        if self.psk:
+            self.mix_key(self.ephemeral_public)
+        return self.ephemeral_public + self.encrypt(b"")
+
+    def second(self, message):
+        """The Ed25519 key of who answered."""
+        theirs = message[:32]
+        self.mix_hash(theirs)
+        if self.psk:
+            self.mix_key(theirs)
+        self.exchange(self.ephemeral, theirs)
+        static = self.decrypt(message[32:80])
+        self.exchange(self.ephemeral, static)
+        self.their_ephemeral = theirs
+        return self.decrypt(message[80:])
+
+    def third(self):
+        out = self.encrypt(self.identity.exchange_public)
+        self.exchange(self.identity.exchange, self.their_ephemeral)
+        return out + self.encrypt(self.identity.key)
+
+    def split(self):
+        return [k[:32] for k in _hkdf(self.chain, b"", 2)]
+
+
+class Refused(Exception):
+    pass
+
+
+class Link:
+    """A link with a node: up to the third message on construction."""
+
+    def __init__(self, port, identity=None, psk=None, timeout=20.0):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+        try:
+            self._shake(Noise(identity or Identity(), psk))
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def _shake(self, noise):
+        self.send_frame(noise.first(), PREAMBLE)
+        if self.exactly(9) != PREAMBLE:
+            raise ValueError("no preamble")
+        self.peer = noise.second(self.take_frame())
+        self.send_frame(noise.third())
+        keys = noise.split()
+        self.push, self.pull = _buffer(64), _buffer(64)
+        _call("crypto_secretstream_xchacha20poly1305_init_pull", self.push, noise.hash[:24], keys[0])
+        _call("crypto_secretstream_xchacha20poly1305_init_pull", self.pull, noise.hash[32:56], keys[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def exactly(self, n):
+        out = b""
+        while len(out) < n:
+            more = self.socket.recv(n - len(out))
+            if not more:
+                raise EOFError
+            out += more
+        return out
+
+    def send_frame(self, body, before=b""):
+        self.socket.sendall(before + struct.pack(">BH", 1, len(body)) + body)
+
+    def take_frame(self):
+        kind, n = struct.unpack(">BH", self.exactly(3))
+        body = self.exactly(n)
+        if kind == 2:
+            raise Refused(body[0])
+        return body
+
+    def seal(self, plain):
+        out = _buffer(len(plain) + 17)
+        _call("crypto_secretstream_xchacha20poly1305_push", self.push, out, None, plain, ctypes.c_ulonglong(len(plain)), None, ctypes.c_ulonglong(0),
+              ctypes.c_ubyte(0))
+        return struct.pack(">H", len(out.raw)) + out.raw
+
+    def send(self, plain):
+        self.socket.sendall(self.seal(plain))
+
+    def take(self):
+        """The next record's plain text."""
+        cipher = self.exactly(struct.unpack(">H", self.exactly(2))[0])
+        plain, tag = _buffer(len(cipher)), _buffer(1)
+        _call("crypto_secretstream_xchacha20poly1305_pull", self.pull, plain, None, tag, cipher, ctypes.c_ulonglong(len(cipher)), None, ctypes.c_ulonglong(0))
+        return plain.raw[:len(cipher) - 17]
+
+    def ended(self):
+        """Reads until the node closes; what it said meanwhile."""
+        said = b""
+        try:
+            while True:
+                said += self.take()
+        except (EOFError, ConnectionError):
+            return said
