@@ -1,6 +1,5 @@
 /* Starling node: SIGHUP. What can change while running does (log level and format, ddl, more addresses to join, who may connect, the
- * cluster's secret); of the rest it is said that it needs a
- * restart. A configuration with an error changes nothing. */
+ * cluster's secret); of the rest it is said that it needs a restart. A configuration with an error changes nothing. */
 #include "node/node.h"
 
 #include <string.h>
@@ -52,6 +51,8 @@ static void secret_again(struct node *n) {
     char why[1024];
     if (secret_read(config_text(&n->config, OPTION_SECRET_FILE), &fresh, why, sizeof(why)) != 0)
         log_line(n->log, LOG_ERROR, NULL, "the cluster's secret stays what it was: %s", why);
+    else if (!fresh.closed && n->keys.secrets[0].closed && secrets_given_anew(&n->secrets, &fresh))
+        log_line(n->log, LOG_WARNING, NULL, "the cluster's secret stays while this runs: restart starlingd to go without one");
     else if (secrets_given_anew(&n->secrets, &fresh) && !secret_equal(&fresh, &n->keys.secrets[0]) &&
              rotation_begin(n->rotation, &fresh, why, sizeof(why)) != 0)
         log_line(n->log, LOG_ERROR, NULL, "the cluster's secret stays what it was: %s", why);
