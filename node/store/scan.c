@@ -188,6 +188,21 @@ static bool lost_notes(struct store *s) {
     return all && sql_int(s->app.reader, 0, &notes, "SELECT EXISTS (SELECT 1 FROM main._starling_dirty)") == 0 && !notes;
 }
 
+/* The note at our mark is not there: more notes were made than are kept, or somebody took them away. */
+static int say_why(struct store *s) {
+    int64_t oldest = 0;
+    int err = sql_int(s->app.reader, 0, &oldest, "SELECT min(seq) FROM main._starling_dirty");
+    if (!err && oldest > s->hot.note_seq)
+        store_log(s, LOG_WARNING,
+                  "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again",
+                  s->config.db, NOTES_MAX);
+    else if (!err)
+        store_log(s, LOG_WARNING,
+                  "%s: somebody dropped or emptied _starling_dirty, so that the notes of some writes are gone: reading all rows again",
+                  s->config.db);
+    return err;
+}
+
 int scan_start(struct store *s, bool whole) {
     uint32_t tables = 0;
     bool back;
@@ -195,10 +210,9 @@ int scan_start(struct store *s, bool whole) {
     int err = went_back(s, &back);
     if (err)
         return err;
-    if (whole && !back)
-        store_log(s, LOG_WARNING,
-                  "%s: more than %d writes since the node last looked, so that the notes of some are gone: reading all rows again",
-                  s->config.db, NOTES_MAX);
+    bool lost = !back && !whole && lost_notes(s);
+    if ((whole || lost) && !back && s->file != FILE_STRIPPED && (err = say_why(s)))
+        return err;
     if (s->file == FILE_STRIPPED && !back && !scan_first_time(s)) {
         store_log(s, LOG_WARNING, "%s: our triggers had been removed: reading all rows again", s->config.db);
         whole = true;
@@ -217,7 +231,7 @@ int scan_start(struct store *s, bool whole) {
     for (uint32_t i = 0; i < s->tios_count; i++)
         none = none && !(s->tios[i].tbl && s->tios[i].tbl->captured);
     /* all older notes are of rows that will be read anyway; not so when a first capture goes on after a restart */
-    if (!back && ((adopt && none) || whole || lost_notes(s)) && (err = newest_note(s)))
+    if (!back && ((adopt && none) || whole || lost) && (err = newest_note(s)))
         return err;
     if (!(s->scan = calloc(1, sizeof *s->scan)))
         return ERR_NOMEM;
