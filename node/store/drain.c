@@ -757,6 +757,24 @@ static int find_blind(struct store *s, const struct notes *n) {
     return 0;
 }
 
+/* Where rows are numbered by AUTOINCREMENT no number is given twice, also not one whose row came and went between two drains: then nothing is left
+ * to tell but the highest such number. It is told as the death of a row that nobody else knows, which raises the numbers of all servers. */
+static int tell_numbers(struct store *s, const struct notes *n) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        if (!io->tbl || io->gone_number <= 0 || io->gone_number <= io->tbl->top)
+            continue;
+        struct row_look look = {.io = io, .place = {.kind = IDENT_GIVEN, .number = io->gone_number}, .ms = n->earliest_ms, .born = true};
+        struct edit e = {.kind = CHANGE_DELETE, .quiet = true};
+        drain_new_identity(s, &look, NULL, &e.who);
+        reg_clear(&s->reg);
+        int err = edit_apply(s, io, &s->reg, &e, &look, NULL);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
     bool sorted = true;
     for (uint32_t i = 1; i < n->count && sorted; i++)
@@ -776,8 +794,10 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
         if (!(err = drain_look(s, &look, q)))
             err = drain_row(s, &look);
         sqlite3_reset(q);
+        if (look.io->table->autoincrement && !look.present && (look.born || look.died) && look.place.number > look.io->gone_number)
+            look.io->gone_number = look.place.number;
     }
-    return err;
+    return err ? err : tell_numbers(s, n);
 }
 
 static int look_unnoted(struct store *s, enum replaced_look how) {

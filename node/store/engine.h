@@ -115,7 +115,8 @@ struct tio {
     bool binary_key;  /* all key columns compare BINARY */
     bool null_key;    /* SQLite allows NULL in the key */
     int64_t sequence; /* AUTOINCREMENT: what sqlite_sequence holds at least, as far as we know */
-    uint32_t uniques; /* UNIQUE constraints and indexes besides the key */
+    int64_t gone_number; /* the same: the highest that was given to a row which is gone; 0: none */
+    uint32_t uniques;    /* UNIQUE constraints and indexes besides the key */
     uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
