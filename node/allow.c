@@ -395,6 +395,19 @@ int allow_unblock(struct allow *a, const char *who, uint8_t id[NODE_ID_BYTES], c
     return r;
 }
 
+int allow_join(struct allow *a, const char *address, char *why, size_t why_len) {
+    char host[ADDRESS_HOST_MAX];
+    uint16_t port;
+    struct sockaddr_storage numeric;
+    if (address_parse(address, ADDRESS_PORT, host, &port) != 0)
+        return ERR_USAGE;
+    if (address_numeric(host, port, &numeric) && allow_permits(a, (struct sockaddr *)&numeric))
+        return 0;
+    return allow_add(a, host, why, why_len);
+}
+
+bool allow_resolving(const struct allow *a) { return a->lookups > 0; }
+
 const uint8_t *allow_blocked(const struct allow *a, uint32_t i) { return i < a->blocked_count ? a->blocked[i].id : NULL; }
 
 void allow_json(const struct allow *a, json_t *object) {

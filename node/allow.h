@@ -32,8 +32,11 @@ bool allow_permits(const struct allow *a, const struct sockaddr *address);
 /* Is this name itself allowed, wherever it leads? */
 bool allow_named(const struct allow *a, const char *host);
 
+bool allow_resolving(const struct allow *a); /* as transport_resolving() */
+
 /* Decisions, kept over restarts. 0, or an error with one line in why. */
 int allow_add(struct allow *a, const char *rule, char *why, size_t why_len);
+int allow_join(struct allow *a, const char *address, char *why, size_t why_len); /* `join` HOST[:PORT]: allowed for good */
 int allow_deny(struct allow *a, const char *rule, char *why, size_t why_len);
 int allow_block(struct allow *a, const uint8_t id[NODE_ID_BYTES], const char *name, char *why, size_t why_len);
 int allow_unblock(struct allow *a, const char *who, uint8_t id[NODE_ID_BYTES], char *why,

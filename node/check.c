@@ -192,7 +192,6 @@ static void check_secret(struct check *c) {
     struct secure_secret secret;
     char what[PATH_MAX + 200];
     const char *file = config_text(c->config, OPTION_SECRET_FILE);
-    struct stat st;
     if (file[0] == 0)
         return;
     bool good = secret_read(file, &secret, what, sizeof(what)) == 0;
@@ -202,9 +201,8 @@ static void check_secret(struct check *c) {
         return;
     }
     snprintf(what, sizeof(what), "secret %s", file);
-    bool open_to_others = stat(file, &st) == 0 && (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
     report(c, true, what, "");
-    if (open_to_others)
+    if (secret_exposed(file))
         printf("warning %s: other users can read it: chmod 600 %s\n", file, file);
 }
 

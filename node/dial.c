@@ -194,6 +194,15 @@ void transport_dial(struct transport *t, uint64_t id, const char *address) {
     }
 }
 
+bool dial_resolving(const struct transport *t) {
+    const struct dial *d;
+    DL_FOREACH(t->dials, d) {
+        if (d->state == DIAL_RESOLVING)
+            return true;
+    }
+    return false;
+}
+
 void dial_stop_all(struct transport *t) {
     struct dial *d, *next;
     DL_FOREACH_SAFE(t->dials, d, next) {

@@ -145,11 +145,13 @@ static void end(struct node *n) {
     n->state = NODE_ENDED;
     if (n->left)
         members_clear(n->members); /* the core has said the last of them: a later start stays alone until it is told to join */
-    if (databases_running(n->databases)) {
+    bool running = databases_running(n->databases);
+    if (running)
         log_line(n->log, LOG_WARNING, NULL, "a database did not finish in time: it continues where it was at the next start");
+    if (running || transport_resolving(n->transport) || allow_resolving(n->allow)) {
         members_save(n->members);
         admin_unlink(n->admin);
-        _exit(0); /* its thread cannot be joined, and what it holds must not be freed under it */
+        _exit(0); /* a thread that cannot be joined, and what it holds must not be freed under it */
     }
     everything_close(n);
 }
@@ -281,6 +283,9 @@ static int guards_open(struct node *n, const char *state, char *why, size_t why_
     if ((n->allow = allow_open(&n->loop, state, why, why_len)) == NULL)
         return ERR_NOMEM;
     allow_configure(n->allow, allow->values, allow->count);
+    if (n->keys.secrets[0].closed && secret_exposed(config_text(&n->config, OPTION_SECRET_FILE)))
+        log_line(n->log, LOG_WARNING, NULL, "other users can read the secret file: chmod 600 %s",
+                 config_text(&n->config, OPTION_SECRET_FILE));
     if ((n->rotation = rotation_open(n)) == NULL) {
         snprintf(why, why_len, "out of memory");
         return ERR_NOMEM;

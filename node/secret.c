@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "node/statefile.h"
@@ -54,6 +55,11 @@ int secret_read(const char *file, struct secure_secret *out, char *why, size_t w
         return 0;
     snprintf(why, why_len, "%s holds no cluster secret: make one with `starling keygen > FILE`, the same on all servers", file);
     return ERR_MALFORMED;
+}
+
+bool secret_exposed(const char *file) {
+    struct stat st;
+    return file[0] != 0 && stat(file, &st) == 0 && (st.st_mode & (S_IRGRP | S_IROTH)) != 0;
 }
 
 /* ---- STATE/secret.json */

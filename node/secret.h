@@ -33,6 +33,8 @@ bool secret_equal(const struct secure_secret *a, const struct secure_secret *b);
 /* Reads FILE ("": none). 0, or an error with one line in why. */
 int secret_read(const char *file, struct secure_secret *out, char *why, size_t why_len);
 
+bool secret_exposed(const char *file); /* others than its owner can read it */
+
 int secrets_open(struct secrets *s, struct secure_keys *keys, const char *file, const char *state, char *why, size_t why_len);
 void secrets_close(struct secrets *s);
 bool secrets_changing(const struct secrets *s);

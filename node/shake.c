@@ -49,7 +49,8 @@ static void timer_cb(uv_timer_t *timer) {
     struct tcp *l = timer->data;
     if (l->state == STREAM_SHAKING)
         shake_ended(l);
-    if (l->state == STREAM_SHAKING || (l->state == STREAM_UP && !l->transport->config.greeted(l->transport->config.ctx, l->id)))
+    l->greeted = l->state == STREAM_UP && l->transport->config.greeted(l->transport->config.ctx, l->id);
+    if (!l->greeted)
         tcp_drop(l, "it never said who it is");
 }
 

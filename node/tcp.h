@@ -105,6 +105,7 @@ void transport_admit(struct transport *t);
 
 /* dial.c */
 bool dial_next_failure(struct transport *t, struct event *e);
+bool dial_resolving(const struct transport *t);
 void dial_stop_all(struct transport *t);
 void dial_release(struct transport *t);
 

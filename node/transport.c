@@ -26,6 +26,7 @@
 #define STRANGERS_MAX 64
 #define STRANGERS_OF_ONE 8
 #define STRANGER_HURRY_MS 1000
+#define LINGERING_MAX 32
 #define PORT_TRIES 16
 #define SAY_AGAIN_MS 600000
 
@@ -51,11 +52,23 @@ void transport_say(struct transport *t, enum log_level level, const char *format
 
 /* ---- accepting */
 
+/* Also one whose handshake failed and that has not closed yet. */
 static bool is_stranger(struct tcp *l) {
-    if (!l->accepted || l->greeted || l->state > STREAM_UP)
+    if (!l->accepted || l->greeted || l->state == STREAM_CLOSING)
         return false;
     l->greeted = l->state == STREAM_UP && l->transport->config.greeted(l->transport->config.ctx, l->id);
     return !l->greeted;
+}
+
+/* Tells it why, and waits for a moment that it has read that; when that is done to many, they are just closed. */
+static void turn_away(struct tcp *l, enum secure_reason reason) {
+    struct tcp *other, *next;
+    uint32_t lingering = 0;
+    HASH_ITER(hh, l->transport->links, other, next) { lingering += !other->accepted && other->dial == 0 && other->state > STREAM_UP; }
+    if (lingering < LINGERING_MAX)
+        shake_refuse(l, reason);
+    else
+        tcp_drop(l, "not wanted");
 }
 
 /* Strangers, of this address only if it is not NULL. In a hurry those that are open for long are closed. */
@@ -88,9 +101,9 @@ static void accept_one(struct transport *t, uv_stream_t *server) {
     if (t->quiet)
         tcp_drop(l, "this node ends");
     else if (!allow_permits(t->config.allow, peer))
-        shake_refuse(l, SECURE_NOT_ALLOWED);
+        turn_away(l, SECURE_NOT_ALLOWED);
     else if (!address_loopback(peer) && strangers(t, &l->peer, false) >= STRANGERS_OF_ONE)
-        shake_refuse(l, SECURE_CROWDED);
+        turn_away(l, SECURE_CROWDED);
     else {
         l->accepted = true;
         tcp_start(l, 0);
@@ -326,6 +339,8 @@ void transport_close_link(struct transport *t, uint64_t link, const char *why) {
     if (l != NULL)
         tcp_end(l, why);
 }
+
+bool transport_resolving(const struct transport *t) { return dial_resolving(t); }
 
 void transport_recheck(struct transport *t) {
     struct tcp *l, *next;

@@ -39,6 +39,7 @@ void transport_free(struct transport *t);
 
 const char *transport_listen_text(const struct transport *t); /* HOST:PORT with the real port */
 uint16_t transport_port(const struct transport *t);
+bool transport_resolving(const struct transport *t); /* a name is being looked up, which cannot be ended before its time */
 uint32_t transport_links(const struct transport *t);
 uint32_t transport_rtt_us(const struct transport *t, uint64_t link); /* the kernel's figure; 0 unknown */
 

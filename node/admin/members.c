@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/admin/conn.h"
+#include "node/allow.h"
 #include "node/clock.h"
 
 #define LEAVE_MS 30000
@@ -113,8 +114,14 @@ void verb_join(struct conn *c, const json_t *args) {
         conn_done(c, 2, NULL, "say whom to join: HOST or HOST:PORT");
         return;
     }
-    for (size_t i = 0; i < json_array_size(addresses); i++)
-        node_join(c->node, json_string_value(json_array_get(addresses, i)));
+    for (size_t i = 0; i < json_array_size(addresses); i++) {
+        const char *address = json_string_value(json_array_get(addresses, i));
+        if (allow_join(c->node->allow, address, why, sizeof(why)) != 0) {
+            conn_done(c, 1, NULL, why);
+            return;
+        }
+        node_join(c->node, address);
+    }
     conn_done(c, 0, NULL, NULL);
 }
 

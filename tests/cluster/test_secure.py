@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import threading
 
@@ -327,6 +328,20 @@ class Rotation(Base):
         nodes[2].stop()
         nodes[2].restart()
         poll(lambda: nodes[2].alive() == 3)
+
+    def test_another_secret_in_the_file(self):
+        """The file is replaced on one server and read again."""
+        first = self.secret("first")
+        nodes = self.members(2, ["--secret-file", first])
+        os.replace(self.secret("second"), first)
+        nodes[0].proc.send_signal(signal.SIGHUP)
+        for node in nodes:
+            poll(lambda: node.log_lines("the old one is not accepted any more"))
+        with open(first, "w") as f:
+            f.write("nonsense\n")
+        nodes[0].proc.send_signal(signal.SIGHUP)
+        self.said(nodes[0], "stays what it was", "holds no cluster secret")
+        self.assertEqual([n.alive() for n in nodes], [2, 2])
 
     def test_closing_an_open_cluster(self):
         nodes = self.members(2)

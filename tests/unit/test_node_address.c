@@ -105,8 +105,31 @@ static void texts(void **state) {
     assert_int_equal(address_port((struct sockaddr *)&sa), 9);
 }
 
+static bool same(const char *a, const char *b) {
+    struct sockaddr_storage x, y;
+    assert_true(address_numeric(a, 1, &x) && address_numeric(b, 2, &y));
+    return address_same_host(&x, &y);
+}
+
+static void hosts(void **state) {
+    struct sockaddr_storage sa;
+    char text[ADDRESS_TEXT_MAX];
+    (void)state;
+    assert_true(same("10.0.0.1", "10.0.0.1") && same("10.0.0.1", "::ffff:10.0.0.1") && same("2001:db8::1", "2001:db8::ffff:1"));
+    assert_false(same("10.0.0.1", "10.0.0.2") || same("2001:db8::1", "2001:db8:0:1::1") || same("10.0.0.1", "2001:db8::1"));
+    static const char *const OWN[] = {"127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"}, *const OTHERS[] = {"10.0.0.1", "::2", "::"};
+    for (size_t i = 0; i < 4; i++)
+        assert_true(address_numeric(OWN[i], 1, &sa) && address_loopback((struct sockaddr *)&sa));
+    for (size_t i = 0; i < 3; i++)
+        assert_true(address_numeric(OTHERS[i], 1, &sa) && !address_loopback((struct sockaddr *)&sa));
+    assert_true(address_numeric("fd00::1", 80, &sa));
+    assert_string_equal(address_host_text((struct sockaddr *)&sa, text), "fd00::1");
+    assert_true(address_numeric("10.0.0.1", 80, &sa));
+    assert_string_equal(address_host_text((struct sockaddr *)&sa, text), "10.0.0.1");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(parses), cmocka_unit_test(long_hosts_are_refused), cmocka_unit_test(classes),
-                                       cmocka_unit_test(texts)};
+                                       cmocka_unit_test(texts), cmocka_unit_test(hosts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,13 +90,16 @@ static void decisions_stay(void **state) {
     assert_int_equal(allow_deny(a, "203.0.113.5", why, sizeof(why)), 0);
     assert_int_equal(allow_add(a, "10.9.0.0/16", why, sizeof(why)), 0);
     assert_true(permits(a, "10.9.1.1") && !permits(a, "203.0.113.5"));
+    assert_int_equal(allow_join(a, "192.168.1.7:7171", why, sizeof(why)), 0); /* permitted anyway: no rule */
+    assert_int_equal(allow_join(a, "198.51.100.7:7171", why, sizeof(why)), 0);
+    assert_int_equal(allow_deny(a, "192.168.1.0/24", why, sizeof(why)), 0);
     assert_int_not_equal(allow_unblock(a, "pits", found, why, sizeof(why)), 0);
     assert_int_equal(allow_unblock(a, "pit", found, why, sizeof(why)), 0);
     assert_memory_equal(found, id, sizeof(id));
     closed(a);
 
     a = opened();
-    assert_true(permits(a, "10.9.1.1") && !permits(a, "203.0.113.5"));
+    assert_true(permits(a, "10.9.1.1") && permits(a, "198.51.100.7") && !permits(a, "203.0.113.5") && !permits(a, "192.168.1.7"));
     assert_null(allow_blocked(a, 0));
     closed(a);
 }
