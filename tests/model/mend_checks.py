@@ -8,8 +8,8 @@ from mend_servers import Failure
 class Birth:
     "a row that an application inserted: for tag, by team and label"
 
-    def __init__(self, table, name, by, number=None, team=None):
-        self.table, self.name, self.by, self.number, self.team = table, name, by, number, team
+    def __init__(self, table, name, by, number=None):
+        self.table, self.name, self.by, self.number = table, name, by, number
 
 
 class Write:
@@ -86,10 +86,10 @@ class Checks:
             self.fail("hidden", r, f"at rest and not settled; shown:\n{table_of(rows)}")
         teams = self.check_blend(r, rows)
         for row in rows["match"]:
-            self.check_reference(r, "match", row, teams.get(row[1]), self.births[("match", born_of(row[2]))][0].team, row[1])
+            self.check_reference(r, "match", row, teams.get(row[1]), self.meant(r, born_of(row[2])), row[1])
         for row in rows["tag"]:
             team, label = born_of(row[2])
-            self.check_reference(r, "tag", row, teams.get(row[0]), team, row[0])
+            self.check_reference(r, "tag", row, teams.get(row[0]), [team], row[0])
             if label != row[1]:
                 self.fail("blend", r, f"tag {row} shows what was written for label {label}")
         self.check_rows(r, rows)
@@ -115,9 +115,15 @@ class Checks:
         return self.numbers(r, "team")
 
     def check_reference(self, r, table, row, hangs_on, meant, number):
-        if hangs_on not in self.may_be(meant):
-            self.fail("reference", r, f"{table} {row} was put under team {meant}, and is shown under number {number}, which is "
+        if not any(hangs_on in self.may_be(team) for team in meant):
+            self.fail("reference", r, f"{table} {row} was put under team {' or '.join(meant)}, and is shown under number {number}, which is "
                                       f"{'nobody' if hangs_on is None else 'team ' + hangs_on}:\n{table_of(self.looks[r]['rows'])}")
+
+    def meant(self, r, match):
+        "the teams that it may hang on: of what r has, those that nobody knowingly replaced"
+        have = self.looks[r]["have"]
+        put = [w for w in self.writes if w.column == "team" and w.row[0] == match and have[w.by.dot[0]] >= w.by.dot[1]]
+        return [w.value for w in put if not any(o is not w and o.by.had_seen(w.by) for o in put)]
 
     def check_rows(self, r, rows):
         have = self.looks[r]["have"]
@@ -164,9 +170,12 @@ class Checks:
     def check_values(self, rows):
         shown = {(t, c, row[i]) for t, columns in mend_model.COLUMNS.items() for row in rows[t] for i, c in enumerate(columns)}
         numbers = {born_of(row[2]): row[1] for row in rows["team"]}
+        hangs_on = {born_of(row[2]): self.numbers(0, "team").get(row[1]) for row in rows["match"]}
         for w in self.writes:
             if w.column == "number":
                 is_shown = w.value in [numbers.get(t) for t in self.may_be(w.row[0])]
+            elif w.column == "team":
+                is_shown = hangs_on.get(w.row[0]) in self.may_be(w.value)
             else:
                 is_shown = (w.table, w.column, w.value) in shown
             if is_shown or (w.table, w.column, w.by.server, w.by.stamp) in self.conflicts:

@@ -256,6 +256,8 @@ class Replica:
             return
         identity = self.named(table, row)
         if verb == "update":
+            if "team" in values:
+                values = values | {"team": self.named("team", {"id": values["team"]})}
             self.commit([("update", table, identity, values, self.stamp())])
             return
         stamp, dead = self.stamp(), [(table, identity)]

@@ -4,10 +4,11 @@ import sys
 
 import mend_model
 from mend_checks import Birth, By, Checks, Death, Write, born_of, difference, repr_of
-from mend_servers import Failure, sql
+from mend_servers import Failure, Late, sql
 
-KINDS = "note drop-note team match name number score drop-team drop-match tag untag".split()
+KINDS = "note drop-note team match name number score repoint drop-team drop-match tag untag late".split()
 WEIGHTS = {"note": 2, "team": 2, "match": 2}
+INSERTS = {"team": 0, "number": 0, "match": 1}  # with one_inserts: on which server; so numbers and UNIQUE values never clash by themselves
 ROUNDS_MAX = 40
 
 
@@ -34,8 +35,8 @@ def schedule(seed, kinds):
 
 
 class Run(Checks):
-    def __init__(self, engine, seed, kinds, only=None, trace=False):
-        self.engine, self.seed, self.tracing = engine, seed, trace
+    def __init__(self, engine, seed, kinds, only=None, trace=False, one_inserts=False):
+        self.engine, self.seed, self.tracing, self.one_inserts = engine, seed, trace, one_inserts
         self.kinds = [k for k in kinds for _ in range(WEIGHTS.get(k, 1))]
         count, steps = schedule(seed, self.kinds)
         super().__init__(count)
@@ -43,6 +44,7 @@ class Run(Checks):
         self.trace = []    # lines
         self.after = {}    # batch -> what its author had
         self.moved = [False] * self.count  # a number changed hands here since time last passed
+        self.given = [{} for _ in range(self.count)]  # number of a team that changed hands: whose it was
         self.step = None
 
     # -- what happens
@@ -65,13 +67,15 @@ class Run(Checks):
         server = self.step.server if server is None else server
         self.say(server, "time passes")
         self.engine.time(server)
-        self.knew[server], self.moved[server] = list(self.looks[server]["have"]), False
+        self.knew[server], self.moved[server], self.given[server] = list(self.looks[server]["have"]), False, {}
 
     def deliver(self):
         r, other = self.step.server, self.step.other
         rnd, news = random.Random(self.step.draw), self.news(r, other)
         if news:
             self.hear(r, rnd.sample(news, min(len(news), rnd.randrange(1, 6))))
+        if "late" in self.kinds and self.given[r] and rnd.random() < 0.5:
+            self.act("late")
 
     def news(self, r, other):
         mine, theirs = self.looks[r]["have"], self.looks[other]["have"]
@@ -104,7 +108,10 @@ class Run(Checks):
         "did a number go to another row?"
         for table in mend_model.NUMBERED:
             now = {row[0]: born_of(row[2]) for row in self.looks[r]["rows"][table]}
-            self.moved[r] |= any(now.get(row[0], born_of(row[2])) != born_of(row[2]) for row in before[table])
+            gone = {row[0]: born_of(row[2]) for row in before[table] if now.get(row[0], born_of(row[2])) != born_of(row[2])}
+            self.moved[r] |= bool(gone)
+            if table == "team":
+                self.given[r].update({n: None if n in self.given[r] else team for n, team in gone.items()})
 
     def looked(self, r, look, own=()):
         self.looks[r] = look
@@ -136,11 +143,12 @@ class Run(Checks):
                 return
         raise Failure("ends", f"there is news after {ROUNDS_MAX} rounds of telling everyone everything")
 
-    def act(self):
+    def act(self, first=None):
         "a transaction of one statement or a few; sometimes while the node is down, sometimes as batches arrive"
         r, rnd = self.step.server, random.Random(self.step.draw)
-        parts = 1 if rnd.random() < 0.7 or self.engine.one_by_one else rnd.randrange(2, 5)
-        way = rnd.random()
+        first = first or self.step.kind
+        parts = 1 if rnd.random() < 0.7 or self.engine.one_by_one or first == "late" else rnd.randrange(2, 5)
+        way = 1 if first == "late" else rnd.random()
         away, batches = way < 0.04, []
         if away:
             self.time(r)
@@ -151,12 +159,13 @@ class Run(Checks):
         before, rows, notes = self.looks[r], self.looks[r]["rows"], []
         for part in range(parts):
             name = f"{self.step.number}.{part}" if part else str(self.step.number)
-            made = self.statement(rnd, rnd.choice(self.kinds) if part else self.step.kind, name, rows)
-            if not made:
+            kind = rnd.choice(self.kinds) if part else first
+            made = self.late(rnd, name, r, rows) if kind == "late" else self.statement(rnd, kind, name, rows)
+            if not made or self.one_inserts and r != INSERTS.get(kind, r):
                 continue
             statement, note = made
             if not notes:
-                if self.moved[r] and not away:  # a number that was just given away may still mean the row that had it
+                if self.moved[r] and not away and kind != "late":  # a number that was just given away still means the row that had it
                     self.time(r)
                 self.engine.begin(r)
             self.say(r, ("" if notes else "while the node is away: " if away else "") + sql(*statement), name)
@@ -174,7 +183,7 @@ class Run(Checks):
         "the batches that came of it: one, or none if it changed nothing"
         if batches:
             self.say(r, "at once it hears " + " ".join(f"{o}:{v}" for o, v in batches))
-        elif look["committed"] != look["rows"]:
+        elif look["committed"] != look["rows"] and not self.given[r]:
             self.fail("commit", r, f"the application wrote\n{difference(look['committed'], look['rows'])}")
         own = [m for m in look["made"] if m[3]]
         if not batches and len(own) < len(look["made"]):
@@ -194,7 +203,7 @@ class Run(Checks):
         self.check_shown(r)
 
     def forget(self, r, version, before, committed):
-        "rows that a transaction made and deleted again, and deletions of what it had made, never were"
+        "rows that a transaction made and deleted again, deletions of what it had made, and values that it set back never were"
         was, is_ = self.shown(before), self.shown(committed)
         for d in self.deaths:
             if d.by.dot == (r, version):
@@ -208,6 +217,15 @@ class Run(Checks):
                         del self.births[row]
                 d.rows -= never
         self.deaths = [d for d in self.deaths if d.rows]
+        then, now = self.settings(before), self.settings(committed)
+        same = {cell for cell, value in then.items() if now.get(cell) == value}
+        self.writes = [w for w in self.writes if w.by.dot != (r, version) or (w.row[0], w.column) not in same]
+
+    @staticmethod
+    def settings(rows):
+        "what a transaction may leave as it was: values that are not made for one write"
+        teams = {row[0]: born_of(row[2]) for row in rows["team"]}
+        return {(born_of(row[2]), "number"): row[1] for row in rows["team"]} | {(born_of(row[2]), "team"): teams.get(row[1]) for row in rows["match"]}
 
     # -- the statements
     def statement(self, rnd, kind, n, rows):
@@ -240,8 +258,25 @@ class Run(Checks):
         if kind == "match":
             row = pick("team")
             values = row and {"team": row[0], "score": f"m{n}/{n}"}
-            return row and (("insert", "match", {}, values), self.birth_of("match", f"m{n}", {"score": values["score"]}, team=born_of(row[2])))
+            return row and (("insert", "match", {}, values), self.birth_of("match", f"m{n}", values | {"team": born_of(row[2])}))
+        if kind == "repoint":
+            row = pick("match")
+            others = sorted((team for team in rows["team"] if row and team[0] != row[1]), key=repr_of("team"))
+            team = others and rnd.choice(others)
+            return team and (("update", "match", {"id": row[0]}, {"team": team[0]}),
+                             self.write_of("match", born_of(row[2]), {"team": born_of(team[2])}))
         return self.write_tag(kind, pick, rnd, n, rows)
+
+    def late(self, rnd, n, r, rows):
+        "a request that read its team's number before that was given to another"
+        now = {born_of(row[2]): row[0] for row in rows["team"]}
+        late = [(number, team) for number, team in self.given[r].items() if team in now and number in now.values()]
+        if not late:
+            return None
+        number, team = rnd.choice(sorted(late))
+        values = {"team": Late(number), "score": f"m{n}/{n}"}
+        values["team"].now = now[team]
+        return ("insert", "match", {}, values), self.birth_of("match", f"m{n}", values | {"team": team})
 
     def write_note(self, rnd, n, rows):
         key = rnd.choice("xyz")
@@ -264,7 +299,7 @@ class Run(Checks):
         if [row[0], label] in [t[:2] for t in rows["tag"]]:
             return ("update", "tag", {"team": row[0], "label": label}, values), self.write_of("tag", (team, label), values)
         return (("insert", "tag", {}, {"team": row[0], "label": label} | values),
-                self.birth_of("tag", (team, label), values, team=team))
+                self.birth_of("tag", (team, label), values))
 
     def update(self, table, row, column, born, n):
         values = {column: f"{born}/{n}"}
@@ -274,9 +309,9 @@ class Run(Checks):
     def team_numbered(rows, number):
         return next(born_of(row[2]) for row in rows["team"] if row[0] == number)
 
-    def birth_of(self, table, name, values, number=None, team=None):
+    def birth_of(self, table, name, values, number=None):
         def note(by, before, have):
-            born = Birth(table, name, by, number, team)
+            born = Birth(table, name, by, number)
             self.births.setdefault((table, name), []).append(born)
             self.write_of(table, name, values)(by, before, have)
         return note

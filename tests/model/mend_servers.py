@@ -11,6 +11,10 @@ class Failure(Exception):
         self.kind, self.text = kind, text
 
 
+class Late(int):
+    "the number of a team when the application read it; `now`: what it has become"
+
+
 class Engine:
     "the real one: tests/model/servers"
 
@@ -107,7 +111,7 @@ class Model:
 
     def run(self, r, statement):
         "each of a transaction's statements is a batch of its own: nothing comes in between"
-        self.replicas[r].act(*statement)
+        self.replicas[r].act(*statement[:3], {c: getattr(v, "now", v) for c, v in statement[3].items()})
         return self.replicas[r].show()
 
     def commit(self, r, batches):

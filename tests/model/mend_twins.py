@@ -5,7 +5,7 @@ What the engine made in a step stands for what the model made. What the model me
 next batch of that server: a mend is the same whoever writes it."""
 from mend_servers import Failure, Model, sql
 
-COLUMNS = ("a", "b", "number", "name", "score", "note", "(deleted)")
+COLUMNS = ("a", "b", "number", "name", "score", "note", "(deleted)")  # a reference has a number of its own on each side
 
 
 class Twins:
@@ -48,7 +48,7 @@ class Twins:
         row, values = dict(row), dict(values)
         for t, where, column in ((table, row, "id"), ("team", row, "team"), ("team", values, "team")):
             if column in where:
-                where[column] = number(t, where[column])
+                where[column] = number(t, getattr(where[column], "now", where[column]))
         self.model.run(r, (verb, table, row, values))
         return True
 

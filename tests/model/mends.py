@@ -5,7 +5,9 @@
     mends.py check [OPTION]...         through the model (mend_model.py): the driver and its expectations are right
     mends.py canary [OPTION]...        through models that are broken on purpose: each must be caught
       --first N --count N              seeds (by default 200 from a random one; --seconds N: as many as fit)
-      --kinds K,K…                     only these statements: note drop-note team match name number score drop-team drop-match tag untag
+      --kinds K,K…                     only these statements: note drop-note team match name number score repoint drop-team
+                                       drop-match tag untag late (a match whose team's number was just given to another)
+      --one-inserts                    teams come from server 0 only, matches from server 1: no number is given twice
       --steps N,N…                     only these steps of the schedule (a failure prints the shortest list that was found)
       --exact                          run: the model beside the engine; both must show and list the same after each step
       --no-shrink --trace              do not look for a shorter one; print each step
@@ -40,9 +42,9 @@ from mend_twins import Twins
 
 
 # ---- many runs
-def attempt(engine, seed, kinds, only=None, trace=False):
+def attempt(engine, seed, args, only=None, trace=False):
     "the run, and its Failure or None"
-    run = Run(engine, seed, kinds, only, trace)
+    run = Run(engine, seed, args.kinds, only, trace, args.one_inserts)
     try:
         run.go()
         return run, None
@@ -50,7 +52,7 @@ def attempt(engine, seed, kinds, only=None, trace=False):
         return run, f
 
 
-def shrink(engine, seed, kinds, run, failure, seconds=30):
+def shrink(engine, seed, args, run, failure, seconds=30):
     "drops steps while it fails in the same way"
     best, until = (run, failure), time.monotonic() + seconds
     keep = [s.number for s in run.steps]
@@ -61,7 +63,7 @@ def shrink(engine, seed, kinds, run, failure, seconds=30):
         at, dropped = 0, False
         while at < len(keep) and time.monotonic() < until:
             fewer = keep[:at] + keep[at + size:]
-            other = attempt(engine, seed, kinds, set(fewer))
+            other = attempt(engine, seed, args, set(fewer))
             if other[1] and other[1].kind == failure.kind:
                 keep, best, dropped = fewer, other, True
             else:
@@ -74,12 +76,12 @@ def shrink(engine, seed, kinds, run, failure, seconds=30):
 def report(args, engine, seed, run, failure):
     steps = [s.number for s in run.steps]
     if args.shrink:
-        steps, (run, failure) = shrink(engine, seed, args.kinds, run, failure)
+        steps, (run, failure) = shrink(engine, seed, args, run, failure)
     print(f"mends: seed {seed}, {run.count} servers: {failure.kind}: {failure.text}", file=sys.stderr)
     print("\n".join(run.trace), file=sys.stderr)
     kinds = "" if args.kinds == KINDS else f" --kinds {','.join(args.kinds)}"
     only = f" --steps {','.join(map(str, steps))}" if args.shrink else ""
-    program = (f"run {args.servers}" if args.verb == "run" else args.verb) + " --exact" * args.exact
+    program = (f"run {args.servers}" if args.verb == "run" else args.verb) + " --exact" * args.exact + " --one-inserts" * args.one_inserts
     print(f"repeat: {sys.argv[0]} {program} --first {seed} --count 1{kinds}{only} --trace", file=sys.stderr)
 
 
@@ -94,7 +96,7 @@ def seeds_of(args):
 def many(args, engine):
     done = conflicts = 0
     for seed in seeds_of(args):
-        run, failure = attempt(engine, seed, args.kinds, args.steps, args.trace)
+        run, failure = attempt(engine, seed, args, args.steps, args.trace)
         if failure:
             report(args, engine, seed, run, failure)
             return 1
@@ -140,7 +142,7 @@ def canary(args):
         caught = None
         for seed in range(args.first, args.first + args.count):
             try:
-                caught = attempt(Model(model), seed, args.kinds)[1]
+                caught = attempt(Model(model), seed, args)[1]
             except (AssertionError, KeyError, StopIteration, ValueError) as e:  # it trips over itself
                 caught = Failure(type(e).__name__, "")
             if caught:
@@ -163,6 +165,7 @@ def arguments():
     p.add_argument("--kinds", type=lambda text: text.split(","), default=KINDS)
     p.add_argument("--steps", type=lambda text: {int(n) for n in text.split(",")}, default=None)
     p.add_argument("--no-shrink", dest="shrink", action="store_false")
+    p.add_argument("--one-inserts", action="store_true")
     p.add_argument("--exact", action="store_true")
     p.add_argument("--trace", action="store_true")
     args = p.parse_args()
