@@ -17,10 +17,13 @@
 #include <string.h>
 
 #include "node/clock.h"
+#include "proto/err.h"
 
 #define SEGMENT_BYTES 4096
+#define SMALL_BYTES 1536 /* a batch of few rows, which is not compressed by itself */
 #define FLUSH_MS 2000
 #define SHUT_MS 1000
+#define QUIET_MS 5000 /* then the memory for compressing goes back */
 
 static struct segment *segment_at(struct tcp *l, uint32_t i) { return &l->queue[(l->queue_at + i) % l->queue_cap]; }
 
@@ -40,6 +43,7 @@ static void closed_cb(uv_handle_t *handle) {
     free(l->queue);
     buf_release(&l->out);
     secure_release(&l->secure);
+    squeeze_release(&l->squeeze);
     bool refused = l->refused;
     free(l);
     struct event e = {.type = told ? EVENT_LINK_CLOSED : EVENT_DIAL_FAILED, .link = id, .dial = dial, .text = why, .refused = refused};
@@ -113,8 +117,12 @@ void tcp_take(struct tcp *l, const uint8_t *data, size_t len) {
             tcp_drop(l, "what came is not what was sent");
             return;
         }
-        struct event e = {.type = EVENT_LINK_DATA, .link = l->id, .data = t->plain, .len = n};
-        if (n > 0)
+        struct event e = {.type = EVENT_LINK_DATA, .link = l->id, .wire = l->wire_in};
+        if (n > 0 && (r = squeeze_unpack(&l->squeeze, t->plain, n, t->room, &e.data, &e.len)) != 0) {
+            tcp_drop(l, r == ERR_NOMEM ? "out of memory" : "what came cannot be read");
+            return;
+        }
+        if (e.len > 0)
             t->config.event(t->config.ctx, &e);
     }
 }
@@ -128,6 +136,7 @@ static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
         tcp_drop(l, in_order ? "the other side closed the connection" : n == UV_EOF ? "the other side is gone" : uv_strerror((int)n));
         return;
     }
+    l->wire_in += n > 0 ? (uint64_t)n : 0;
     if (n > 0 && l->state == STREAM_SHAKING)
         shake_read(l, (const uint8_t *)buf->base, (size_t)n);
     else if (n > 0)
@@ -200,7 +209,7 @@ void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct byte
     assert(batch == NULL || (from <= to && to <= batch->len));
     if (head_len > 0)
         ok = copy_add(l, head, head_len);
-    if (ok && batch != NULL && to - from <= SEGMENT_BYTES / 4)
+    if (ok && batch != NULL && to - from <= SMALL_BYTES)
         ok = to == from || copy_add(l, batch->data + from, to - from);
     else if (ok && batch != NULL)
         ok = segment_add(l, (struct segment){bytes_ref(batch), from, to, false});
@@ -211,14 +220,16 @@ void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct byte
     l->dirty = l->transport->any_dirty = true;
 }
 
-/* Takes up to SECURE_RECORD_MAX bytes from the front of the queue. */
-static size_t next_record(struct tcp *l, uint8_t *plain) {
+/* Takes up to max bytes from the front of the queue; small: no more of it than what was small. */
+static size_t take(struct tcp *l, uint8_t *plain, size_t max, bool small) {
     size_t n = 0;
-    while (l->queue_count > 0 && n < SECURE_RECORD_MAX) {
+    while (l->queue_count > 0 && n < max) {
         struct segment *first = segment_at(l, 0);
+        if (small && !first->ours)
+            break;
         size_t some = first->to - first->from;
-        if (some > SECURE_RECORD_MAX - n)
-            some = SECURE_RECORD_MAX - n;
+        if (some > max - n)
+            some = max - n;
         memcpy(plain + n, first->bytes->data + first->from, some);
         n += some;
         first->from += some;
@@ -233,18 +244,64 @@ static size_t next_record(struct tcp *l, uint8_t *plain) {
     return n;
 }
 
+static void seal_one(struct tcp *l, const uint8_t *record, size_t len, bool last, uint8_t *to) {
+    l->out.len += secure_seal(&l->secure, record, len, last, to);
+}
+
+/* The link is quiet: what it would need to compress is given back, on both sides. */
+static void quiet_cb(uv_timer_t *timer) {
+    static const uint8_t over = SQUEEZE_OVER;
+    struct tcp *l = timer->data;
+    uint64_t quiet = clock_mono_ms() - l->squeezed_ms;
+    if (l->state != STREAM_UP)
+        return;
+    if (quiet < QUIET_MS || l->out.len > 0) {
+        uv_timer_start(timer, quiet_cb, quiet < QUIET_MS ? QUIET_MS - quiet : QUIET_MS, 0);
+        return;
+    }
+    uint8_t *to = buf_reserve(&l->out, 1 + SECURE_RECORD_EXTRA);
+    if (to == NULL)
+        return;
+    if (squeeze_rest(&l->squeeze))
+        seal_one(l, &over, 1, false, to);
+    tcp_flush(l);
+}
+
+/* The next record, into transport->room or plain. */
+static const uint8_t *next_record(struct tcp *l, size_t *len) {
+    struct transport *t = l->transport;
+    if (l->queue_count == 0) {
+        *len = 0;
+        return t->plain;
+    }
+    if (!segment_at(l, 0)->ours) {
+        t->plain[0] = SQUEEZE_PLAIN;
+        *len = 1 + take(l, t->plain + 1, SECURE_RECORD_MAX - 1, false);
+        return t->plain;
+    }
+    bool was = l->squeeze.pack != NULL;
+    size_t n = take(l, t->plain, SQUEEZE_PLAIN_MAX, true);
+    *len = squeeze_pack(&l->squeeze, t->plain, n, t->room);
+    if (t->room[0] != SQUEEZE_PLAIN)
+        l->squeezed_ms = clock_mono_ms();
+    if (!was && l->squeeze.pack != NULL && l->state == STREAM_UP)
+        uv_timer_start(&l->timer, quiet_cb, QUIET_MS, 0);
+    return t->room;
+}
+
 /* Seals what waits, as far as it goes out now. False without memory. */
 static bool seal(struct tcp *l) {
     if (l->secure.state != SECURE_OPEN)
         return true;
     bool ending = l->state == STREAM_FLUSHING;
     while (l->out.len < SEAL_BYTES && !l->sealed && (l->queue_count > 0 || ending)) {
-        size_t n = next_record(l, l->transport->plain);
+        size_t n;
+        const uint8_t *record = next_record(l, &n);
         uint8_t *to = buf_reserve(&l->out, n + SECURE_RECORD_EXTRA);
         if (to == NULL)
             return false;
         l->sealed = ending && l->queue_count == 0;
-        l->out.len += secure_seal(&l->secure, l->transport->plain, n, l->sealed, to);
+        seal_one(l, record, n, l->sealed, to);
     }
     return true;
 }
@@ -254,6 +311,7 @@ size_t tcp_queued(const struct tcp *l) { return l->queued + l->out.len - l->out_
 /* The socket took n bytes of `out`; between writes a link needs no memory for it. */
 static void written(struct tcp *l, size_t n) {
     l->out_from += n;
+    l->wire_out += n;
     assert(l->out_from <= l->out.len);
     if (l->out_from < l->out.len)
         return;
@@ -271,7 +329,7 @@ static void write_cb(uv_write_t *request, int status) {
     written(l, l->out.len - l->out_from);
     tcp_flush(l);
     if (l->state == STREAM_UP) {
-        struct event e = {.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l)};
+        struct event e = {.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l), .wire = l->wire_out};
         l->transport->config.event(l->transport->config.ctx, &e);
     }
 }

@@ -10,6 +10,7 @@
 
 #include "node/transport.h"
 #include "proto/secure.h"
+#include "proto/squeeze.h"
 
 #define READ_BUFFER_BYTES 65536
 #define DIAL_WHY_MAX 400
@@ -35,7 +36,7 @@ struct tcp {
     struct transport *transport;
     uint64_t id, dial;
     uv_tcp_t handle;
-    uv_timer_t timer; /* bounds all states but STREAM_UP */
+    uv_timer_t timer; /* bounds all states but STREAM_UP; there it ends what is compressed, once the link is quiet */
     uv_write_t write;
     uv_shutdown_t shutdown;
     enum stream_state state;
@@ -48,7 +49,10 @@ struct tcp {
     int handles;  /* not closed yet */
     uint64_t opened_ms;
     struct secure secure;
-    struct segment *queue; /* ring */
+    struct squeeze squeeze;
+    uint64_t squeezed_ms;       /* when something was compressed last */
+    uint64_t wire_in, wire_out; /* bytes that passed the socket */
+    struct segment *queue;      /* ring */
     uint32_t queue_at, queue_count, queue_cap;
     size_t queued;  /* bytes in it */
     struct buf out; /* sealed, or of the handshake; from out_from on the socket has not taken it. Untouched while writing */
@@ -78,9 +82,10 @@ struct transport {
         uint64_t hash, ms;
     } said[SAID_RING];
     uint32_t said_next;
-    char failed_why[DIAL_WHY_MAX]; /* of the event that dial_next_failure() gave last */
-    char *buffer;                  /* READ_BUFFER_BYTES, shared by all links: libuv asks and reads at once */
-    uint8_t *plain;                /* SECURE_RECORD_MAX, one record before it is sealed or after it was opened */
+    char failed_why[DIAL_WHY_MAX];    /* of the event that dial_next_failure() gave last */
+    char *buffer;                     /* READ_BUFFER_BYTES, shared by all links: libuv asks and reads at once */
+    uint8_t *plain;                   /* SECURE_RECORD_MAX, one record before it is sealed or after it was opened */
+    uint8_t room[SQUEEZE_RECORD_MAX]; /* and what it holds, or what it is made of */
 };
 
 /* Takes over a connected socket: tcp must be an initialised handle inside the struct from tcp_alloc(). */

@@ -359,7 +359,7 @@ bool transport_settle(struct transport *t, struct event *e) {
             l->dirty = false;
             tcp_flush(l);
             if (l->state == STREAM_UP) {
-                *e = (struct event){.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l)};
+                *e = (struct event){.type = EVENT_LINK_SENT, .link = l->id, .queued = tcp_queued(l), .wire = l->wire_out};
                 return true;
             }
         }

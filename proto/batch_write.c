@@ -22,9 +22,11 @@
 #define GROUP_MAX 64  /* bytes of a group outside its columns and rows */
 #define COLUMN_MAX 10 /* bytes of a column outside its values: index and head of the stream */
 #define ORIGIN_MAX 24 /* bytes of one origin in the body */
-#define ZSTD_MIN 64   /* raw bytes below which compression is not tried */
-#define ZSTD_GAIN 32  /* compressed must save at least 1/32 */
-#define FLAGS_AT 2    /* offset of the flags in the envelope: behind the array's head and the format, a byte each */
+#define ZSTD_MIN                                                                                                                           \
+    1024 /* raw bytes below which compression is not tried: it gains a row or two 4 %, and their likeness to others, by which a link
+                         * halves them (squeeze.h), is lost */
+#define ZSTD_GAIN 32 /* compressed must save at least 1/32 */
+#define FLAGS_AT 2   /* offset of the flags in the envelope: behind the array's head and the format, a byte each */
 
 _Static_assert(sizeof(struct origin) == NODE_ID_BYTES + 4, "no padding: origins are interned as bytes");
 

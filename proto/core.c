@@ -190,12 +190,16 @@ static void step_link(struct core *core, const struct event *e) {
     switch (e->type) {
     case EVENT_LINK_OPEN: greet_open(core, e->link, e->dial, e->address, e->key); break;
     case EVENT_LINK_DATA:
-        if (l)
+        if (l) {
+            l->received_bytes = e->wire ? e->wire : l->received_bytes + e->len;
             stream_receive(core, l, e->data, e->len);
+        }
         break;
     case EVENT_LINK_SENT:
         if (l) {
             l->queued = e->queued;
+            l->sent_bytes = e->wire ? e->wire : l->sent_bytes;
+            l->wired = e->wire > 0;
             pull_serve(core, l);
         }
         break;

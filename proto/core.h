@@ -84,9 +84,9 @@ struct db_state {
 
 enum event_type {
     EVENT_TICK,
-    EVENT_LINK_OPEN,   /* link, dial (0: accepted), address of the other side, key: the one it has proven to have */
-    EVENT_LINK_DATA,   /* link, data, len */
-    EVENT_LINK_SENT,   /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell */
+    EVENT_LINK_OPEN, /* link, dial (0: accepted), address of the other side, key: the one it has proven to have */
+    EVENT_LINK_DATA, /* link, data, len; wire: bytes that came in all, as the network counts them (0: as data) */
+    EVENT_LINK_SENT, /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell; wire: likewise */
     EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
     EVENT_DIAL_FAILED, /* dial, text why, refused: it is reached, but one of us does not want the other; said in the log already */
     EVENT_SEED,        /* text: host[:port] to join, kept for ever */
@@ -117,6 +117,7 @@ struct event {
     const char *text, *address;
     const uint8_t *data;
     size_t len, queued;
+    uint64_t wire;
     const struct db_state *state;
     const struct member *member;
     const uint8_t *peer; /* node id */

@@ -42,6 +42,7 @@ struct link {
     uint64_t echo_ms;
     size_t queued; /* bytes that the socket has not taken */
     uint64_t sent_bytes, received_bytes;
+    bool wired; /* who moves the bytes counts them, as they are on the wire */
     /* arriving */
     struct buf rx;    /* an incomplete frame */
     bool rx_taken;    /* what is in rx was handed out */

@@ -24,7 +24,7 @@ static bool put(struct core *core, struct link *l, struct bytes *batch, size_t f
                                           .batch_to = to}))
         return false;
     l->queued += bytes;
-    l->sent_bytes += bytes;
+    l->sent_bytes += l->wired ? 0 : bytes;
     return true;
 }
 
@@ -221,7 +221,6 @@ static int take(struct core *core, struct link *l, const uint8_t *frame, size_t 
 void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len) {
     if (l->state != LINK_GREETING && l->state != LINK_UP)
         return;
-    l->received_bytes += len;
     l->received_ms = core->now;
     if (l->peer && l->peer->m.state == MEMBER_SUSPECT)
         member_refresh(core, l->peer, false);
