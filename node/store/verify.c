@@ -73,6 +73,7 @@ static int read_table(struct verifying *v) {
     for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < v->io->count; i++)
         sqlite3_str_appendf(q, "%s\"%w\"", i || t->key_count ? "," : "SELECT ", v->io->names[i]);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
+    tables_put_null_test(q, v->io, " WHERE ", false); /* those are not replicated, and `tables` says so */
     char *text = sqlite3_str_finish(q);
     sqlite3_stmt *stmt = NULL;
     int row = text ? sql_prepare(s->app.reader, &stmt, "%s", text) : ERR_NOMEM;

@@ -211,14 +211,20 @@ class Script:
             if r.random() < 0.4:
                 self.emit('quiet')
         self.extra += 1
+        # a table that is dropped and made again is empty for a moment only: on the shadow nothing happens. What no node has read is gone with it.
+        again = form == 'recreate'
+        if again:
+            self.emit('quiet')
         if r.random() < 0.35:
-            self.migrate(*['all ' + sql for sql in sqls])
+            self.migrate(*(['ddl %d %s' % (n, sql) for n in range(self.nodes) for sql in sqls] if again else ['all ' + sql for sql in sqls]))
             done()
-            if r.random() < 0.7:
+            if not again and r.random() < 0.7:
                 self.apart(range(self.nodes))
             return
         split = r.random() < 0.5        # each statement a block of its own
-        self.migrate(*['shadow ' + sql for sql in sqls])
+        if not again:
+            self.migrate(*['shadow ' + sql for sql in sqls])
+        self.writer.shapes = t if form == 'rebuild' else None
         order = list(range(self.nodes))
         r.shuffle(order)
         ready = []
@@ -239,6 +245,7 @@ class Script:
             else:
                 self.emit(*self.moves(range(self.nodes)))
         t.columns = columns
+        self.writer.shapes = None
         done()
 
     def fresh(self, t):
@@ -377,8 +384,8 @@ class Script:
         return ['DROP TABLE %s' % t.q], t.columns, t.columns, rest, done
 
     def do_recreate(self, t):
-        """Dropped, and made again empty."""
-        if len(t.tied) > 1 or t.views or t.fts or t.triggers:
+        """Dropped, and made again: no deletion, its rows are shown again."""
+        if len(t.tied) > 1 or t.views or t.fts or t.triggers or t.nulls:
             return None
         sqls = ['DROP TABLE %s' % t.q, t.sql()]
         sqls += [s for s in self.schema.created if s.startswith(('CREATE INDEX', 'CREATE UNIQUE INDEX')) and ' ON %s(' % t.q in s]

@@ -7,6 +7,7 @@ class Writer:
 
     def __init__(self, schema):
         self.s, self.r = schema, schema.r
+        self.shapes = None      # the table that servers hold in two shapes: SQLite may give a REAL as an integer there, in RETURNING
 
     # ---- keys and rows
 
@@ -117,7 +118,7 @@ class Writer:
         s = '%s INTO %s(%s) VALUES %s' % (verb, q, ', '.join([c.q for c in keys + head]), ', '.join(tuples))
         if t.key and verb == 'INSERT' and r.random() < 0.35:
             s += self.upsert(t, head, space)
-        if r.random() < 0.15:
+        if r.random() < 0.15 and t is not self.shapes:
             s += ' RETURNING ' + ', '.join(c.q for c in keys + head[:2])
         return s
 
@@ -168,7 +169,7 @@ class Writer:
         verb = r.choice(['UPDATE', 'UPDATE', 'UPDATE', 'UPDATE OR REPLACE', 'UPDATE OR IGNORE', 'UPDATE OR FAIL', 'UPDATE OR ROLLBACK']) if one \
             else 'UPDATE'
         s = '%s %s SET %s WHERE %s' % (verb, q, ', '.join(sets), self.row(t, space, r.randrange(KEYS)) if one else self.rows(t, space))
-        if r.random() < 0.1 and t.key:
+        if r.random() < 0.1 and t.key and t is not self.shapes:
             s += ' RETURNING ' + ', '.join(c.q for c in t.key)
         return s
 
@@ -231,7 +232,9 @@ class Writer:
         return s + (' RETURNING ' + t.key[0].q if r.random() < 0.3 else '')
 
     def null_key(self, t, q, space):
-        values = self.values(t, space)
+        """A row that stays on its server: nothing that others may need is in it, and nothing but its key tells it."""
+        t.nulls = True
+        values = [(c, v) for c, v in self.values(t, space) if c.role == 'plain']
         key = ['NULL'] + self.key(t, space, self.r.randrange(KEYS))[1:]
         return 'INSERT INTO %s(%s) VALUES(%s)' % (q, ', '.join(c.q for c in t.key + [c for c, _ in values]), ', '.join(key + [v for _, v in values]))
 
@@ -254,12 +257,13 @@ class Writer:
         if not t.strict:
             forms.append((self.update_from, 4))
         if t.key and not t.numbers and not t.without_rowid and t.kind != 'log' and not t.key[0].not_null and not t.strict \
-                and 'null_keys' not in self.s.without and t.kind != 'int':
+                and 'null_keys' not in self.s.without and t.kind != 'int' and len(t.tied) == 1 and not t.triggers and not t.views and not t.unique_sets \
+                and all(not c.not_null or c.default or c.generated or c.role == 'plain' for c in t.columns if c not in t.key):
             forms.append((self.null_key, 3))
         if alone and r.random() < 0.4:
             if t.numbers and r.random() < 0.8:
                 return self.numbered(t, q)
-            if r.random() < 0.3:
+            if r.random() < 0.3 and not t.nulls:
                 return self.everything(t, q)
         form = r.choices([f for f, _ in forms], [w for _, w in forms])[0]
         return form(t, q, space)

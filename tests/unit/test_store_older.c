@@ -366,6 +366,10 @@ static void test_null_in_a_key_is_said(void **state) {
     assert_problem(&r.peers[0], "t", "2 rows have NULL in their key");
     assert_problem(&r.peers[0], "c", "1 row has NULL in its key and is not replicated: give it a key");
     assert_false(peer_settled(&r.peers[0]));
+    json_t *a = store_verify(r.peers[0].s.store, NULL, -1), *b = store_verify(r.peers[1].s.store, NULL, -1);
+    assert_true(json_equal(json_object_get(a, "tables"), json_object_get(b, "tables"))); /* no row that should be there differs */
+    json_decref(a);
+    json_decref(b);
     peer_reopen(&r.peers[0]);
     peer_rest(&r.peers[0]);
     assert_false(peer_settled(&r.peers[0]));
