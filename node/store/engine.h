@@ -284,6 +284,8 @@ struct store {
     uint32_t delivered_count, delivered_cap;
     int64_t covered;             /* last flight that the application's file said it has, at opening */
     bool recapture;              /* the file was captured before, by a state that is lost: what it holds is not known to all */
+    uint64_t recaptured_at;      /* a stamp of that moment; 0: never */
+    bool again_due;              /* what came since may be what was captured anew */
     bool state_went_back;        /* found at opening: a new epoch is due */
     enum file_kind file;         /* what stands in the application's place, until that was dealt with */
     bool marked;                 /* the file says that it is ours */
@@ -417,6 +419,8 @@ int keyless_note_row(struct store *s, const struct row_look *look, bool first);
  * notes that are not drained yet say what they say. */
 int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold);
 int keyless_find_again(struct store *s, struct tio *io, bool other);
+int keyless_withdraw(
+    struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
 
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */

@@ -382,3 +382,113 @@ int keyless_find_again(struct store *s, struct tio *io, bool other) {
                     "INSERT INTO place(tbl, r, k) SELECT %u, r, k FROM temp.pair",
                     io->tbl->no, io->tbl->no);
 }
+
+/* ---- a state that was lost
+ *
+ * The rows were taken anew, under names of their own, and come again under those that the cluster knows. One of each two equal ones is withdrawn then:
+ * one that was taken anew and not touched since, for each that the others had before. Not for one that is dead: perhaps ours was never told. */
+
+#define AGAIN_QUIET_MS 1000 /* while batches come, rows are on their way to what they are in the end */
+
+static bool taken_anew(const struct store *s, const struct reg *r) {
+    return r->inserted.at == STAMP_COPY && r->writes_count == 1 && r->writes[0].at == STAMP_COPY &&
+           memcmp(s->origin_ids[r->inserted.origin].node, s->origin_ids[s->own].node, NODE_ID_BYTES) == 0;
+}
+
+/* Rows by content: a, taken anew; w, the same and withdrawn; b, of the cluster. */
+static int list_again(struct store *s, struct tio *io, bool *any) {
+    struct origins_order o = store_order(s);
+    sqlite3_stmt *q = NULL, *put = NULL;
+    int row = sql_exec(s->db, "CREATE TEMP TABLE IF NOT EXISTS again(kind TEXT, h INTEGER, k BLOB); DELETE FROM temp.again");
+    *any = false;
+    if (!row && !(row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no)))
+        row = sql_prepare(s->db, &put, "INSERT INTO temp.again VALUES(?, ?, ?)");
+    while (!row && (row = sql_step(q)) == 1) {
+        if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
+            break;
+        bool ours = taken_anew(s, &s->reg), alive = reg_alive(&s->reg, &o);
+        bool theirs = alive && s->reg.inserted.at != STAMP_COPY && reg_top(&s->reg) < s->recaptured_at;
+        uint64_t sum = io->tbl->hash;
+        for (uint32_t i = 0; i < io->count && !row && (ours || theirs); i++) {
+            const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
+            uint64_t hash = c ? c->hash : 0;
+            row = c ? 0 : tables_default_hash(s, io, i, &hash);
+            sum += (uint64_t)mix_column(io, i, hash);
+        }
+        if (row || !(ours || theirs))
+            continue;
+        *any = *any || (ours && alive);
+        sqlite3_bind_text(put, 1, !ours ? "b" : alive ? "a" : "w", 1, SQLITE_STATIC);
+        sqlite3_bind_int64(put, 2, (int64_t)sum);
+        sqlite3_bind_blob64(put, 3, sqlite3_column_blob(q, 0), (uint64_t)sqlite3_column_bytes(q, 0), SQLITE_STATIC);
+        row = sql_run(put);
+    }
+    sqlite3_finalize(q);
+    sqlite3_finalize(put);
+    return row;
+}
+
+static int withdraw_one(struct store *s, struct tio *io, const uint8_t key[KEYLESS_KEY_BYTES]) {
+    struct rowid who = named(key);
+    struct pending_row *p = NULL;
+    struct reg r;
+    bool home;
+    if (pending_find(s, io->tbl, &who))
+        return 0;
+    reg_init(&r);
+    int err = rows_find(s, io->tbl, &who, &r, &home);
+    r.who = who;
+    if (!err)
+        err = drain_author(s, io, &r, home, CHANGE_DELETE, NULL, NULL, NULL, 0);
+    reg_release(&r);
+    if (!err && !(err = pending_set(s, io->tbl, &who, true, NULL, 0, NULL, &p)))
+        err = pending_store(s, p);
+    return err;
+}
+
+static int withdraw(struct store *s, struct tio *io) {
+    sqlite3_stmt *q = NULL;
+    bool any;
+    uint64_t rows = 0;
+    int row = list_again(s, io, &any);
+    if (row || !any)
+        return row;
+    row = sql_prepare(
+        s->db, &q,
+        "SELECT k FROM (SELECT k, h, row_number() OVER (PARTITION BY h ORDER BY k) AS n FROM temp.again WHERE kind = 'a')"
+        " JOIN (SELECT h, total(kind = 'b') - total(kind = 'w') AS twice FROM temp.again GROUP BY h) USING (h) WHERE n <= twice");
+    while (!row && (row = sql_step(q)) == 1) {
+        uint8_t key[KEYLESS_KEY_BYTES];
+        row = 0;
+        if (sqlite3_column_bytes(q, 0) != sizeof key)
+            continue;
+        memcpy(key, sqlite3_column_blob(q, 0), sizeof key);
+        if (!rows && ((row = state_begin(s)) || (row = drain_begin_changes(s, store_wall_ms(s)))))
+            break;
+        row = withdraw_one(s, io, key);
+        rows++;
+    }
+    sqlite3_finalize(q);
+    if (!row && rows)
+        store_log(s, LOG_INFO, "%s: %llu rows of \"%s\" had come twice, since the node's state was lost: they are one each again",
+                  s->config.db, (unsigned long long)rows, io->tbl->name);
+    return row;
+}
+
+int keyless_withdraw(struct store *s) {
+    if (!s->again_due || s->scan || s->schema_stale || s->held_since_ms || s->flights || s->delivered_count || s->in_tx ||
+        store_mono_us() / 1000 - s->active_ms < AGAIN_QUIET_MS)
+        return 0;
+    bool drained;
+    int err = sql_run(s->a_begin);
+    if (err)
+        return err == ERR_BUSY ? 0 : err;
+    if (!(err = scan_drained(s, &drained)) && drained) {
+        s->again_due = false;
+        for (uint32_t i = 0; i < s->tios_count && !err; i++)
+            if (s->tios[i].tbl && s->tios[i].table->key_kind == KEY_ROWID)
+                err = withdraw(s, &s->tios[i]);
+    }
+    sql_run(s->a_end);
+    return err || batch_writer_rows(s->writer) == 0 ? err : drain_seal(s, false);
+}

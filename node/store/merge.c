@@ -332,6 +332,7 @@ static int merge_change(struct merging *m, const struct change *c) {
     if (err || (err = rows_store(s, t, &who, r, home)) || (known && (err = rows_conflicts(s, t, &who, r, had, &conflicts))))
         return err;
     t->last_change_ms = (int64_t)hlc_ms(c->stamp);
+    s->again_due = s->again_due || c->stamp < s->recaptured_at;
     return 0;
 }
 

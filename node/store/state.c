@@ -485,9 +485,10 @@ int state_reload(struct store *s) {
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM large")))
         return err;
     s->too_large = (uint32_t)bad;
-    if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k='recapture'")))
+    if ((err = sql_int(s->db, 0, &bad, "SELECT v FROM meta WHERE k='recapture'"))) /* when, in ms */
         return err;
-    s->recapture = bad != 0;
+    s->recapture = s->again_due = bad != 0;
+    s->recaptured_at = hlc_of_ms((uint64_t)bad);
     if (s->hot.published > s->origins[s->own].version) /* another key: an identity of its own, which has written nothing */
         s->hot.published = s->origins[s->own].version;
     return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");
@@ -505,12 +506,15 @@ int state_recapture(struct store *s) {
     struct origin me = s->origin_ids[s->own];
     me.epoch = (uint32_t)(store_wall_ms(s) / 1000);
     int err = state_begin(s);
-    if (err || (err = sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('recapture', 1)")) || (err = state_origin(s, &me, &s->own)))
+    int64_t now = store_wall_ms(s);
+    if (err || (err = sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('recapture', %lld)", (long long)now)) ||
+        (err = state_origin(s, &me, &s->own)))
         return err;
     memcpy(s->origins[s->own].key, s->config.key, NODE_KEY_BYTES);
     s->origins[s->own].keyed = s->origins[s->own].changed = true;
     s->hot.epoch = me.epoch;
     s->recapture = true;
+    s->recaptured_at = hlc_of_ms((uint64_t)now);
     return state_commit(s);
 }
 

@@ -325,6 +325,55 @@ static void test_random_walks(void **state) {
     }
 }
 
+/* A node that lost its state takes its rows anew, and gets them again from the others: equal ones are paired, as often as they are there. */
+static void test_a_state_that_was_lost(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 4; mode++) { /* by whom the rows were, and whether they changed since; changes while the state is lost */
+        struct rig r;
+        bool here = mode & 1, meanwhile = mode & 2;
+        char path[600];
+        rig_open(&r, 3, BAG "; INSERT INTO bag VALUES(0, 'from the start'), (0, 'from the start')");
+        rig_act(&r, here ? 0 : 1, "INSERT INTO bag VALUES(1, 'x'), (1, 'x'), (2, 'y'), (3, 'gone'), (4, 'old'), (5, 'five')");
+        share_same(&r);
+        rig_act(&r, 2, "UPDATE bag SET b = 'x', a = 1 WHERE a = 4; UPDATE bag SET b = 'new' WHERE a = 2; DELETE FROM bag WHERE a = 3");
+        share_same(&r);
+        side_close_store(&r.peers[0].s);
+        static const char *const TAILS[] = {"", "-wal", "-shm"};
+        for (int i = 0; i < 3; i++) {
+            snprintf(path, sizeof path, "%s%s", r.peers[0].s.state_path, TAILS[i]);
+            remove(path);
+        }
+        if (meanwhile) {
+            app_exec(rig_app(&r, 0), "INSERT INTO bag VALUES(1, 'x'), (6, 'only here')");
+            rig_act(&r, 1, "INSERT INTO bag VALUES(1, 'x'), (7, 'only there'); UPDATE bag SET b = 'FIVE' WHERE a = 5");
+        }
+        rig_tick();
+        peer_open(&r.peers[0]);
+        peer_rest(&r.peers[0]);
+        rig_tick();
+        rig_share(&r);
+        for (uint32_t i = 0; i < 3; i++)
+            peer_retry(&r.peers[i]);
+        share_same(&r);
+        assert_everywhere(&r, ROWS,
+                          !meanwhile
+                              ? "i0|tfrom the start|;i0|tfrom the start|;i1|tx|;i1|tx|;i1|tx|;i2|tnew|;i5|tfive|;"
+                              : "i0|tfrom the start|;i0|tfrom the start|;i1|tx|;i1|tx|;i1|tx|;i1|tx|;i2|tnew|;i5|tFIVE|;i5|tfive|;i6|tonly "
+                                "here|;i7|tonly there|;");
+        rig_act(&r, 0, "INSERT INTO bag VALUES(1, 'x')"); /* one more is one more */
+        rig_act(&r, 1, "INSERT INTO bag VALUES(2, 'new')");
+        share_same(&r);
+        peer_retry(&r.peers[0]);
+        peer_reopen(&r.peers[0]);
+        peer_retry(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM bag WHERE b IN ('x', 'new')", meanwhile ? "i7|;" : "i6|;");
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_rows_are_rows_of_their_own),
@@ -339,6 +388,7 @@ int main(void) {
         cmocka_unit_test(test_many_missing_rows),
         cmocka_unit_test(test_an_older_copy),
         cmocka_unit_test(test_random_walks),
+        cmocka_unit_test(test_a_state_that_was_lost),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
