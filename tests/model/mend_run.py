@@ -40,7 +40,8 @@ class Run(Checks):
         self.kinds = [k for k in kinds for _ in range(WEIGHTS.get(k, 1))]
         count, steps = schedule(seed, self.kinds)
         super().__init__(count)
-        self.steps = [s for s in steps if only is None or s.number in only]
+        self.steps = [s for s in steps if only is None or str(s.number) in only]
+        self.without, self.parts = {n for n in only or () if n.startswith("-")}, []  # statements of transactions
         self.trace = []    # lines
         self.after = {}    # batch -> what its author had
         self.moved = [False] * self.count  # a number changed hands here since time last passed
@@ -161,7 +162,7 @@ class Run(Checks):
             name = f"{self.step.number}.{part}" if part else str(self.step.number)
             kind = rnd.choice(self.kinds) if part else first
             made = self.late(rnd, name, r, rows) if kind == "late" else self.statement(rnd, kind, name, rows)
-            if not made or self.one_inserts and r != INSERTS.get(kind, r):
+            if not made or "-" + name in self.without or self.one_inserts and r != INSERTS.get(kind, r):
                 continue
             statement, note = made
             if not notes:
@@ -171,6 +172,7 @@ class Run(Checks):
             self.say(r, ("" if notes else "while the node is away: " if away else "") + sql(*statement), name)
             rows, seen = self.engine.run(r, statement), rows
             notes.append((note, seen))
+            self.parts += [name] * (parts > 1)
         look = self.engine.commit(r, batches) if notes else None
         if away:
             look = self.engine.back(r)

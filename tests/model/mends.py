@@ -8,7 +8,7 @@
       --kinds K,K…                     only these statements: note drop-note team match name number score repoint drop-team
                                        drop-match tag untag late (a match whose team's number was just given to another)
       --one-inserts                    teams come from server 0 only, matches from server 1: no number is given twice
-      --steps N,N…                     only these steps of the schedule (a failure prints the shortest list that was found)
+      --steps N,N…                     only these steps of the schedule, -N.N: without this statement (a failure prints the shortest list found)
       --exact                          run: the model beside the engine; both must show and list the same after each step
       --no-shrink --trace              do not look for a shorter one; print each step
 
@@ -53,34 +53,44 @@ def attempt(engine, seed, args, only=None, trace=False):
 
 
 def shrink(engine, seed, args, run, failure, seconds=30):
-    "drops steps while it fails in the same way"
-    best, until = (run, failure), time.monotonic() + seconds
-    keep = [s.number for s in run.steps]
-    if run.step is not None:
-        keep = [n for n in keep if n <= run.step.number]
+    "drops steps, and then statements, while it fails in the same way"
+    until = time.monotonic() + seconds
+
+    def fails(only):
+        other = attempt(engine, seed, args, set(only))
+        return other if other[1] and other[1].kind == failure.kind else None
+
+    keep = [str(s.number) for s in run.steps if run.step is None or s.number <= run.step.number]
+    best = fails(keep)
+    if not best:  # it does not repeat
+        return None, (run, failure)
     size = max(1, len(keep) // 2)
-    while True:
+    while time.monotonic() < until:
         at, dropped = 0, False
         while at < len(keep) and time.monotonic() < until:
-            fewer = keep[:at] + keep[at + size:]
-            other = attempt(engine, seed, args, set(fewer))
-            if other[1] and other[1].kind == failure.kind:
-                keep, best, dropped = fewer, other, True
+            other = fails(keep[:at] + keep[at + size:])
+            if other:
+                keep, best, dropped = keep[:at] + keep[at + size:], other, True
             else:
                 at += size
-        if time.monotonic() >= until or size == 1 and not dropped:
-            return keep, best
+        if size == 1 and not dropped:
+            break
         size = max(1, size // 2)
+    for name in best[0].parts:
+        other = time.monotonic() < until and fails(keep + ["-" + name])
+        if other:
+            keep, best = keep + ["-" + name], other
+    return keep, best
 
 
 def report(args, engine, seed, run, failure):
-    steps = [s.number for s in run.steps]
+    steps = args.steps and sorted(args.steps)
     if args.shrink:
         steps, (run, failure) = shrink(engine, seed, args, run, failure)
     print(f"mends: seed {seed}, {run.count} servers: {failure.kind}: {failure.text}", file=sys.stderr)
     print("\n".join(run.trace), file=sys.stderr)
     kinds = "" if args.kinds == KINDS else f" --kinds {','.join(args.kinds)}"
-    only = f" --steps {','.join(map(str, steps))}" if args.shrink else ""
+    only = f" --steps={','.join(steps)}" if steps else ""
     program = (f"run {args.servers}" if args.verb == "run" else args.verb) + " --exact" * args.exact + " --one-inserts" * args.one_inserts
     print(f"repeat: {sys.argv[0]} {program} --first {seed} --count 1{kinds}{only} --trace", file=sys.stderr)
 
@@ -163,7 +173,7 @@ def arguments():
     p.add_argument("--count", type=int, default=200)
     p.add_argument("--seconds", type=float, default=0)
     p.add_argument("--kinds", type=lambda text: text.split(","), default=KINDS)
-    p.add_argument("--steps", type=lambda text: {int(n) for n in text.split(",")}, default=None)
+    p.add_argument("--steps", type=lambda text: set(text.split(",")), default=None)
     p.add_argument("--no-shrink", dest="shrink", action="store_false")
     p.add_argument("--one-inserts", action="store_true")
     p.add_argument("--exact", action="store_true")
