@@ -108,6 +108,18 @@ static json_t *winner_of(struct listing *l, const struct cell *c) {
     return side(l->s, r->writes[best->write].origin, r->writes[best->write].at, value_of(l, best));
 }
 
+/* Why it lost: what a mend took its place for, or what it met. */
+static const char *kind_of(struct listing *l, const struct cell *c) {
+    const struct reg *r = &l->s->reg;
+    struct origins_order o = store_order(l->s);
+    if (!reg_alive(r, &o))
+        return "update-delete";
+    if (!c)
+        return r->inserted.at == stamp_above(r->died.at) ? "orphan" : "update-delete"; /* revived by a mend, or inserted again */
+    const struct cell *best = reg_winner(r, c->column, &o);
+    return !r->writes[best->write].mend ? "update-update" : mend_by_unique(l->s, l->tbl, best) ? "unique" : "constraint";
+}
+
 static int found_one(struct listing *l, const struct cell *c, const struct write *by) {
     *l->found = (struct lost){.tbl = l->tbl, .who = l->who, .death = !c, .column = c ? c->column : 0, .by = *by};
     uint8_t *key = malloc(l->who.key_len + 1);
@@ -122,7 +134,6 @@ static int found_one(struct listing *l, const struct cell *c, const struct write
 static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     struct listing *l = ctx;
     const struct reg *r = &l->s->reg;
-    struct origins_order o = store_order(l->s);
     struct write by = c ? r->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
     const char *column = c ? l->tbl->columns[c->column] : "(deleted)";
     char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
@@ -135,8 +146,8 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     snprintf(stamp, sizeof stamp, "%" PRIu64, by.at);
     json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:O, s:s, s:s, s:s, s:O}", "id", id, "db",
                                              l->s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
-                                             row_of(&l->who), "kind", c && reg_alive(r, &o) ? "update-update" : "update-delete", "column",
-                                             column, "winner", winner_of(l, c), "loser", loser, "state", "open", "stamp", stamp, "origin",
+                                             row_of(&l->who), "kind", kind_of(l, c), "column", column, "winner", winner_of(l, c), "loser",
+                                             loser, "state", "open", "stamp", stamp, "origin",
                                              origin_text(&l->s->origin_ids[by.origin], origin), "value", json_object_get(loser, "value")));
     json_decref(loser);
     return l->wanted ? found_one(l, c, &by) : 0;

@@ -14,6 +14,7 @@
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
+ *   mend.c     changes of ours that repair what merging would break
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   state.c    the state database: opening, origins, tables, columns, marks
@@ -237,6 +238,7 @@ struct value_cache;
 struct scan;
 struct recheck;
 struct foreign;
+struct mends;
 
 struct store {
     struct store_config config;
@@ -318,6 +320,8 @@ struct store {
     struct shown_at *shown;
     uint32_t shown_count, shown_cap;
     struct value_cache *values;
+    struct mends *mends; /* planned by the projection at hand */
+    bool mending;        /* it may plan some */
     struct scan *scan;
     struct recheck *recheck;
     uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
@@ -675,6 +679,16 @@ int pending_touch(struct store *s, struct pending_row *p, const struct shown_cel
 void pending_clear(struct store *s);
 bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash); /* overrides the registers? */
 
+/* ---- mend.c */
+/* Amid a projection: the file refuses this op, with this extended code of SQLite's. 1: a mend is planned, the op is written as it will be, and the
+ * projection is to be taken back; 0: there is none. */
+int mend_row(struct store *s, const struct op *op, int code);
+bool mend_planned(const struct store *s);
+int mend_write(
+    struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */
+void mend_forget(struct store *s);
+bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
+
 /* ---- project.c */
 enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4 };
 int project(struct store *s);
@@ -684,9 +698,10 @@ void flight_free(struct store *s, struct flight *f);
 int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
 int project_recover(struct store *s); /* which of it the file shows nevertheless */
 /* For what is written only to see whether the application's file takes it: inside appfile_begin, to be taken back. */
-int project_try(struct store *s, const struct op *op); /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
-int project_undisturbed(struct store *s);              /* 1: the last note is our mark */
-bool project_blocked(struct store *s);                 /* the last part of a commit is not here yet */
+int project_try(struct store *s, const struct op *op);   /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
+int project_write(struct store *s, const struct op *op); /* the same, amid a projection */
+int project_undisturbed(struct store *s);                /* 1: the last note is our mark */
+bool project_blocked(struct store *s);                   /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
 /* ---- shown.c */
 int shown_entry(struct store *s, int64_t ms, bool known);

@@ -15,7 +15,8 @@
 
 #define PROJECT_ROWS 2000u
 #define TRIM_NOTES 4000
-#define AGAIN_MAX 8
+#define MEND_ROUNDS 12 /* a mend may lead to another; what then still fails is parked */
+#define AGAIN_MAX (MEND_ROUNDS + 8)
 
 void flight_free(struct store *s, struct flight *f) {
     (void)s;
@@ -41,7 +42,8 @@ struct projecting {
     sqlite3_stmt *update;
     struct arena arena;
     bool parked; /* something new was parked, or got a place: to be durable before COMMIT */
-    bool last;   /* what fails now is parked */
+    bool last;   /* what fails now is mended, or parked */
+    char why[300];
 };
 
 static int map_columns(struct projecting *p, struct tio *io, const uint32_t *columns, uint32_t count) {
@@ -217,13 +219,13 @@ static int park(struct projecting *p, struct pending_row *row, const char *why) 
     return err ? err : pending_park(p->s, row, why);
 }
 
-static int park_constraint(struct projecting *p, struct pending_row *row) {
-    char why[300];
-    snprintf(why, sizeof why, "%s%s", sqlite3_errmsg(p->s->app.writer),
-             sqlite3_extended_errcode(p->s->app.writer) == SQLITE_CORRUPT_VTAB
-                 ? " in a full-text index that its triggers fill: rebuild that one"
-                 : "");
-    return park(p, row, why);
+/* The file does not take the row, whatever the order. 0 a mend is planned, 1 no: the reason is in p->why. */
+static int refused(struct projecting *p, const struct op *op) {
+    int code = sqlite3_extended_errcode(p->s->app.writer);
+    snprintf(p->why, sizeof p->why, "%s%s", sqlite3_errmsg(p->s->app.writer),
+             code == SQLITE_CORRUPT_VTAB ? " in a full-text index that its triggers fill: rebuild that one" : "");
+    int mended = mend_row(p->s, op, code);
+    return mended < 0 ? mended : !mended;
 }
 
 /* Is its number, or key, free for it? 1: taken; 2: taken by a row that is about to go. */
@@ -304,17 +306,18 @@ static int show_row(struct projecting *p, struct pending_row *row) {
                            : write_insert(p, t->io, &row->who, columns, values, count);
     }
     p->mapped = NULL;
-    if (!err && s->watched && (alive ? count : row->present)) {
-        struct op op = {.kind = alive ? row->present ? CHANGE_UPDATE : CHANGE_INSERT : CHANGE_DELETE, .tbl = t, .who = row->who};
-        if (alive) {
-            op.count = count;
-            op.columns = columns;
-            op.values = values;
-        }
-        report_remote(s, last_author(r), &op);
+    struct op op = {.kind = alive ? row->present ? CHANGE_UPDATE : CHANGE_INSERT : CHANGE_DELETE, .tbl = t, .who = row->who};
+    if (alive) {
+        op.count = count;
+        op.columns = columns;
+        op.values = values;
     }
+    if (!err && s->watched && (alive ? count : row->present))
+        report_remote(s, last_author(r), &op);
+    else if (err == ERR_CONSTRAINT && p->last)
+        err = refused(p, &op);
     arena_release(&p->arena);
-    if (err == ERR_CONSTRAINT)
+    if (err == ERR_CONSTRAINT || err == 1)
         return 1;
     if (err == ERR_NOTFOUND)
         return park(p, row, "its value is not in the log any more");
@@ -372,9 +375,9 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
         return 0;
     p->last = true;
     for (uint32_t i = 0; i < count; i++) {
-        int err = show_row(p, rows[i]); /* once more, for the reason */
+        int err = show_row(p, rows[i]); /* once more: to be mended, or for the reason */
         if (err == 1)
-            err = park_constraint(p, rows[i]);
+            err = mend_planned(p->s) ? 0 : park(p, rows[i], p->why); /* tried again with the mend */
         if (err < 0)
             return err;
     }
@@ -424,11 +427,16 @@ static int write_op(struct projecting *p, const struct op *op) {
     }
 }
 
-int project_try(struct store *s, const struct op *op) {
+int project_write(struct store *s, const struct op *op) {
     struct projecting p = {.s = s};
     int err = write_op(&p, op);
-    foreign_forget(s);
     free(p.at);
+    return err;
+}
+
+int project_try(struct store *s, const struct op *op) {
+    int err = project_write(s, op);
+    foreign_forget(s);
     return err;
 }
 
@@ -688,6 +696,8 @@ static int project_locked(struct store *s, int64_t seq) {
     for (uint32_t i = 0; i < failed.count; i++)
         failed.rows[i]->queued = false;
     free(failed.rows);
+    if (!err && mend_planned(s))
+        err = PROJECT_AGAIN;
     if (!err && s->foreigns_count && (err = foreign_check(s, seq)) == 1)
         err = PROJECT_AGAIN;
     foreign_forget(s);
@@ -735,10 +745,10 @@ static uint32_t rows_to_show(const struct store *s, int64_t seq) {
     return rows;
 }
 
-/* Taken back, since rows had to be parked. These are noted, without the lock, and the rest is written again. */
+/* Taken back, since rows had to be parked or mended. That is noted, without the lock, and the rest is written again. */
 static int note_parked(struct store *s) {
     int err = appfile_sync(&s->app, s->app.writer); /* a drain under the lock is in the same transaction of the state */
-    if (err || (err = not_done(s)) || (err = state_begin(s)) || (err = state_commit(s)) || (err = state_sync(s)))
+    if (err || (err = not_done(s)) || (err = state_begin(s)) || (err = mend_write(s)) || (err = state_commit(s)) || (err = state_sync(s)))
         return err;
     s->durable_note = s->hot.note_seq;
     return 0;
@@ -777,9 +787,16 @@ int project(struct store *s) {
     }
     int64_t seq = last_flight(s);
     int err;
-    for (int i = 0; (err = project_once(s, seq, impatient)) == PROJECT_AGAIN; i++)
+    for (int i = 0;; i++) {
+        s->mending = i < MEND_ROUNDS;
+        err = project_once(s, seq, impatient);
+        s->mending = false;
+        if (err != PROJECT_AGAIN)
+            break;
         if ((err = note_parked(s)) || i == AGAIN_MAX)
             return err ? err : PROJECT_DRAIN;
+    }
+    mend_forget(s);
     if (err)
         return err;
     s->project_tries = 0;

@@ -3,6 +3,7 @@
 #include "node/store/schema.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,8 @@ const char *schema_collate(enum collation c) {
     default: return " COLLATE BINARY";
     }
 }
+
+static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80); }
 
 static int unsupported(struct table *t, char *why, const char *mend) {
     if (!why)
@@ -161,16 +164,112 @@ static void put_name(sqlite3_str *str, const char *name) {
     sqlite3_str_appendchar(str, 1, 0);
 }
 
+/* ---- what a constraint says, where SQLite has only its text */
+
+/* Behind the token at p: a quoted name or string, a word, a space or comment (nothing of which counts), or one character. */
+static const char *behind_token(const char *p, bool *counts) {
+    *counts = true;
+    if (p[0] == '-' && p[1] == '-') {
+        *counts = false;
+        return p + strcspn(p, "\n");
+    }
+    if (p[0] == '/' && p[1] == '*') {
+        const char *end = strstr(p + 2, "*/");
+        *counts = false;
+        return end ? end + 2 : p + strlen(p);
+    }
+    if (*p == '\'' || *p == '"' || *p == '`' || *p == '[') {
+        const char close = *p == '[' ? ']' : *p, *end = p + 1;
+        while (*end && (*end != close || (close != ']' && end[1] == close)))
+            end += *end == close ? 2 : 1;
+        return *end ? end + 1 : end;
+    }
+    const char *end = p;
+    while (is_word(*end))
+        end++;
+    *counts = !strchr(" \t\r\n\f", *p);
+    return end > p ? end : p + 1;
+}
+
+/* Words in one case, parted by one space, quoted text as it is. */
+static void put_words(sqlite3_str *str, const char *from, const char *to) {
+    bool counts;
+    for (const char *p = from, *end; p < to; p = end) {
+        end = behind_token(p, &counts);
+        bool word = is_word(*p);
+        for (; p < end && counts; p++)
+            sqlite3_str_appendchar(str, 1, word && *p >= 'A' && *p <= 'Z' ? (char)(*p + 'a' - 'A') : *p);
+        if (counts)
+            sqlite3_str_appendchar(str, 1, ' ');
+    }
+}
+
+/* Behind the parenthesis that closes the one at p. */
+static const char *behind_parentheses(const char *p) {
+    bool counts;
+    for (int depth = 0; *p;) {
+        depth += *p == '(' ? 1 : *p == ')' ? -1 : 0;
+        p = behind_token(p, &counts);
+        if (!depth)
+            break;
+    }
+    return p;
+}
+
+/* Each CHECK of the CREATE TABLE, in any order. */
+static int hash_checks(sqlite3 *app, const struct table *t, uint64_t *sum) {
+    sqlite3_stmt *q = NULL;
+    bool counts;
+    int row = 0, err = sql_prepare(app, &q, "SELECT sql FROM main.sqlite_schema WHERE type='table' AND name=%Q", t->name);
+    if (!err && (row = sql_step(q)) < 0)
+        err = row;
+    for (const char *p = row > 0 ? text(q, 0) : ""; *p && !err;) {
+        const char *end = behind_token(p, &counts), *from = end;
+        bool check = end - p == 5 && !sqlite3_strnicmp(p, "check", 5);
+        for (counts = false; check && *from && *from != '(' && !counts;)
+            from = behind_token(from, &counts);
+        if (check && *from == '(') {
+            end = behind_parentheses(from);
+            sqlite3_str *str = sqlite3_str_new(app);
+            sqlite3_str_appendall(str, "check ");
+            put_words(str, from, end);
+            err = hash_text(str, sum);
+        }
+        p = end;
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
+/* What an index on expressions, or of some rows only, covers: its text from the columns on. */
+static int hash_index_text(sqlite3 *app, const char *index, uint64_t *sum) {
+    sqlite3_stmt *q = NULL;
+    bool counts;
+    int row = 0, err = sql_prepare(app, &q, "SELECT sql FROM main.sqlite_schema WHERE type='index' AND name=%Q", index);
+    if (!err && (row = sql_step(q)) < 0)
+        err = row;
+    const char *p = row > 0 ? text(q, 0) : "";
+    while (*p && *p != '(')
+        p = behind_token(p, &counts);
+    sqlite3_str *str = sqlite3_str_new(app);
+    put_words(str, p, p + strlen(p));
+    int hashed = hash_text(str, sum);
+    sqlite3_finalize(q);
+    return err ? err : hashed;
+}
+
 /* One index: the collations of the key's own, and what a UNIQUE one adds to the schema's hash: its columns, in any order. */
 static int read_index(sqlite3 *app, struct table *t, const char *index, bool primary, bool partial, uint64_t *uniques) {
     sqlite3_stmt *q = NULL;
     int row, err = sql_prepare(app, &q, "SELECT cid, name, coll FROM pragma_index_xinfo(%Q, 'main') WHERE key ORDER BY seqno", index);
     uint64_t sum = 0;
+    bool by_text = partial;
     while (!err && (row = sql_step(q)) != 0) {
         if (row < 0) {
             err = row;
             break;
         }
+        by_text = by_text || sqlite3_column_int(q, 0) < 0;
         const char *name = sqlite3_column_int(q, 0) >= 0 ? text(q, 1) : "";
         struct column *c = column_find(t, name);
         if (primary && c)
@@ -181,6 +280,8 @@ static int read_index(sqlite3 *app, struct table *t, const char *index, bool pri
         err = hash_text(str, &sum);
     }
     sqlite3_finalize(q);
+    if (!err && !primary && by_text)
+        err = hash_index_text(app, index, &sum);
     if (!err && !primary) {
         sqlite3_str *str = sqlite3_str_new(app);
         sqlite3_str_appendf(str, "unique %d %llx", partial, sum);
@@ -316,7 +417,7 @@ static int judge_key(struct table *t, bool integer, bool key_index) {
 
 static int hash_table(sqlite3 *app, const struct table *t, uint64_t uniques, uint64_t *hash) {
     uint64_t columns = 0;
-    int err = 0;
+    int err = hash_checks(app, t, &uniques);
     for (uint32_t i = 0; i < t->columns_count && !err; i++) {
         const struct column *c = &t->columns[i];
         sqlite3_str *str = sqlite3_str_new(app);

@@ -63,7 +63,7 @@ struct schema {
     uint32_t count;
     int64_t version;       /* PRAGMA schema_version at reading */
     uint32_t numbers_used; /* new tables get numbers above this one; the reader's to set */
-    uint64_t hash;         /* of names, columns, keys and UNIQUE constraints; the same for schemas that mean the same:
+    uint64_t hash;         /* of names, columns, keys, UNIQUE constraints and CHECKs; the same for schemas that mean the same:
                          column order, defaults and the CREATE text do not count; policies neither */
 };
 

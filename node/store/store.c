@@ -272,6 +272,7 @@ void store_close(struct store *s) {
     scan_stop(s);
     recheck_stop(s);
     values_release(s);
+    mend_forget(s);
     while (s->flights) {
         struct flight *next = s->flights->next;
         flight_free(s, s->flights);

@@ -186,19 +186,23 @@ class Merge(ClusterTest):
         c[0].cli("wait", "--converged", "--timeout", 1)
         holds(lambda: c[1].sql("SELECT who, text FROM entry WHERE id = 3") == [("n1", "text 3")], 0.5)
 
-    def test_unique_clash_is_parked(self):
+    def test_unique_clash(self):
         c = self.apart("CREATE TABLE user(id TEXT PRIMARY KEY, mail TEXT UNIQUE, name TEXT);", n=2, seen=False)
         c[0].sql("INSERT INTO user VALUES ('u0', 'same@x', 'zero')")
+        time_passes(0.02)
         c[1].sql("INSERT INTO user VALUES ('u1', 'same@x', 'one')")
         self.together(c)
         for n in c:
-            poll(lambda: n.database()["parked"] > 0, what="%s parks" % n.name)
-        self.assertEqual(c[0].sql("SELECT * FROM user"), [("u0", "same@x", "zero")])
-        self.assertEqual(c[1].sql("SELECT * FROM user"), [("u1", "same@x", "one")])
-        self.assertEqual(c[0].cli("wait", "--converged", "--timeout", 1).code, 1)
-        c[0].sql("UPDATE user SET mail = 'other@x' WHERE id = 'u0'")
+            self.eventually(n, "SELECT * FROM user ORDER BY id", [("u0", None, "zero"), ("u1", "same@x", "one")])
+        c.converge()
         for n in c:
-            self.eventually(n, "SELECT * FROM user ORDER BY id", [("u0", "other@x", "zero"), ("u1", "same@x", "one")])
+            lost = n.cli("--json", "conflicts").json()["conflicts"]
+            self.assertEqual([(x["kind"], x["column"], x["value"]) for x in lost], [("unique", "mail", "same@x")])
+        c[0].sql("UPDATE user SET mail = 'other@x' WHERE id = 'u1'")
+        c.converge()
+        c[1].cli("conflicts", "resolve", lost[0]["id"], "--keep", "loser")
+        for n in c:
+            self.eventually(n, "SELECT * FROM user ORDER BY id", [("u0", "same@x", "zero"), ("u1", "other@x", "one")])
         c.converge()
 
     def test_columns_that_break_a_check_together(self):

@@ -438,15 +438,24 @@ static void test_a_chain_of_parked_rows(void **state) {
 static void test_a_child_of_a_parked_parent(void **state) {
     (void)state;
     struct rig r;
-    open_with(&r, 2, "CREATE TABLE parent(k TEXT PRIMARY KEY, u UNIQUE); CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k))",
-              true);
-    rig_act(&r, 0, "INSERT INTO parent VALUES('a', 'U'); INSERT INTO child VALUES('of a', 'a')");
-    rig_act(&r, 1, "INSERT INTO parent VALUES('b', 'U'); INSERT INTO child VALUES('of b', 'b')");
+    rig_start(&r, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i), i ? "CREATE TABLE parent(k TEXT PRIMARY KEY, u CHECK(u <> 'zero'))"
+                                   : "CREATE TABLE parent(k TEXT PRIMARY KEY, u CHECK(u <> 'one'))");
+        app_exec(rig_app(&r, i), "CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent(k)); PRAGMA foreign_keys=ON");
+        peer_open(&r.peers[i]);
+        peer_rest(&r.peers[i]);
+    }
+    rig_share(&r);
+    rig_act(&r, 0, "INSERT INTO parent VALUES('a', 'zero'); INSERT INTO child VALUES('of a', 'a')");
+    rig_act(&r, 1, "INSERT INTO parent VALUES('b', 'one'); INSERT INTO child VALUES('of b', 'b')");
     rig_share(&r);
     for (uint32_t i = 0; i < 2; i++)
         assert_parked(&r, i, 2);
     assert_no_orphans(&r);
-    rig_act(&r, 0, "UPDATE parent SET u = 'V'");
+    for (uint32_t i = 0; i < 2; i++)
+        rig_act(&r, i, "UPDATE parent SET u = 'two'");
     settle(&r);
     assert_everywhere(&r, "SELECT count(*) FROM child", "i2|;");
     rig_close(&r);

@@ -160,57 +160,6 @@ static void test_given_and_numbered(void **state) {
 
 /* ---- UNIQUE values */
 
-static void test_a_clash_of_unique_values_heals(void **state) {
-    (void)state;
-    for (uint32_t who = 0; who < 2; who++)
-        for (int restart = 0; restart < 2; restart++) {
-            struct rig r;
-            rig_open(&r, 2, UNIQUE_VALUE);
-            rig_act(&r, 0, "INSERT INTO k VALUES('a', 'U', 'zero')");
-            rig_act(&r, 1, "INSERT INTO k VALUES('b', 'U', 'one')");
-            rig_share(&r);
-            assert_rows(rig_app(&r, 0), "SELECT * FROM k", "ta|tU|tzero|;");
-            assert_rows(rig_app(&r, 1), "SELECT * FROM k", "tb|tU|tone|;");
-            assert_parked(&r, 0, 1);
-            assert_parked(&r, 1, 1);
-            assert_problem(&r.peers[0], "k", "UNIQUE constraint failed: k.u");
-            if (restart) {
-                peer_reopen(&r.peers[0]);
-                peer_reopen(&r.peers[1]);
-            }
-            rig_act(&r, who, "UPDATE k SET u = 'other'");
-            peer_retry(&r.peers[who]);
-            assert_parked(&r, who, 0);
-            rig_share(&r);
-            peer_retry(&r.peers[1 - who]);
-            share_same(&r);
-            assert_everywhere(&r, "SELECT * FROM k ORDER BY k", who ? "ta|tU|tzero|;tb|tother|tone|;" : "ta|tother|tzero|;tb|tU|tone|;");
-            rig_close(&r);
-        }
-}
-
-static void test_updates_that_clash(void **state) {
-    (void)state;
-    struct rig r;
-    rig_open(&r, 2, UNIQUE_VALUE);
-    rig_act(&r, 0, "INSERT INTO k VALUES('a', 'U', 0), ('b', 'V', 0)");
-    share_same(&r);
-    rig_act(&r, 0, "UPDATE k SET u = 'X', v = 1 WHERE k = 'a'");
-    rig_act(&r, 1, "UPDATE k SET u = 'X', v = 2 WHERE k = 'b'");
-    rig_share(&r);
-    assert_rows(rig_app(&r, 0), "SELECT * FROM k ORDER BY k", "ta|tX|i1|;tb|tV|i0|;"); /* whole rows wait */
-    assert_rows(rig_app(&r, 1), "SELECT * FROM k ORDER BY k", "ta|tU|i0|;tb|tX|i2|;");
-    assert_parked(&r, 0, 1);
-    assert_parked(&r, 1, 1);
-    rig_act(&r, 1, "UPDATE k SET u = 'Y' WHERE k = 'b'");
-    peer_retry(&r.peers[1]);
-    rig_share(&r);
-    peer_retry(&r.peers[0]);
-    share_same(&r);
-    assert_everywhere(&r, "SELECT * FROM k ORDER BY k", "ta|tX|i1|;tb|tY|i2|;");
-    rig_close(&r);
-}
-
 static void assert_never_parked(struct rig *r) {
     for (uint32_t i = 0; i < r->count; i++)
         assert_null(strstr(r->peers[i].log, "cannot be shown"));
@@ -306,8 +255,6 @@ int main(void) {
         cmocka_unit_test(test_both_die),
         cmocka_unit_test(test_three_rows_with_one_number),
         cmocka_unit_test(test_given_and_numbered),
-        cmocka_unit_test(test_a_clash_of_unique_values_heals),
-        cmocka_unit_test(test_updates_that_clash),
         cmocka_unit_test(test_swaps_of_unique_values),
         cmocka_unit_test(test_a_constraint_that_only_one_server_has),
         cmocka_unit_test(test_one_commit_of_rows_with_and_without_a_place),

@@ -279,10 +279,12 @@ static void test_evictions_beside_rows_that_wait(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, UNIQUE_TABLE);
+    rig_act(&r, 0, "CREATE UNIQUE INDEX here ON k(v) WHERE v = 101"); /* neither server has what the other one wrote against */
+    rig_act(&r, 1, "CREATE UNIQUE INDEX there ON k(v) WHERE v BETWEEN 101 AND 200");
     fill(rig_app(&r, 0), 9);
     share_same(&r);
-    rig_act(&r, 0, "INSERT INTO k VALUES('a', 'taken', 0)");
-    rig_act(&r, 1, "INSERT INTO k VALUES('b', 'taken', 1); DELETE FROM k WHERE k = 'k9'; UPDATE k SET u = 'mine' WHERE k = 'k8'");
+    rig_act(&r, 0, "INSERT INTO k VALUES('a', 'taken', 101)");
+    rig_act(&r, 1, "INSERT INTO k VALUES('b', 'free', 101); DELETE FROM k WHERE k = 'k9'; UPDATE k SET u = 'mine' WHERE k = 'k8'");
     rig_share(&r);
     for (uint32_t i = 0; i < 2; i++)
         assert_int_equal(peer_status(&r.peers[i], "parked"), 1);
