@@ -11,6 +11,7 @@
  *   moves.c    what a change of the application's schema means for its rows
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
+ *   recover.c  what of it was shown before a restart
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
@@ -695,14 +696,20 @@ int project(struct store *s);
 void flight_free(struct store *s, struct flight *f);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000
-int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
-int project_recover(struct store *s); /* which of it the file shows nevertheless */
+/* Is its number, or key, free for it? 1: taken; 2: taken by a row that is about to go. */
+int project_home_taken(struct store *s, const struct pending_row *row);
+int project_take_home(struct store *s, struct pending_row *row, const struct reg *r);
+void project_all_shown(struct store *s); /* with nothing left to show, everything merged is on show */
 /* For what is written only to see whether the application's file takes it: inside appfile_begin, to be taken back. */
 int project_try(struct store *s, const struct op *op);   /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
 int project_write(struct store *s, const struct op *op); /* the same, amid a projection */
 int project_undisturbed(struct store *s);                /* 1: the last note is our mark */
 bool project_blocked(struct store *s);                   /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
+/* ---- recover.c */
+int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
+int project_recover(struct store *s); /* which of it the file shows nevertheless */
+
 /* ---- shown.c */
 int shown_entry(struct store *s, int64_t ms, bool known);
 void shown_push(struct store *s);

@@ -228,8 +228,7 @@ static int refused(struct projecting *p, const struct op *op) {
     return mended < 0 ? mended : !mended;
 }
 
-/* Is its number, or key, free for it? 1: taken; 2: taken by a row that is about to go. */
-static int home_taken(struct store *s, const struct pending_row *row) {
+int project_home_taken(struct store *s, const struct pending_row *row) {
     struct origins_order o = store_order(s);
     if (row->tbl->shape != (row->who.text ? SHAPE_KEY : SHAPE_NUMBER))
         return 1;
@@ -244,7 +243,7 @@ static int home_taken(struct store *s, const struct pending_row *row) {
     return alive && !(h && !h->done);
 }
 
-static int take_home(struct store *s, struct pending_row *row, const struct reg *r) {
+int project_take_home(struct store *s, struct pending_row *row, const struct reg *r) {
     int err = state_begin(s);
     if (err || (err = rows_evict(s, row->tbl, &row->who)) || (err = rows_store(s, row->tbl, &row->who, r, true)))
         return err;
@@ -273,7 +272,7 @@ static int show_row(struct projecting *p, struct pending_row *row) {
         return err;
     bool alive = reg_alive(r, &o);
     if (alive && !home) {
-        if ((err = home_taken(s, row)) == 2 && !p->last)
+        if ((err = project_home_taken(s, row)) == 2 && !p->last)
             return 1;
         if (err)
             return err < 0 ? err : park(p, row, "its number belongs to another row here");
@@ -571,8 +570,7 @@ static bool anything_to_show(struct store *s) {
     return false;
 }
 
-/* With nothing left to show, everything merged is on show. */
-static void all_shown(struct store *s) {
+void project_all_shown(struct store *s) {
     if (s->flights || s->held_count || anything_to_show(s))
         return;
     moves_shown(s);
@@ -593,7 +591,7 @@ static int tick_off(struct store *s, int64_t seq) {
     HASH_ITER(hh, s->pending, row, next) {
         if (row->done && row->moves) {
             bool home;
-            if ((err = rows_find(s, row->tbl, &row->who, &s->reg, &home)) || (!home && (err = take_home(s, row, &s->reg))))
+            if ((err = rows_find(s, row->tbl, &row->who, &s->reg, &home)) || (!home && (err = project_take_home(s, row, &s->reg))))
                 return err;
         }
         row->looked = row->moves = false;
@@ -623,7 +621,7 @@ static int tick_off(struct store *s, int64_t seq) {
     if (!s->flights)
         s->flights_tail = &s->flights;
     pending_unmap_flights(s); /* what is still in flight is mapped again, when a drain needs it */
-    all_shown(s);
+    project_all_shown(s);
     s->stored_changed = true;
     return 0;
 }
@@ -805,110 +803,4 @@ int project(struct store *s) {
         return err;
     shown_push(s);
     return PROJECT_DONE;
-}
-
-/* ---- after a restart */
-
-/* The file may show more of a row than was noted, and the application may have written into it since: a column that shows what the registers say
- * was shown, and is no write of the application's. */
-static int recover_cells(struct store *s, struct pending_row *row, const bool *shown, uint32_t count, bool any) {
-    struct tio *io = row->tbl->io;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < row->cells_count; i++) {
-        bool stale = false;
-        for (uint32_t k = 0; k < count; k++)
-            stale = stale || (shown[k] && io->numbers[k] == row->cells[i].column);
-        if (!stale)
-            row->cells[n++] = row->cells[i];
-    }
-    bool came = any && !row->present;
-    if (n == row->cells_count && !came)
-        return 0;
-    row->cells_count = came ? 0 : n;
-    row->present = row->present || came;
-    return pending_store(s, row);
-}
-
-static int recover_row(struct store *s, struct pending_row *row) {
-    struct tio *io = row->tbl->io;
-    if (!io)
-        return 0;
-    struct row_look look = {.io = io, .place = row->who};
-    bool home, *shown = calloc(io->count + 1, sizeof *shown);
-    int err = shown ? rows_find(s, row->tbl, &row->who, &s->reg, &home) : ERR_NOMEM;
-    if (err || (err = drain_look(s, &look, io->read))) {
-        free(shown);
-        return err;
-    }
-    struct origins_order o = store_order(s);
-    bool alive = reg_alive(&s->reg, &o), same = alive == look.present, any = false;
-    for (uint32_t i = 0; i < io->count && look.present && alive; i++) {
-        const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
-        shown[i] = c && c->hash == value_hash(&look.values[i]);
-        any = any || (shown[i] && !io->table->columns[io->order[i]].key_place);
-        same = same && (!c || shown[i]);
-    }
-    sqlite3_reset(io->read);
-    if (same && !home && alive && (err = home_taken(s, row)) == 0)
-        err = take_home(s, row, &s->reg);
-    if (err >= 0 && same && !row->reason)
-        row->done = true;
-    else if (err >= 0 && alive && look.present && home && !row->reason)
-        err = recover_cells(s, row, shown, io->count, any);
-    free(shown);
-    return err < 0 ? err : 0;
-}
-
-/* Flights that the mark in the application's file covers are there, whether or not we noted it; the others are shown from the registers. */
-int project_recall(struct store *s) {
-    struct capture_mark mark;
-    sqlite3_stmt *q;
-    int row, err = capture_mark_read(s->app.reader, &mark);
-    if (err)
-        return err;
-    int64_t covered = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0 ? mark.projection : 0;
-    if ((err = state_begin(s)) /* parts are stored as held */ || (err = pending_load(s)) ||
-        (err = sql_prepare(s->db, &q, "SELECT seq, before, CASE WHEN part THEN origin+1 ELSE 0 END FROM flight ORDER BY seq")))
-        return err;
-    while ((row = sql_step(q)) == 1) {
-        struct buf before = {.data = (uint8_t *)(uintptr_t)sqlite3_column_blob(q, 1), .len = (size_t)sqlite3_column_bytes(q, 1)};
-        if (sqlite3_column_int64(q, 0) > covered && (row = pending_merge_before(s, &before, (uint32_t)sqlite3_column_int64(q, 2))))
-            break;
-    }
-    sqlite3_finalize(q);
-    struct pending_row *p, *next;
-    HASH_ITER(hh, s->pending, p, next) p->mapped = false;
-    s->covered = covered;
-    /* The file has seen more of this state than the state knows: an older copy of ours is in its place, and versions would be used twice. */
-    bool ours = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0;
-    s->state_went_back = ours && (mark.projection > s->hot.flight_seq || mark.note > s->hot.note_seq);
-    return row;
-}
-
-int project_recover(struct store *s) {
-    struct pending_row *p, *next;
-    int64_t covered = s->covered;
-    int err = state_begin(s);
-    if (err)
-        return err;
-    HASH_ITER(hh, s->pending, p, next) {
-        if (!p->part_of && (err = recover_row(s, p)))
-            return err;
-    }
-    HASH_ITER(hh, s->pending, p, next) {
-        if (p->done)
-            pending_remove(s, p);
-        else if (!p->stored && (err = pending_store(s, p)))
-            return err;
-    }
-    if ((err = sql_exec(s->db, "DELETE FROM flight")))
-        return err;
-    if (covered > s->hot.projected_seq)
-        s->hot.projected_seq = covered;
-    all_shown(s);
-    if ((err = state_commit(s)) || (err = state_sync(s)))
-        return err;
-    s->durable_note = s->hot.note_seq;
-    err = shown_entry(s, s->hot.shown_ms - SHOWN_RECENT_MS, true);
-    return err ? err : shown_entry(s, s->hot.shown_ms, false);
 }
