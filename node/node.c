@@ -335,6 +335,7 @@ void node_close(struct node *n) {
     assert(n->state == NODE_ENDED);
     questions_release(n);
     transport_free(n->transport);
+    secrets_close(&n->secrets);
     databases_free(n->databases);
     inbox_release(&n->inbox);
     core_free(n->core);
