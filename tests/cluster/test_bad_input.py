@@ -329,15 +329,15 @@ class Peers(Base):
     def test_public_addresses_are_refused(self):
         """What a member announces is no reason to dial the world; what --join names is."""
         a = self.make("n0").start()
-        far = self.make("n1", join=[a], extra=["--advertise", "8.8.8.8:7171"]).start()
+        far = self.make("n1", join=[a], extra=["--advertise", "203.0.113.7:7171"]).start()
         b = self.make("n2", join=[a]).start()
         poll(lambda: b.alive() == 3)
         far.stop()  # now the others would dial it
-        self.named(b, "8.8.8.8")
+        self.assertIn("is not dialled: 203.0.113.7:7171 is not on the allow list", self.named(b, "203.0.113.7")[0])
 
         def dialled():
             with open("/proc/net/tcp") as f:
-                return any("08080808:" in line.split()[2] for line in f)
+                return any("077100CB:" in line.split()[2] for line in f)
         holds(lambda: not dialled(), 1.0, "no attempt to connect to a public address")
         poll(lambda: a.alive() == 2)
 
@@ -389,6 +389,9 @@ class Peers(Base):
                     s.sendall(b"starling\1\1\0\x20"[:i % 12 + 1])
                 held.append(s)
             self.works(c[0], c[1])
+            folder = "/proc/%d/fd" % c[0].proc.pid
+            links = [os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder) if os.path.lexists(os.path.join(folder, fd))]
+            self.assertLess(len([to for to in links if to.startswith("socket:")]), 64 + 16, "the others wait in the backlog")
             third = self.make("n2", join=[c[0]]).start()
             poll(lambda: third.alive() == 3)
             # strangers that say nothing are shown out
