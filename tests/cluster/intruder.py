@@ -173,17 +173,19 @@ class Link:
             raise Refused(body[0])
         return body
 
-    def seal(self, plain):
+    def seal(self, plain, kind=0):
+        """kind 0: bytes of the stream as they are."""
+        plain = bytes([kind]) + plain
         out = _buffer(len(plain) + 17)
         _call("crypto_secretstream_xchacha20poly1305_push", self.push, out, None, plain, ctypes.c_ulonglong(len(plain)), None, ctypes.c_ulonglong(0),
               ctypes.c_ubyte(0))
         return struct.pack(">H", len(out.raw)) + out.raw
 
-    def send(self, plain):
-        self.socket.sendall(self.seal(plain))
+    def send(self, plain, kind=0):
+        self.socket.sendall(self.seal(plain, kind))
 
     def take(self):
-        """The next record's plain text."""
+        """The next record's plain text, with its kind in front; the node compresses its frames."""
         cipher = self.exactly(struct.unpack(">H", self.exactly(2))[0])
         plain, tag = _buffer(len(cipher)), _buffer(1)
         _call("crypto_secretstream_xchacha20poly1305_pull", self.pull, plain, None, tag, cipher, ctypes.c_ulonglong(len(cipher)), None, ctypes.c_ulonglong(0))
