@@ -16,7 +16,8 @@
  *     origins [[node bin16, epoch]...], names [str...], schema nil | [[type, name, table, sql]...], groups u32, then groups
  *   group = [ kind (+ 8: orphan, + 16: carried), table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
  *     Each bin is a stream of n msgpack objects (columnar, since equal things compress together): a value is nil, int,
- *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first).
+ *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first);
+ *     or false and a bin behind it: a reference, the identity of the row that it means (value_ref_pack()).
  *     stamps: signed differences, the first to the head's stamp, then to the previous one in the group. idents by kind, a
  *     number always as the difference to the number before it in the group (0 at first); differences wrap at 64 bits:
  *       GIVEN      one object a row: int, the number (a single INTEGER key), or bin (the normalised key, see PROTOCOL.md)
@@ -61,7 +62,7 @@
 
 enum { BATCH_ZSTD = 1, BATCH_PART = 2, BATCH_BLIND = 4 };
 
-enum value_type { VALUE_NULL, VALUE_INT, VALUE_FLOAT, VALUE_TEXT, VALUE_BLOB };
+enum value_type { VALUE_NULL, VALUE_INT, VALUE_FLOAT, VALUE_TEXT, VALUE_BLOB, VALUE_REF };
 
 struct value {
     enum value_type type;
@@ -69,9 +70,24 @@ struct value {
         int64_t i;
         double f;
     } as;
-    const uint8_t *p; /* TEXT, BLOB; borrowed */
+    const uint8_t *p; /* TEXT, BLOB, REF; borrowed */
     size_t len;
 };
+
+/* A reference to a row whose number SQLite gave: its identity as bytes (little-endian): hash of the table's name u64, number at birth i64, and
+ * then of a row that was born node[16], epoch u32, version u64; of one that was adopted hash of its content u64. */
+#define VALUE_REF_BORN_BYTES 44
+#define VALUE_REF_ADOPTED_BYTES 24
+struct value_ref {
+    uint64_t table;
+    int64_t number;
+    bool adopted;
+    struct origin origin; /* BORN */
+    uint64_t version;     /* BORN */
+    uint64_t hash;        /* ADOPTED */
+};
+size_t value_ref_pack(const struct value_ref *r, uint8_t out[VALUE_REF_BORN_BYTES]); /* the bytes used */
+bool value_ref_unpack(struct value_ref *r, const uint8_t *p, size_t len);            /* false: these bytes are no reference */
 
 /* 64-bit hash of a value: storage class and exact bytes (SipHash-2-4 with a fixed key: the same on every node). */
 uint64_t value_hash(const struct value *v);

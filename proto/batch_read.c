@@ -346,6 +346,16 @@ static int end_group(const struct batch_reader *r) {
 
 /* ---- rows */
 
+static bool read_ref(struct stream *stream, struct value *v) {
+    struct value_ref ref;
+    v->type = VALUE_REF;
+    v->p = mpk_bin(&stream->m, &v->len, VALUE_REF_BORN_BYTES);
+    if (v->p && value_ref_unpack(&ref, v->p, v->len))
+        return true;
+    mpk_fail(&stream->m, ERR_MALFORMED);
+    return false;
+}
+
 static inline bool read_value(struct stream *stream, struct value *v) {
     struct mpk_scalar s;
     if (!mpk_scalar(&stream->m, &s))
@@ -357,9 +367,9 @@ static inline bool read_value(struct stream *stream, struct value *v) {
         v->as.i = (int64_t)s.u;
         stream->last = s.u;
         return true;
-    case MPK_BOOL: /* true: one above the int before it */
+    case MPK_BOOL: /* true: one above the int before it; false: a reference follows */
         if (!s.u)
-            break;
+            return read_ref(stream, v);
         v->type = VALUE_INT;
         v->as.i = (int64_t)++stream->last;
         return true;

@@ -428,6 +428,10 @@ static void pack_value(struct stream *s, const struct value *v) {
     case VALUE_FLOAT: buf_pack_f64(b, v->as.f); break;
     case VALUE_TEXT: buf_pack_str(b, (const char *)v->p, v->len); break;
     case VALUE_BLOB: buf_pack_bin(b, v->p, v->len); break;
+    case VALUE_REF:
+        buf_pack_bool(b, 0);
+        buf_pack_bin(b, v->p, v->len);
+        break;
     }
 }
 

@@ -4,12 +4,13 @@
 #include <string.h>
 
 /* The key carries the storage class in its first byte, so that the value's own bytes are hashed without a copy. */
-static const uint8_t key_of_class[VALUE_BLOB + 1][crypto_shorthash_KEYBYTES] = {
+static const uint8_t key_of_class[VALUE_REF + 1][crypto_shorthash_KEYBYTES] = {
     [VALUE_NULL] = {VALUE_NULL, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
     [VALUE_INT] = {VALUE_INT, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
     [VALUE_FLOAT] = {VALUE_FLOAT, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
     [VALUE_TEXT] = {VALUE_TEXT, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
     [VALUE_BLOB] = {VALUE_BLOB, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
+    [VALUE_REF] = {VALUE_REF, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
 };
 
 uint64_t value_hash(const struct value *v) {
@@ -22,7 +23,8 @@ uint64_t value_hash(const struct value *v) {
     case VALUE_INT: bits = (uint64_t)v->as.i; break;
     case VALUE_FLOAT: memcpy(&bits, &v->as.f, sizeof bits); break;
     case VALUE_TEXT:
-    case VALUE_BLOB: break;
+    case VALUE_BLOB:
+    case VALUE_REF: break;
     }
     if (v->type == VALUE_INT || v->type == VALUE_FLOAT) {
         for (int i = 0; i < 8; i++)
@@ -36,4 +38,46 @@ uint64_t value_hash(const struct value *v) {
     for (int i = 0; i < 8; i++)
         out |= (uint64_t)hash[i] << (8 * i);
     return out;
+}
+
+static uint8_t *put(uint8_t *to, uint64_t v, int bytes) {
+    for (int i = 0; i < bytes; i++)
+        *to++ = (uint8_t)(v >> (8 * i));
+    return to;
+}
+
+static uint64_t take(const uint8_t **from, int bytes) {
+    uint64_t v = 0;
+    for (int i = 0; i < bytes; i++)
+        v |= (uint64_t) * (*from)++ << (8 * i);
+    return v;
+}
+
+size_t value_ref_pack(const struct value_ref *r, uint8_t out[VALUE_REF_BORN_BYTES]) {
+    uint8_t *at = put(put(out, r->table, 8), (uint64_t)r->number, 8);
+    if (r->adopted) {
+        at = put(at, r->hash, 8);
+    } else {
+        memcpy(at, r->origin.node, NODE_ID_BYTES);
+        at = put(put(at + NODE_ID_BYTES, r->origin.epoch, 4), r->version, 8);
+    }
+    return (size_t)(at - out);
+}
+
+bool value_ref_unpack(struct value_ref *r, const uint8_t *p, size_t len) {
+    memset(r, 0, sizeof *r);
+    if (len != VALUE_REF_BORN_BYTES && len != VALUE_REF_ADOPTED_BYTES)
+        return false;
+    r->table = take(&p, 8);
+    r->number = (int64_t)take(&p, 8);
+    r->adopted = len == VALUE_REF_ADOPTED_BYTES;
+    if (r->adopted) {
+        r->hash = take(&p, 8);
+        return true;
+    }
+    memcpy(r->origin.node, p, NODE_ID_BYTES);
+    p += NODE_ID_BYTES;
+    r->origin.epoch = (uint32_t)take(&p, 4);
+    r->version = take(&p, 8);
+    return true;
 }

@@ -131,8 +131,9 @@ static bool parent_place(struct check *c, const struct foreign *f, const struct 
     return true;
 }
 
-static bool same_place(const struct rowid *a, const struct rowid *b) {
-    return a->text ? b->text && a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0 : !b->text && a->number == b->number;
+static bool same_place(const struct tbl *t, const struct rowid *a, const struct rowid *b) {
+    return a->text ? b->text && a->key_len == b->key_len && memcmp(a->key, b->key, a->key_len) == 0
+                   : !b->text && a->number == numbers_shown(t, b);
 }
 
 /* A living row that cannot be shown here would be the parent. */
@@ -143,7 +144,7 @@ static int parent_parked(struct check *c, const struct foreign *f, const struct 
     if (!s->parked_count)
         return 0;
     HASH_ITER(hh, s->pending, p, next) {
-        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done && (!place || same_place(place, &p->who));
+        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done && (!place || same_place(p->tbl, place, &p->who));
         if (!same)
             continue;
         int err = rows_find(s, p->tbl, &p->who, &s->reg2, &home);
@@ -156,7 +157,7 @@ static int parent_parked(struct check *c, const struct foreign *f, const struct 
             for (uint32_t k = 0; k < f->parent->count; k++)
                 if (f->parent->order[k] == f->to[i])
                     cell = reg_winner(&s->reg2, f->parent->numbers[k], &o);
-            struct value n = {.type = VALUE_INT, .as.i = p->who.number};
+            struct value n = {.type = VALUE_INT, .as.i = numbers_shown(p->tbl, &p->who)};
             same = value_hash(&v[i]) == (cell ? cell->hash : t->columns[f->to[i]].key_place ? value_hash(&n) : 0);
         }
         if (same)
@@ -333,9 +334,9 @@ static int check_child(struct check *c, const struct op *op) {
         for (uint32_t k = 0; k < f->count; k++) {
             const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
             if (f->from[k] == NUMBER)
-                v[k] = (struct value){.type = VALUE_INT, .as.i = op->who.number};
+                v[k] = (struct value){.type = VALUE_INT, .as.i = numbers_shown(op->tbl, &op->who)};
             else if (p)
-                v[k] = *p;
+                v[k] = p->type == VALUE_REF ? (struct value){.type = VALUE_INT, .as.i = p->as.i} : *p;
             told += p || (f->from[k] == NUMBER && op->kind == CHANGE_INSERT);
             null = null || (p && p->type == VALUE_NULL);
         }
@@ -391,14 +392,18 @@ static int check_children(struct check *c, struct foreign *f, const struct value
 static int check_parent(struct check *c, struct tio *io, const struct rowid *who) {
     struct value key[COLUMNS_MAX], v[COLUMNS_MAX];
     int n = tables_key_values(who, key, COLUMNS_MAX);
+    if (n > 0 && !who->text)
+        key[0].as.i = numbers_shown(io->tbl, who);
+    int err = n > 0 ? refs_show(c->s, key, (uint32_t)n) : 0;
+    if (err < 0)
+        return err;
     for (uint32_t i = 0; i < io->kids_count && n > 0; i++) {
         struct foreign *f = io->kids[i];
         if (!f->to_key || !f->indexed || (uint32_t)n != f->count)
             continue;
         for (uint32_t k = 0; k < f->count; k++)
             v[f->key_from[k]] = key[k];
-        int err = check_children(c, f, v);
-        if (err)
+        if ((err = check_children(c, f, v)))
             return err;
     }
     return n < 0 ? n : 0;

@@ -58,7 +58,10 @@ static void name_of(const struct listing *l, const char *column, const struct wr
         put_origin(&h, l->s, who->origin);
     put_u64(&h, who->kind == IDENT_BORN ? who->version : who->kind == IDENT_ADOPTED ? who->hash : 0);
     put_text(&h, column);
-    put_origin(&h, l->s, by->origin);
+    if (by->at == 0 && by->version == 0) /* the number of a row that was there before anybody's node */
+        put_u64(&h, 0);
+    else
+        put_origin(&h, l->s, by->origin);
     put_u64(&h, by->version);
     crypto_generichash_final(&h, sum, sizeof sum);
     sodium_bin2hex(out, 2 * ID_BYTES + 1, sum, ID_BYTES);
@@ -72,9 +75,16 @@ static json_t *side(const struct store *s, uint32_t origin, uint64_t at, json_t 
     return json_pack("{s:o, s:s, s:I}", "value", value, "node", node, "time_ms", (json_int_t)hlc_ms(at));
 }
 
+/* What the number of a row is called: its key. */
+static const char *number_name(const struct tbl *t) {
+    return t->io && t->io->table->key_kind == KEY_INTEGER ? t->io->table->columns[t->io->table->key[0]].name : "rowid";
+}
+
 static json_t *value_of(struct listing *l, const struct cell *c) {
     const struct write *w = &l->s->reg.writes[c->write];
     struct value v = {.type = VALUE_NULL};
+    if (c->column + 1 == l->tbl->number_column)
+        return json_integer((json_int_t)c->hash);
     (void)values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, &v); /* what the log does not know shows as null */
     if (!v.p || v.len <= VALUE_MAX)
         return report_value(&v);
@@ -85,10 +95,10 @@ static json_t *value_of(struct listing *l, const struct cell *c) {
     return json_pack("{s:I, s:o}", "bytes", (json_int_t)len, "begins", report_value(&v));
 }
 
-static json_t *row_of(const struct rowid *who) {
+static json_t *row_of(struct store *s, const struct tbl *t, const struct rowid *who) {
     json_t *row = json_array();
     struct value values[16];
-    int n = tables_key_values(who, values, 16);
+    int n = tables_key_shown(s, t, who, values, 16);
     for (int i = 0; i < n; i++)
         json_array_append_new(row, report_value(&values[i]));
     return row;
@@ -117,6 +127,8 @@ static const char *kind_of(struct listing *l, const struct cell *c) {
     if (!c)
         return r->inserted.at == stamp_above(r->died.at) ? "orphan" : "update-delete"; /* revived by a mend, or inserted again */
     const struct cell *best = reg_winner(r, c->column, &o);
+    if (c->column + 1 == l->tbl->number_column)
+        return "number";
     return !r->writes[best->write].mend ? "update-update" : mend_by_unique(l->s, l->tbl, best) ? "unique" : "constraint";
 }
 
@@ -135,7 +147,8 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     struct listing *l = ctx;
     const struct reg *r = &l->s->reg;
     struct write by = c ? r->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
-    const char *column = c ? l->tbl->columns[c->column] : "(deleted)";
+    bool number = c && c->column + 1 == l->tbl->number_column;
+    const char *column = number ? number_name(l->tbl) : c ? l->tbl->columns[c->column] : "(deleted)";
     char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
     name_of(l, c ? column : "", &by, id);
     if (l->wanted && (json_array_size(l->list) || strcmp(id, l->wanted) != 0))
@@ -146,8 +159,8 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     snprintf(stamp, sizeof stamp, "%" PRIu64, by.at);
     json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:O, s:s, s:s, s:s, s:O}", "id", id, "db",
                                              l->s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
-                                             row_of(&l->who), "kind", kind_of(l, c), "column", column, "winner", winner_of(l, c), "loser",
-                                             loser, "state", "open", "stamp", stamp, "origin",
+                                             row_of(l->s, l->tbl, &l->who), "kind", kind_of(l, c), "column", column, "winner",
+                                             winner_of(l, c), "loser", loser, "state", "open", "stamp", stamp, "origin",
                                              origin_text(&l->s->origin_ids[by.origin], origin), "value", json_object_get(loser, "value")));
     json_decref(loser);
     return l->wanted ? found_one(l, c, &by) : 0;
@@ -200,7 +213,7 @@ static json_t *column_why(struct listing *l, uint32_t column, const struct cell 
         if (c->column == column && c != best && c->hash != best->hash)
             json_array_append_new(beat, side(l->s, r->writes[c->write].origin, r->writes[c->write].at, value_of(l, c)));
     }
-    json_object_set_new(j, "column", json_string(l->tbl->columns[column]));
+    json_object_set_new(j, "column", json_string(column + 1 == l->tbl->number_column ? number_name(l->tbl) : l->tbl->columns[column]));
     json_object_set_new(j, "version", json_integer((json_int_t)w->version));
     json_object_set_new(j, "beat", beat);
     return j;

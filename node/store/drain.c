@@ -6,207 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/notes.h"
 #include "node/store/report.h"
 #include "proto/err.h"
-
-#define DRAIN_NOTES_MAX 50000
-#define NOTE_ARRIVED 100 /* an UPDATE directly behind the MOVED of the same row: it came under this key from another */
-
-struct note {
-    struct tio *io;
-    int64_t seq, ms, number;
-    double at;                /* as noted: the same for all notes of one statement */
-    uint32_t key_at, key_len; /* in `keys`, for keys that are not one integer */
-    uint8_t kind;
-};
-
-struct notes {
-    struct note *list;
-    uint32_t count, cap;
-    struct buf keys;
-    int64_t last_seq, last_nonce, earliest_ms;
-    bool more;
-};
-
-/* ---- reading notes */
-
-/* 1: a key with NULL in it names no row. */
-static int note_key(struct store *s, struct notes *n, struct note *note, sqlite3_stmt *q) {
-    const struct table *t = note->io->table;
-    if (t->key_kind != KEY_COLUMNS) {
-        note->number = sqlite3_column_int64(q, 5);
-        return 0;
-    }
-    struct value values[16];
-    for (uint32_t i = 0; i < t->key_count; i++) {
-        sql_column_value(q, (int)(5 + i), &values[i]);
-        if (values[i].type == VALUE_NULL)
-            return 1;
-    }
-    int err = tables_key_of(note->io, values, &s->key2);
-    if (err)
-        return err;
-    note->key_at = (uint32_t)n->keys.len;
-    note->key_len = (uint32_t)s->key2.len;
-    buf_append(&n->keys, s->key2.data, s->key2.len);
-    return n->keys.failed;
-}
-
-static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
-    uint32_t number = (uint32_t)sqlite3_column_int64(q, 1);
-    n->last_seq = sqlite3_column_int64(q, 0);
-    n->last_nonce = sqlite3_column_int64(q, 4);
-    struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
-    if (!io) { /* a table that was dropped, or is not replicated any more */
-        moves_note(s, number, sqlite3_column_int(q, 2) == NOTE_DELETE || sqlite3_column_int(q, 2) == NOTE_MOVED);
-        return 0;
-    }
-    if (io->table->key_kind == KEY_ROWID && !io->tbl->captured &&
-        !io->tbl->lost) /* its rowids may be others now; all of it is read again */
-        return 0;
-    if (n->count == n->cap) {
-        uint32_t cap = n->cap ? n->cap * 2 : 64;
-        struct note *p = realloc(n->list, cap * sizeof *p);
-        if (!p)
-            return ERR_NOMEM;
-        n->list = p;
-        n->cap = cap;
-    }
-    struct note *note = &n->list[n->count];
-    memset(note, 0, sizeof *note);
-    note->io = io;
-    note->seq = n->last_seq;
-    note->kind = (uint8_t)sqlite3_column_int(q, 2);
-    note->at = sqlite3_column_double(q, 3);
-    note->ms = note_ms(note->at);
-    if (note->kind == NOTE_UPDATE && n->count > 0 && note[-1].kind == NOTE_MOVED && note[-1].seq + 1 == note->seq && note[-1].io == io)
-        note->kind = NOTE_ARRIVED;
-    if (note->ms < n->earliest_ms)
-        n->earliest_ms = note->ms;
-    if (note->kind != NOTE_GIVEN && note->kind != NOTE_DELETE) {
-        io->tbl->replacing++;
-        io->tbl->replacing_ms = note->ms;
-    }
-    int null = note_key(s, n, note, q);
-    n->count += null == 0;
-    io->tbl->nulls_changed |= null == 1;
-    return null < 0 ? null : 0;
-}
-
-/* 1 the note at our mark is as we know it; 0 it is not: notes were lost, or another file is in this place. */
-static int mark_holds(struct store *s, bool locked) {
-    if (!s->hot.note_seq)
-        return 1;
-    sqlite3_stmt *q = s->a_nonce[locked];
-    sqlite3_bind_int64(q, 1, s->hot.note_seq);
-    int row = sql_step(q);
-    if (row == 1 && sqlite3_column_int64(q, 0) != s->hot.note_nonce)
-        row = 0;
-    sqlite3_reset(q);
-    return row;
-}
-
-static int read_notes(struct store *s, struct notes *n, bool locked) {
-    sqlite3_stmt *q = s->a_version[locked];
-    int row = sql_step(q);
-    if (row < 0)
-        return row;
-    bool same = row == 1 && sqlite3_column_int64(q, 0) == s->schema.version;
-    sqlite3_reset(q);
-    if (!same)
-        return ERR_SCHEMA;
-    if ((row = mark_holds(s, locked)) != 1)
-        return row ? row : DRAIN_RESCAN;
-    q = s->a_notes[locked];
-    sqlite3_bind_int64(q, 1, s->hot.note_seq);
-    sqlite3_bind_int64(q, 2, 2 * DRAIN_NOTES_MAX);
-    uint32_t read = 0;
-    int kind = 0;
-    while ((row = sql_step(q)) == 1) {
-        if (read++ >= DRAIN_NOTES_MAX && kind != NOTE_GIVEN && kind != NOTE_MOVED) { /* they belong to the note behind them */
-            n->more = true;
-            break;
-        }
-        kind = sqlite3_column_int(q, 2);
-        if ((row = note_add(s, n, q)) < 0)
-            break;
-    }
-    sqlite3_reset(q);
-    return row < 0 ? row : 0;
-}
-
-/* ---- notes of one row together, in the order of the notes */
-
-static int note_cmp(const void *x, const void *y, void *keys) {
-    const struct note *a = x, *b = y;
-    const uint8_t *sort_keys = keys;
-    if (a->io != b->io)
-        return a->io < b->io ? -1 : 1;
-    if (a->number != b->number)
-        return a->number < b->number ? -1 : 1;
-    if (a->key_len || b->key_len) {
-        uint32_t n = a->key_len < b->key_len ? a->key_len : b->key_len;
-        int d = memcmp(sort_keys + a->key_at, sort_keys + b->key_at, n);
-        if (d)
-            return d;
-        if (a->key_len != b->key_len)
-            return a->key_len < b->key_len ? -1 : 1;
-    }
-    return a->seq < b->seq ? -1 : a->seq > b->seq;
-}
-
-static bool same_row(const struct notes *n, const struct note *a, const struct note *b) {
-    return a->io == b->io && a->number == b->number && a->key_len == b->key_len &&
-           (a->key_len == 0 || memcmp(n->keys.data + a->key_at, n->keys.data + b->key_at, a->key_len) == 0);
-}
-
-static void look_of(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look) {
-    const struct note *first = &n->list[from];
-    memset(look, 0, sizeof *look);
-    look->io = first->io;
-    look->place.kind = IDENT_GIVEN;
-    look->place.number = first->number;
-    look->place.text = first->io->table->key_kind == KEY_COLUMNS;
-    look->place.key = n->keys.data + first->key_at;
-    look->place.key_len = first->key_len;
-    look->rowid = first->number;
-    look->by_rowid = first->io->table->key_kind == KEY_ROWID;
-    bool given = look->place.text || first->io->table->without_rowid || first->number == -1; /* -1 is never announced */
-    bool scanned = n->list[to - 1].seq <= first->io->tbl->scanned_seq;
-    const struct note *announced =
-        NULL; /* the key was given, if an INSERT by the same statement follows (it may be ignored, or an UPSERT) */
-    for (uint32_t i = from; i < to; i++) {
-        const struct note *note = &n->list[i], *next = i + 1 < to ? note + 1 : NULL;
-        look->ms = note->ms;
-        switch (note->kind) {
-        case NOTE_GIVEN: announced = note; break;
-        case NOTE_INSERT:
-            look->born = true;
-            look->given = given || (announced && announced->at == note->at);
-            look->again = look->given && !look->died;
-            break;
-        case NOTE_ARRIVED:
-            look->born = look->given = true;
-            look->again = false;
-            break;
-        case NOTE_DELETE:
-            if (announced && announced->at == note->at && next && next->kind == NOTE_INSERT && next->at == note->at)
-                break; /* REPLACE, with recursive_triggers */
-            /* fall through */
-        case NOTE_MOVED:
-            look->died = true;
-            look->born = look->given = look->again = false;
-            break;
-        default: break;
-        }
-    }
-    /* Without a death before it: REPLACE has thrown out whoever had the number, and nothing told. */
-    look->reborn = look->born && (look->died || (!look->again && !scanned));
-    if (look->by_rowid && scanned) /* VACUUM may have come since, and it is another row */
-        look->reborn = false;
-    look->again = look->again && !look->reborn && !scanned && !look->by_rowid;
-}
 
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
     struct tio *io = look->io;
@@ -252,7 +54,7 @@ static void wire_ident(struct store *s, const struct edit *e, const struct tio *
     } else if (e->who.kind == IDENT_ADOPTED) {
         out->kind = IDENT_ADOPTED;
         out->hash = e->who.hash;
-    } else if (e->who.text && e->kind == CHANGE_INSERT && io->binary_key) {
+    } else if (e->who.text && e->kind == CHANGE_INSERT && io->binary_key && !io->key_refs) {
         out->kind = IDENT_GIVEN_COLS;
         out->key_columns = io->table->key_count;
     } else {
@@ -335,6 +137,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     struct tbl *t = io->tbl;
     uint64_t at = e->at ? e->at : stamp_for(s, r, look);
     int err = io->refs_count && e->set ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
+    if (!err && e->set)
+        err = refs_tell(s, io, e->set->at, e->set->count, &e->values);
     if (!err)
         err = edit_write(s, io, e, at);
     if (err == ERR_TOOBIG) {
@@ -367,7 +171,10 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         else if (e->kind == CHANGE_REVIVE)
             reg_revive(r, by, &o);
         for (uint32_t i = 0; i < (e->set ? e->set->count : 0) && !err; i++)
-            reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], &seen, &err);
+            if (e->set->at[i] == NOT_HERE)
+                err = numbers_write(s, t, r, by, e->values[i].as.i, &seen);
+            else
+                reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], &seen, &err);
     }
     hlc_observe(&s->clock, at);
     if (at > s->own_last)
@@ -417,6 +224,11 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     *who = look->place;
     if (look->place.text || look->io->table->without_rowid)
         return;
+    if (look->io->key_ref && look->given) { /* its key is a reference: it is known as the row is that it refers to */
+        if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) != 1)
+            *who = look->place;
+        return;
+    }
     if (moves_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
         who->kind = s->source.who.kind;
         who->origin = s->source.who.origin;
@@ -435,6 +247,25 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
         who->origin = s->own;
         who->version = s->origins[s->own].version + 1;
     }
+}
+
+/* A row whose key is a reference may have lived before, under another number. */
+static int take_over(struct store *s, const struct row_look *look, struct reg *r, const struct rowid *who) {
+    struct tbl *t = look->io->tbl;
+    bool home, known = reg_known(r) && rowid_same(&r->who, who);
+    if (known)
+        return 0;
+    int err = reg_known(r) ? rows_evict(s, t, &look->place) : 0;
+    if (err || (err = rows_find(s, t, who, r, &home)))
+        return err;
+    if (home && reg_known(r)) { /* it moved here */
+        struct rowid place = {.kind = IDENT_GIVEN, .number = numbers_home(t, who)};
+        if ((err = rows_evict(s, t, &place)))
+            return err;
+    }
+    if (reg_known(r))
+        err = rows_forget_extra(s, t, who);
+    return err ? err : numbers_settle(s, t, who, look->place.number);
 }
 
 /* All columns with one stamp in one change. */
@@ -503,6 +334,9 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     if (!e.set)
         return ERR_NOMEM;
     drain_new_identity(s, look, hashes, &e.who);
+    int found = look->io->key_ref ? take_over(s, look, r, &e.who) : 0;
+    if (found < 0)
+        return found;
     if (e.who.number > look->io->sequence) /* SQLite has seen to it */
         look->io->sequence = e.who.number;
     if (reg_known(r) && !rowid_same(&r->who, &e.who)) {
@@ -594,6 +428,17 @@ int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum
     int err = edit_apply(s, io, r, &e, &look, hashes);
     free(values);
     return err;
+}
+
+int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at) {
+    static const char *names[] = {NUMBER_COLUMN};
+    static size_t lens[] = {sizeof NUMBER_COLUMN - 1};
+    static uint32_t columns[] = {NOT_HERE};
+    static const struct column_set set = {1, names, lens, columns};
+    struct value v = {.type = VALUE_INT, .as.i = number};
+    struct row_look look = {.io = io, .place = r->who, .ms = store_wall_ms(s), .present = true, .values = &v};
+    struct edit e = {.kind = CHANGE_MEND, .who = r->who, .set = &set, .values = &v, .at = at, .quiet = true, .away = !home};
+    return edit_apply(s, io, r, &e, &look, NULL);
 }
 
 int drain_row(struct store *s, struct row_look *look) {
@@ -745,7 +590,7 @@ static int find_blind(struct store *s, const struct notes *n) {
     HASH_ITER(hh, s->pending, p, next) child = child || ((p->reason || p->part_of) && p->tbl->io && p->tbl->io->refs_count);
     for (uint32_t i = 0; i < n->count && !s->blind && (s->parked_count || s->held_count); i++) {
         struct row_look look;
-        look_of(n, i, i + 1, &look);
+        notes_look(n, i, i + 1, &look);
         int err = rows_at_home(s, look.io->tbl, &look.place, &s->reg);
         if (err)
             return err;
@@ -776,19 +621,17 @@ static int tell_numbers(struct store *s, const struct notes *n) {
 }
 
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
-    bool sorted = true;
-    for (uint32_t i = 1; i < n->count && sorted; i++)
-        sorted = note_cmp(&n->list[i - 1], &n->list[i], n->keys.data) < 0;
-    if (!sorted)
-        qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
     int err = state_begin(s);
-    if (err || (s->flights && (err = pending_map_flights(s))) || (err = drain_begin_changes(s, n->earliest_ms)) || (err = find_blind(s, n)))
-        return err;
+    if (!err)
+        err = notes_sort(s, n);
+    if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)))
+        err = find_blind(s, n);
     for (uint32_t i = 0, to; i < n->count && !err; i = to) {
-        for (to = i + 1; to < n->count && same_row(n, &n->list[i], &n->list[to]);)
+        s->notes_done = i;
+        for (to = i + 1; to < n->count && notes_same_row(n, &n->list[i], &n->list[to]);)
             to++;
         struct row_look look;
-        look_of(n, i, to, &look);
+        notes_look(n, i, to, &look);
         look.locked = locked;
         sqlite3_stmt *q = locked ? look.io->peek : look.io->read;
         if (!(err = drain_look(s, &look, q)))
@@ -797,6 +640,8 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
         if (look.io->table->autoincrement && !look.present && (look.born || look.died) && look.place.number > look.io->gone_number)
             look.io->gone_number = look.place.number;
     }
+    s->notes = NULL;
+    s->notes_done = 0;
     return err ? err : tell_numbers(s, n);
 }
 
@@ -850,7 +695,7 @@ int drain(struct store *s, bool locked) {
     int err = locked ? 0 : sql_run(s->a_begin);
     if (err)
         return err;
-    err = read_notes(s, &n, locked);
+    err = notes_read(s, &n, locked);
     bool moved = !err && n.last_seq > s->hot.note_seq;
     if (moved)
         err = drain_notes(s, &n, locked);

@@ -1,7 +1,8 @@
 /* Starling store: what the files of the store share: the struct behind store.h, and the functions between them.
  * One file a concept; in the order in which a row meets them:
  *
- *   drain.c    notes of the application → changes → registers, batch, log
+ *   notes.c    the notes of the application, in order
+ *   drain.c    notes → changes → registers, batch, log
  *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
  *   recheck.c  the same in the background, for writes that nobody noted
  *   older.c    the same for a file that went back: an older copy in its place, or another file
@@ -12,6 +13,7 @@
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
+ *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
@@ -85,6 +87,10 @@ struct tbl {
     uint32_t moved_count;
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
+    struct numbered *places;       /* numbers.c: rows under other numbers than those of their birth */
+    uint32_t tentative;            /* how many of them the projection at hand has moved */
+    bool extras;                   /* some of its registers are, or were, not at home */
+    uint32_t number_column;        /* 1 + the column of the registers that says which; 0: no row was ever renumbered */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
 };
 
@@ -104,6 +110,7 @@ struct column_set {
 };
 
 struct tio {
+    struct store *store;
     const struct table *table;
     struct tbl *tbl;
     uint32_t count;    /* columns in order */
@@ -131,7 +138,12 @@ struct tio {
     bool *converted;               /* columns whose type here has changed a value of another server */
     struct foreign **refs, **kids; /* declared references of this table, and to it; both tables are here */
     uint32_t refs_count, kids_count;
-    bool known_by; /* some of them refer to other columns than the key */
+    bool known_by;       /* some of them refer to other columns than the key */
+    uint32_t rank;       /* tables that others refer to come before these */
+    bool telling;        /* some column, or the key, refers to a row by its number */
+    struct tbl **ref_to; /* refs.c: for each column in order the table whose rows it refers to by their numbers, or NULL */
+    struct tbl *key_ref; /* the same of the one INTEGER key */
+    bool key_refs;       /* some of several key columns refer */
 };
 
 /* ---- who wrote */
@@ -236,6 +248,7 @@ struct bad_batch { /* was taken from the core, but what is inside cannot be read
 enum file_kind { FILE_OURS, FILE_STRIPPED, FILE_OTHER }; /* generation.c */
 
 struct value_cache;
+struct renumber;
 struct scan;
 struct recheck;
 struct foreign;
@@ -279,6 +292,12 @@ struct store {
     int wal_pages; /* of the state database */
     bool in_tx;    /* a transaction on the state database is open */
     struct batch_writer *writer;
+    struct reg meant;   /* scratch of refs.c */
+    struct value *told; /* the same */
+    uint8_t *told_bytes;
+    uint32_t told_cap;
+    const struct notes *notes; /* of the drain at hand; those before notes_done are dealt with */
+    uint32_t notes_done;
     struct reg reg, reg2, source; /* source: what a row was before its table was renamed */
     struct buf blob;
     struct buf key, key2;
@@ -323,6 +342,7 @@ struct store {
     struct value_cache *values;
     struct mends *mends; /* planned by the projection at hand */
     bool mending;        /* it may plan some */
+    struct renumber *renumber;
     struct scan *scan;
     struct recheck *recheck;
     uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
@@ -374,6 +394,7 @@ int state_reload(struct store *s);
 int state_origin(struct store *s, const struct origin *id, uint32_t *no);         /* found or made */
 int state_find_origin(const struct store *s, const struct origin *id);            /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
+struct tbl *state_table_of(const struct store *s, uint32_t no);                   /* NULL: no such number */
 struct tbl *state_find_table(const struct store *s, const char *name, size_t len);
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no); /* found or made */
 int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed);
@@ -394,14 +415,18 @@ void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word
                           bool null);                                            /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
 void tables_batch_done(struct store *s);                                         /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
+/* The same for people: with today's numbers. */
+int tables_key_shown(struct store *s, const struct tbl *t, const struct rowid *who, struct value *out, uint32_t max);
 int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct rowid *who); /* the same for statements of this table */
-int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who);                   /* next free parameter, or an error */
+int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct rowid *who);  /* next free parameter, or an error */
 const char *tables_or_abort(const struct tio *io);
 int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
 int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a normalised key from the network */
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
-bool tables_converts(const struct tio *io, uint32_t at, const struct value *v);     /* this column would store v otherwise */
+int tables_key_plain(struct tio *io, const struct value *key_values,
+                     struct buf *out);                                          /* the same, references as the numbers that they are */
+bool tables_converts(const struct tio *io, uint32_t at, const struct value *v); /* this column would store v otherwise */
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash);
 int tables_note_converted(struct store *s, struct tio *io, uint32_t at); /* said in `tables`, until the column's type changes */
 bool tables_converted(const struct tio *io, uint32_t at);
@@ -427,14 +452,79 @@ int keyless_find_again(struct store *s, struct tio *io, bool other);
 int keyless_withdraw(
     struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
 
+/* ---- numbers.c: rows that SQLite numbered are known by their birth; their number is one more column, which others and mends may change */
+#define NOT_HERE UINT32_MAX        /* in a column set: no column of the application's, but the number */
+#define NUMBER_COLUMN "\001number" /* in registers and batches; no application has such a column */
+struct numbered {
+    UT_hash_handle hh;
+    int64_t home, shown; /* where the register is; where the file shows the row, within the projection at hand */
+    bool homed;          /* the register is there, and not under the number of its birth */
+    bool tentative;      /* shown is not home: the projection at hand has moved it */
+    uint32_t name_len;
+    uint8_t name[]; /* hash key: the identity */
+};
+int64_t numbers_shown(const struct tbl *t, const struct rowid *who); /* its number in the file */
+int64_t numbers_today(struct store *s, const struct tbl *t,
+                      const struct rowid *who);                     /* the same; of a dead row the one that all servers know */
+int64_t numbers_home(const struct tbl *t, const struct rowid *who); /* where its register is, if it is at home */
+int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int64_t home); /* its register is there now */
+int numbers_leave(struct store *s, struct tbl *t, const struct rowid *who);                /* its register is not at home any more */
+/* The file shows it there, in the projection `seq` (0: under the number of its birth, which needs no note); until numbers_settle_all() or numbers_hide(). */
+int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int64_t number, int64_t seq);
+int numbers_at(struct store *s, const struct tbl *t, int64_t number,
+               struct rowid *who); /* 1: the projection at hand has put this row there */
+int numbers_hide_row(struct store *s, struct tbl *t, const struct rowid *who);
+bool numbers_tentative(const struct store *s); /* has the projection at hand moved any? */
+void numbers_hide(struct store *s);
+int numbers_settle_all(struct store *s, int64_t covered); /* what projections up to this one have put somewhere is at home there */
+int numbers_load(struct store *s);
+void numbers_clear(struct tbl *t);
+int64_t numbers_wanted(const struct store *s, const struct tbl *t, const struct reg *r); /* what the registers say; r->who is set */
+int numbers_wait(struct store *s, const struct tbl *t,
+                 const struct rowid *who); /* 1: it lives, but is not shown here (then it is in s->meant) */
+/* The number of a row is written: as a column, whose first value is the number at birth. */
+int numbers_write(struct store *s, struct tbl *t, struct reg *r, struct write by, int64_t number, const struct seen *seen);
+int numbers_column(struct store *s, struct tbl *t, uint32_t *column);
+
+bool numbers_sequence_behind(const struct tio *io); /* AUTOINCREMENT: of what was given elsewhere */
+int numbers_raise_sequences(struct store *s);       /* on the writer */
+
+/* ---- renumber.c: two rows under one number */
+void renumber_release(struct store *s);
+/* Both live and want one number: plans that the junior gets another one. 1; 0: neither can. r->who is set in both. */
+int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b);
+bool renumber_planned(const struct store *s);
+void renumber_forget(struct store *s); /* what was planned */
+int renumber_write(struct store *s);   /* the planned mends, as a batch of ours, in the open transaction of the state */
+int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
+int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
+int renumber_undo(struct store *s);              /* the projection was taken back */
+int renumber_done(struct store *s);              /* it is there */
+
+/* ---- refs.c: references by number travel as identities */
+int refs_load(struct store *s); /* after the foreign keys */
+/* The row that this number of t means: to the application at the note `seq`, or now (INT64_MAX). 1 found, 0 none. */
+int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
+/* Values of these columns (of io's order), as a batch carries them; *values may become an array of the store's, until the next call. */
+int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values);
+int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq,
+             struct buf *out);                                                            /* normalised key of these key columns */
+int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */
+/* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet. */
+int refs_show(struct store *s, struct value *values, uint32_t count);
+int refs_plain(struct store *s, struct value *v); /* the same, and makes it a VALUE_INT */
+
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */
-int rows_find(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* r cleared when unknown */
-int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, struct reg *r); /* whoever lives under that number or key */
+int rows_find(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* r cleared when unknown */
+int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place,
+                 struct reg *r); /* whoever lives under that number or key */
 int rows_store(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool home);
 int rows_evict(struct store *s, struct tbl *t, const struct rowid *place); /* who is at home moves to extra */
 int rows_forget_extra(struct store *s, struct tbl *t, const struct rowid *who);
 bool rowid_same(const struct rowid *a, const struct rowid *b);
+int rowid_cmp(const struct store *s, const struct rowid *a,
+              const struct rowid *b); /* an order that all servers agree on; of numbered rows */
 uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const struct rowid *who, const struct reg *r);
 void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after);
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count);
@@ -474,8 +564,10 @@ struct row_look { /* what a look at one row of the file found */
     struct value *values; /* in io's order */
 };
 #define LOOK_ADOPTED (-1)
-#define LOOK_FOUND (-2)                                        /* found without a note: a rescan */
-#define LOOK_OTHER (-3)                                        /* found in another file: below all that we have */
+#define LOOK_FOUND (-2) /* found without a note: a rescan */
+#define LOOK_OTHER (-3) /* found in another file: below all that we have */
+/* What the notes of the drain at hand say of this number, up to `seq`: 1 born, *who; 0 nothing. */
+int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
 int drain_begin_changes(struct store *s, int64_t earliest_ms); /* what the authors of the coming changes had seen */
 void drain_new_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who); /* of a row that came */
 int drain_row(struct store *s, struct row_look *look); /* compares with the registers, writes changes */
@@ -485,6 +577,8 @@ int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum
                  struct value *row, const uint64_t *hashes, uint64_t at);
 /* The death of the row in r, with this stamp; carried: from another name of the table. */
 int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried);
+/* The same for its number alone: a mend of ours. */
+int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at);
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */
@@ -678,7 +772,11 @@ int before_add(struct buf *b, const struct tbl *t, const struct rowid *who, bool
 void pending_unmap_flights(struct store *s);
 int pending_touch(struct store *s, struct pending_row *p, const struct shown_cell *cells, uint32_t n);
 void pending_clear(struct store *s);
-bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash); /* overrides the registers? */
+bool pending_wants_showing(const struct pending_row *row);
+/* Is this number, or key, taken? 1: yes; 2: by a row that is about to go. Who has it is in s->reg2. */
+int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place);
+int pending_take_home(struct store *s, struct pending_row *row, const struct reg *r); /* the file shows it there */
+bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash);     /* overrides the registers? */
 
 /* ---- mend.c */
 /* Amid a projection: the file refuses this op, with this extended code of SQLite's. 1: a mend is planned, the op is written as it will be, and the
@@ -696,16 +794,13 @@ int project(struct store *s);
 void flight_free(struct store *s, struct flight *f);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */
 #define SHOWN_KEEP_MS 12000
-/* Is its number, or key, free for it? 1: taken; 2: taken by a row that is about to go. */
-int project_home_taken(struct store *s, const struct pending_row *row);
-int project_take_home(struct store *s, struct pending_row *row, const struct reg *r);
-void project_all_shown(struct store *s); /* with nothing left to show, everything merged is on show */
 /* For what is written only to see whether the application's file takes it: inside appfile_begin, to be taken back. */
 int project_try(struct store *s, const struct op *op);   /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
 int project_write(struct store *s, const struct op *op); /* the same, amid a projection */
 int project_undisturbed(struct store *s);                /* 1: the last note is our mark */
 bool project_blocked(struct store *s);                   /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
+void project_all_shown(struct store *s); /* with nothing left to show, everything merged is on show */
 /* ---- recover.c */
 int project_recall(struct store *s);  /* what was pending before the restart; before the schema is looked at */
 int project_recover(struct store *s); /* which of it the file shows nevertheless */

@@ -8,7 +8,7 @@
 /* The hash of a column of the row in r; 0: NULL, not written, or not stored. */
 static uint64_t column_hash(struct store *s, const struct tio *io, const struct reg *r, const char *name) {
     struct origins_order o = store_order(s);
-    struct value null = {.type = VALUE_NULL}, number = {.type = VALUE_INT, .as.i = r->who.number};
+    struct value null = {.type = VALUE_NULL}, number = {.type = VALUE_INT, .as.i = numbers_shown(io->tbl, &r->who)};
     for (uint32_t i = 0; i < io->count; i++) {
         const struct cell *c = sqlite3_stricmp(io->names[i], name) ? NULL : reg_winner(r, io->numbers[i], &o);
         if (c)

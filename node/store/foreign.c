@@ -379,7 +379,7 @@ uint64_t foreign_known_hash(const struct foreign *f, const uint64_t *hashes) {
 /* What a row can be referred to by. `by`: as the author of this write had it, as far as he wrote it (0 if nothing of it); else as it is now. */
 static uint64_t known_as(struct store *s, const struct foreign *f, const struct rowid *who, const struct reg *r, const struct write *by) {
     struct origins_order o = store_order(s);
-    struct value number = {.type = VALUE_INT, .as.i = who->number};
+    struct value number = {.type = VALUE_INT, .as.i = numbers_shown(f->parent->tbl, who)};
     uint64_t hashes[COLUMNS_MAX];
     bool all = true, told = !by;
     for (uint32_t k = 0; k < f->count && all; k++) {

@@ -150,7 +150,8 @@ static int op_values(struct merging *m, struct op *op, const struct change *c) {
     if (!(op->values = arena_alloc(&m->f->arena, (c->columns_count + 1) * sizeof *op->values)))
         return ERR_NOMEM;
     memcpy(op->values, c->values, c->columns_count * sizeof *op->values);
-    return 0;
+    int err = refs_show(m->s, op->values, op->count);
+    return err < 0 ? err : 0;
 }
 
 /* ---- one change */
@@ -158,6 +159,11 @@ static int op_values(struct merging *m, struct op *op, const struct change *c) {
 static int hash_of(struct merging *m, uint32_t i, const struct value *v, uint64_t *hash) {
     struct tio *io = m->group.tbl->io;
     uint32_t number = m->group.columns[i];
+    struct value as = *v;
+    int found = as.type == VALUE_REF ? refs_plain(m->s, &as) : 0;
+    if (found)
+        return found;
+    v = &as;
     *hash = value_hash(v);
     if (!io || number >= io->by_number_count || !io->by_number[number])
         return 0;
@@ -171,6 +177,11 @@ static int apply_writes(struct merging *m, const struct change *c, struct reg *r
     int err = 0;
     for (uint32_t i = 0; i < c->columns_count && !err; i++) {
         uint64_t hash;
+        if (m->group.columns[i] + 1 == m->group.tbl->number_column) {
+            err = c->values[i].type == VALUE_INT && !r->who.text ? numbers_write(m->s, m->group.tbl, r, by, c->values[i].as.i, &m->seen)
+                                                                 : ERR_MALFORMED;
+            continue;
+        }
         err = hash_of(m, i, &c->values[i], &hash);
         if (!err)
             reg_write(r, by, m->group.columns[i], hash, &m->seen, &err);
@@ -219,6 +230,8 @@ static int pending_wait(struct store *s, struct tbl *t, const struct rowid *who)
 static int show_new(struct merging *m, const struct change *c, const struct rowid *who, bool whole, bool *home) {
     struct store *s = m->s;
     struct tbl *t = m->group.tbl;
+    if (!who->text && numbers_wanted(s, t, &s->reg) != (*home ? numbers_home(t, who) : who->number))
+        return pending_wait(s, t, who); /* from the registers, which know its number */
     if (!*home) {
         int err = rows_at_home(s, t, who, &s->reg2);
         if (err)
@@ -310,8 +323,9 @@ static int merge_change(struct merging *m, const struct change *c) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < cells; i++) {
             const struct cell *now = reg_winner(r, m->cells[i].column, &o);
-            if (now->hash == m->cells[i].hash)
+            if (!now || now->hash == m->cells[i].hash)
                 continue;
+            mixed |= m->cells[i].column + 1 == t->number_column;
             const struct write *w = &r->writes[now->write];
             mixed |= w->origin != by.origin || w->version != by.version;
             m->cells[n++] = m->cells[i];

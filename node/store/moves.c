@@ -287,7 +287,7 @@ static int reveal_columns(struct store *s, struct tbl *t) {
             who.key = sqlite3_column_blob(q, 0);
             who.key_len = (size_t)sqlite3_column_bytes(q, 0);
         } else {
-            who.number = sqlite3_column_int64(q, 0);
+            who.number = s->reg.away ? who.number : sqlite3_column_int64(q, 0);
         }
         if (reg_alive(&s->reg, &o) && (row = reveal_row(s, t, &who)))
             break;

@@ -449,8 +449,11 @@ static int mark_change(struct store *s, struct older *o, const struct change *c,
     if (!d)
         return 0;
     for (uint32_t i = 0; i < c->columns_count && !err; i++)
-        if (m->at[i] != UINT32_MAX)
-            err = mark_value(s, d, m->at[i], &c->values[i]);
+        if (m->at[i] != UINT32_MAX) {
+            struct value v = c->values[i];
+            err = v.type == VALUE_REF ? refs_plain(s, &v) : 0;
+            err = err ? err : mark_value(s, d, m->at[i], &v);
+        }
     return err || c->kind != CHANGE_INSERT ? err : mark_defaults(s, d, c, m);
 }
 
@@ -570,7 +573,7 @@ static int missing_row(struct store *s, struct older *o, struct tio *io, sqlite3
     int err = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1));
     struct rowid who = s->reg.who;
     who.text = io->tbl->shape == SHAPE_KEY;
-    who.number = who.text ? 0 : o->register_number;
+    who.number = who.text ? 0 : s->reg.away ? who.number : o->register_number;
     who.key = who.text ? o->register_key.data : NULL;
     who.key_len = who.text ? o->register_key.len : 0;
     struct touched *n = touched_find(s, o, io->tbl, &who);

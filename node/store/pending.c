@@ -21,20 +21,13 @@ int before_add(struct buf *b, const struct tbl *t, const struct rowid *who, bool
     return b->failed;
 }
 
-static struct tbl *tbl_of(struct store *s, uint32_t no) {
-    for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->no == no)
-            return s->tbls[i];
-    return NULL;
-}
-
 static int name_read(struct store *s, struct tbl **t, struct rowid *who, const uint8_t **at, const uint8_t *end) {
     uint32_t no;
     if (end - *at < 4)
         return ERR_CORRUPT;
     memcpy(&no, *at, 4);
     *at += 4;
-    *t = tbl_of(s, no);
+    *t = state_table_of(s, no);
     return *t ? rowid_unpack(who, at, end) : ERR_CORRUPT;
 }
 
@@ -319,4 +312,36 @@ int pending_load(struct store *s) {
     }
     sqlite3_finalize(q);
     return row;
+}
+
+/* ---- where it is to be shown */
+
+bool pending_wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
+
+int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place) {
+    struct origins_order o = store_order(s);
+    if (t->shape != (place->text ? SHAPE_KEY : SHAPE_NUMBER))
+        return 1;
+    int err = rows_at_home(s, t, place, &s->reg2);
+    if (err || !reg_known(&s->reg2))
+        return err;
+    struct rowid holder = s->reg2.who;
+    struct pending_row *h = pending_find(s, t, &holder);
+    bool alive = reg_alive(&s->reg2, &o);
+    if (alive && !place->text) /* also if it is not shown yet */
+        return numbers_wanted(s, t, &s->reg2) == place->number ? 1 : 2;
+    if (h && !h->done && h->present)
+        return !alive && pending_wants_showing(h) ? 2 : 1;
+    return alive && !(h && !h->done);
+}
+
+int pending_take_home(struct store *s, struct pending_row *row, const struct reg *r) {
+    struct rowid place = row->who;
+    int err = state_begin(s);
+    if (!place.text)
+        place.number = numbers_wanted(s, row->tbl, r);
+    if (err || (err = rows_evict(s, row->tbl, &place)) || (!place.text && (err = numbers_settle(s, row->tbl, &row->who, place.number))) ||
+        (err = rows_store(s, row->tbl, &row->who, r, true)))
+        return err;
+    return rows_forget_extra(s, row->tbl, &row->who);
 }

@@ -46,7 +46,8 @@ static void parked(struct store *s, const struct tbl *t, json_t *list, uint32_t 
 }
 
 static bool is_missing(const struct tbl *t, uint32_t column) {
-    return t->moves[column].placed == COLUMN_NEVER && (column >= t->io->by_number_count || !t->io->by_number[column]);
+    return t->moves[column].placed == COLUMN_NEVER && column + 1 != t->number_column &&
+           (column >= t->io->by_number_count || !t->io->by_number[column]);
 }
 
 /* Columns whose type here changes what comes from other servers. */

@@ -30,8 +30,6 @@ void flight_free(struct store *s, struct flight *f) {
 
 /* ---- ops */
 
-static bool wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
-
 struct projecting {
     struct store *s;
     const uint32_t *mapped; /* the columns array that `at` belongs to */
@@ -44,6 +42,8 @@ struct projecting {
     bool parked; /* something new was parked, or got a place: to be durable before COMMIT */
     bool last;   /* what fails now is mended, or parked */
     char why[300];
+    bool can_move; /* rows may get other numbers: the mark will tell this projection from any other */
+    int64_t seq;   /* that it will say */
 };
 
 static int map_columns(struct projecting *p, struct tio *io, const uint32_t *columns, uint32_t count) {
@@ -107,12 +107,28 @@ static int insert_some(struct projecting *p, struct tio *io, int64_t number_as, 
     return err;
 }
 
-static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
+/* References get the numbers of today. What the registers were told by the merge may be another one, or the row is not shown yet: then it is for
+ * show_row() to look. */
+static int find_references(struct store *s, struct value *values, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t was = values[i].as.i;
+        int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
+        if (err)
+            return err < 0 ? err : ERR_CONSTRAINT;
+        if (values[i].type == VALUE_REF && values[i].as.i != was)
+            return ERR_CONSTRAINT;
+    }
+    return 0;
+}
+
+static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
-    int err = map_columns(p, io, columns, count);
-    int64_t number = who->number;
+    int err = find_references(p->s, values, count);
+    if (err || (err = map_columns(p, io, columns, count)))
+        return err;
+    int64_t number = numbers_shown(io->tbl, who);
     bool made = false;
-    if (!err && io->table->key_kind == KEY_ROWID)
+    if (io->table->key_kind == KEY_ROWID)
         err = keyless_reserve(p->s, io, who, &number, &made);
     p->parked = p->parked || made;
     if (err)
@@ -128,10 +144,10 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
     return run_write(p->s, io, io->insert);
 }
 
-static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, const struct value *values,
+static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
-    int err = map_columns(p, io, columns, count);
-    if (err || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
+    int err = find_references(p->s, values, count);
+    if (err || (err = map_columns(p, io, columns, count)) || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
         return err;
     if (!p->update) {
         uint32_t at[BATCH_COLUMNS_MAX], n = 0;
@@ -192,8 +208,24 @@ static int look_at(struct projecting *p, struct pending_row *row, uint64_t *hash
     return err;
 }
 
-/* The columns whose value is not what the file holds (hashes NULL: all). */
-static int gather(struct projecting *p, struct tbl *t, const struct reg *r, const struct pending_row *row, const uint64_t *hashes,
+/* A register that was told another number than the row has now that is meant. */
+static int renumber_cell(struct projecting *p, struct tbl *t, struct reg *r, const struct cell *c, const struct value *v, bool home) {
+    struct store *s = p->s;
+    struct value number = {.type = VALUE_INT, .as.i = v->as.i};
+    uint32_t at = t->io->by_number[c->column] - 1;
+    uint64_t hash = value_hash(&number);
+    int err = tables_converts(t->io, at, &number) ? tables_convert(s, t->io, at, &number, &hash) : 0;
+    if (err || hash == c->hash)
+        return err;
+    rows_account(s, t, &r->who, r, NULL);
+    r->cells[c - r->cells].hash = hash;
+    rows_account(s, t, &r->who, NULL, r);
+    p->parked = true;
+    return (err = state_begin(s)) ? err : rows_store(s, t, &r->who, r, home);
+}
+
+/* The columns whose value is not what the file holds (hashes NULL: all). 1: what it refers to is not shown yet. */
+static int gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, const struct pending_row *row, const uint64_t *hashes,
                   uint32_t **columns, struct value **values, uint32_t *count) {
     struct origins_order o = store_order(p->s);
     *count = 0;
@@ -205,15 +237,21 @@ static int gather(struct projecting *p, struct tbl *t, const struct reg *r, cons
         const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
         if (!c || (hashes && hashes[i] == c->hash))
             continue;
-        int err = value_of(p, t, r, c, &row->who, &(*values)[*count]);
+        struct value *v = &(*values)[*count];
+        int err = value_of(p, t, r, c, &row->who, v);
+        if (!err && v->type == VALUE_REF && !(err = refs_show(p->s, v, 1)))
+            err = renumber_cell(p, t, r, c, v, home);
         if (err)
             return err;
-        (*columns)[(*count)++] = c->column;
+        if (v->type != VALUE_REF || !hashes || hashes[i] != c->hash)
+            (*columns)[(*count)++] = c->column;
     }
     return 0;
 }
 
 static int park(struct projecting *p, struct pending_row *row, const char *why) {
+    if (renumber_planned(p->s)) /* all of this is done again */
+        return 0;
     int err = state_begin(p->s);
     p->parked = true;
     return err ? err : pending_park(p->s, row, why);
@@ -228,28 +266,6 @@ static int refused(struct projecting *p, const struct op *op) {
     return mended < 0 ? mended : !mended;
 }
 
-int project_home_taken(struct store *s, const struct pending_row *row) {
-    struct origins_order o = store_order(s);
-    if (row->tbl->shape != (row->who.text ? SHAPE_KEY : SHAPE_NUMBER))
-        return 1;
-    int err = rows_at_home(s, row->tbl, &row->who, &s->reg2);
-    if (err || !reg_known(&s->reg2))
-        return err;
-    struct rowid holder = s->reg2.who;
-    struct pending_row *h = pending_find(s, row->tbl, &holder);
-    bool alive = reg_alive(&s->reg2, &o);
-    if (h && !h->done && h->present)
-        return !alive && wants_showing(h) ? 2 : 1;
-    return alive && !(h && !h->done);
-}
-
-int project_take_home(struct store *s, struct pending_row *row, const struct reg *r) {
-    int err = state_begin(s);
-    if (err || (err = rows_evict(s, row->tbl, &row->who)) || (err = rows_store(s, row->tbl, &row->who, r, true)))
-        return err;
-    return rows_forget_extra(s, row->tbl, &row->who);
-}
-
 /* Who wrote the newest of what is known of a row. */
 static uint32_t last_author(const struct reg *r) {
     struct stamp newest = r->died.origin != UINT32_MAX && r->died.at > r->inserted.at ? r->died : r->inserted;
@@ -257,6 +273,56 @@ static uint32_t last_author(const struct reg *r) {
         if (r->writes[i].at > newest.at)
             newest = (struct stamp){r->writes[i].at, r->writes[i].origin};
     return newest.origin;
+}
+
+enum { SETTLED = 2 };
+#define NOT_SHOWN "what it refers to is not shown here yet"
+
+/* A living row that the file does not show under the number, or key, that it is to have. 0: it may be written there now; 1: not yet; SETTLED: not in
+ * this projection. */
+static int find_place(struct projecting *p, struct pending_row *row, struct reg *r, bool home) {
+    struct store *s = p->s;
+    struct tbl *t = row->tbl;
+    struct origins_order o = store_order(s);
+    struct rowid place = row->who;
+    int err = 0;
+    r->who = row->who;
+    if (place.text && t->io->key_refs) {
+        struct value key[16];
+        int n = tables_key_values(&place, key, 16);
+        if (n < 0 || (err = refs_show(s, key, (uint32_t)n)) != 0)
+            return n < 0 ? n : err < 0 ? err : !p->last ? 1 : (err = park(p, row, NOT_SHOWN)) ? err : SETTLED;
+    }
+    if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) != 0)
+        return err < 0 ? err : !p->last ? 1 : (err = park(p, row, NOT_SHOWN)) ? err : SETTLED;
+    if (!place.text)
+        place.number = numbers_wanted(s, t, r);
+    if (home && (place.text || place.number == numbers_shown(t, &row->who)))
+        return 0;
+    err = pending_home_taken(s, t, &place);
+    if (err < 0 || (err == 2 && !p->last))
+        return err < 0 ? err : 1;
+    if (err == 1 && !place.text && !t->io->key_ref && reg_alive(&s->reg2, &o) && (err = renumber_clash(s, t, r, &s->reg2)) != 0)
+        return err < 0 ? err : SETTLED;
+    if (err || (!home && row->moves && numbers_shown(t, &row->who) == place.number))
+        return err ? (err = park(p, row, "its number belongs to another row here")) ? err : SETTLED : 0;
+    bool plain = place.text || (!home && place.number == row->who.number);
+    if (!plain && !p->can_move)
+        return SETTLED;
+    if (home) {
+        if (p->last) {
+            err = park(p, row, "its number belongs to another row here");
+            return err ? err : SETTLED;
+        }
+        return (err = renumber_want(s, t, &row->who, place.number)) ? err : 1;
+    }
+    row->moves = true; /* once the file shows it there */
+    if (place.text)
+        return 0;
+    if (plain)
+        return numbers_show_at(s, t, &row->who, place.number, 0);
+    p->parked = true;
+    return (err = state_begin(s)) ? err : numbers_show_at(s, t, &row->who, place.number, p->seq);
 }
 
 static int show_row(struct projecting *p, struct pending_row *row) {
@@ -271,14 +337,11 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     if (err)
         return err;
     bool alive = reg_alive(r, &o);
-    if (alive && !home) {
-        if ((err = project_home_taken(s, row)) == 2 && !p->last)
-            return 1;
-        if (err)
-            return err < 0 ? err : park(p, row, "its number belongs to another row here");
-        row->moves = true; /* once the file shows it there */
-    }
-    if (!alive && !home) { /* it has no place here, and needs none */
+    if (alive && (err = find_place(p, row, r, home)) != 0)
+        return err == SETTLED ? 0 : err;
+    struct rowid other;
+    bool taken = !alive && !row->who.text && t->tentative && numbers_at(s, t, numbers_shown(t, &row->who), &other) == 1;
+    if (!alive && (!home || taken)) { /* it has no place here, and needs none; or another row is there already */
         row->done = true;
         row->holds = false;
         return 0;
@@ -289,22 +352,33 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     if (!hashes)
         return ERR_NOMEM;
     p->mapped = NULL;
+    bool had = row->looked ? row->before : row->present;
     if ((err = look_at(p, row, hashes))) {
         arena_release(&p->arena);
         return err;
     }
+    if (t->io->key_refs && row->present && !had) { /* the key is that of a row which refers to another one that had this number */
+        row->present = false;
+        if (alive) {
+            arena_release(&p->arena);
+            return p->last ? park(p, row, "its key belongs to another row here") : 1;
+        }
+    }
     if (row->moves && row->present) { /* another row that moves was first */
         row->present = row->moves = false;
         arena_release(&p->arena);
+        if ((err = numbers_hide_row(s, t, &row->who)))
+            return err;
         return park(p, row, "its number belongs to another row here");
     }
     if (!alive) {
         err = row->present ? write_delete(s, t->io, &row->who) : 0;
-    } else if (!(err = gather(p, t, r, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
+    } else if (!(err = gather(p, t, r, home, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
         err = row->present ? write_update(p, t->io, &row->who, columns, values, count)
                            : write_insert(p, t->io, &row->who, columns, values, count);
     }
     p->mapped = NULL;
+    bool waits = err == 1;
     struct op op = {.kind = alive ? row->present ? CHANGE_UPDATE : CHANGE_INSERT : CHANGE_DELETE, .tbl = t, .who = row->who};
     if (alive) {
         op.count = count;
@@ -316,6 +390,14 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     else if (err == ERR_CONSTRAINT && p->last)
         err = refused(p, &op);
     arena_release(&p->arena);
+    if ((err == ERR_CONSTRAINT || err == 1) && !home) {
+        int hidden = numbers_hide_row(s, t, &row->who);
+        if (hidden)
+            return hidden;
+        row->moves = false;
+    }
+    if (waits && p->last)
+        return park(p, row, NOT_SHOWN);
     if (err == ERR_CONSTRAINT || err == 1)
         return 1;
     if (err == ERR_NOTFOUND)
@@ -350,8 +432,12 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
     if (err)
         sql_exec(s->app.writer, "ROLLBACK TO starling_swap");
     sql_exec(s->app.writer, "RELEASE starling_swap");
-    for (uint32_t i = 0; i < count && err; i++)
-        rows[i]->done = false;
+    for (uint32_t i = 0; i < count && err; i++) {
+        int hidden = rows[i]->moves ? numbers_hide_row(s, rows[i]->tbl, &rows[i]->who) : 0;
+        if (hidden)
+            return hidden;
+        rows[i]->done = rows[i]->moves = false;
+    }
     return err;
 }
 
@@ -369,6 +455,11 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
                 i++;
             }
         }
+        int moved = renumber_move(p->s, p->seq); /* what these rows asked for */
+        if (moved < 0)
+            return moved;
+        progress = progress || moved;
+        p->parked = p->parked || moved;
     }
     if (count > 1 && put_back(p, rows, count) == 0)
         return 0;
@@ -471,7 +562,7 @@ static int write_pending(struct projecting *p, struct failed *failed, int64_t se
     uint32_t n = 0;
     int err = 0;
     HASH_ITER(hh, p->s->pending, row, next) {
-        if (!wants_showing(row) || row->done || row->queued || (row->waits && row->behind > seq && p->s->flights))
+        if (!pending_wants_showing(row) || row->done || row->queued || (row->waits && row->behind > seq && p->s->flights))
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
@@ -538,34 +629,16 @@ static int write_mark(struct store *s, int64_t seq) {
     return sql_run(s->w_trim);
 }
 
-/* Who numbers rows by AUTOINCREMENT may never give a number again, also not one whose row came and went before it was shown here. */
-static bool sequence_behind(const struct tio *io) { return io->tbl && io->table->autoincrement && io->tbl->top > io->sequence; }
-
-static int raise_sequences(struct store *s) {
-    for (uint32_t i = 0; i < s->tios_count; i++) {
-        struct tio *io = &s->tios[i];
-        if (!sequence_behind(io))
-            continue;
-        int err = sql_exec(s->app.writer,
-                           "INSERT INTO main.sqlite_sequence(name, seq) SELECT %Q, 0 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_sequence "
-                           "WHERE name=%Q); UPDATE main.sqlite_sequence SET seq=%lld WHERE name=%Q AND seq<%lld",
-                           io->table->name, io->table->name, (long long)io->tbl->top, io->table->name, (long long)io->tbl->top);
-        if (err)
-            return err;
-    }
-    return 0;
-}
-
 static bool anything_to_show(struct store *s) {
     if (s->flights)
         return true;
     struct pending_row *row, *next;
     HASH_ITER(hh, s->pending, row, next) {
-        if (wants_showing(row))
+        if (pending_wants_showing(row))
             return true;
     }
     for (uint32_t i = 0; i < s->tios_count; i++)
-        if (sequence_behind(&s->tios[i]))
+        if (numbers_sequence_behind(&s->tios[i]))
             return true;
     return false;
 }
@@ -586,12 +659,14 @@ static int tick_off(struct store *s, int64_t seq) {
     int err = state_begin(s);
     if (err)
         return err;
+    if ((err = renumber_done(s)))
+        return err;
     struct pending_row *row, *next;
     bool more = s->hot.flight_seq > seq && s->flights; /* there are flights behind those that were shown */
     HASH_ITER(hh, s->pending, row, next) {
         if (row->done && row->moves) {
             bool home;
-            if ((err = rows_find(s, row->tbl, &row->who, &s->reg, &home)) || (!home && (err = project_take_home(s, row, &s->reg))))
+            if ((err = rows_find(s, row->tbl, &row->who, &s->reg, &home)) || (!home && (err = pending_take_home(s, row, &s->reg))))
                 return err;
         }
         row->looked = row->moves = false;
@@ -602,7 +677,7 @@ static int tick_off(struct store *s, int64_t seq) {
     if ((err = sql_run(s->s_flight_del)))
         return err;
     for (uint32_t i = 0; i < s->tios_count; i++)
-        if (sequence_behind(&s->tios[i]))
+        if (numbers_sequence_behind(&s->tios[i]))
             s->tios[i].sequence = s->tios[i].tbl->top;
     s->hot.projected_seq = seq;
     s->hot.shown_ms = store_wall_ms(s);
@@ -671,7 +746,8 @@ static int recount_parked(struct projecting *p) {
 }
 
 /* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
-static int project_locked(struct store *s, int64_t seq) {
+static int project_locked(struct store *s, int64_t *mark) {
+    int64_t seq = *mark;
     int same = project_undisturbed(s);
     if (same < 0)
         return same;
@@ -684,8 +760,10 @@ static int project_locked(struct store *s, int64_t seq) {
     }
     for (uint32_t i = 0; i < s->tios_count; i++)
         s->tios[i].next_rowid = 0;
-    struct projecting p = {.s = s};
+    bool shows = s->flights && s->flights->seq <= seq;
+    struct projecting p = {.s = s, .seq = shows || s->flights ? seq : s->hot.flight_seq + 1, .can_move = shows || !s->flights};
     struct failed failed = {0};
+    renumber_forget(s);
     int err = recount_parked(&p);
     for (struct flight *f = s->flights; f && f->seq <= seq && !err; f = f->next)
         err = write_flight(&p, f, &failed);
@@ -698,20 +776,27 @@ static int project_locked(struct store *s, int64_t seq) {
         err = PROJECT_AGAIN;
     if (!err && s->foreigns_count && (err = foreign_check(s, seq)) == 1)
         err = PROJECT_AGAIN;
+    if (!err && renumber_planned(s))
+        err = PROJECT_AGAIN;
     foreign_forget(s);
     free(p.at);
     arena_release(&p.arena);
     if (!err)
-        err = raise_sequences(s);
-    if (!err && p.parked && !(err = state_commit(s)))
-        err = state_sync(s); /* the one sync under the lock: what is parked must be known as parked once the mark says that it was shown */
-    return err ? err : write_mark(s, seq);
+        err = numbers_raise_sequences(s);
+    if (!err && p.parked) {
+        if (p.seq > s->hot.flight_seq)
+            *mark = s->hot.flight_seq = p.seq;
+        if (!(err = state_commit(s)))
+            err = state_sync(
+                s); /* the one sync under the lock: what is parked must be known as parked once the mark says that it was shown */
+    }
+    return err ? err : write_mark(s, *mark);
 }
 
 /* The projection was taken back: the file shows what it showed before. */
 static int not_done(struct store *s) {
     struct pending_row *row, *next;
-    int err = 0;
+    int err = renumber_undo(s);
     HASH_ITER(hh, s->pending, row, next) {
         row->done = row->moves = false;
         if (!row->looked)
@@ -746,7 +831,8 @@ static uint32_t rows_to_show(const struct store *s, int64_t seq) {
 /* Taken back, since rows had to be parked or mended. That is noted, without the lock, and the rest is written again. */
 static int note_parked(struct store *s) {
     int err = appfile_sync(&s->app, s->app.writer); /* a drain under the lock is in the same transaction of the state */
-    if (err || (err = not_done(s)) || (err = state_begin(s)) || (err = mend_write(s)) || (err = state_commit(s)) || (err = state_sync(s)))
+    if (err || (err = not_done(s)) || (err = renumber_write(s)) || (err = state_begin(s)) || (err = mend_write(s)) ||
+        (err = state_commit(s)) || (err = state_sync(s)))
         return err;
     s->durable_note = s->hot.note_seq;
     return 0;
@@ -759,12 +845,12 @@ static int take_back(struct store *s, int result) {
 }
 
 /* One transaction of the application's file. 0: committed. */
-static int project_once(struct store *s, int64_t seq, bool impatient) {
+static int project_once(struct store *s, int64_t *seq, bool impatient) {
     int64_t began = store_mono_us();
     int err = appfile_begin(&s->app, !impatient);
     if (err)
         return err == ERR_BUSY ? PROJECT_WAIT : err;
-    if (rows_to_show(s, seq) > PROJECT_ROWS) /* for so long only writers are kept out */
+    if (rows_to_show(s, *seq) > PROJECT_ROWS) /* for so long only writers are kept out */
         appfile_let_in(&s->app);
     err = project_locked(s, seq);
     if (err || (err = appfile_commit(&s->app))) /* busy in DELETE mode, and somebody reads: a refused COMMIT would shut everybody out */
@@ -787,7 +873,7 @@ int project(struct store *s) {
     int err;
     for (int i = 0;; i++) {
         s->mending = i < MEND_ROUNDS;
-        err = project_once(s, seq, impatient);
+        err = project_once(s, &seq, impatient);
         s->mending = false;
         if (err != PROJECT_AGAIN)
             break;

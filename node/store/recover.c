@@ -1,5 +1,5 @@
-/* After a restart: which of what was merged the application's file shows. Flights that the mark in it covers are there, whether or not we noted
- * it; what is left of the others is shown from the registers. */
+/* What is being shown, after a restart: rows that were pending, and which of them the application's file shows nevertheless. The mark in it says
+ * which flights are there. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,8 +46,11 @@ static int recover_row(struct store *s, struct pending_row *row) {
         same = same && (!c || shown[i]);
     }
     sqlite3_reset(io->read);
-    if (same && !home && alive && (err = project_home_taken(s, row)) == 0)
-        err = project_take_home(s, row, &s->reg);
+    struct rowid place = row->who;
+    if (!place.text)
+        place.number = numbers_shown(row->tbl, &row->who);
+    if (same && !home && alive && (err = pending_home_taken(s, row->tbl, &place)) == 0)
+        err = pending_take_home(s, row, &s->reg);
     if (err >= 0 && same && !row->reason)
         row->done = true;
     else if (err >= 0 && alive && look.present && home && !row->reason)
@@ -56,6 +59,7 @@ static int recover_row(struct store *s, struct pending_row *row) {
     return err < 0 ? err : 0;
 }
 
+/* Flights that the mark in the application's file covers are there, whether or not we noted it; the others are shown from the registers. */
 int project_recall(struct store *s) {
     struct capture_mark mark;
     sqlite3_stmt *q;
@@ -63,7 +67,7 @@ int project_recall(struct store *s) {
     if (err)
         return err;
     int64_t covered = mark.found && memcmp(mark.state, s->state_id, sizeof mark.state) == 0 ? mark.projection : 0;
-    if ((err = state_begin(s)) /* parts are stored as held */ || (err = pending_load(s)) ||
+    if ((err = state_begin(s)) /* parts are stored as held */ || (err = pending_load(s)) || (err = numbers_settle_all(s, covered)) ||
         (err = sql_prepare(s->db, &q, "SELECT seq, before, CASE WHEN part THEN origin+1 ELSE 0 END FROM flight ORDER BY seq")))
         return err;
     while ((row = sql_step(q)) == 1) {

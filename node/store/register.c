@@ -6,7 +6,7 @@
 
 #include "proto/err.h"
 
-enum { KIND_MASK = 3, BORN_FIRST = 4, SIMPLE = 8, DIED = 16, DEATHS = 32, INSERTED_FIRST = 64, COPIES = 128 };
+enum { KIND_MASK = 3, AWAY = 3, BORN_FIRST = 4, SIMPLE = 8, DIED = 16, DEATHS = 32, INSERTED_FIRST = 64, COPIES = 128 };
 
 static const struct stamp NEVER = {0, UINT32_MAX};
 
@@ -27,6 +27,7 @@ void reg_clear(struct reg *r) {
     r->writes_count = r->cells_count = r->deaths_count = r->copies_count = 0;
     r->inserted = r->died = NEVER;
     r->birth_at = 0;
+    r->away = false;
     memset(&r->who, 0, sizeof r->who);
 }
 
@@ -152,8 +153,13 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
     reg_clear(r);
     if (in.bad)
         return ERR_CORRUPT;
-    uint8_t flags = *in.at++;
-    switch (flags & KIND_MASK) {
+    uint8_t flags = *in.at++, kind = flags & KIND_MASK;
+    r->away = kind == AWAY;
+    if (r->away) {
+        kind = (uint8_t)get_varint(&in);
+        r->who.number = (int64_t)get_u64(&in);
+    }
+    switch (kind) {
     case 0: r->who.kind = IDENT_GIVEN; break;
     case 1: r->who.kind = IDENT_BORN; break;
     default: r->who.kind = IDENT_ADOPTED; break;
@@ -245,7 +251,12 @@ int reg_encode(const struct reg *r, struct buf *out) {
         flags |= INSERTED_FIRST;
     flags |= (uint8_t)((simple ? SIMPLE : 0) | (r->died.origin != UINT32_MAX ? DIED : 0) | (r->deaths_count ? DEATHS : 0) |
                        (r->copies_count ? COPIES : 0));
-    buf_append(out, &flags, 1);
+    uint8_t kind = flags & KIND_MASK, head = r->away ? flags | AWAY : flags;
+    buf_append(out, &head, 1);
+    if (r->away) {
+        put_varint(out, kind);
+        put_u64(out, (uint64_t)r->who.number);
+    }
     if (r->who.kind == IDENT_BORN && !(flags & BORN_FIRST)) {
         put_varint(out, r->who.origin);
         put_varint(out, r->who.version);

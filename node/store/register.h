@@ -5,8 +5,9 @@
  * others are open conflicts. A row lives if its last insert is newer than its last death. Pure: no SQLite here.
  *
  * Stored form (ours alone, never on the wire; varint = LEB128):
- *   flags u8   bits 0-1 identity kind, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0, 7 copies
- *   identity   BORN: varint origin, varint version, u64 stamp of the birth (not with bit 2); ADOPTED: u64 hash
+ *   flags u8   bits 0-1 identity kind, or 3: away, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0, 7 copies
+ *   identity   BORN: varint origin, varint version, u64 stamp of the birth (not with bit 2); ADOPTED: u64 hash;
+ *              away: u8 kind and i64 number at birth before that
  *   writes     varint count, each varint origin << 2 | carried << 1 | mend, varint version, u64 stamp
  *   inserted   varint origin, u64 stamp (not with bit 6)
  *   died       varint origin, u64 stamp (bit 4)
@@ -77,6 +78,7 @@ struct copies {
 
 struct reg {
     struct rowid who;            /* number and key are the caller's: only kind, origin, version, hash are stored */
+    bool away;                   /* it is stored under another number than that of its birth, which is then who.number */
     uint64_t birth_at;           /* BORN: the stamp of its birth; 0 while that is not known */
     struct stamp inserted, died; /* at == 0 and origin == UINT32_MAX: never */
     struct write *writes;

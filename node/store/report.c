@@ -28,6 +28,7 @@ json_t *report_value(const struct value *v) {
     json_t *j = NULL;
     switch (v->type) {
     case VALUE_NULL: return json_null();
+    case VALUE_REF:
     case VALUE_INT:
         if (v->as.i <= (1LL << 53) && v->as.i >= -(1LL << 53))
             return json_integer(v->as.i);
@@ -86,7 +87,7 @@ json_t *report_key(const struct tbl *t, const struct rowid *who) {
         json_object_set_new(key, t->io->table->rowid, json_integer(rowid));
         return key;
     }
-    int n = tables_key_values(who, values, 16);
+    int n = t->io ? tables_key_shown(t->io->store, t, who, values, 16) : tables_key_values(who, values, 16);
     for (int i = 0; i < n; i++) {
         char name[24];
         snprintf(name, sizeof name, "%d", i);
@@ -137,7 +138,7 @@ void report_remote(struct store *s, uint32_t origin, const struct op *op) {
 static uint32_t missing_columns(const struct tbl *t) {
     uint32_t n = 0;
     for (uint32_t c = 0; c < t->columns_count && t->io; c++)
-        n += t->moves[c].placed == COLUMN_NEVER && (c >= t->io->by_number_count || !t->io->by_number[c]);
+        n += t->moves[c].placed == COLUMN_NEVER && c + 1 != t->number_column && (c >= t->io->by_number_count || !t->io->by_number[c]);
     return n;
 }
 

@@ -90,8 +90,18 @@ static void bind_place(sqlite3_stmt *q, const struct rowid *place) {
         sqlite3_bind_int64(q, 1, place->number);
 }
 
-int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, struct reg *r) {
-    (void)s;
+int rowid_cmp(const struct store *s, const struct rowid *a, const struct rowid *b) {
+    if (a->kind != b->kind)
+        return a->kind < b->kind ? -1 : 1;
+    int d = a->kind == IDENT_BORN ? origin_cmp(&s->origin_ids[a->origin], &s->origin_ids[b->origin]) : 0;
+    if (d || a->version != b->version)
+        return d ? d : a->version < b->version ? -1 : 1;
+    if (a->number != b->number)
+        return a->number < b->number ? -1 : 1;
+    return a->hash < b->hash ? -1 : a->hash > b->hash;
+}
+
+static int home_get(const struct tbl *t, const struct rowid *place, struct reg *r) {
     reg_clear(r);
     if (!fits_home(t, place) || (!place->text && place->number > t->top))
         return 0;
@@ -103,7 +113,8 @@ int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, stru
     if (row) {
         err = reg_decode(r, sqlite3_column_blob(t->get, 0), (size_t)sqlite3_column_bytes(t->get, 0));
         r->who.text = place->text;
-        r->who.number = place->number;
+        if (!r->away)
+            r->who.number = place->number;
         r->who.key = place->key;
         r->who.key_len = place->key_len;
     }
@@ -111,7 +122,19 @@ int rows_at_home(struct store *s, struct tbl *t, const struct rowid *place, stru
     return err;
 }
 
-static int extra_get(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r) {
+int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r) {
+    struct rowid who;
+    bool home;
+    int moved = t->tentative && !place->text ? numbers_at(s, t, place->number, &who) : 0;
+    if (moved)
+        return moved < 0 ? moved : rows_find(s, t, &who, r, &home);
+    int err = home_get(t, place, r);
+    if (!err && t->tentative && reg_known(r) && numbers_shown(t, &r->who) != place->number)
+        reg_clear(r);
+    return err;
+}
+
+static int extra_get(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r) {
     buf_clear(&s->blob);
     int err = rowid_pack(who, &s->blob);
     if (err)
@@ -129,39 +152,57 @@ static int extra_get(struct store *s, struct tbl *t, const struct rowid *who, st
     return err;
 }
 
-int rows_find(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {
+int rows_find(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {
     *home = fits_home(t, who);
     if (*home) {
-        int err = rows_at_home(s, t, who, r);
+        struct rowid place = *who;
+        if (t->places && !who->text)
+            place.number = numbers_home(t, who);
+        int err = home_get(t, &place, r);
         if (err)
             return err;
-        if (!reg_known(r)) { /* a free home: then nobody of that number or key is in extra either */
-            r->who = *who;
+        if (reg_known(r) && rowid_same(&r->who, who))
             return 0;
+        bool free_home = !reg_known(r);
+        if (free_home && t->extras) { /* it may have left it for another number */
+            err = extra_get(s, t, who, r);
+            *home = !reg_known(r);
+            return err;
         }
-        if (rowid_same(&r->who, who))
+        r->who = *who;
+        if (free_home)
             return 0;
     }
     *home = false;
     return extra_get(s, t, who, r);
 }
 
-static int put_home(struct store *s, struct tbl *t, const struct rowid *place, const struct reg *r) {
+static int put_home(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
+    struct rowid place = *who;
+    struct reg stored = *r; /* its arrays are shared */
+    if (t->places && !who->text)
+        place.number = numbers_home(t, who);
+    stored.who = *who;
+    stored.away = !who->text && place.number != who->number;
     buf_clear(&s->blob);
-    int err = reg_encode(r, &s->blob);
+    int err = reg_encode(&stored, &s->blob);
     if (err)
         return err;
-    bind_place(t->put, place);
+    bind_place(t->put, &place);
     sqlite3_bind_blob64(t->put, 2, s->blob.data, s->blob.len, SQLITE_STATIC);
-    if (!place->text && place->number > t->top)
-        t->top = place->number;
+    if (!place.text && place.number > t->top)
+        t->top = place.number;
     return sql_run(t->put);
 }
 
 static int put_extra(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
+    struct reg stored = *r;
+    stored.who = *who;
+    stored.away = false;
+    t->extras = true;
     buf_clear(&s->blob);
     buf_clear(&s->key);
-    int err = reg_encode(r, &s->blob);
+    int err = reg_encode(&stored, &s->blob);
     if (err || (err = rowid_pack(who, &s->key)))
         return err;
     sqlite3_bind_int64(s->s_extra_put, 1, t->no);
@@ -175,11 +216,11 @@ int rows_store(struct store *s, struct tbl *t, const struct rowid *who, const st
 }
 
 int rows_evict(struct store *s, struct tbl *t, const struct rowid *place) {
-    int err = rows_at_home(s, t, place, &s->reg2);
+    int err = home_get(t, place, &s->reg2);
     if (err || !reg_known(&s->reg2))
         return err;
     struct rowid who = s->reg2.who;
-    if ((err = put_extra(s, t, &who, &s->reg2)))
+    if ((err = put_extra(s, t, &who, &s->reg2)) || (err = numbers_leave(s, t, &who)))
         return err;
     bind_place(t->del, place);
     return sql_run(t->del);
@@ -270,6 +311,30 @@ static bool is_key(const struct tbl *t, uint32_t column) {
            t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
 }
 
+/* Registers hold references as the numbers that they have here, and two rows may have had one number. */
+static bool is_reference(const struct tbl *t, uint32_t column) {
+    return t->io && t->io->ref_to && column < t->io->by_number_count && t->io->by_number[column] &&
+           t->io->ref_to[t->io->by_number[column] - 1];
+}
+
+static int means_another(struct store *s, const struct tbl *t, const struct reg *r, const struct cell *a, const struct cell *b,
+                         bool *lost) {
+    const struct write *x = &r->writes[a->write], *y = &r->writes[b->write];
+    struct tbl *table = state_table_of(s, t->no);
+    uint8_t bytes[VALUE_REF_BORN_BYTES];
+    struct value v, w;
+    *lost = a->hash != b->hash;
+    int err = values_find(s, x->origin, x->version, table, &r->who, a->column, &v);
+    if (err || v.type != VALUE_REF)
+        return err == ERR_NOTFOUND ? 0 : err;
+    size_t len = v.len;
+    memcpy(bytes, v.p, len); /* the next look may give up the batch that it is in */
+    err = values_find(s, y->origin, y->version, table, &r->who, b->column, &w);
+    if (!err && w.type == VALUE_REF)
+        *lost = len != w.len || memcmp(bytes, w.p, len) != 0;
+    return err == ERR_NOTFOUND ? 0 : err;
+}
+
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. A death decides only between itself and what it saw, not
  * between two values: they stay open in a dead row, until somebody who knows of both writes that column. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
@@ -288,8 +353,11 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
         const struct cell *c = &r->cells[i];
         const struct cell *best = reg_winner(r, c->column, &o);
         bool lost = c->hash != best->hash;
-        if (is_key(t, c->column) || r->writes[c->write].mend || reg_copy_is_old(r, c, &o))
+        bool number = c->column + 1 == t->number_column;
+        if (is_key(t, c->column) || r->writes[c->write].mend || (number && !alive) || reg_copy_is_old(r, c, &o))
             continue;
+        if (c != best && is_reference(t, c->column) && (err = means_another(s, t, r, c, best, &lost)))
+            break;
         if (!alive && !lost && r->writes[c->write].at > 0 && !reg_has_original(r, c)) {
             lost = true;
             for (uint32_t d = 0; d < deaths && lost; d++)
@@ -313,11 +381,12 @@ static int count_one(void *ctx, const struct cell *c, const struct death *d) {
 }
 
 /* Could this row have an open conflict at all? */
-static bool suspicious(const struct reg *r) {
+static bool suspicious(const struct tbl *t, const struct reg *r) {
     if (r->deaths_count)
         return true;
     for (uint32_t i = 1; i < r->cells_count; i++)
-        if (r->cells[i].column == r->cells[i - 1].column && r->cells[i].hash != r->cells[i - 1].hash)
+        if (r->cells[i].column == r->cells[i - 1].column &&
+            (r->cells[i].hash != r->cells[i - 1].hash || is_reference(t, r->cells[i].column)))
             return true;
     return false;
 }
@@ -325,7 +394,7 @@ static bool suspicious(const struct reg *r) {
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count) {
     *count = 0;
     struct origins_order o = store_order(s);
-    int err = suspicious(r) || !reg_alive(r, &o) ? rows_each_conflict(s, t, r, count_one, count) : 0;
+    int err = suspicious(t, r) || !reg_alive(r, &o) ? rows_each_conflict(s, t, r, count_one, count) : 0;
     if (err || (!*count && !had))
         return err;
     buf_clear(&s->key);

@@ -92,7 +92,7 @@ int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint3
     if (c->from.failed)
         return c->from.failed;
     struct rowid last = {.text = t->key_kind == KEY_COLUMNS, .number = c->last_number, .key = c->from.data, .key_len = c->from.len};
-    err = tables_bind_key(c->stmt, 1, &last);
+    err = tables_bind_key(s, c->stmt, 1, &last);
     return err < 0 ? err : 0;
 }
 
@@ -279,7 +279,7 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
             break;
         struct rowid who = s->reg.who;
         who.text = place.text;
-        who.number = place.number;
+        who.number = s->reg.away ? who.number : place.number;
         who.key = place.key;
         who.key_len = place.key_len;
         if (!reg_alive(&s->reg, &o) || pending_find(s, io->tbl, &who))
@@ -437,7 +437,7 @@ static int missing_places(struct store *s, struct tio *io, const struct keys *k,
             break;
         struct rowid who = s->reg.who;
         who.text = place.text;
-        who.number = place.number;
+        who.number = s->reg.away ? who.number : place.number;
         who.key = place.key;
         who.key_len = place.key_len;
         struct pending_row *p = pending_find(s, io->tbl, &who);

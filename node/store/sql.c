@@ -71,6 +71,7 @@ int sql_int(sqlite3 *db, int64_t none, int64_t *out, const char *format, ...) {
 void sql_bind_value(sqlite3_stmt *stmt, int at, const struct value *v) {
     switch (v->type) {
     case VALUE_NULL: sqlite3_bind_null(stmt, at); break;
+    case VALUE_REF: /* the number that it means here */
     case VALUE_INT: sqlite3_bind_int64(stmt, at, v->as.i); break;
     case VALUE_FLOAT: sqlite3_bind_double(stmt, at, v->as.f); break;
     case VALUE_TEXT: sqlite3_bind_text64(stmt, at, v->len ? (const char *)v->p : "", v->len, SQLITE_STATIC, SQLITE_UTF8); break;

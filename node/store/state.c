@@ -11,7 +11,7 @@
 #include "node/store/engine.h"
 #include "proto/err.h"
 
-#define STATE_FORMAT 1
+#define STATE_FORMAT 2
 
 static const char SCHEMA[] =
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
@@ -30,6 +30,8 @@ static const char SCHEMA[] =
     "CREATE TABLE open(tbl INTEGER, who BLOB, n INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE seen(origin INTEGER, version INTEGER, knew BLOB, PRIMARY KEY(origin, version)) WITHOUT ROWID;"
     "CREATE TABLE place(tbl INTEGER, r INTEGER, k BLOB, PRIMARY KEY(tbl, r), UNIQUE(tbl, k)) WITHOUT ROWID;"
+    "CREATE TABLE moved(tbl INTEGER, who BLOB, home INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
+    "CREATE TABLE moving(seq INTEGER, tbl INTEGER, who BLOB, shown INTEGER, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE large(tbl INTEGER, place BLOB, PRIMARY KEY(tbl, place)) WITHOUT ROWID;"
     "INSERT INTO hot VALUES(1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);";
 
@@ -255,6 +257,7 @@ static void tbl_free(struct tbl *t) {
     free(t->column_hashes);
     free(t->moves);
     free(t->moved);
+    numbers_clear(t);
     sqlite3_finalize(t->get);
     sqlite3_finalize(t->put);
     sqlite3_finalize(t->del);
@@ -294,6 +297,8 @@ static int tbl_column(struct tbl *t, const char *name, size_t len, int32_t place
     if (!copy)
         return ERR_NOMEM;
     t->columns[t->columns_count] = copy;
+    if (strcmp(copy, NUMBER_COLUMN) == 0)
+        t->number_column = t->columns_count + 1;
     t->moves[t->columns_count] = (struct column_move){.placed = placed};
     t->column_hashes[t->columns_count++] = name_hash(name, len);
     return 0;
@@ -352,6 +357,13 @@ static int load_tables(struct store *s) {
     }
     sqlite3_finalize(q);
     return row;
+}
+
+struct tbl *state_table_of(const struct store *s, uint32_t no) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->no == no)
+            return s->tbls[i];
+    return NULL;
 }
 
 struct tbl *state_find_table(const struct store *s, const char *name, size_t len) {
@@ -476,7 +488,7 @@ static void drop_caches(struct store *s) {
 int state_reload(struct store *s) {
     int err;
     drop_caches(s);
-    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = find_own(s)))
+    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = numbers_load(s)) || (err = find_own(s)))
         return err;
     int64_t bad;
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k GLOB 'bad *'")))

@@ -233,6 +233,7 @@ int store_open(struct store **out, const struct store_config *config, char *why,
     reg_init(&s->reg);
     reg_init(&s->reg2);
     reg_init(&s->source);
+    reg_init(&s->meant);
     buf_init(&s->blob, 256u << 20);
     buf_init(&s->key, 256u << 20);
     buf_init(&s->key2, 256u << 20);
@@ -292,6 +293,10 @@ void store_close(struct store *s) {
     reg_release(&s->reg);
     reg_release(&s->reg2);
     reg_release(&s->source);
+    reg_release(&s->meant);
+    free(s->told);
+    renumber_release(s);
+    free(s->told_bytes);
     buf_release(&s->blob);
     buf_release(&s->key);
     buf_release(&s->key2);

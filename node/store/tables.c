@@ -143,6 +143,10 @@ void tables_put_key_value(struct buf *b, const struct value *v, enum collation c
 }
 
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out) {
+    return io->key_refs ? refs_key(io->store, io, key_values, INT64_MAX, out) : tables_key_plain(io, key_values, out);
+}
+
+int tables_key_plain(struct tio *io, const struct value *key_values, struct buf *out) {
     buf_clear(out);
     for (uint32_t i = 0; i < io->table->key_count; i++)
         tables_put_key_value(out, &key_values[i], io->table->columns[io->table->key[i]].collation);
@@ -165,6 +169,7 @@ static int key_value(const uint8_t **at, const uint8_t *end, struct value *v) {
         return 0;
     case VALUE_TEXT:
     case VALUE_BLOB:
+    case VALUE_REF:
         if (end - *at < 4)
             return ERR_MALFORMED;
         memcpy(&n, *at, 4);
@@ -174,6 +179,12 @@ static int key_value(const uint8_t **at, const uint8_t *end, struct value *v) {
         v->p = *at;
         v->len = n;
         *at += n;
+        if (v->type == VALUE_REF) {
+            struct value_ref ref;
+            if (!value_ref_unpack(&ref, v->p, v->len))
+                return ERR_MALFORMED;
+            v->as.i = ref.number;
+        }
         return 0;
     default: return ERR_MALFORMED;
     }
@@ -202,17 +213,35 @@ int tables_key_values(const struct rowid *who, struct value *out, uint32_t max) 
     return (int)n;
 }
 
-int tables_bind_key(sqlite3_stmt *stmt, int at, const struct rowid *who) {
+int tables_key_shown(struct store *s, const struct tbl *t, const struct rowid *who, struct value *out, uint32_t max) {
+    int n = tables_key_values(who, out, max);
+    if (n > 0 && !who->text)
+        out[0].as.i = numbers_today(s, t, who);
+    int err = n > 0 ? refs_show(s, out, (uint32_t)n) : 0;
+    return err < 0 ? err : n;
+}
+
+int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct rowid *who) {
     struct value values[16];
     int n = tables_key_values(who, values, 16);
+    int err = n > 0 && who->text ? refs_show(s, values, (uint32_t)n) : 0;
+    if (err < 0)
+        return err;
     for (int i = 0; i < n; i++)
-        sql_bind_value(stmt, at + i, &values[i]);
+        if (err) /* what it refers to is not shown here: nor is it */
+            sqlite3_bind_null(stmt, at + i);
+        else
+            sql_bind_value(stmt, at + i, &values[i]);
     return n < 0 ? n : at + n;
 }
 
 int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct rowid *who) {
-    if (io->table->key_kind != KEY_ROWID)
-        return tables_bind_key(stmt, at, who);
+    if (io->table->key_kind == KEY_INTEGER) {
+        sqlite3_bind_int64(stmt, at, numbers_shown(io->tbl, who));
+        return at + 1;
+    }
+    if (io->table->key_kind == KEY_COLUMNS)
+        return tables_bind_key(io->store, stmt, at, who);
     int64_t rowid;
     int found = keyless_rowid(io, who, &rowid);
     if (found < 0)
@@ -433,6 +462,7 @@ static void tio_release(struct tio *io) {
     free(io->lens);
     free(io->by_number);
     free(io->converted);
+    free(io->ref_to);
     if (io->tbl)
         io->tbl->io = NULL;
 }
@@ -499,6 +529,7 @@ static int prepare_all(struct store *s, struct tio *io) {
 
 static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     int err;
+    io->store = s;
     io->table = t;
     if ((err = state_table(s, t->name, strlen(t->name), &io->tbl)))
         return err;
@@ -588,7 +619,7 @@ int tables_load(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
         if (!s->tbls[i]->io)
             s->tbls[i]->null_keys = s->tbls[i]->replacing = 0;
-    if ((err = foreign_load(s)))
+    if ((err = foreign_load(s)) || (err = refs_load(s)))
         return err;
     return began ? state_commit(s) : 0;
 }

@@ -161,7 +161,8 @@ int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *
         for (uint32_t i = 0; i < row->count; i++)
             if (row->values[i].column == column) {
                 *v = row->values[i].value;
-                return 0;
+                err = refs_show(s, v, 1);
+                return err < 0 ? err : 0;
             }
     return err ? err : ERR_NOTFOUND;
 }

@@ -318,7 +318,8 @@ static inline int64_t peer_status(struct peer *p, const char *name) {
 static inline void rig_assert_settled(struct rig *r) {
     for (uint32_t i = 0; i < r->count; i++)
         if (!peer_settled(&r->peers[i]) || peer_status(&r->peers[i], "parked"))
-            fail_msg("%s is not settled: parked %lld", r->peers[i].s.app_path, (long long)peer_status(&r->peers[i], "parked"));
+            fail_msg("%s is not settled: parked %lld\n%s", r->peers[i].s.app_path, (long long)peer_status(&r->peers[i], "parked"),
+                     r->peers[i].log);
 }
 
 /* All problems of a table, one a line; freed by the caller. */

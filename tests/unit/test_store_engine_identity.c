@@ -1,5 +1,5 @@
-/* The engine: rows of different servers that want one place. Two rows are never blended, both survive, and the one without a place
- * waits for it. */
+/* The engine: rows of different servers that want one place. Two rows are never blended, both survive: one of two that SQLite numbered gets
+ * another number, and what refers to it follows. */
 #include "store_rig.h"
 
 #define NUMBERED "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b)"
@@ -31,73 +31,96 @@ static void collide(struct rig *r, uint32_t count) {
     rig_time_passes(r);
 }
 
-static void assert_each_its_own(struct rig *r) {
-    assert_rows(rig_app(r, 0), "SELECT * FROM t", "i1|tzero|n|;");
-    assert_rows(rig_app(r, 1), "SELECT * FROM t", "i1|n|tone|;");
-    assert_parked(r, 0, 1);
-    assert_parked(r, 1, 1);
-    for (uint32_t i = 0; i < 2; i++)
-        assert_problem(&r->peers[i], "t", "its number belongs to another row");
+/* Both rows, on both servers, under equal numbers: one keeps its own. Nothing is parked, nobody waits. */
+static void assert_both_shown(struct rig *r) {
+    share_same(r);
+    assert_everywhere(r, "SELECT a, b FROM t ORDER BY a IS NULL", "tzero|n|;n|tone|;");
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(app_int(rig_app(r, i), "SELECT count(*) FROM t WHERE id = 1"), 1);
+        assert_int_equal(app_int(rig_app(r, i), "SELECT max(id) < 100 FROM t"), 1); /* a little above */
+        assert_parked(r, i, 0);
+    }
 }
 
 static void test_equal_numbers_are_not_blended(void **state) {
     (void)state;
     struct rig r;
     collide(&r, 2);
-    assert_each_its_own(&r);
-    for (uint32_t i = 0; i < 2; i++) { /* nothing changes that by itself: not time, not a restart */
+    assert_both_shown(&r);
+    for (uint32_t i = 0; i < 2; i++) { /* nothing changes that: not time, not a restart */
         peer_retry(&r.peers[i]);
         peer_reopen(&r.peers[i]);
         peer_rest(&r.peers[i]);
         peer_retry(&r.peers[i]);
     }
-    assert_each_its_own(&r);
+    assert_both_shown(&r);
     rig_close(&r);
 }
 
-static void test_the_row_without_a_place_gets_it_when_the_holder_is_deleted(void **state) {
+static void test_a_renumbered_row_dies(void **state) {
     (void)state;
-    for (uint32_t who = 0; who < 2; who++) {
-        struct rig r;
-        collide(&r, 2);
-        rig_act(&r, who, "DELETE FROM t WHERE id = 1");
-        peer_retry(&r.peers[who]);
-        assert_rows(rig_app(&r, who), "SELECT * FROM t", who ? "i1|tzero|n|;" : "i1|n|tone|;");
-        assert_parked(&r, who, 0);
-        share_same(&r);
-        assert_rows(rig_app(&r, 1 - who), "SELECT * FROM t", who ? "i1|tzero|n|;" : "i1|n|tone|;");
-        assert_int_equal(peer_conflicts(&r.peers[0]), 0);
-        rig_close(&r);
-    }
+    for (uint32_t who = 0; who < 2; who++)
+        for (int restart = 0; restart < 2; restart++) {
+            struct rig r;
+            collide(&r, 2);
+            if (restart)
+                peer_reopen(&r.peers[who]);
+            rig_act(&r, who, "DELETE FROM t WHERE b = 'one'");
+            share_same(&r);
+            assert_everywhere(&r, "SELECT * FROM t", "i1|tzero|n|;");
+            rig_act(&r, 1 - who, "INSERT INTO t(a) VALUES('next')");
+            share_same(&r);
+            assert_everywhere(&r, "SELECT * FROM t", "i1|tzero|n|;i2|tnext|n|;");
+            rig_close(&r);
+        }
 }
 
-static void test_a_row_without_a_place_takes_changes(void **state) {
+static void test_a_renumbered_row_takes_changes(void **state) {
     (void)state;
     struct rig r;
     collide(&r, 2);
-    rig_act(&r, 1, "UPDATE t SET b = 'changed', a = 'new'");
-    rig_act(&r, 0, "UPDATE t SET a = 'changed here'");
-    rig_share(&r);
-    assert_rows(rig_app(&r, 0), "SELECT * FROM t", "i1|tchanged here|n|;");
-    assert_rows(rig_app(&r, 1), "SELECT * FROM t", "i1|tnew|tchanged|;");
+    rig_act(&r, 1, "UPDATE t SET b = 'changed', a = 'new' WHERE b = 'one'");
+    rig_act(&r, 0, "UPDATE t SET a = 'changed here' WHERE a = 'zero'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a, b FROM t ORDER BY id", "tchanged here|n|;tnew|tchanged|;");
     peer_reopen(&r.peers[0]);
     peer_rest(&r.peers[0]);
-    rig_act(&r, 0, "DELETE FROM t");
-    peer_retry(&r.peers[0]);
+    rig_act(&r, 0, "UPDATE t SET a = 'both'");
     share_same(&r);
-    assert_everywhere(&r, "SELECT * FROM t", "i1|tnew|tchanged|;");
+    assert_everywhere(&r, "SELECT a, b FROM t ORDER BY id", "tboth|n|;tboth|tchanged|;");
     rig_close(&r);
 }
 
-/* The holder goes away by getting another number. */
-static void test_the_holder_moves(void **state) {
+/* A server that never met the clash by itself: everything comes at once, mends too. */
+static void test_who_comes_later(void **state) {
+    (void)state;
+    struct rig r;
+    rig_start(&r, 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i), NUMBERED);
+        peer_open(&r.peers[i]);
+        rig_act(&r, i, i ? "INSERT INTO t(b) VALUES('one')" : "INSERT INTO t(a) VALUES('zero')");
+    }
+    peer_pull(&r.peers[0], &r.peers[1]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    assert_int_equal(side_open_app(&r.peers[2].s), SQLITE_OK);
+    app_exec(rig_app(&r, 2), NUMBERED);
+    peer_open(&r.peers[2]);
+    rig_act(&r, 2, "INSERT INTO t(a, b) VALUES('two', 'two')");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a, b FROM t ORDER BY a IS NULL, a", "ttwo|ttwo|;tzero|n|;n|tone|;");
+    rig_close(&r);
+}
+
+static void test_a_row_that_is_given_another_number(void **state) {
     (void)state;
     struct rig r;
     collide(&r, 2);
     rig_act(&r, 0, "UPDATE t SET id = 2 WHERE id = 1");
-    peer_retry(&r.peers[0]);
     share_same(&r);
-    assert_everywhere(&r, "SELECT * FROM t ORDER BY id", "i1|n|tone|;i2|tzero|n|;");
+    assert_everywhere(&r, "SELECT id, a, b FROM t WHERE id < 3", "i2|tzero|n|;");
+    assert_everywhere(&r, "SELECT a, b FROM t WHERE id > 2", "n|tone|;");
     rig_close(&r);
 }
 
@@ -107,8 +130,6 @@ static void test_both_die(void **state) {
     collide(&r, 2);
     rig_act(&r, 0, "DELETE FROM t");
     rig_act(&r, 1, "DELETE FROM t");
-    share_same(&r); /* each deleted what it saw: its own row, and not the other's, which appeared then */
-    rig_act(&r, 0, "DELETE FROM t");
     share_same(&r);
     assert_everywhere(&r, "SELECT count(*) FROM t", "i0|;");
     rig_act(&r, 1, "INSERT INTO t(a) VALUES('again')");
@@ -121,40 +142,73 @@ static void test_three_rows_with_one_number(void **state) {
     (void)state;
     struct rig r;
     collide(&r, 3);
-    for (uint32_t i = 0; i < 3; i++)
-        assert_parked(&r, i, 2);
-    assert_rows(rig_app(&r, 2), "SELECT * FROM t", "i1|ttwo|ttwo|;");
-    rig_act(&r, 1, "UPDATE t SET a = 'kept' WHERE b = 'one'"); /* shown at 1 alone */
-    rig_share(&r);
-    rig_act(&r, 0, "DELETE FROM t WHERE a = 'zero'");
-    peer_retry(&r.peers[0]);
-    rig_share(&r);
-    for (uint32_t i = 0; i < 3; i++)
-        assert_parked(&r, i, 1);
-    assert_int_equal(app_int(rig_app(&r, 0), "SELECT count(*) FROM t"), 1);
-    rig_act(&r, 2, "DELETE FROM t WHERE a = 'two'");
-    for (int i = 0; i < 3; i++) {
-        rig_share(&r);
-        peer_retry(&r.peers[i]);
-    }
     share_same(&r);
-    assert_everywhere(&r, "SELECT * FROM t", "i1|tkept|tone|;");
+    assert_everywhere(&r, "SELECT a, b FROM t ORDER BY a IS NULL, a", "ttwo|ttwo|;tzero|n|;n|tone|;");
+    rig_act(&r, 1, "UPDATE t SET a = 'kept' WHERE b = 'one'");
+    rig_act(&r, 0, "DELETE FROM t WHERE a = 'zero'");
+    rig_act(&r, 2, "DELETE FROM t WHERE a = 'two'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a, b FROM t", "tkept|tone|;");
     rig_close(&r);
 }
 
-/* A number that the application gave is another row than one that SQLite numbered. */
+/* A number that the application gave is another row than one that SQLite numbered, and never moves. */
 static void test_given_and_numbered(void **state) {
     (void)state;
     struct rig r;
     rig_open(&r, 2, NUMBERED);
-    rig_act(&r, 0, "INSERT INTO t(id, a) VALUES(1, 'zero')");
     rig_act(&r, 1, "INSERT INTO t(b) VALUES('one')");
+    rig_act(&r, 0, "INSERT INTO t(id, a) VALUES(1, 'zero')");
     rig_share(&r);
-    assert_each_its_own(&r);
-    rig_act(&r, 1, "DELETE FROM t");
-    peer_retry(&r.peers[1]);
+    rig_time_passes(&r);
+    assert_both_shown(&r);
+    assert_everywhere(&r, "SELECT a FROM t WHERE id = 1", "tzero|;");
+    rig_act(&r, 1, "DELETE FROM t WHERE b = 'one'");
     share_same(&r);
     assert_everywhere(&r, "SELECT * FROM t", "i1|tzero|n|;");
+    rig_close(&r);
+}
+
+/* What refers to a row goes on meaning it: by a column, as part of a key, as the key, through another table, and to itself. */
+static void test_references_follow(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3,
+             "CREATE TABLE t(id INTEGER PRIMARY KEY, a, boss INTEGER REFERENCES t(id));"
+             "CREATE TABLE child(id INTEGER PRIMARY KEY, t INTEGER REFERENCES t(id), v);"
+             "CREATE TABLE tag(t INTEGER REFERENCES t(id), label TEXT, v, PRIMARY KEY(t, label));"
+             "CREATE TABLE more(t INTEGER, label TEXT, n, FOREIGN KEY(t, label) REFERENCES tag(t, label));"
+             "CREATE TABLE one(t INTEGER PRIMARY KEY REFERENCES t(id), v);"
+             "CREATE TABLE deep(id INTEGER PRIMARY KEY, one INTEGER REFERENCES one(t))");
+    for (uint32_t i = 0; i < 3; i++) {
+        char *sql = sqlite3_mprintf("BEGIN; INSERT INTO t(a) VALUES('boss%u'); INSERT INTO t(a, boss) VALUES('t%u', 1);"
+                                    "INSERT INTO child(t, v) VALUES(2, 'c%u'), (1, 'b%u'); INSERT INTO tag VALUES(2, 'x', 'g%u');"
+                                    "INSERT INTO more VALUES(2, 'x', 'm%u'); INSERT INTO one VALUES(2, 'o%u');"
+                                    "INSERT INTO deep(one) VALUES(2); COMMIT",
+                                    i, i, i, i, i, i, i);
+        rig_act(&r, i, sql);
+        sqlite3_free(sql);
+    }
+    for (int later = 0; later < 3; later++) {
+        share_same(&r);
+        assert_everywhere(&r, "SELECT t.a, b.a FROM t JOIN t AS b ON b.id = t.boss ORDER BY 1", "tt0|tboss0|;tt1|tboss1|;tt2|tboss2|;");
+        assert_everywhere(&r, "SELECT v, a FROM child JOIN t ON t.id = child.t ORDER BY 1",
+                          "tb0|tboss0|;tb1|tboss1|;tb2|tboss2|;tc0|tt0|;tc1|tt1|;tc2|tt2|;");
+        assert_everywhere(&r, "SELECT tag.v, a, n FROM tag JOIN t ON t.id = tag.t JOIN more USING(t, label) ORDER BY 1",
+                          later < 1 ? "tg0|tt0|tm0|;tg1|tt1|tm1|;tg2|tt2|tm2|;" : "tG0|tt0|tm0|;tG1|tt1|tm1|;tG2|tt2|tm2|;");
+        assert_everywhere(&r, "SELECT one.v, a FROM deep JOIN one ON one.t = deep.one JOIN t ON t.id = one.t ORDER BY 1",
+                          "to0|tt0|;to1|tt1|;to2|tt2|;");
+        assert_everywhere(&r, "SELECT count(*) FROM pragma_foreign_key_check", "i0|;");
+        if (later == 0) { /* rows whose numbers moved are written, by others too */
+            rig_act(&r, 1, "UPDATE tag SET v = upper(v)");
+            peer_reopen(&r.peers[2]);
+        } else {
+            rig_act(&r, 2, "UPDATE child SET v = v; UPDATE one SET v = v");
+        }
+    }
+    rig_act(&r, 0, "DELETE FROM deep; DELETE FROM more; DELETE FROM tag WHERE v = 'G2'; DELETE FROM one WHERE v = 'o1'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT v FROM tag UNION ALL SELECT v FROM one ORDER BY 1", "tG0|;tG1|;to0|;to2|;");
     rig_close(&r);
 }
 
@@ -221,26 +275,25 @@ static void test_a_constraint_that_only_one_server_has(void **state) {
     rig_close(&r);
 }
 
-/* Many rows without a place, and others among them that have one, in one commit. */
-static void test_one_commit_of_rows_with_and_without_a_place(void **state) {
+/* Many rows that are renumbered, and others among them that are not, in one commit. */
+static void test_many_rows_under_one_number(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, 2, NUMBERED);
+    rig_open(&r, 2, NUMBERED "; CREATE TABLE child(id INTEGER PRIMARY KEY, t REFERENCES t(id), a)");
     static const char *const MANY =
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t(a) SELECT '%s' || i FROM n";
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t(a) SELECT '%s' || i FROM n;"
+        "INSERT INTO child(t, a) SELECT id, a FROM t";
     for (uint32_t i = 0; i < 2; i++) {
         char *sql = sqlite3_mprintf(MANY, i ? 500 : 300, i ? "one" : "zero");
         rig_act(&r, i, sql);
         sqlite3_free(sql);
     }
-    rig_share(&r);
-    assert_rows(rig_app(&r, 0), "SELECT count(*), sum(a GLOB 'zero*') FROM t", "i500|i300|;");
-    assert_rows(rig_app(&r, 1), "SELECT count(*), sum(a GLOB 'one*') FROM t", "i500|i500|;");
-    assert_parked(&r, 0, 300);
-    assert_parked(&r, 1, 300);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT count(*), sum(a GLOB 'zero*') FROM t", "i800|i300|;");
+    assert_everywhere(&r, "SELECT count(*), sum(child.a = t.a) FROM child JOIN t ON t.id = child.t", "i800|i800|;");
+    assert_everywhere(&r, "SELECT max(id) < 2000 FROM t", "i1|;");
     rig_time_passes(&r);
-    rig_act(&r, 0, "DELETE FROM t WHERE a GLOB 'zero*'");
-    peer_retry(&r.peers[0]);
+    rig_act(&r, 0, "DELETE FROM child; DELETE FROM t WHERE a GLOB 'zero*'");
     share_same(&r);
     assert_everywhere(&r, "SELECT count(*), sum(a GLOB 'one*') FROM t", "i500|i500|;");
     rig_close(&r);
@@ -249,15 +302,17 @@ static void test_one_commit_of_rows_with_and_without_a_place(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_numbers_are_not_blended),
-        cmocka_unit_test(test_the_row_without_a_place_gets_it_when_the_holder_is_deleted),
-        cmocka_unit_test(test_a_row_without_a_place_takes_changes),
-        cmocka_unit_test(test_the_holder_moves),
+        cmocka_unit_test(test_a_renumbered_row_dies),
+        cmocka_unit_test(test_a_renumbered_row_takes_changes),
+        cmocka_unit_test(test_who_comes_later),
+        cmocka_unit_test(test_a_row_that_is_given_another_number),
+        cmocka_unit_test(test_references_follow),
         cmocka_unit_test(test_both_die),
         cmocka_unit_test(test_three_rows_with_one_number),
         cmocka_unit_test(test_given_and_numbered),
         cmocka_unit_test(test_swaps_of_unique_values),
         cmocka_unit_test(test_a_constraint_that_only_one_server_has),
-        cmocka_unit_test(test_one_commit_of_rows_with_and_without_a_place),
+        cmocka_unit_test(test_many_rows_under_one_number),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);

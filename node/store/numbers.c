@@ -1,0 +1,341 @@
+/* Numbers. A row that SQLite numbered is known by its birth; its number is one more column of its register, written when somebody, or a mend,
+ * gives it another one. A register lives under the number that the application's file shows (its home): for a renumbered row `places`
+ * knows which. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+/* ---- where a renumbered row is */
+
+static struct numbered *find(const struct tbl *t, const struct rowid *who, struct buf *name) {
+    struct numbered *p = NULL;
+    buf_init(name, 1 << 16);
+    if (rowid_pack(who, name) == 0)
+        HASH_FIND(hh, t->places, name->data, name->len, p);
+    return p;
+}
+
+static struct numbered *lookup(const struct tbl *t, const struct rowid *who) {
+    struct buf name;
+    struct numbered *p;
+    if (!t->places || who->text || who->kind == IDENT_GIVEN)
+        return NULL;
+    p = find(t, who, &name);
+    buf_release(&name);
+    return p;
+}
+
+int64_t numbers_shown(const struct tbl *t, const struct rowid *who) {
+    const struct numbered *p = lookup(t, who);
+    return p ? p->shown : who->number;
+}
+
+int64_t numbers_home(const struct tbl *t, const struct rowid *who) {
+    const struct numbered *p = lookup(t, who);
+    return p && p->homed ? p->home : who->number;
+}
+
+static void drop(struct tbl *t, struct numbered *p) {
+    HASH_DEL(t->places, p);
+    free(p);
+}
+
+void numbers_clear(struct tbl *t) {
+    struct numbered *p, *next;
+    HASH_ITER(hh, t->places, p, next) drop(t, p);
+}
+
+static int add(struct tbl *t, const struct rowid *who, struct numbered **out) {
+    struct buf name;
+    int err = 0;
+    *out = find(t, who, &name);
+    if (!*out && !name.failed) {
+        struct numbered *p = calloc(1, sizeof *p + name.len);
+        err = p ? 0 : ERR_NOMEM;
+        if (p) {
+            memcpy(p->name, name.data, name.len);
+            p->name_len = (uint32_t)name.len;
+            p->home = p->shown = who->number;
+            HASH_ADD(hh, t->places, name, p->name_len, p);
+            *out = p;
+        }
+    }
+    err = err ? err : name.failed;
+    buf_release(&name);
+    return err;
+}
+
+static int forget_moved(struct store *s, const struct tbl *t, const struct numbered *p) {
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "DELETE FROM moved WHERE tbl=%u AND who=?", t->no);
+    if (err)
+        return err;
+    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
+}
+
+int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int64_t home) {
+    struct numbered *p = lookup(t, who);
+    sqlite3_stmt *q;
+    int err;
+    if (home == who->number) {
+        if (!p)
+            return 0;
+        err = p->homed ? forget_moved(s, t, p) : 0;
+        drop(t, p);
+        return err;
+    }
+    if ((err = p ? 0 : add(t, who, &p)) ||
+        (err = sql_prepare(s->db, &q, "INSERT OR REPLACE INTO moved VALUES(%u, ?, %lld)", t->no, (long long)home)))
+        return err;
+    p->home = p->shown = home;
+    p->homed = true;
+    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
+}
+
+int numbers_leave(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct numbered *p = lookup(t, who);
+    if (!p || !p->homed)
+        return 0;
+    p->homed = false;
+    p->home = who->number;
+    return forget_moved(s, t, p);
+}
+
+int numbers_load(struct store *s) {
+    sqlite3_stmt *q;
+    int row, err = sql_prepare(s->db, &q, "SELECT tbl, who, home FROM moved");
+    while (!err && (row = sql_step(q)) != 0) {
+        const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
+        struct tbl *t = state_table_of(s, (uint32_t)sqlite3_column_int64(q, 0));
+        struct rowid who;
+        struct numbered *p;
+        if ((err = row < 0 ? row : !t ? ERR_CORRUPT : rowid_unpack(&who, &at, end)) || (err = add(t, &who, &p)))
+            break;
+        p->home = p->shown = sqlite3_column_int64(q, 2);
+        p->homed = true;
+    }
+    sqlite3_finalize(q);
+    if (err || (err = sql_prepare(s->db, &q, "SELECT DISTINCT tbl FROM extra")))
+        return err;
+    while ((row = sql_step(q)) == 1) {
+        struct tbl *t = state_table_of(s, (uint32_t)sqlite3_column_int64(q, 0));
+        if (t)
+            t->extras = true;
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+/* ---- within a projection: where the file shows rows, before our state says so too */
+
+int numbers_at(struct store *s, const struct tbl *t, int64_t number, struct rowid *who) {
+    (void)s;
+    struct numbered *p, *next;
+    HASH_ITER(hh, t->places, p, next) {
+        const uint8_t *at = p->name;
+        if (p->tentative && p->shown == number)
+            return rowid_unpack(who, &at, p->name + p->name_len) ? ERR_CORRUPT : 1;
+    }
+    return 0;
+}
+
+static int note_moving(struct store *s, const struct tbl *t, const struct numbered *p, int64_t number, int64_t seq) {
+    sqlite3_stmt *q;
+    int err = sql_prepare(s->db, &q, "INSERT OR REPLACE INTO moving VALUES(%lld, %u, ?, %lld)", (long long)seq, t->no, (long long)number);
+    if (err)
+        return err;
+    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
+}
+
+int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int64_t number, int64_t seq) {
+    struct numbered *p = NULL;
+    int err = who->kind == IDENT_GIVEN ? 0 : add(t, who, &p);
+    if (err || !p || (seq && (err = note_moving(s, t, p, number, seq))))
+        return err;
+    t->tentative += !p->tentative;
+    p->tentative = true;
+    p->shown = number;
+    return 0;
+}
+
+static void hide(struct tbl *t, struct numbered *p) {
+    t->tentative -= p->tentative;
+    p->tentative = false;
+    p->shown = p->home;
+    if (!p->homed)
+        drop(t, p);
+}
+
+int numbers_hide_row(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct numbered *p = lookup(t, who);
+    sqlite3_stmt *q;
+    if (!p || !p->tentative)
+        return 0;
+    int err = sql_prepare(s->db, &q, "DELETE FROM moving WHERE tbl=%u AND who=?", t->no);
+    if (err)
+        return err;
+    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    hide(t, p);
+    return err;
+}
+
+bool numbers_tentative(const struct store *s) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->tentative)
+            return true;
+    return false;
+}
+
+void numbers_hide(struct store *s) {
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        struct tbl *t = s->tbls[i];
+        struct numbered *p, *next;
+        if (t->tentative)
+            HASH_ITER(hh, t->places, p, next) hide(t, p);
+    }
+}
+
+struct settling {
+    struct tbl *tbl;
+    struct rowid who;
+    int64_t number;
+};
+
+/* Registers follow: all of them leave their homes first, since rows may have changed places. */
+static int settle(struct store *s, const struct settling *list, uint32_t count) {
+    struct reg *r = &s->meant;
+    bool home;
+    int err = 0;
+    for (uint32_t i = 0; i < count && !err; i++) {
+        struct rowid place = {.kind = IDENT_GIVEN, .number = numbers_home(list[i].tbl, &list[i].who)};
+        if (!(err = rows_find(s, list[i].tbl, &list[i].who, r, &home)) && home && reg_known(r))
+            err = rows_evict(s, list[i].tbl, &place);
+    }
+    for (uint32_t i = 0; i < count && !err; i++) {
+        struct tbl *t = list[i].tbl;
+        struct rowid place = {.kind = IDENT_GIVEN, .number = list[i].number};
+        if ((err = rows_find(s, t, &list[i].who, r, &home)) || !reg_known(r) || (err = rows_evict(s, t, &place)) ||
+            (err = numbers_settle(s, t, &list[i].who, list[i].number)) || (err = rows_store(s, t, &list[i].who, r, true)))
+            continue;
+        err = rows_forget_extra(s, t, &list[i].who);
+    }
+    return err;
+}
+
+int numbers_settle_all(struct store *s, int64_t covered) {
+    struct settling *list = NULL;
+    uint32_t count = 0, cap = 0;
+    sqlite3_stmt *q;
+    int row, err = state_begin(s);
+    if (err || (err = sql_prepare(s->db, &q, "SELECT tbl, who, shown FROM moving WHERE seq<=%lld", (long long)covered)))
+        return err;
+    numbers_hide(s);
+    while (!err && (row = sql_step(q)) != 0) {
+        const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
+        struct settling one = {.tbl = state_table_of(s, (uint32_t)sqlite3_column_int64(q, 0)), .number = sqlite3_column_int64(q, 2)};
+        if (row < 0 || !one.tbl || rowid_unpack(&one.who, &at, end)) {
+            err = row < 0 ? row : ERR_CORRUPT;
+            break;
+        }
+        if (count == cap) {
+            cap = cap ? cap * 2 : 16;
+            struct settling *p = realloc(list, cap * sizeof *p);
+            err = p ? 0 : ERR_NOMEM;
+            list = p ? p : list;
+        }
+        if (!err)
+            list[count++] = one;
+    }
+    sqlite3_finalize(q);
+    if (!err)
+        err = settle(s, list, count);
+    free(list);
+    return err ? err : sql_exec(s->db, "DELETE FROM moving");
+}
+
+/* ---- the column */
+
+int numbers_column(struct store *s, struct tbl *t, uint32_t *column) {
+    int err = 0;
+    if (!t->number_column && !(err = state_column(s, t, NUMBER_COLUMN, sizeof NUMBER_COLUMN - 1, column)))
+        t->number_column = *column + 1;
+    *column = t->number_column - 1;
+    return err;
+}
+
+int numbers_write(struct store *s, struct tbl *t, struct reg *r, struct write by, int64_t number, const struct seen *seen) {
+    static const struct seen nothing = {0};
+    struct origins_order o = store_order(s);
+    uint32_t column;
+    int err = numbers_column(s, t, &column);
+    if (err || r->who.kind == IDENT_GIVEN) /* a given key is its row's name, and never moves */
+        return err;
+    if (!reg_winner(r, column, &o)) {
+        struct write birth = {
+            .origin = r->who.kind == IDENT_BORN ? r->who.origin : by.origin, .version = r->who.version, .at = r->birth_at};
+        reg_write(r, birth, column, (uint64_t)r->who.number, &nothing, &err);
+    }
+    if (!err)
+        reg_write(r, by, column, (uint64_t)number, seen, &err);
+    return err;
+}
+
+int64_t numbers_today(struct store *s, const struct tbl *t, const struct rowid *who) {
+    struct origins_order o = store_order(s);
+    bool home;
+    if (t->number_column && t->shape == SHAPE_NUMBER && rows_find(s, t, who, &s->meant, &home) == 0 && reg_known(&s->meant) &&
+        !reg_alive(&s->meant, &o))
+        return numbers_wanted(s, t, &s->meant);
+    return numbers_shown(t, who);
+}
+
+int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) {
+    struct origins_order o = store_order(s);
+    bool home;
+    const struct numbered *n = lookup(t, who);
+    if (!t->extras || t->shape != SHAPE_NUMBER || (n && (n->homed || n->tentative)))
+        return 0;
+    int err = rows_find(s, t, who, &s->meant, &home);
+    return err ? err : !home && reg_alive(&s->meant, &o);
+}
+
+int64_t numbers_wanted(const struct store *s, const struct tbl *t, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    if (t->io && t->io->key_ref && r->who.kind != IDENT_GIVEN) /* its key is a reference, and follows */
+        return numbers_shown(t->io->key_ref, &r->who);
+    const struct cell *c = t->number_column && !r->who.text ? reg_winner(r, t->number_column - 1, &o) : NULL;
+    return c ? (int64_t)c->hash : r->who.number;
+}
+
+/* ---- AUTOINCREMENT */
+
+/* Who numbers rows by AUTOINCREMENT may never give a number again, also not one whose row came and went before it was shown here. */
+bool numbers_sequence_behind(const struct tio *io) { return io->tbl && io->table->autoincrement && io->tbl->top > io->sequence; }
+
+int numbers_raise_sequences(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        if (!numbers_sequence_behind(io))
+            continue;
+        int err = sql_exec(s->app.writer,
+                           "INSERT INTO main.sqlite_sequence(name, seq) SELECT %Q, 0 WHERE NOT EXISTS (SELECT 1 FROM main.sqlite_sequence "
+                           "WHERE name=%Q); UPDATE main.sqlite_sequence SET seq=%lld WHERE name=%Q AND seq<%lld",
+                           io->table->name, io->table->name, (long long)io->tbl->top, io->table->name, (long long)io->tbl->top);
+        if (err)
+            return err;
+    }
+    return 0;
+}

@@ -1,0 +1,202 @@
+/* References by number travel as identities. Which columns refer to rows that SQLite numbered is told by the declared foreign keys. A change of
+ * ours carries the identity of the row that the number means here; what comes from others is shown under the number which that row has here.
+ * Registers hold numbers, as the application's file does; keys of several columns, which are the names of their rows, hold identities. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/foreign.h"
+#include "proto/err.h"
+
+/* ---- which columns refer to what */
+
+static bool set_to(struct tbl **at, struct tbl *to) {
+    if (*at || !to)
+        return false;
+    *at = to;
+    return true;
+}
+
+/* The table whose rows column k of this foreign key names by their numbers; NULL: none. */
+static struct tbl *meant(const struct foreign *f, uint32_t k) {
+    const struct tio *p = f->parent;
+    if (p->table->columns[f->to[k]].key_place && p->table->key_kind == KEY_INTEGER)
+        return p->tbl;
+    for (uint32_t i = 0; i < p->count; i++)
+        if (p->order[i] == f->to[k])
+            return p->ref_to[i];
+    return NULL;
+}
+
+static bool find_more(struct store *s) {
+    bool more = false;
+    for (uint32_t n = 0; n < s->foreigns_count; n++) {
+        const struct foreign *f = s->foreigns[n];
+        struct tio *c = f->child;
+        for (uint32_t k = 0; k < f->count; k++) {
+            struct tbl *to = meant(f, k);
+            bool number = f->from[k] == NUMBER;
+            if (number && to == c->tbl)
+                continue;
+            more |= set_to(number ? &c->key_ref : &c->ref_to[f->from[k]], to);
+        }
+        if (c != f->parent && c->rank <= f->parent->rank && c->rank < s->tios_count) {
+            c->rank = f->parent->rank + 1;
+            more = true;
+        }
+    }
+    return more;
+}
+
+int refs_load(struct store *s) {
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        if (io->tbl && !(io->ref_to = calloc(io->count + 1, sizeof(struct tbl *))))
+            return ERR_NOMEM;
+    }
+    while (find_more(s))
+        ;
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        struct tio *io = &s->tios[i];
+        io->telling = io->key_ref != NULL;
+        for (uint32_t k = 0; io->tbl && k < io->count; k++) {
+            io->telling |= io->ref_to[k] != NULL;
+            io->key_refs |= io->ref_to[k] && io->table->columns[io->order[k]].key_place;
+        }
+    }
+    return 0;
+}
+
+/* ---- ours: a number becomes an identity */
+
+static int ref_of(struct store *s, const struct tbl *t, const struct rowid *who, struct value_ref *out) {
+    memset(out, 0, sizeof *out);
+    out->table = t->hash;
+    out->number = who->number;
+    out->adopted = who->kind == IDENT_ADOPTED;
+    out->hash = who->hash;
+    if (who->kind == IDENT_BORN) {
+        out->origin = s->origin_ids[who->origin];
+        out->version = who->version;
+    }
+    return who->kind == IDENT_BORN || who->kind == IDENT_ADOPTED;
+}
+
+int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who) {
+    struct rowid place = {.kind = IDENT_GIVEN, .number = number};
+    int born = drain_birth(s, t, number, seq, who);
+    if (born)
+        return born;
+    int err = rows_at_home(s, t, &place, &s->meant);
+    if (err || !reg_known(&s->meant))
+        return err;
+    *who = s->meant.who; /* also of one that is gone: what referred to it goes on meaning it */
+    return 1;
+}
+
+/* 1: the value is a reference now, its bytes in `bytes`; 0: it stays what it is. */
+static int tell(struct store *s, struct tbl *to, int64_t seq, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+    struct rowid who;
+    struct value_ref ref;
+    if (!to || v->type != VALUE_INT)
+        return 0;
+    int found = refs_row(s, to, v->as.i, seq, &who);
+    if (found != 1 || !ref_of(s, to, &who, &ref))
+        return found < 0 ? found : 0;
+    v->type = VALUE_REF;
+    v->p = bytes;
+    v->len = value_ref_pack(&ref, bytes);
+    return 1;
+}
+
+int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values) {
+    if (!io->telling || !count)
+        return 0;
+    if (count > s->told_cap) {
+        struct value *v = realloc(s->told, count * sizeof *v);
+        if (v)
+            s->told = v;
+        uint8_t *b = v ? realloc(s->told_bytes, count * VALUE_REF_BORN_BYTES) : NULL;
+        if (!b)
+            return ERR_NOMEM;
+        s->told_bytes = b;
+        s->told_cap = count;
+    }
+    memcpy(s->told, *values, count * sizeof *s->told);
+    for (uint32_t i = 0; i < count; i++) {
+        int err = at[i] == NOT_HERE ? 0 : tell(s, io->ref_to[at[i]], INT64_MAX, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
+        if (err < 0)
+            return err;
+    }
+    *values = s->told;
+    return 0;
+}
+
+int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, struct buf *out) {
+    uint8_t bytes[VALUE_REF_BORN_BYTES];
+    buf_clear(out);
+    for (uint32_t i = 0; i < io->table->key_count; i++) {
+        struct value v = values[i];
+        int err = tell(s, io->ref_to[i], seq, &v, bytes);
+        if (err < 0)
+            return err;
+        tables_put_key_value(out, &v, io->table->columns[io->table->key[i]].collation);
+    }
+    return out->failed;
+}
+
+/* ---- theirs: an identity becomes a number */
+
+static struct tbl *table_by_hash(const struct store *s, uint64_t hash) {
+    for (uint32_t i = 0; i < s->tbls_count; i++)
+        if (s->tbls[i]->hash == hash)
+            return s->tbls[i];
+    return NULL;
+}
+
+int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who) {
+    struct value_ref ref;
+    memset(who, 0, sizeof *who);
+    if (!value_ref_unpack(&ref, v->p, v->len) || !(*t = table_by_hash(s, ref.table)))
+        return 0;
+    who->number = ref.number;
+    who->kind = ref.adopted ? IDENT_ADOPTED : IDENT_BORN;
+    who->hash = ref.hash;
+    who->version = ref.version;
+    int origin = ref.adopted ? 0 : state_find_origin(s, &ref.origin);
+    who->origin = origin < 0 ? UINT32_MAX : (uint32_t)origin;
+    return origin >= 0;
+}
+
+/* v->as.i becomes the number of the row that v means. 1: it lives, but is not shown here; then it is the number that it wants. */
+static int show(struct store *s, struct value *v) {
+    struct value_ref ref;
+    struct tbl *t;
+    struct rowid who;
+    if (!refs_find(s, v, &t, &who)) {
+        v->as.i = value_ref_unpack(&ref, v->p, v->len) ? ref.number : 0;
+        return 0;
+    }
+    v->as.i = numbers_today(s, t, &who);
+    int waits = numbers_wait(s, t, &who);
+    if (waits == 1)
+        v->as.i = numbers_wanted(s, t, &s->meant);
+    return waits;
+}
+
+int refs_show(struct store *s, struct value *values, uint32_t count) {
+    int waits = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int err = values[i].type == VALUE_REF ? show(s, &values[i]) : 0;
+        if (err < 0)
+            return err;
+        waits |= err;
+    }
+    return waits;
+}
+
+int refs_plain(struct store *s, struct value *v) {
+    int err = refs_show(s, v, 1);
+    if (v->type == VALUE_REF)
+        *v = (struct value){.type = VALUE_INT, .as.i = v->as.i};
+    return err < 0 ? err : 0;
+}

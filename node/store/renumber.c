@@ -1,0 +1,500 @@
+/* Two rows under one number: two servers numbered them while they did not know of each other. The junior gets another number, by a mend that
+ * every server that finds the clash writes alike; and a row that has another number than the file shows moves there, with all that refers to it.
+ *
+ * Nobody's row is lost, and a reference goes on meaning the row that its author meant. A given key never moves; of two rows that SQLite numbered
+ * the one that was born (or came back to life) later is the junior. The new number is a little above the old one, chosen by the row's identity
+ * and probed, so that servers choose alike and two clashes seldom meet. */
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define NUMBER_TRIES 200u
+#define TEMPORARY INT64_MIN /* numbers in between: no application has them */
+
+struct renumbering { /* a mend that is planned */
+    struct renumbering *next;
+    struct tbl *tbl;
+    struct rowid who;
+    int64_t number;
+    uint64_t at;
+};
+
+struct move { /* a row of the file that gets its number */
+    struct move *next;
+    struct tbl *tbl;
+    struct rowid who;
+    int64_t from, to;
+};
+
+struct told { /* a register that refers to such a row, to be put back if the projection is taken back */
+    struct told *next;
+    struct tbl *tbl;
+    struct rowid who;
+    uint32_t column;
+    uint64_t from, to;
+};
+
+struct claim {
+    struct tbl *tbl;
+    int64_t number;
+    UT_hash_handle hh;
+};
+#define CLAIM_BYTES (offsetof(struct claim, number) + sizeof(int64_t))
+
+struct renumber {
+    struct claim *claims; /* in plans_arena */
+    bool claimed;
+    struct arena plans_arena, arena;
+    struct renumbering *plans;
+    struct move *wanted;
+    struct told *told;
+};
+
+static struct renumber *renumber_of(struct store *s) {
+    if (!s->renumber)
+        s->renumber = calloc(1, sizeof *s->renumber);
+    return s->renumber;
+}
+
+void renumber_release(struct store *s) {
+    if (!s->renumber)
+        return;
+    renumber_forget(s);
+    arena_release(&s->renumber->arena);
+    free(s->renumber);
+    s->renumber = NULL;
+}
+
+/* ---- who moves, and where to */
+
+static struct stamp birth_of(const struct reg *r) {
+    if (r->who.kind == IDENT_BORN)
+        return (struct stamp){r->birth_at, r->who.origin};
+    return (struct stamp){r->inserted.at == STAMP_COPY ? UINT64_MAX : 0,
+                          r->inserted.origin}; /* what a joining copy brought is the youngest */
+}
+
+/* A row that came back to life has no old rights to its number. */
+static struct stamp seniority(const struct store *s, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    struct stamp born = birth_of(r);
+    return r->died.origin != UINT32_MAX && stamp_cmp(r->died, born, &o) > 0 ? r->died : born;
+}
+
+static int junior_cmp(const struct store *s, const struct reg *a, const struct reg *b) {
+    struct origins_order o = store_order(s);
+    if ((a->who.kind == IDENT_GIVEN) != (b->who.kind == IDENT_GIVEN))
+        return a->who.kind == IDENT_GIVEN ? -1 : 1;
+    struct stamp x = seniority(s, a), y = seniority(s, b);
+    int d = x.at != y.at ? (x.at < y.at ? -1 : 1) : stamp_cmp(x, y, &o);
+    return d ? d : rowid_cmp(s, &a->who, &b->who);
+}
+
+static uint64_t number_stamp(const struct store *s, const struct tbl *t, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    const struct cell *c = t->number_column ? reg_winner(r, t->number_column - 1, &o) : NULL;
+    return c ? r->writes[c->write].at : r->who.kind == IDENT_BORN ? r->birth_at : r->inserted.at;
+}
+
+/* The same on every server: nothing in it is a local number. */
+static uint64_t draw(const struct store *s, const struct tbl *t, const struct rowid *who, uint32_t attempt) {
+    crypto_generichash_state h;
+    uint8_t sum[crypto_generichash_BYTES_MIN];
+    uint64_t parts[5] = {t->hash, (uint64_t)who->number, who->version, who->hash, attempt}, out;
+    crypto_generichash_init(&h, NULL, 0, sizeof sum);
+    crypto_generichash_update(&h, (const uint8_t *)parts, sizeof parts);
+    if (who->kind == IDENT_BORN) {
+        crypto_generichash_update(&h, s->origin_ids[who->origin].node, NODE_ID_BYTES);
+        crypto_generichash_update(&h, (const uint8_t *)&s->origin_ids[who->origin].epoch, sizeof s->origin_ids[who->origin].epoch);
+    }
+    crypto_generichash_final(&h, sum, sizeof sum);
+    memcpy(&out, sum, sizeof out);
+    return out;
+}
+
+/* 1: some row has, or wants, this number. */
+static int in_use(struct store *s, struct tbl *t, int64_t number) {
+    struct origins_order o = store_order(s);
+    struct rowid place = {.kind = IDENT_GIVEN, .number = number};
+    int err = rows_at_home(s, t, &place, &s->meant);
+    if (err || (reg_known(&s->meant) && reg_alive(&s->meant, &o)))
+        return err ? err : 1;
+    struct claim key, *c;
+    memset(&key, 0, sizeof key);
+    key.tbl = t;
+    key.number = number;
+    HASH_FIND(hh, s->renumber->claims, &key.tbl, CLAIM_BYTES, c);
+    return c != NULL;
+}
+
+static int claim(struct store *s, struct tbl *t, int64_t number) {
+    struct renumber *n = s->renumber;
+    struct claim *c = arena_alloc(&n->plans_arena, sizeof *c);
+    if (!c)
+        return ERR_NOMEM;
+    memset(c, 0, sizeof *c);
+    c->tbl = t;
+    c->number = number;
+    HASH_ADD(hh, n->claims, tbl, CLAIM_BYTES, c);
+    return 0;
+}
+
+/* Numbers that rows want which the file does not show yet. */
+static int claim_all(struct store *s) {
+    struct origins_order o = store_order(s);
+    struct pending_row *p, *next;
+    if (s->renumber->claimed)
+        return 0;
+    s->renumber->claimed = true;
+    HASH_ITER(hh, s->pending, p, next) {
+        bool home;
+        if (p->who.text)
+            continue;
+        int err = rows_find(s, p->tbl, &p->who, &s->meant, &home);
+        if (!err && reg_alive(&s->meant, &o))
+            err = claim(s, p->tbl, numbers_wanted(s, p->tbl, &s->meant));
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+static int choose(struct store *s, struct tbl *t, const struct rowid *who, int64_t clash, int64_t *out) {
+    for (uint32_t attempt = 0; attempt < NUMBER_TRIES; attempt++) {
+        uint64_t spread = (uint64_t)64 << (attempt / 8 < 20 ? attempt / 8 : 20);
+        int64_t above = 1 + (int64_t)(draw(s, t, who, attempt) % spread);
+        *out = clash > INT64_MAX - above || (clash <= INT32_MAX && clash + above > INT32_MAX) ? clash - above : clash + above;
+        int used = in_use(s, t, *out);
+        if (used <= 0)
+            return used;
+    }
+    return ERR_TOOBIG;
+}
+
+int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b) {
+    const struct reg *junior = junior_cmp(s, a, b) > 0 ? a : b;
+    uint64_t x = number_stamp(s, t, a), y = number_stamp(s, t, b);
+    struct renumber *n = renumber_of(s);
+    if (!n)
+        return ERR_NOMEM;
+    if (junior->who.text || junior->who.kind == IDENT_GIVEN)
+        return 0;
+    for (const struct renumbering *r = n->plans; r; r = r->next)
+        if (r->tbl == t && rowid_same(&r->who, &junior->who))
+            return 1;
+    struct renumbering *r = arena_alloc(&n->plans_arena, sizeof *r);
+    if (!r)
+        return ERR_NOMEM;
+    *r = (struct renumbering){n->plans, t, junior->who, 0, stamp_above(x > y ? x : y)};
+    int64_t clash = numbers_wanted(s, t, junior);
+    int err = claim_all(s);
+    if (err || (err = choose(s, t, &r->who, clash, &r->number)) || (err = claim(s, t, r->number)))
+        return err == ERR_TOOBIG ? 0 : err;
+    n->plans = r;
+    return 1;
+}
+
+bool renumber_planned(const struct store *s) { return s->renumber && s->renumber->plans; }
+
+static int write_one(struct store *s, const struct renumbering *n) {
+    struct origins_order o = store_order(s);
+    struct reg *r = &s->reg;
+    bool home;
+    int err = rows_find(s, n->tbl, &n->who, r, &home);
+    r->who = n->who;
+    if (err || !n->tbl->io || !reg_alive(r, &o))
+        return err;
+    struct pending_row *p = pending_find(s, n->tbl, &n->who);
+    if ((err = drain_renumber(s, n->tbl->io, r, home, n->number, n->at)))
+        return err;
+    if (p)
+        return pending_touch(s, p, NULL, 0);
+    return (err = pending_set(s, n->tbl, &n->who, home, NULL, 0, NULL, &p)) ? err : pending_store(s, p);
+}
+
+void renumber_forget(struct store *s) {
+    if (!s->renumber)
+        return;
+    HASH_CLEAR(hh, s->renumber->claims);
+    s->renumber->claimed = false;
+    s->renumber->plans = NULL;
+    arena_release(&s->renumber->plans_arena);
+}
+
+int renumber_write(struct store *s) {
+    if (!renumber_planned(s))
+        return 0;
+    int err = state_begin(s);
+    if (err || (err = pending_map_flights(s)) || (err = drain_begin_changes(s, 0)))
+        return err;
+    for (const struct renumbering *n = s->renumber->plans; n && !err; n = n->next)
+        err = write_one(s, n);
+    renumber_forget(s);
+    return err ? err : drain_seal(s, false);
+}
+
+/* ---- moving them in the file */
+
+int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to) {
+    struct renumber *n = renumber_of(s);
+    struct move *m = n ? arena_alloc(&n->arena, sizeof *m) : NULL;
+    if (!m)
+        return ERR_NOMEM;
+    *m = (struct move){n->wanted, t, *who, numbers_shown(t, who), to};
+    n->wanted = m;
+    return 0;
+}
+
+/* Those whose place is held by a row that stays wait. */
+static bool drop_blocked(struct store *s, struct renumber *n, int *err) {
+    struct origins_order o = store_order(s);
+    for (struct move **at = &n->wanted; *at; at = &(*at)->next) {
+        struct move *m = *at;
+        struct rowid place = {.kind = IDENT_GIVEN, .number = m->to};
+        bool leaves = false;
+        if ((*err = rows_at_home(s, m->tbl, &place, &s->meant)))
+            return false;
+        struct rowid holder = s->meant.who;
+        struct pending_row *h = reg_known(&s->meant) ? pending_find(s, m->tbl, &holder) : NULL;
+        bool there = h ? h->present && !h->done : reg_known(&s->meant) && reg_alive(&s->meant, &o);
+        for (const struct move *k = n->wanted; k && there; k = k->next)
+            leaves = leaves || (k->tbl == m->tbl && rowid_same(&k->who, &holder));
+        if (there && !leaves && numbers_shown(m->tbl, &holder) == m->to) {
+            *at = m->next;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A row may have asked twice. */
+static int fill(struct store *s, const struct move *list) {
+    sqlite3_stmt *q;
+    int64_t n = 0;
+    int err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
+                                      "DELETE FROM temp.starling_move");
+    if (err || (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
+        return err;
+    for (; list && !err; list = list->next) {
+        sqlite3_bind_int64(q, 1, list->from);
+        sqlite3_bind_int64(q, 2, list->to);
+        sqlite3_bind_int64(q, 3, TEMPORARY + n++);
+        err = sql_run(q);
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
+/* In two steps, so that rows may change places. */
+static int move_column(struct store *s, const struct tbl *t, const char *column) {
+    const char *name = t->io->table->name;
+    return sql_exec(s->app.writer,
+                    "UPDATE main.\"%w\" AS c SET \"%w\"=(SELECT m.t FROM temp.starling_move AS m WHERE m.a=c.\"%w\") WHERE c.\"%w\" IN "
+                    "(SELECT m.a FROM temp.starling_move AS m);"
+                    "UPDATE main.\"%w\" AS c SET \"%w\"=(SELECT m.b FROM temp.starling_move AS m WHERE m.t=c.\"%w\") WHERE c.\"%w\" IN "
+                    "(SELECT m.t FROM temp.starling_move AS m)",
+                    name, column, column, column, name, column, column, column);
+}
+
+static int tell_cell(struct store *s, struct renumber *n, struct tbl *t, uint32_t column, uint64_t from, uint64_t to) {
+    struct reg *r = &s->meant;
+    struct rowid who = r->who;
+    bool home, any = false;
+    int err = rows_find(s, t, &who, r, &home);
+    if (err)
+        return err;
+    for (uint32_t i = 0; i < r->cells_count; i++)
+        any = any || (r->cells[i].column == column && r->cells[i].hash == from);
+    if (!any)
+        return 0;
+    rows_account(s, t, &r->who, r, NULL);
+    for (uint32_t i = 0; i < r->cells_count; i++)
+        if (r->cells[i].column == column && r->cells[i].hash == from)
+            r->cells[i].hash = to;
+    rows_account(s, t, &r->who, NULL, r);
+    struct told *told = arena_alloc(&n->arena, sizeof *told);
+    uint8_t *key = told ? arena_alloc(&n->arena, r->who.key_len + 1) : NULL;
+    if (!key)
+        return ERR_NOMEM;
+    *told = (struct told){n->told, t, r->who, column, from, to};
+    if (r->who.text) {
+        memcpy(key, r->who.key, r->who.key_len);
+        told->who.key = key;
+    }
+    n->told = told;
+    return rows_store(s, t, &told->who, r, home);
+}
+
+static uint64_t hash_of(struct store *s, struct tio *io, uint32_t at, int64_t number) {
+    struct value v = {.type = VALUE_INT, .as.i = number};
+    uint64_t hash = value_hash(&v);
+    if (tables_converts(io, at, &v))
+        (void)tables_convert(s, io, at, &v, &hash);
+    return hash;
+}
+
+/* Registers of rows that refer to those which move: they hold what the file shows. */
+static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at) {
+    const struct table *t = io->table;
+    sqlite3_stmt *q;
+    int row;
+    sqlite3_str *text = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendall(text, "SELECT m.a, m.b");
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(text, ", c.%s", t->rowid);
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sqlite3_str_appendf(text, ", c.\"%w\"", t->columns[t->key[i]].name);
+    sqlite3_str_appendf(text, " FROM main.\"%w\" AS c JOIN temp.starling_move AS m ON c.\"%w\"=m.a", t->name, io->names[at]);
+    char *sql = sqlite3_str_finish(text);
+    int err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    if (err)
+        return err;
+    struct buf name;
+    buf_init(&name, 1 << 20);
+    while (!err && (row = sql_step(q)) != 0) {
+        struct rowid place = {.kind = IDENT_GIVEN, .text = t->key_kind != KEY_INTEGER};
+        struct value key[16];
+        uint8_t keyless[KEYLESS_KEY_BYTES];
+        if (row < 0) {
+            err = row;
+            break;
+        }
+        for (uint32_t i = 0; i < table_key_width(t); i++)
+            sql_column_value(q, 2 + (int)i, &key[i]);
+        int known = 1;
+        if (t->key_kind == KEY_ROWID) {
+            known = keyless_name(io, key[0].as.i, keyless);
+            buf_clear(&name);
+            buf_append(&name, keyless, sizeof keyless);
+            err = known < 0 ? known : 0;
+        } else if (place.text) {
+            err = tables_key_of(io, key, &name);
+        } else {
+            place.number = key[0].as.i;
+        }
+        place.key = name.data;
+        place.key_len = place.text ? name.len : 0;
+        uint64_t from = hash_of(s, io, at, sqlite3_column_int64(q, 0)), to = hash_of(s, io, at, sqlite3_column_int64(q, 1));
+        if (!err && known && !(err = rows_at_home(s, io->tbl, &place, &s->meant)) && reg_known(&s->meant))
+            err = tell_cell(s, n, io->tbl, io->numbers[at], from, to);
+    }
+    sqlite3_finalize(q);
+    buf_release(&name);
+    return err;
+}
+
+/* Rows whose own key is the reference move along. */
+static int move_keys(struct store *s, struct tio *io, const struct move *list) {
+    for (const struct move *m = list; m; m = m->next) {
+        struct rowid place = {.kind = IDENT_GIVEN, .number = m->from};
+        int err = rows_at_home(s, io->tbl, &place, &s->meant);
+        if (err)
+            return err;
+        if (!reg_known(&s->meant) || s->meant.who.kind == IDENT_GIVEN)
+            continue;
+        if ((err = renumber_want(s, io->tbl, &s->meant.who, m->to)))
+            return err;
+    }
+    return 0;
+}
+
+static int move_table(struct store *s, struct renumber *n, struct tbl *t, const struct move *list) {
+    const struct table *table = t->io->table;
+    int err = fill(s, list);
+    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
+        struct tio *io = &s->tios[i];
+        for (uint32_t k = 0; io->tbl && k < io->count && !err; k++)
+            if (io->ref_to[k] == t)
+                err = tell_registers(s, n, io, k); /* while keys still find them */
+    }
+    if (!err)
+        err = move_column(s, t, table->columns[table->key[0]].name);
+    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
+        struct tio *io = &s->tios[i];
+        for (uint32_t k = 0; io->tbl && k < io->count && !err; k++)
+            if (io->ref_to[k] == t)
+                err = move_column(s, io->tbl, io->names[k]);
+        if (!err && io->tbl && io->key_ref == t)
+            err = move_keys(s, io, list);
+    }
+    return err;
+}
+
+/* Everything that wants to move, and can; then whose keys refer to these. */
+static int move_all(struct store *s, struct renumber *n, int64_t seq, bool *any) {
+    int err = 0;
+    while (drop_blocked(s, n, &err))
+        ;
+    while (!err && n->wanted) {
+        struct tbl *t = n->wanted->tbl;
+        struct move *mine = NULL, *others = NULL;
+        for (struct move *m = n->wanted, *next; m; m = next) { /* those of one table */
+            struct move **to = m->tbl == t ? &mine : &others;
+            next = m->next;
+            m->next = *to;
+            *to = m;
+        }
+        n->wanted = others;
+        err = move_table(s, n, t, mine);
+        for (const struct move *m = mine; m && !err; m = m->next)
+            err = numbers_show_at(s, t, &m->who, m->to, seq);
+        *any = true;
+    }
+    return err;
+}
+
+int renumber_move(struct store *s, int64_t seq) {
+    struct renumber *n = s->renumber;
+    bool any = false;
+    if (!n || !n->wanted)
+        return 0;
+    int err = sql_exec(s->app.writer, "PRAGMA ignore_check_constraints=ON");
+    if (!err && (err = state_begin(s)) == 0)
+        err = move_all(s, n, seq, &any);
+    int off = sql_exec(s->app.writer, "PRAGMA ignore_check_constraints=OFF");
+    return err ? err : off ? off : any;
+}
+
+/* ---- afterwards */
+
+int renumber_undo(struct store *s) {
+    struct renumber *n = s->renumber;
+    int err = 0;
+    if (!n)
+        return 0;
+    if (numbers_tentative(s)) {
+        numbers_hide(s);
+        if ((err = state_begin(s)) || (err = sql_exec(s->db, "DELETE FROM moving")))
+            return err;
+    }
+    for (const struct told *t = n->told; t && !err; t = t->next) {
+        bool home;
+        if ((err = state_begin(s)) || (err = rows_find(s, t->tbl, &t->who, &s->meant, &home)))
+            break;
+        rows_account(s, t->tbl, &t->who, &s->meant, NULL);
+        for (uint32_t i = 0; i < s->meant.cells_count; i++)
+            if (s->meant.cells[i].column == t->column && s->meant.cells[i].hash == t->to)
+                s->meant.cells[i].hash = t->from;
+        rows_account(s, t->tbl, &t->who, NULL, &s->meant);
+        err = rows_store(s, t->tbl, &t->who, &s->meant, home);
+    }
+    n->told = NULL;
+    n->wanted = NULL;
+    arena_release(&n->arena);
+    return err;
+}
+
+int renumber_done(struct store *s) {
+    struct renumber *n = s->renumber;
+    int err = numbers_tentative(s) ? numbers_settle_all(s, INT64_MAX) : 0;
+    if (n) {
+        n->told = NULL;
+        n->wanted = NULL;
+        arena_release(&n->arena);
+    }
+    return err;
+}
