@@ -323,8 +323,10 @@ static bool agrees(const struct store *s, const struct row_look *look, const str
 /* A row that came with its table's new name. */
 static int insert_carried(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
     struct moved_cell cells[2 * BATCH_COLUMNS_MAX], life;
-    uint32_t n = moves_carry(s, look, hashes, cells, &life);
-    int err = write_cells(s, look, r, cells, n, life, true, hashes);
+    uint32_t n = 0;
+    int err = moves_carry(s, look, hashes, cells, &n, &life);
+    if (!err)
+        err = write_cells(s, look, r, cells, n, life, true, hashes);
     struct rowid who = r->who;
     return err || agrees(s, look, r, hashes) ? err : refresh_pending(s, look->io->tbl, &who, look, hashes);
 }
@@ -346,7 +348,14 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
         reg_clear(r);
     }
     if (moves_arrives(look) && reg_known(&s->source)) {
+        struct origins_order o = store_order(s);
         r->who = e.who;
+        if (!reg_alive(&s->source, &o) &&
+            !pending_find(s, look->io->tbl->renamed_from, &s->source.who)) { /* another life, after that death */
+            int err = drain_death(s, look->io, r, true, s->source.died.at, true);
+            if (err)
+                return err;
+        }
         return insert_carried(s, look, r, hashes);
     }
     if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)

@@ -20,6 +20,7 @@
  *   mend.c     changes of ours that repair what merging would break
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
+ *   sweep.c    names of tables in it that nothing refers to any more
  *   state.c    the state database: opening, origins, tables, columns, marks
  *   conflicts.c  what lost, and who wrote it; resolve.c  deciding it; family.c  which rows come back, or keep from going
  *   report.c   JSON for the interface; problems.c what is treated specially; verify.c digests of the real content */
@@ -279,6 +280,7 @@ struct store {
     uint32_t foreign_left;                        /* how many of them are to be tried since something moved */
     uint32_t numbers_used;                        /* the highest number of triggers, and of notes (once known), since the file was opened */
     bool numbers_known;
+    int64_t numbers;           /* the highest of triggers, as remembered of tables that the state has forgotten */
     int64_t schema_changed_ms; /* when it was last seen to change */
 
     struct tbl **tbls;
@@ -391,6 +393,7 @@ int state_recapture(struct store *s); /* sets it, for good */
 int state_sync(struct store *s);
 int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);
+int state_sweep(struct store *s);                                                 /* sweep.c: while opening */
 int state_origin(struct store *s, const struct origin *id, uint32_t *no);         /* found or made */
 int state_find_origin(const struct store *s, const struct origin *id);            /* -1: unknown */
 int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
@@ -602,8 +605,8 @@ struct moved_cell {  /* a column that is to be written */
 int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
                 struct moved_cell *cells, uint32_t *count, bool *overruled);
 /* What a row that came with its table's new name tells, at most two cells a column; life: as which of them it was inserted. */
-uint32_t moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells,
-                     struct moved_cell *life);
+int moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells, uint32_t *count,
+                struct moved_cell *life);
 /* The same of columns that have a new name, in a row that another life comes in the place of. */
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
 int moves_deaths(struct store *s, struct tio *io);            /* the same of the rows that it had lost, after all of it was read */

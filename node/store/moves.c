@@ -39,7 +39,7 @@ bool moves_hold(const struct store *s) {
 }
 
 uint32_t moves_numbers(const struct store *s) {
-    int64_t top = 0;
+    int64_t top = s->numbers;
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         int64_t number = s->tbls[i]->placed;
         number = number == TABLE_GONE ? 0 : number < 0 ? -number : number;
@@ -446,28 +446,31 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     return 0;
 }
 
-uint32_t moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells,
-                     struct moved_cell *life) {
+int moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells, uint32_t *count,
+                struct moved_cell *life) {
     struct origins_order o = store_order(s);
     const struct reg *source = &s->source;
-    const struct tio *io = look->io;
+    struct tio *io = look->io;
     const struct pending_row *p = pending_find(s, io->tbl->renamed_from, &source->who);
     bool alive = p ? p->present : reg_alive(source, &o);
-    uint32_t count = 0, keys = look->place.text ? io->table->key_count : 0;
+    uint32_t keys = look->place.text ? io->table->key_count : 0;
     /* Deleted under the old name, and there again: another life. */
     *life = (struct moved_cell){.at = alive ? stamp_carried(source->inserted.at) : stamp_above(reg_top(source)), .carried = alive};
     for (uint32_t i = 0; i < io->count; i++) {
         struct was was;
         bool before = alive && cell_before(s, look, source, io->numbers[i], &was);
         uint64_t since = before ? was.since : life->at;
+        int err = before ? 0 : tables_default_hash(s, io, i, &was.hash);
+        if (err)
+            return err;
         if (since >= life->at || i < keys)
-            put(cells, &count, i, life->at, life->carried);
+            put(cells, count, i, life->at, life->carried);
         if (since != life->at && i >= keys)
-            put(cells, &count, i, since, true);
-        if (before && was.hash != hashes[i])
-            put(cells, &count, i, (since > life->at ? since : life->at) + 1, false);
+            put(cells, count, i, since, true);
+        if (alive && was.hash != hashes[i] && i >= keys)
+            put(cells, count, i, (since > life->at ? since : life->at) + 1, false);
     }
-    return count;
+    return 0;
 }
 
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells) {

@@ -389,6 +389,9 @@ bool reg_has_original(const struct reg *r, const struct cell *c) {
 }
 
 bool reg_death_is_old(const struct reg *r, const struct death *d) {
+    for (uint32_t i = 0; i < r->copies_count && d->carried; i++)
+        if (r->copies[i].column == COPIES_ALL && r->copies[i].at >= d->at)
+            return true;
     for (uint32_t i = 0; i < r->cells_count && d->carried; i++)
         if (r->writes[r->cells[i].write].carried && r->writes[r->cells[i].write].at > d->at)
             return true;
@@ -411,28 +414,34 @@ static void copy_replaced(struct reg *r, uint32_t column, uint64_t at, int *err)
         r->copies[i].at = at;
 }
 
-static void forget_seen_deaths(struct reg *r, const struct seen *seen, int *err) {
+static bool is_of(uint32_t origin, uint64_t version, struct write by) { return origin == by.origin && version == by.version; }
+
+/* A death that a batch carries is older than what the same batch writes. */
+static void forget_seen_deaths(struct reg *r, struct write by, const struct seen *seen, int *err) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < r->deaths_count; i++)
-        if (!seen_covers(seen, r->deaths[i].origin, r->deaths[i].version))
-            r->deaths[n++] = r->deaths[i];
-        else if (r->deaths[i].carried)
-            copy_replaced(r, COPIES_ALL, r->deaths[i].at, err);
+    for (uint32_t i = 0; i < r->deaths_count; i++) {
+        const struct death *d = &r->deaths[i];
+        bool before = d->carried && !by.carried && d->at < by.at && is_of(d->origin, d->version, by);
+        if (!before && !seen_covers(seen, d->origin, d->version))
+            r->deaths[n++] = *d;
+        else if (d->carried)
+            copy_replaced(r, COPIES_ALL, d->at, err);
+    }
     r->deaths_count = n;
 }
 
-void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
-    forget_seen_deaths(r, seen, err);
-    if (grow((void **)&r->deaths, &r->deaths_cap, r->deaths_count + 1, sizeof *r->deaths)) {
-        *err = ERR_NOMEM;
-        return;
+static bool is_written_after(const struct reg *r, struct write death) {
+    for (uint32_t i = 0; i < r->cells_count && death.carried; i++) {
+        const struct write *w = &r->writes[r->cells[i].write];
+        if (!w->carried && w->at > death.at && is_of(w->origin, w->version, death))
+            return true;
     }
-    uint32_t at = 0; /* one batch may tell a row's death twice */
-    while (at < r->deaths_count && (r->deaths[at].origin != by.origin || r->deaths[at].version != by.version))
-        at++;
-    r->deaths_count += at == r->deaths_count;
-    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried};
+    return false;
+}
+
+void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
     struct stamp s = {by.at, by.origin};
+    forget_seen_deaths(r, by, seen, err);
     if (stamp_cmp(s, r->died, o) > 0)
         r->died = s;
     for (uint32_t i = 0; i < r->cells_count && !*err; i++) {
@@ -440,10 +449,23 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
         if (w->carried && seen_covers(seen, w->origin, w->version))
             copy_replaced(r, r->cells[i].column, w->at, err);
     }
+    if (is_written_after(r, by)) {
+        copy_replaced(r, COPIES_ALL, by.at, err);
+        return;
+    }
+    if (grow((void **)&r->deaths, &r->deaths_cap, r->deaths_count + 1, sizeof *r->deaths)) {
+        *err = ERR_NOMEM;
+        return;
+    }
+    uint32_t at = 0; /* one batch may tell a row's death twice */
+    while (at < r->deaths_count && !is_of(r->deaths[at].origin, r->deaths[at].version, by))
+        at++;
+    r->deaths_count += at == r->deaths_count;
+    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried};
 }
 
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
-    forget_seen_deaths(r, seen, err);
+    forget_seen_deaths(r, by, seen, err);
     if (r->who.kind == IDENT_BORN && r->who.origin == by.origin && r->who.version == by.version)
         r->birth_at = by.at;
     reg_revive(r, by, o);
@@ -488,13 +510,11 @@ static bool is_lesser_mend(const struct reg *r, struct write by, uint32_t column
     return false;
 }
 
-static bool is_of(const struct write *w, uint32_t origin, uint64_t version) { return w->origin == origin && w->version == version; }
-
 /* A batch may tell a value, and also what it was carried from: the higher stamp is the value, wherever it stands in the batch. */
 static bool is_told_higher(const struct reg *r, struct write by, uint32_t column) {
     for (uint32_t i = r->cells_count; !by.mend && i-- > 0;) {
         const struct write *w = &r->writes[r->cells[i].write];
-        if (r->cells[i].column == column && !w->mend && is_of(w, by.origin, by.version) && w->at > by.at)
+        if (r->cells[i].column == column && !w->mend && is_of(w->origin, w->version, by) && w->at > by.at)
             return true;
     }
     return false;
@@ -503,7 +523,7 @@ static bool is_told_higher(const struct reg *r, struct write by, uint32_t column
 static bool replaces(struct write by, const struct write *old, const struct seen *seen) {
     if (by.mend)
         return old->mend && old->at < by.at;
-    bool same = is_of(old, by.origin, by.version) && !old->mend && old->at <= by.at;
+    bool same = is_of(old->origin, old->version, by) && !old->mend && old->at <= by.at;
     bool adopted = old->at == 0 && by.at > STAMP_COPY;
     return same || adopted || (rank(old->at) <= rank(by.at) && seen_covers(seen, old->origin, old->version));
 }
@@ -527,7 +547,7 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
         const struct write *old = &r->writes[r->cells[to].write];
         if (!replaces(by, old, seen))
             r->cells[keep++] = r->cells[to];
-        else if (old->carried && !(is_of(old, by.origin, by.version) && old->at == by.at))
+        else if (old->carried && !(is_of(old->origin, old->version, by) && old->at == by.at))
             copy_replaced(r, column, old->at, err);
     }
     if (to < n)

@@ -636,6 +636,8 @@ int state_open(struct store *s, char *why, size_t why_len) {
     for (size_t i = 2; !err && i < sizeof STATEMENTS / sizeof *STATEMENTS; i++)
         err = sql_prepare(s->db, statement(s, i), "%s", STATEMENTS[i].text);
     if (!err)
+        err = state_sweep(s);
+    if (!err)
         err = state_reload(s);
     if (err && !*why)
         snprintf(why, why_len, "cannot use the state database %s: %s%s%s: %s", c->state_path, err_text(err), s->db ? ": " : "",

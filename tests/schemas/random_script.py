@@ -102,7 +102,7 @@ class Script:
         on = 'on %d.%d ' % (node, c)
         if form < 68:                   # a key's row goes and comes again
             i = r.randrange(KEYS)
-            lines = [on + 'DELETE FROM %s WHERE %s' % (q, w.row(t, space, i))]
+            lines = [on + (w.delete(t, q, space) if t is w.shapes else 'DELETE FROM %s WHERE %s' % (q, w.row(t, space, i)))]
             lines += self.turns(node, 0.5)
             lines += [on + w.insert(t, q, space)] * r.choice([1, 1, 2])
             return lines if r.random() < 0.6 else [on + 'BEGIN'] + lines + [on + 'COMMIT', on + 'ROLLBACK']
@@ -113,7 +113,7 @@ class Script:
             return [on + 'BEGIN'] + lines + [on + 'ROLLBACK']
         if form < 72:                   # an administrator's wipe, and everything again
             lines = [on + 'PRAGMA foreign_keys=OFF', on + 'BEGIN']
-            lines += [on + 'DELETE FROM %s WHERE %s' % (('w.' if c == 3 else '') + x.q, w.rows(x, space)) for x in tables] + self.turns(node, 0.3)
+            lines += [on + 'DELETE FROM %s WHERE %s' % (('w.' if c == 3 else '') + x.q, w.rows(x, space)) for x in tables if x is not w.shapes] + self.turns(node, 0.3)
             lines += [self.statement(node, c, r.choice(tables), alone) for _ in range(4)]
             return lines + [on + 'COMMIT', on + 'ROLLBACK'] + [on + 'PRAGMA foreign_keys=ON'] * (not self.unenforced)
         if form < 78 and t.key:         # two rows change places
@@ -215,10 +215,14 @@ class Script:
         again = form == 'recreate'
         if again:
             self.emit('quiet')
+        # that a parent's deletion left a child behind on purpose is not known of references that a new name carries: till quiet they are let be
+        calm = again or (form == 'rename' and any(x.parents for x in t.tied))
+        if calm:
+            tables = [x for x in tables if x not in t.tied]
         if r.random() < 0.35:
             self.migrate(*(['ddl %d %s' % (n, sql) for n in range(self.nodes) for sql in sqls] if again else ['all ' + sql for sql in sqls]))
             done()
-            if not again and r.random() < 0.7:
+            if not calm and r.random() < 0.7:
                 self.apart(range(self.nodes))
             return
         split = r.random() < 0.5        # each statement a block of its own
@@ -278,8 +282,8 @@ class Script:
 
         def done():
             t.columns = new
-        # who has not done it yet cannot insert without it
-        tables = [x for x in self.writable if x is not t] if c.not_null and not c.default else self.writable
+        # who has not done it yet cannot insert without it, or not with what it is by default
+        tables = [x for x in self.writable if x is not t] if (c.not_null and not c.default) or c.check else self.writable
         return ['ALTER TABLE %s DROP COLUMN %s' % (t.q, c.q)], new, new, tables, done
 
     def do_rename_column(self, t):

@@ -372,6 +372,24 @@ static void test_a_row_that_comes_again_after_a_rename(void **state) {
     }
 }
 
+/* A row that both knew to be dead before they renamed, and that comes again while server 0 waits. */
+static void test_a_dead_row_that_comes_again_while_its_table_is_renamed(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+    rig_act(&r, 0, "INSERT INTO t VALUES('x', 1)");
+    share_same(&r);
+    rig_act(&r, 0, "DELETE FROM t");
+    share_same(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(&r, i), "ALTER TABLE t RENAME TO u");
+    app_exec(rig_app(&r, 0), "INSERT INTO u VALUES('x', 'again')");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM u", "tx|tagain|;");
+    assert_int_equal(conflicts(&r), 0);
+    rig_close(&r);
+}
+
 /* ---- rebuilds: create new, copy, drop old, rename */
 
 static const char *const REBUILDS[] = {
@@ -453,6 +471,47 @@ static void test_rebuilds(void **state) {
     }
 }
 
+static int64_t state_int(struct peer *p, const char *sql) {
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(p->s.state_path, &db), SQLITE_OK);
+    int64_t n = app_int(db, sql);
+    sqlite3_close(db);
+    return n;
+}
+
+/* What lay between, and tables that never had a row, are not remembered for ever; what had rows is. */
+static void test_nothing_is_left_of_what_never_had_a_row(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2,
+             "CREATE TABLE t(id INTEGER PRIMARY KEY, v, n); CREATE TABLE empty(id INTEGER PRIMARY KEY); CREATE TABLE full(k TEXT PRIMARY "
+             "KEY); CREATE TABLE dead(k TEXT PRIMARY KEY)");
+    rig_act(&r, 0, "INSERT INTO t(v, n) VALUES(1, 1); INSERT INTO full VALUES('x'); INSERT INTO dead VALUES('x')");
+    share_same(&r);
+    rig_act(&r, 0, "DELETE FROM dead");
+    share_same(&r);
+    for (int i = 0; i < 3; i++)
+        run_steps(&r, 0, REBUILDS[1], true);
+    rig_act(&r, 0, "CREATE TABLE brief(id INTEGER PRIMARY KEY)");
+    share(&r);
+    rig_act(&r, 0, "DROP TABLE brief; DROP TABLE empty; DROP TABLE full; DROP TABLE dead");
+    share(&r);
+    side_close_store(&r.peers[0].s);
+    assert_int_equal(state_int(&r.peers[0], "SELECT count(*) FROM tbl WHERE name='empty' OR name='brief'"), 2);
+    peer_open(&r.peers[0]);
+    peer_rest(&r.peers[0]);
+    side_close_store(&r.peers[0].s);
+    assert_int_equal(state_int(&r.peers[0], "SELECT count(*) FROM tbl"), 3); /* t, full, dead */
+    assert_int_equal(state_int(&r.peers[0], "SELECT count(*) FROM sqlite_schema WHERE type='table' AND name GLOB 'r[0-9]*'"), 3);
+    peer_open(&r.peers[0]);
+    rig_act(&r, 0,
+            "CREATE TABLE empty(id INTEGER PRIMARY KEY); CREATE TABLE full(k TEXT PRIMARY KEY); CREATE TABLE dead(k TEXT PRIMARY KEY);"
+            "INSERT INTO empty VALUES(1)");
+    share(&r);
+    assert_everywhere(&r, "SELECT (SELECT count(*) FROM empty), (SELECT count(*) FROM full), (SELECT count(*) FROM dead)", "i1|i1|i0|;");
+    rig_close(&r);
+}
+
 /* A copy that takes longer than the schema is quiet: what is not copied yet is no deletion, and it is well again once it is. */
 static void test_a_table_that_is_half_copied(void **state) {
     (void)state;
@@ -518,7 +577,9 @@ int main(void) {
         cmocka_unit_test(test_columns_of_a_table_that_both_rename_at_once),
         cmocka_unit_test(test_a_renamed_table_that_is_shown_from_the_log),
         cmocka_unit_test(test_a_row_that_comes_again_after_a_rename),
+        cmocka_unit_test(test_a_dead_row_that_comes_again_while_its_table_is_renamed),
         cmocka_unit_test(test_rebuilds),
+        cmocka_unit_test(test_nothing_is_left_of_what_never_had_a_row),
         cmocka_unit_test(test_a_table_that_is_half_copied),
         cmocka_unit_test(test_many_statements_beside_the_store),
     };
