@@ -78,9 +78,10 @@ struct tbl {
     int64_t placed;                           /* number of the triggers that it has in the application's file. 0: the application never had
                                                  such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
-    uint64_t left;                            /* of these: rows that left since it was bound last, as notes tell */
-    struct tbl *renamed_from;                 /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
-    bool dirty;                               /* rows or last_change differ from the state database */
+    bool remade;              /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
+    uint64_t left;            /* of these: rows that left since it was bound last, as notes tell */
+    struct tbl *renamed_from; /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
+    bool dirty;               /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
     struct column_move *moves; /* of each column */

@@ -83,9 +83,11 @@ static int judge_table(struct store *s, struct tbl *t) {
         s->held_merge |= has_number(s, -t->placed);
     } else if (t->placed < 0 && t->dropped_now && replicated(now) && !has_number(s, -t->placed)) { /* it was missing for a moment */
         t->placed = now->number;
+        t->remade = true;
         err = read_again(s, t);
     } else if (t->placed > 0 && now->number != (uint64_t)t->placed) { /* other triggers: another table under this name */
         t->placed = now->number;
+        t->remade = true;
         err = read_again(s, t);
     }
     if (t->placed > 0 && !t->captured)
@@ -143,6 +145,7 @@ int moves_place(struct store *s, struct tio *io) {
     t->renamed_from = NULL;
     t->placed = io->table->number;
     t->captured = t->dirty = true;
+    t->remade = false;
     bool any = false;
     for (uint32_t c = 0; c < t->columns_count; c++) {
         any = any || t->moves[c].from;

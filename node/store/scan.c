@@ -317,7 +317,8 @@ bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone) {
 static int judge_lacking(struct store *s, const struct tio *io) {
     int64_t any = 0;
     int err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name);
-    s->scan->lacking = io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && io->tbl->verdict == VERDICT_NONE);
+    s->scan->lacking =
+        io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && io->tbl->remade && io->tbl->verdict == VERDICT_NONE);
     return err;
 }
 

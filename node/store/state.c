@@ -336,6 +336,7 @@ static int load_tables(struct store *s) {
         t->rows = sqlite3_column_int64(q, 3);
         t->last_change_ms = sqlite3_column_int64(q, 4);
         t->captured = sqlite3_column_int(q, 5);
+        t->remade = !t->captured; /* it was to be read again: why is not known any more */
         t->placed = sqlite3_column_int64(q, 6);
         if (t->shape != SHAPE_NONE && (row = tbl_statements(s, t)))
             break;

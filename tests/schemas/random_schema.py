@@ -64,6 +64,7 @@ class Table:
         self.constraints, self.indexes, self.triggers = [], [], []
         self.views = []
         self.extremes = self.made = self.self_reference = False
+        self.altered = False        # its text is not that of sql() any more
         self.nulls = False          # rows with NULL in their key were written
         self.fts = None
         self.unique_sets = 0

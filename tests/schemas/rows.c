@@ -99,3 +99,34 @@ char *rows_difference(const struct rows *a, const struct rows *b) {
     fclose(out);
     return text;
 }
+
+char *rows_null_test(sqlite3 *db, const char *table, bool with) {
+    sqlite3_stmt *q = NULL;
+    sqlite3_str *sql = sqlite3_str_new(db);
+    char *ask = sqlite3_mprintf("SELECT name FROM pragma_table_info(%Q, 'main') WHERE pk", table);
+    int rc = sqlite3_prepare_v2(db, ask, -1, &q, NULL);
+    assert(rc == SQLITE_OK);
+    sqlite3_str_appendall(sql, with ? " WHERE (0" : " WHERE NOT (0");
+    while (sqlite3_step(q) == SQLITE_ROW)
+        sqlite3_str_appendf(sql, " OR \"%w\" IS NULL", sqlite3_column_text(q, 0));
+    sqlite3_str_appendall(sql, ")");
+    sqlite3_finalize(q);
+    sqlite3_free(ask);
+    return sqlite3_str_finish(sql);
+}
+
+char *rows_select_all(sqlite3 *db, const char *table) {
+    sqlite3_stmt *q = NULL;
+    sqlite3_str *sql = sqlite3_str_new(db);
+    char *ask = sqlite3_mprintf("SELECT name FROM pragma_table_xinfo(%Q, 'main') WHERE hidden<>1 ORDER BY name", table);
+    int n = 0, rc = sqlite3_prepare_v2(db, ask, -1, &q, NULL);
+    assert(rc == SQLITE_OK);
+    while (sqlite3_step(q) == SQLITE_ROW)
+        sqlite3_str_appendf(sql, "%s\"%w\"", n++ ? "," : "SELECT ", sqlite3_column_text(q, 0));
+    sqlite3_finalize(q);
+    sqlite3_free(ask);
+    char *where = rows_null_test(db, table, false);
+    sqlite3_str_appendf(sql, " FROM main.\"%w\"%s", table, where);
+    sqlite3_free(where);
+    return sqlite3_str_finish(sql);
+}

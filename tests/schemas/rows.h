@@ -18,4 +18,9 @@ bool rows_same(const struct rows *a, const struct rows *b);
 /* What only one of the two has, a line each; freed by the caller. */
 char *rows_difference(const struct rows *shadow, const struct rows *server);
 
+/* " WHERE NOT (…)", or with: " WHERE (…)": is there NULL in the key of this table? sqlite3_free(). */
+char *rows_null_test(sqlite3 *db, const char *table, bool with);
+/* SELECT of all columns, generated ones too, of the rows without; sqlite3_free(). Hidden columns of virtual tables are left out. */
+char *rows_select_all(sqlite3 *db, const char *table);
+
 #endif

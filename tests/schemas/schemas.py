@@ -26,7 +26,9 @@ from random_script import Part, Script  # noqa: E402
 
 # Kinds (of --without) that this engine is known not to do right yet, with the reason: left out unless --all. What no engine could do is not
 # written at all, and said where it is left out (random_script.py, random_writer.py).
-KNOWN = {}
+KNOWN = {'keyless_rename': 'a row of a table without a key that is deleted just before, or while, its table is renamed comes back with the copy'
+                          ' of another server, and one that is written right after its table or column was renamed may be listed as a conflict with'
+                          ' that copy: such rows are found again by their content, which says nothing of what they were under the old name'}
 
 
 def drive(driver, lines, timeout=60):

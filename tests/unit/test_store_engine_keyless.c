@@ -223,6 +223,22 @@ static void test_rescans(void **state) {
     rig_close(&r);
 }
 
+/* After any change of the schema it is read again, since VACUUM may have come, too: emptied meanwhile it is empty, and not a table made anew. */
+static void test_a_table_that_is_emptied_after_a_change_of_schema(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE bag(a, b)");
+    rig_act(&r, 0, "INSERT INTO bag VALUES(1, 1), (1, 1), (2, 2)");
+    share_same(&r);
+    app_exec(rig_app(&r, 0), "CREATE TABLE other(k TEXT PRIMARY KEY)");
+    app_exec(rig_app(&r, 0), "DELETE FROM bag");
+    rig_share(&r);
+    rig_act(&r, 1, "CREATE TABLE other(k TEXT PRIMARY KEY)");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT count(*) FROM bag", "i0|;");
+    rig_close(&r);
+}
+
 /* Too many rows that are gone without a note are not taken for deletions, until a person says so, or wants them back. */
 static void test_many_missing_rows(void **state) {
     (void)state;
@@ -376,6 +392,7 @@ static void test_a_state_that_was_lost(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_table_that_is_emptied_after_a_change_of_schema),
         cmocka_unit_test(test_equal_rows_are_rows_of_their_own),
         cmocka_unit_test(test_why),
         cmocka_unit_test(test_what_changes_nothing_sends_nothing),
