@@ -15,6 +15,7 @@
 
 #include "node/clock.h"
 #include "node/memory.h"
+#include "node/pace.h"
 #include "node/store/notice.h"
 #include "node/store/store.h"
 #include "proto/err.h"
@@ -52,8 +53,9 @@ struct worker {
     enum worker_state state;
     struct store *store;
     struct notice *notice;
-    bool chores;             /* the store asked for a turn soon, though nothing happens */
-    bool trimmed;            /* nothing was done since memory was given back */
+    bool chores;  /* the store asked for a turn soon, though nothing happens */
+    bool trimmed; /* nothing was done since memory was given back */
+    struct pace pace;
     uint64_t worked_ms;      /* when something was done last */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
     uint64_t retry_ms, retry_at, passing_since;
@@ -487,6 +489,16 @@ static bool queued(struct worker *w) {
 
 /* ---- thread side: life */
 
+/* A commit was seen: waits until it is time for it, or a job comes. */
+static void wait_paced(struct worker *w) {
+    int64_t us = pace_wait_us(&w->pace, clock_mono_us());
+    struct pollfd wake = {.fd = w->wake_fd, .events = POLLIN};
+    struct timespec left = {.tv_nsec = us * 1000};
+    if (us > 0)
+        ppoll(&wake, 1, &left, NULL);
+    pace_drain(&w->pace, clock_mono_us());
+}
+
 static void turn(struct worker *w) {
     char why[WHY_MAX] = "";
     int wait = store_turn(w->store, why, sizeof(why));
@@ -514,8 +526,10 @@ static void turn(struct worker *w) {
         return;
     }
     unsigned seen = notice_wait(w->notice, wait);
-    if ((seen & NOTICE_COMMIT) != 0)
+    if ((seen & NOTICE_COMMIT) != 0) {
         worked(w);
+        wait_paced(w);
+    }
     if ((seen & NOTICE_FILE) != 0 && !appfile_same(store_appfile(w->store))) {
         close_store(w, "");
         open_store(w);

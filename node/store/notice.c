@@ -6,9 +6,9 @@
  * stops the application from restarting its WAL nor refuses a commit in DELETE mode.
  *
  * The ladder: after an event the next look comes after a quarter of the time since that event, at least 15 us and at most the slow poll:
- * about forty looks from 15 us to 250 ms, each at most a quarter late. Once a commit was found the rungs double instead, and end after
- * 20 ms: the event may have been of that commit or of one that is still on its way (both can have been read from the descriptor at
- * once), so the ladder must go on, but rarely finds anything.
+ * about forty looks from 15 us to 250 ms, each at most a quarter late. Once a commit was found, the events that are there by then are taken for
+ * its own (they may as well be ours: we write there, too), and the rungs double instead, fourteen of them: one that was of a commit still on
+ * its way is not lost, but most such ladders find nothing, and each rung wakes us beside an application at work.
  *
  * Possible failures: no inotify (limits): a plain poll every 20 ms. Events that do not come (overflow, odd file systems, a folder that was moved): the slow
  * poll. Events without a commit (a long transaction that spills into the WAL): looks that find nothing are rationed to 500 a second. */
@@ -34,7 +34,6 @@
 #define BLIND_POLL_US 20000 /* without inotify */
 #define RUNG_MIN_US 15
 #define RUNG_PART 4
-#define FOUND_LADDER_US 20000
 #define LOOKS_BURST 100
 #define LOOK_REFILL_US 2000
 #define PROBE_BYTES 48
@@ -233,7 +232,7 @@ static int64_t rung(struct notice *n, int64_t now) {
     if (!n->event_us)
         return until_slow;
     int64_t past = now - n->event_us, part = n->found ? past : past / RUNG_PART;
-    if (part >= SLOW_POLL_US || (n->found && past > FOUND_LADDER_US)) {
+    if (part >= SLOW_POLL_US) {
         n->event_us = 0;
         return until_slow;
     }
@@ -262,9 +261,12 @@ static bool file_changed(struct notice *n) {
     return !appfile_same(n->a);
 }
 
-static unsigned look(struct notice *n) {
+static unsigned look(struct notice *n, int64_t now) {
     if (!notice_look(n))
         return 0;
+    if (n->inotify_fd >= 0)
+        read_events(n, now);
+    n->event_us = now;
     n->found = true;
     n->looks = LOOKS_BURST;
     return NOTICE_COMMIT;
@@ -274,7 +276,7 @@ unsigned notice_wait(struct notice *n, int timeout_ms) {
     /* By default the kernel delays a thread's timers by up to 50 us, which is more than the first rungs. */
     (void)prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
     int64_t now = now_us(), end = timeout_ms < 0 ? INT64_MAX : now + (int64_t)timeout_ms * 1000;
-    unsigned result = look(n);
+    unsigned result = look(n, now);
     if (result)
         return result | (sleep_until(n, 0, false) ? NOTICE_WOKEN : 0);
     for (;;) {
@@ -290,7 +292,7 @@ unsigned notice_wait(struct notice *n, int timeout_ms) {
             n->slow_us = now;
         if (n->file || slow)
             result |= file_changed(n) ? NOTICE_FILE : 0;
-        result |= look(n) | (woke & 1 ? NOTICE_WOKEN : 0);
+        result |= look(n, now) | (woke & 1 ? NOTICE_WOKEN : 0);
         if (!result && now >= end)
             result = NOTICE_TIMEOUT;
         if (result)

@@ -163,6 +163,24 @@ static double cpu_s(void) {
     return (double)u.ru_utime.tv_sec + (double)u.ru_stime.tv_sec + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
+/* What follows a commit that was found is a handful of looks: they wake us beside the application's next one. */
+static void test_after_a_commit(void **state) {
+    struct world w;
+    struct rusage before, after;
+    (void)state;
+    world_open(&w, "wal");
+    sqlite3 *db = app_open(w.scratch.path);
+    app_exec(db, "INSERT INTO t VALUES(1, 1)");
+    assert_true(notice_wait(w.n, 5000) & NOTICE_COMMIT);
+    assert_int_equal(getrusage(RUSAGE_THREAD, &before), 0);
+    assert_int_equal(notice_wait(w.n, 700), NOTICE_TIMEOUT);
+    assert_int_equal(getrusage(RUSAGE_THREAD, &after), 0);
+    if (after.ru_nvcsw - before.ru_nvcsw > 24)
+        fail_msg("%ld times awake after a commit", after.ru_nvcsw - before.ru_nvcsw);
+    sqlite3_close(db);
+    world_close(&w);
+}
+
 static void test_idle(void **state) {
     (void)state;
     struct world w;
@@ -291,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_persist),
         cmocka_unit_test(test_commit_while_away),
         cmocka_unit_test(test_wake_and_timeout),
+        cmocka_unit_test(test_after_a_commit),
         cmocka_unit_test(test_idle),
         cmocka_unit_test(test_spill),
         cmocka_unit_test(test_file_replaced),
