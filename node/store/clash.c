@@ -1,13 +1,14 @@
 /* Foreign keys. Our connection does not enforce them: a commit of others is written in any order, their cascades have run where they were
  * captured, and most applications leave them off (SQLite's default) and may hold orphans that they know of. So what an author left in his own
- * file is shown as it is; only what merging made of two authors' changes is parked: a parent deleted by one who did not know of a child that
+ * file is shown as it is; only what merging made of two authors' changes is mended: a parent deleted by one who did not know of a child that
  * another put, or kept, under it.
  *
  * Two facts tell them apart. With each row that he writes an author says whether it is an orphan in his own file (BATCH_ORPHAN). And a
- * death tells what its author had seen: a child among that was left by him, one not among that clashes. On a clash the server that
- * shows the child keeps the parent (its deletion is parked), and one where the parent is gone parks the child: both rows are kept, both are
- * red, and both go on when the child goes, is given another parent, or the parent comes back. The choice looks at nothing but the
- * registers and the file, so servers that have the same batches and show the same rows decide alike.
+ * death tells what its author had seen: a child among that was left by him, one not among that clashes. On a clash the parent lives again
+ * (mend.c), and its own parents. What cannot be revived is parked: the server that shows the child keeps the parent (its deletion is parked),
+ * and one where the parent is gone parks the child: both rows are kept, both are red, and both go on when the child goes, is given
+ * another parent, or the parent comes back. The choice looks at nothing but the registers and the file, so servers that have the same batches
+ * and show the same rows decide alike.
  *
  * The check runs when all is written, before COMMIT, so that order, cycles and deferred keys do not matter. If a row must be parked,
  * everything is taken back and written again without it. A parent that is not known at all, or in flight, is no clash. */
@@ -23,7 +24,7 @@
 struct check {
     struct store *s;
     struct buf key, parent_key;
-    bool parked;
+    bool parked; /* or to be mended */
 };
 
 #define REASON "FOREIGN KEY constraint failed: "
@@ -278,11 +279,13 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
     struct store *s = c->s;
     struct rowid parent;
     struct write w;
+    struct origins_order o = store_order(s);
     bool home, orphan = false;
     int err = written ? rows_find(s, f->child->tbl, written, &s->reg, &home) : rows_at_home(s, f->child->tbl, place, &s->reg);
     if (err)
         return err;
     bool clear = as_registered(s, f, &s->reg, v) && reference_write(s, f, &s->reg, &w);
+    bool back = reg_alive(&s->reg, &o) && s->reg.deaths_count; /* revived itself: whoever deleted it with its parent has seen it */
     struct rowid who = s->reg.who;
     if (!written && another_shows(s, f, &s->reg))
         return 0;
@@ -290,13 +293,13 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
         return err;
     if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
         return 0;
-    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v);
-    if (!clash)
-        clash = clashes(c, f, v, &parent, clear ? &w : NULL);
-    if (clash != 1)
-        return clash;
     const struct gone *g = f->to_key ? NULL : gone_find(f, v);
-    return blame(c, f, written, f->to_key ? &parent : g ? &g->who : NULL);
+    const struct rowid *dead = f->to_key ? &parent : g ? &g->who : NULL;
+    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v), revived = 0;
+    if (!clash && (clash = clashes(c, f, v, &parent, clear && !back ? &w : NULL)) == 1)
+        revived = clear && dead ? mend_revive(s, f->parent->tbl, dead) : 0;
+    c->parked = c->parked || revived == 1;
+    return clash != 1 ? clash : revived ? (revived < 0 ? revived : 0) : blame(c, f, written, dead);
 }
 
 /* ---- what was written */

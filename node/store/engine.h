@@ -17,7 +17,7 @@
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
- *   mend.c     changes of ours that repair what merging would break
+ *   mend.c     changes of ours that repair what merging would break; meet.c where it is a UNIQUE value; evict.c who is in its way
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   sweep.c    names of tables in it that nothing refers to any more
@@ -783,9 +783,11 @@ int pending_take_home(struct store *s, struct pending_row *row, const struct reg
 bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash);     /* overrides the registers? */
 
 /* ---- mend.c */
-/* Amid a projection: the file refuses this op, with this extended code of SQLite's. 1: a mend is planned, the op is written as it will be, and the
+/* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it will be, and the
  * projection is to be taken back; 0: there is none. */
-int mend_row(struct store *s, const struct op *op, int code);
+int mend_row(struct store *s, const struct op *op, int code, const char *why);
+int mend_revive(struct store *s, struct tbl *t,
+                const struct rowid *place); /* the dead row that is at home there. 1: planned; 0: there is none */
 bool mend_planned(const struct store *s);
 int mend_write(
     struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */

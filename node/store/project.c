@@ -262,7 +262,7 @@ static int refused(struct projecting *p, const struct op *op) {
     int code = sqlite3_extended_errcode(p->s->app.writer);
     snprintf(p->why, sizeof p->why, "%s%s", sqlite3_errmsg(p->s->app.writer),
              code == SQLITE_CORRUPT_VTAB ? " in a full-text index that its triggers fill: rebuild that one" : "");
-    int mended = mend_row(p->s, op, code);
+    int mended = mend_row(p->s, op, code, p->why);
     return mended < 0 ? mended : !mended;
 }
 

@@ -322,6 +322,72 @@ static void test_values_of_a_server_without_the_constraint(void **state) {
     rig_close(&r);
 }
 
+/* ---- CHECK */
+
+#define SPAN "CREATE TABLE span(k TEXT PRIMARY KEY, low INT, high INT, note, %s)"
+
+/* Two columns that do not go together: what was written first goes back, on every server. */
+static void test_columns_that_break_a_check_together(void **state) {
+    (void)state;
+    static const char *const CHECKS[] = {"CHECK(low < high)", "CONSTRAINT range CHECK(low < high)"};
+    for (int named = 0; named < 2; named++)
+        for (uint32_t order = 0; order < 3; order++)
+            for (uint32_t later = 0; later < 2; later++) {
+                struct rig r;
+                char sql[200];
+                snprintf(sql, sizeof sql, SPAN, CHECKS[named]);
+                rig_open(&r, 3, sql);
+                rig_act(&r, 0, "INSERT INTO span VALUES('s', 1, 9, 'old')");
+                share_same(&r);
+                rig_act(&r, 0, later ? "UPDATE span SET low = 7, note = 'low'" : "UPDATE span SET high = 4, note = 'high'");
+                rig_tick();
+                rig_act(&r, 1, later ? "UPDATE span SET high = 4" : "UPDATE span SET low = 7");
+                if (order < 2) {
+                    peer_pull(&r.peers[2], &r.peers[order]);
+                    peer_pull(&r.peers[2], &r.peers[!order]);
+                }
+                for (int n = 0; n < 2; n++) {
+                    rig_share(&r);
+                    for (uint32_t i = 0; i < 3; i++)
+                        peer_retry(&r.peers[i]);
+                }
+                share_same(&r);
+                snprintf(sql, sizeof sql, "ts|%s|t%s|;", later ? "i1|i4" : "i7|i9", later ? "low" : "high");
+                assert_everywhere(&r, "SELECT * FROM span", sql);
+                assert_conflicts(&r, later ? "constraint low 7 " : "constraint high 4 ");
+                rig_close(&r);
+            }
+}
+
+static void test_a_lost_column_is_decided(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE span(k TEXT PRIMARY KEY, low INT, high INT, CHECK(low < high))");
+    rig_act(&r, 0, "INSERT INTO span VALUES('s', 1, 9)");
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE span SET low = 7");
+    rig_tick();
+    rig_act(&r, 1, "UPDATE span SET high = 4");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT low, high FROM span", "i1|i4|;");
+    json_t *list = store_conflicts(r.peers[0].s.store), *how = json_pack("{s:s}", "keep", "loser"), *answer;
+    const char *id = json_string_value(json_object_get(json_array_get(list, 0), "id"));
+    assert_int_equal(store_resolve(r.peers[0].s.store, id, how, &answer), 0);
+    assert_non_null(strstr(json_string_value(json_object_get(answer, "error")), "CHECK constraint failed"));
+    json_decref(answer);
+    rig_act(&r, 1, "UPDATE span SET high = 8");
+    share_same(&r);
+    assert_int_equal(store_resolve(r.peers[0].s.store, id, how, &answer), 0);
+    assert_non_null(json_object_get(answer, "done"));
+    json_decref(answer);
+    json_decref(how);
+    json_decref(list);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT low, high FROM span", "i7|i8|;");
+    assert_conflicts(&r, "");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_later_write_keeps_the_value),
@@ -332,6 +398,8 @@ int main(void) {
         cmocka_unit_test(test_many_rows_with_one_value),
         cmocka_unit_test(test_a_restart_amid_it),
         cmocka_unit_test(test_values_of_a_server_without_the_constraint),
+        cmocka_unit_test(test_columns_that_break_a_check_together),
+        cmocka_unit_test(test_a_lost_column_is_decided),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,61 @@
+/* Starling store: mends; what mend.c, meet.c and evict.c share. */
+#ifndef NODE_STORE_MEND_H
+#define NODE_STORE_MEND_H
+
+#include "node/store/engine.h"
+
+#define KEYS_MAX 16
+
+struct plan {
+    struct plan *next;
+    struct tbl *tbl;
+    struct rowid who;
+    enum change_kind kind;
+    uint32_t at;        /* column, in io's order; CHANGE_REVIVE: none */
+    struct value value; /* what it gets */
+    uint64_t stamp;
+};
+
+/* A row of the file that keeps another one out, or the one that is kept out. */
+struct party {
+    struct rowid who;
+    struct reg reg;
+    struct value *values; /* in io's order, as the file holds them, or would */
+};
+
+struct refused { /* one row that the file does not take */
+    struct store *s;
+    struct tio *io;
+    struct op op; /* with what was mended in it */
+    struct arena *arena;
+    struct party self;
+    struct plan *plans;
+    int cids[KEYS_MAX]; /* of the key's columns in the table */
+    struct rowid *thrown;
+    uint32_t thrown_count, thrown_cap;
+    int failed;
+};
+
+/* ---- mend.c */
+int mend_copy_bytes(struct arena *a, const uint8_t **p, size_t len);
+bool mend_same_place(const struct rowid *a, const struct rowid *b);
+bool mend_is_key(const struct tio *io, uint32_t at);
+int mend_shares_schema(struct store *s, const struct write *w, bool *shares);
+bool mend_names_column(const char *text, size_t len, const char *name);
+int mend_try_begin(struct refused *f); /* what follows is taken back by _end, which passes err on */
+int mend_try_end(struct refused *f, int err);
+int mend_read_values(struct refused *f, const struct rowid *place, struct value **out);
+void mend_op_set(struct refused *f, uint32_t at, const struct value *v);
+int mend_write_column(struct refused *f, const struct rowid *place, uint32_t at, struct value *v);
+int mend_write_planned(struct refused *f);
+int mend_plan_add(struct refused *f, const struct party *who, uint32_t at, const struct value *v, uint64_t stamp);
+
+/* ---- evict.c */
+int evict_find_key(struct refused *f); /* before the first */
+int evict_replace(struct refused *f);  /* writes the row, whoever is in its way: these are in f->thrown */
+bool evict_is_thrown(const struct refused *f, const struct rowid *place);
+
+/* ---- meet.c */
+int meet_mend(struct refused *f); /* 1: mends are planned that let the row in */
+
+#endif
