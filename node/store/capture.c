@@ -284,28 +284,57 @@ static int check(sqlite3 *app, const struct schema *s, struct found *f, uint32_t
     return err;
 }
 
+/* What was found, and what is to be made of it, for one version of the schema. */
+struct capture_plan {
+    struct found f;
+    int64_t version;
+    uint32_t *numbers;
+    bool *lack; /* a bit per table */
+    enum capture_is is;
+};
+
+void capture_forget(struct schema *s) {
+    struct capture_plan *p = s->plan;
+    if (!p)
+        return;
+    found_release(&p->f);
+    free(p->numbers);
+    free(p->lack);
+    free(p);
+    s->plan = NULL;
+}
+
+/* In a transaction: sets s->plan. */
+static int plan(sqlite3 *app, struct schema *s) {
+    capture_forget(s);
+    struct capture_plan *p = s->plan = calloc(1, sizeof *p);
+    if (!p || !(p->numbers = calloc(s->count + 1, sizeof *p->numbers)) || !(p->lack = calloc(s->count + 1, sizeof *p->lack)))
+        return ERR_NOMEM;
+    int err = sql_int(app, 0, &p->version, "PRAGMA main.schema_version");
+    return err ? err : check(app, s, &p->f, p->numbers, p->lack, &p->is);
+}
+
 int capture_check(sqlite3 *app, struct schema *s, enum capture_is *is, bool **missing) {
-    struct found f = {0};
     bool own = sqlite3_get_autocommit(app);
-    uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
-    bool *lack = calloc(s->count + 1, sizeof *lack);
-    *is = CAPTURE_LACKS;
-    int err = !numbers || !lack ? ERR_NOMEM : own ? sql_exec(app, "BEGIN") : 0;
+    bool *lack = missing ? calloc(s->count + 1, sizeof *lack) : NULL;
+    int err = missing && !lack ? ERR_NOMEM : own ? sql_exec(app, "BEGIN") : 0;
     if (!err) {
-        err = check(app, s, &f, numbers, lack, is);
+        err = plan(app, s);
         if (own)
             (void)sql_exec(app, "ROLLBACK"); /* nothing was written */
     }
+    *is = err ? CAPTURE_LACKS : s->plan->is;
     for (uint32_t i = 0; i < s->count && !err; i++) {
-        s->tables[i].number = numbers[i];
-        lack[i] = lack[i] || (replicated(&s->tables[i]) && !f.notes_right);
+        s->tables[i].number = s->plan->numbers[i];
+        if (lack)
+            lack[i] = s->plan->lack[i] || (replicated(&s->tables[i]) && !s->plan->f.notes_right);
     }
     if (missing)
         *missing = err ? NULL : lack;
-    if (err || !missing)
+    if (err) {
         free(lack);
-    found_release(&f);
-    free(numbers);
+        capture_forget(s);
+    }
     return err;
 }
 
@@ -370,39 +399,27 @@ static int write_mark(sqlite3 *app, const struct capture_mark *mark) {
     return err;
 }
 
-/* Inside the transaction. noted: the highest number in notes. */
-static int install(sqlite3 *app, const struct schema *s, int64_t noted, uint32_t *numbers, bool *installed, int64_t *version) {
-    struct found f = {0};
-    enum capture_is is;
+/* Inside the transaction, by s->plan, which it uses up. noted: the highest number in notes. */
+static int install(sqlite3 *app, const struct schema *s, int64_t noted) {
+    struct capture_plan *p = s->plan;
     bool fresh = false;
-    int err = sql_int(app, 0, version, "PRAGMA main.schema_version");
-    if (!err && *version != s->version)
-        return ERR_SCHEMA;
+    int err = make_tables(app, &p->f, width_of(s), &fresh);
     if (!err)
-        err = check(app, s, &f, numbers, installed, &is);
-    if (!err)
-        err = make_tables(app, &f, width_of(s), &fresh);
-    if (!err)
-        err = drop_unwanted(app, &f);
+        err = drop_unwanted(app, &p->f);
     uint32_t next = noted > 0 ? (uint32_t)noted : 0;
     next = s->numbers_used > next ? s->numbers_used : next;
-    for (uint32_t i = 0; i < f.count; i++)
-        next = f.triggers[i].number > next ? f.triggers[i].number : next;
+    for (uint32_t i = 0; i < p->f.count; i++)
+        next = p->f.triggers[i].number > next ? p->f.triggers[i].number : next;
     for (uint32_t i = 0; i < s->count && !err; i++) {
         if (!replicated(&s->tables[i]))
             continue;
-        if (!numbers[i])
-            numbers[i] = ++next;
-        if (installed[i])
-            err = make_triggers(app, &f, &s->tables[i], numbers[i]);
-        installed[i] = installed[i] || fresh;
+        if (!p->numbers[i])
+            p->numbers[i] = ++next;
+        if (p->lack[i])
+            err = make_triggers(app, &p->f, &s->tables[i], p->numbers[i]);
+        p->lack[i] = p->lack[i] || fresh;
     }
-    if (!err && !f.trim_right)
-        err = sql_exec(app, "%s", trim_text);
-    if (!err)
-        err = sql_int(app, 0, version, "PRAGMA main.schema_version");
-    found_release(&f);
-    return err;
+    return err || p->f.trim_right ? err : sql_exec(app, "%s", trim_text);
 }
 
 /* Up to a million rows. Notes that come later can only carry numbers of triggers that are there, since install() demands an unchanged
@@ -423,22 +440,29 @@ int capture_noted(sqlite3 *app, int64_t *number) {
 
 int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int64_t noted, bool **installed) {
     int64_t version = 0;
-    uint32_t *numbers = calloc(s->count + 1, sizeof *numbers);
-    bool *made = calloc(s->count + 1, sizeof *made);
     assert(!sqlite3_get_autocommit(app));
-    int err = !numbers || !made ? ERR_NOMEM : install(app, s, noted, numbers, made, &version);
+    int err = sql_int(app, 0, &version, "PRAGMA main.schema_version");
+    if (!err && version != s->version)
+        err = ERR_SCHEMA;
+    if (!err && !(s->plan && s->plan->version == version)) /* while the version is the same, what was found is there */
+        err = plan(app, s);
+    if (!err)
+        err = install(app, s, noted);
     if (!err && mark)
         err = write_mark(app, mark);
+    if (!err)
+        err = sql_int(app, 0, &version, "PRAGMA main.schema_version");
     if (!err) {
         s->version = version;
         for (uint32_t i = 0; i < s->count; i++)
-            s->tables[i].number = numbers[i];
+            s->tables[i].number = s->plan->numbers[i];
     }
-    if (installed)
-        *installed = err ? NULL : made;
-    if (err || !installed)
-        free(made);
-    free(numbers);
+    if (installed) {
+        *installed = err ? NULL : s->plan->lack;
+        if (!err)
+            s->plan->lack = NULL;
+    }
+    capture_forget(s);
     return err;
 }
 

@@ -54,13 +54,15 @@ struct capture_mark {
  * a bit per table (caller frees, may be NULL), as *installed below. */
 enum capture_is { CAPTURE_LACKS, CAPTURE_COMPLETE, CAPTURE_BROKEN };
 int capture_check(sqlite3 *app, struct schema *s, enum capture_is *is, bool **missing);
+void capture_forget(struct schema *s); /* what it found, and capture_install would go by */
 /* The highest number of a table in the notes: some 60 ms for a million, so before the lock is taken. */
 int capture_noted(sqlite3 *app, int64_t *number);
 /* In a transaction of the caller's that holds the write lock: makes what is missing, removes triggers on tables that are excluded, and numbers the
  * tables, all above `noted`. Existing right triggers stay. mark: whose file it is, written where the file says otherwise (may be NULL). *installed
  * gets a bit per table (caller frees, may be NULL): true where triggers were made anew (or the note table was), so that writes may have been missed.
  * Afterwards s->version is the version that our own triggers made. 0, ERR_SCHEMA (changed since schema_read(): read it again), ERR_READONLY, ERR_FULL,
- * ERR_IO; then the transaction must be rolled back. */
+ * ERR_IO; then the transaction must be rolled back. What capture_check() found is not looked for again, so that the lock is held for statements
+ * alone. */
 int capture_install(sqlite3 *app, struct schema *s, const struct capture_mark *mark, int64_t noted, bool **installed);
 /* Is there anything of ours? Reads only. */
 int capture_traces(sqlite3 *app, bool *any);

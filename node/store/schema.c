@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "node/store/appfile.h"
+#include "node/store/capture.h"
 #include "node/store/sql.h"
 #include "proto/err.h"
 
@@ -534,6 +535,7 @@ int schema_read(sqlite3 *app, struct schema *out) {
 }
 
 void schema_release(struct schema *s) {
+    capture_forget(s);
     for (uint32_t i = 0; i < s->count; i++) {
         struct table *t = &s->tables[i];
         for (uint32_t k = 0; k < t->columns_count; k++)

@@ -58,12 +58,15 @@ struct table {
 /* Columns that name a row in statements of ours. */
 static inline uint32_t table_key_width(const struct table *t) { return t->key_kind == KEY_ROWID ? 1 : t->key_count; }
 
+struct capture_plan;
+
 struct schema {
     struct table *tables; /* every ordinary user table, also unsupported ones; sorted by name */
     uint32_t count;
-    int64_t version;       /* PRAGMA schema_version at reading */
-    uint32_t numbers_used; /* new tables get numbers above this one; the reader's to set */
-    uint64_t hash;         /* of names, columns, keys, UNIQUE constraints and CHECKs; the same for schemas that mean the same:
+    int64_t version;           /* PRAGMA schema_version at reading */
+    struct capture_plan *plan; /* capture.c: what there is of ours */
+    uint32_t numbers_used;     /* new tables get numbers above this one; the reader's to set */
+    uint64_t hash;             /* of names, columns, keys, UNIQUE constraints and CHECKs; the same for schemas that mean the same:
                          column order, defaults and the CREATE text do not count; policies neither */
 };
 

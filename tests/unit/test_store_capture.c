@@ -600,6 +600,48 @@ static void test_busy_install(void **state) {
     busy_install("delete");
 }
 
+static int count_looks(unsigned type, void *ctx, void *stmt, void *text) {
+    (void)type, (void)stmt;
+    *(int *)ctx += strstr(text, "table_xinfo") || strstr(text, "type = 'trigger'");
+    return 0;
+}
+
+/* What is there was looked at before: under the lock there are only the statements that make what lacks. */
+static void test_the_lock_is_held_for_statements(void **state) {
+    struct scratch scratch;
+    struct appfile a;
+    struct schema s;
+    enum capture_is is;
+    char why[256];
+    int looks = 0;
+    (void)state;
+    scratch_open(&scratch);
+    sqlite3 *db = app_open(scratch.path);
+    app_exec(db, "PRAGMA journal_mode=WAL; CREATE TABLE t(id INTEGER PRIMARY KEY); CREATE TABLE u(k TEXT PRIMARY KEY)");
+    assert_int_equal(appfile_open(&a, scratch.path, NULL, false, why, sizeof why), 0);
+    assert_int_equal(schema_read(a.writer, &s), 0);
+    assert_int_equal(capture_check(a.writer, &s, &is, NULL), 0);
+    assert_int_equal(is, CAPTURE_LACKS);
+    assert_int_equal(appfile_begin(&a, true), 0);
+    sqlite3_trace_v2(a.writer, SQLITE_TRACE_STMT, count_looks, &looks);
+    assert_int_equal(capture_install(a.writer, &s, NULL, 0, NULL), 0);
+    sqlite3_trace_v2(a.writer, 0, NULL, NULL);
+    assert_int_equal(looks, 0);
+    assert_int_equal(appfile_commit(&a), 0);
+    assert_int_equal(capture_check(a.reader, &s, &is, NULL), 0);
+    assert_int_equal(is, CAPTURE_COMPLETE);
+
+    /* Another version than the one that was looked at: nothing of it is used. */
+    app_exec(db, "CREATE TABLE v(id INTEGER PRIMARY KEY)");
+    assert_int_equal(appfile_begin(&a, true), 0);
+    assert_int_equal(capture_install(a.writer, &s, NULL, 0, NULL), ERR_SCHEMA);
+    appfile_rollback(&a);
+    schema_release(&s);
+    appfile_close(&a);
+    sqlite3_close(db);
+    scratch_close(&scratch);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matrix),
@@ -611,6 +653,7 @@ int main(void) {
         cmocka_unit_test(test_excluded_and_stale),
         cmocka_unit_test(test_ring),
         cmocka_unit_test(test_busy_install),
+        cmocka_unit_test(test_the_lock_is_held_for_statements),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
