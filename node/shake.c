@@ -52,6 +52,7 @@ static void timer_cb(uv_timer_t *timer) {
     l->greeted = l->state == STREAM_UP && l->transport->config.greeted(l->transport->config.ctx, l->id);
     if (!l->greeted)
         tcp_drop(l, "it never said who it is");
+    tcp_watch_quiet(l);
 }
 
 bool shake_start(struct tcp *l) {

@@ -253,18 +253,22 @@ static void quiet_cb(uv_timer_t *timer) {
     static const uint8_t over = SQUEEZE_OVER;
     struct tcp *l = timer->data;
     uint64_t quiet = clock_mono_ms() - l->squeezed_ms;
-    if (l->state != STREAM_UP)
+    if (l->state != STREAM_UP || l->squeeze.pack == NULL)
         return;
-    if (quiet < QUIET_MS || l->out.len > 0) {
-        uv_timer_start(timer, quiet_cb, quiet < QUIET_MS ? QUIET_MS - quiet : QUIET_MS, 0);
+    uint8_t *to = quiet < QUIET_MS || l->out.len > 0 ? NULL : buf_reserve(&l->out, 1 + SECURE_RECORD_EXTRA);
+    if (to == NULL) {
+        tcp_watch_quiet(l);
         return;
     }
-    uint8_t *to = buf_reserve(&l->out, 1 + SECURE_RECORD_EXTRA);
-    if (to == NULL)
-        return;
-    if (squeeze_rest(&l->squeeze))
-        seal_one(l, &over, 1, false, to);
+    (void)squeeze_rest(&l->squeeze);
+    seal_one(l, &over, 1, false, to);
     tcp_flush(l);
+}
+
+/* Until the core has said whose link it is, the timer is shake.c's. */
+void tcp_watch_quiet(struct tcp *l) {
+    if (l->greeted && l->state == STREAM_UP && l->squeeze.pack != NULL && !uv_is_active((uv_handle_t *)&l->timer))
+        uv_timer_start(&l->timer, quiet_cb, QUIET_MS, 0);
 }
 
 /* The next record, into transport->room or plain. */
@@ -279,13 +283,11 @@ static const uint8_t *next_record(struct tcp *l, size_t *len) {
         *len = 1 + take(l, t->plain + 1, SECURE_RECORD_MAX - 1, false);
         return t->plain;
     }
-    bool was = l->squeeze.pack != NULL;
     size_t n = take(l, t->plain, SQUEEZE_PLAIN_MAX, true);
     *len = squeeze_pack(&l->squeeze, t->plain, n, t->room);
     if (t->room[0] != SQUEEZE_PLAIN)
         l->squeezed_ms = clock_mono_ms();
-    if (!was && l->squeeze.pack != NULL && l->state == STREAM_UP)
-        uv_timer_start(&l->timer, quiet_cb, QUIET_MS, 0);
+    tcp_watch_quiet(l);
     return t->room;
 }
 

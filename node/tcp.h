@@ -102,6 +102,7 @@ bool shake_start(struct tcp *l);                                 /* false: it cl
 void shake_read(struct tcp *l, const uint8_t *data, size_t len); /* bytes behind the handshake go to tcp_take() */
 void shake_refuse(struct tcp *l, enum secure_reason reason);     /* one that was accepted and of which nothing was read */
 void shake_ended(struct tcp *l);                                 /* the other side closed amid it: says what is to say */
+void tcp_watch_quiet(struct tcp *l);                             /* gives memory back when nothing was sent for a while */
 void tcp_take(struct tcp *l, const uint8_t *data, size_t len);
 /* A line for the log; the same again within ten minutes only for debugging. */
 void transport_say(struct transport *t, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));

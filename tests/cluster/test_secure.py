@@ -177,6 +177,13 @@ class OnTheLine(Base):
         self.said(a, "not with a HELLO")
         self.works(a, b, "still")
 
+    def test_a_stranger_that_never_says_who_it_is(self):
+        a, b, _ = self.pair()
+        with intruder.Link(a.port) as link:
+            self.assertEqual(link.take()[0], 1, "a HELLO, compressed")
+            link.ended()
+        self.works(a, b, "still")
+
     def test_records_of_a_stranger(self):
         a, b, _ = self.pair()
         with intruder.Link(a.port) as link:
