@@ -10,6 +10,7 @@
  *   remake.c   a file that is gone, made again
  *   follow.c   what other servers add to their schema, made here
  *   moves.c    what a change of the application's schema means for its rows
+ *   rebuilt.c  the same for tables that are made anew
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
@@ -52,6 +53,8 @@ enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 #define TABLE_GONE INT64_MIN
 struct column_move {
     int32_t placed; /* place among the table's columns, from 1; or the above */
+    int32_t noted;  /* the same, as the state has it: of a table that is to be read again, as it was when that was read last */
+    bool elsewhere; /* another server told of it last, or nobody told of anything; set by follow_elsewhere() */
     bool fresh;     /* it has come just now: what others know of it has not been shown yet */
     uint32_t from;  /* 1 + number of the column that it was before RENAME COLUMN, until it is read again; 0: none */
     uint32_t came;  /* the same, from then on */
@@ -77,6 +80,7 @@ struct tbl {
     char lacks[200];                          /* what `unbound` may point to */
     int64_t placed;                           /* number of the triggers that it has in the application's file. 0: the application never had
                                                  such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
+    bool elsewhere;                           /* as of columns */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
     bool remade;              /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
     uint64_t left;            /* of these: rows that left since it was bound last, as notes tell */
@@ -327,6 +331,7 @@ struct store {
     bool hold_over, fresh;       /* it has been quiet for long enough; some column is fresh */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
     bool follow_due;             /* others told of schemas that were not looked at for what is missing here */
+    bool elsewhere_known;        /* of all tables and columns */
     int64_t follow_since_ms;     /* a moment without readers is waited for since then */
     uint64_t floor;              /* stamps of the batch being written are above it */
     struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
@@ -592,6 +597,7 @@ int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt); /* r
 uint32_t moves_numbers(const struct store *s); /* the highest number of triggers that a table ever had */
 int moves_tables(struct store *s);             /* after the triggers are right, before the tables are bound */
 bool moves_hold(const struct store *s);        /* is a migration under way? Then its tables are not read again yet, and nothing is shown */
+bool moves_gone(const struct store *s, const struct tbl *t);     /* dropped or renamed by the application, for good */
 bool moves_is_new(const struct store *s, const struct table *t); /* the file had no such table when we last looked */
 int moves_columns(struct store *s);                              /* after the tables are bound */
 int moves_place(struct store *s, struct tio *io);                /* a table that came was read */
@@ -613,6 +619,11 @@ uint32_t moves_replaced(struct store *s, const struct row_look *look, const stru
 int moves_deaths(struct store *s, struct tio *io);            /* the same of the rows that it had lost, after all of it was read */
 void moves_note(struct store *s, uint32_t number, bool left); /* a note of a table that is not bound now */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
+
+/* ---- rebuilt.c: tables that are made anew, while they are */
+bool rebuilt_begun(const struct store *s, const struct table *fresh); /* is it perhaps being filled from another one? */
+/* Does this column hold what the column `from` showed before? */
+int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool *same);
 
 /* ---- scan.c */
 /* A row that the registers show and the file does not: deleted, or shown again where a person said so. */
@@ -699,7 +710,9 @@ int schema_refresh(struct store *s); /* after the application changed it: read a
 
 /* ---- follow.c: schemas of other servers, for a database that is there */
 struct trial;
-int follow_told(struct store *s, const struct trial *trial, uint32_t origin, uint64_t version, bool done);
+int follow_told(struct store *s, const struct batch_reader *r, const struct trial *trial, uint32_t origin, uint64_t version, bool done);
+/* Which tables and columns do other servers have, as they told last? What nobody has any more is not missing here. */
+void follow_elsewhere(struct store *s);
 int follow_note(struct store *s);   /* after the schema was read: what is here was here from then on */
 int follow_forget(struct store *s); /* another file stands in its place */
 /* Was this ever here? kind: "table", "index", …; column not NULL: that column of the table, kind "column". */

@@ -15,16 +15,24 @@
 
 /* ---- what others told */
 
-static int columns_told(struct store *s, const struct trial *trial, const uint8_t *node) {
+/* A table without a name stands for what of their schema we could not read. */
+static int columns_told(struct store *s, const struct batch_reader *r, const struct trial *trial, const uint8_t *node) {
     struct schema theirs = {0};
     sqlite3_stmt *q = NULL;
-    int err = schema_read(trial->db, &theirs);
-    if (err && err != ERR_NOMEM) { /* what they have is told by their rows, too */
-        schema_release(&theirs);
-        return 0;
+    bool whole = true;
+    for (uint32_t i = 0; i < trial->count; i++)
+        whole = whole && !(trial->why[i] && trial_is_type(batch_reader_schema(r, i), "table"));
+    int err = sql_prepare(s->db, &q, "INSERT OR IGNORE INTO told_column VALUES(?, ?, ?, ?, ?)");
+    if (!err && (err = schema_read(trial->db, &theirs)) && err != ERR_NOMEM) {
+        whole = false;
+        err = 0;
     }
-    if (!err)
-        err = sql_prepare(s->db, &q, "INSERT OR IGNORE INTO told_column VALUES(?, ?, ?, ?, ?)");
+    if (!err && !whole) {
+        sqlite3_bind_blob(q, 1, node, NODE_ID_BYTES, SQLITE_STATIC);
+        sqlite3_bind_text(q, 2, "", 0, SQLITE_STATIC);
+        sqlite3_bind_text(q, 3, "", 0, SQLITE_STATIC);
+        err = sql_run(q);
+    }
     for (uint32_t i = 0; i < theirs.count && !err; i++) {
         const struct table *t = &theirs.tables[i];
         for (uint32_t c = 0; c < t->columns_count && !t->virtual && !err; c++) {
@@ -41,7 +49,7 @@ static int columns_told(struct store *s, const struct trial *trial, const uint8_
     return err;
 }
 
-int follow_told(struct store *s, const struct trial *trial, uint32_t origin, uint64_t version, bool done) {
+int follow_told(struct store *s, const struct batch_reader *r, const struct trial *trial, uint32_t origin, uint64_t version, bool done) {
     const uint8_t *node = s->origin_ids[origin].node;
     sqlite3_stmt *put = NULL, *old = NULL;
     int err = sql_prepare(s->db, &put, "INSERT OR REPLACE INTO told VALUES(?, ?, ?, ?)");
@@ -56,7 +64,37 @@ int follow_told(struct store *s, const struct trial *trial, uint32_t origin, uin
     }
     sqlite3_finalize(old);
     sqlite3_finalize(put);
-    return err ? err : columns_told(s, trial, node);
+    s->elsewhere_known = false;
+    return err ? err : columns_told(s, r, trial, node);
+}
+
+static void set_elsewhere(struct store *s, bool elsewhere) {
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        s->tbls[i]->elsewhere = elsewhere;
+        for (uint32_t c = 0; c < s->tbls[i]->columns_count; c++)
+            s->tbls[i]->moves[c].elsewhere = elsewhere;
+    }
+}
+
+void follow_elsewhere(struct store *s) {
+    sqlite3_stmt *q;
+    struct tbl *t = NULL;
+    if (s->elsewhere_known || sql_prepare(s->db, &q, "SELECT DISTINCT tbl, col FROM told_column WHERE node<>? ORDER BY tbl"))
+        return;
+    sqlite3_bind_blob(q, 1, s->origin_ids[s->own].node, NODE_ID_BYTES, SQLITE_STATIC);
+    int row = sql_step(q);
+    set_elsewhere(s, row != 1 || !sqlite3_column_bytes(q, 0));
+    for (; row == 1; row = sql_step(q)) {
+        const char *table = (const char *)sqlite3_column_text(q, 0), *column = (const char *)sqlite3_column_text(q, 1);
+        if (!t || sqlite3_stricmp(t->name, table) != 0)
+            t = state_find_table(s, table, strlen(table));
+        if (t)
+            t->elsewhere = true;
+        for (uint32_t c = 0; t && c < t->columns_count; c++)
+            t->moves[c].elsewhere |= sqlite3_stricmp(t->columns[c], column) == 0;
+    }
+    sqlite3_finalize(q);
+    s->elsewhere_known = row == 0;
 }
 
 /* ---- what was here */

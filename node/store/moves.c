@@ -32,6 +32,8 @@ bool moves_is_new(const struct store *s, const struct table *t) {
     return !known || known->placed <= 0;
 }
 
+bool moves_gone(const struct store *s, const struct tbl *t) { return t->placed < 0 && !s->held_since_ms && !s->scan; }
+
 bool moves_hold(const struct store *s) {
     int64_t now = store_mono_us() / 1000;
     return s->held_since_ms && !s->hold_over && now - s->schema_changed_ms < (s->held_long ? MIGRATION_MS_MAX : MIGRATION_QUIET_MS) &&
@@ -101,11 +103,16 @@ int moves_tables(struct store *s) {
     s->held_long = false;
     for (uint32_t i = 0; i < s->tbls_count && s->hold_over; i++)
         s->tbls[i]->dropped_now = false;
-    for (uint32_t i = 0; i < s->tbls_count && !err; i++)
+    bool missing = false;
+    for (uint32_t i = 0; i < s->tbls_count && !err; i++) {
         err = judge_table(s, s->tbls[i]);
+        missing |= s->tbls[i]->dropped_now && s->tbls[i]->placed < 0;
+    }
     for (uint32_t i = 0; i < s->schema.count && !err; i++)
-        if (replicated(&s->schema.tables[i]) && moves_is_new(s, &s->schema.tables[i]))
-            hold(s, false);
+        if (replicated(&s->schema.tables[i]) && moves_is_new(s, &s->schema.tables[i])) {
+            hold(s, rebuilt_begun(s, &s->schema.tables[i]));
+            s->held_merge |= missing && !s->hold_over; /* which may come back as what this one is now */
+        }
     return err;
 }
 
@@ -117,10 +124,10 @@ static struct tbl *renamed_from(const struct store *s, const struct tio *io) {
     return NULL;
 }
 
-static int place_columns(struct store *s, struct tio *io) {
+static int note_columns(struct store *s, struct tbl *t) {
     int err = 0;
-    for (uint32_t i = 0; i < io->count && !err; i++)
-        err = state_place_column(s, io->tbl, io->numbers[i], (int32_t)io->order[i] + 1);
+    for (uint32_t c = 0; c < t->columns_count && !err; c++)
+        err = state_place_column(s, t, c, t->moves[c].placed);
     return err;
 }
 
@@ -152,8 +159,10 @@ int moves_place(struct store *s, struct tio *io) {
         t->moves[c].came = t->moves[c].from ? t->moves[c].from : t->moves[c].came;
         t->moves[c].from = 0;
     }
+    for (uint32_t i = 0; i < io->count; i++)
+        t->moves[io->numbers[i]].placed = (int32_t)io->order[i] + 1;
     int err = any ? remember_moved(s, t) : 0;
-    return err ? err : place_columns(s, io);
+    return err ? err : note_columns(s, t);
 }
 
 /* ---- columns */
@@ -216,9 +225,11 @@ static bool pair_columns(struct tio *io, const struct sequence *was, const struc
     for (uint32_t i = 0, k = 0; i < was->count && k < now->count;) {
         uint32_t old = was->list[i].column, new = now->list[k].column;
         bool came = t->moves[new].placed <= 0;
+        /* one that came just now and was not read yet holds its default, and what others know of it was never shown */
+        bool empty = !t->captured && t->moves[old].fresh && !t->moves[old].from;
         if (!is_here(io, old) || t->moves[old].placed <= 0) {
-            if (came && !is_here(io, old)) {
-                t->moves[new].from = old + 1;
+            if (came && !is_here(io, old) && !empty) { /* perhaps it was renamed before, and is not read yet */
+                t->moves[new].from = t->moves[old].from ? t->moves[old].from : old + 1;
                 any = true;
                 k++;
             }
@@ -233,21 +244,42 @@ static bool pair_columns(struct tio *io, const struct sequence *was, const struc
     return any;
 }
 
+/* In a table that was made anew: those hold that hold the same. */
+static int check_pairs(struct store *s, struct tio *io, const struct sequence *now, bool *any) {
+    struct tbl *t = io->tbl;
+    int err = 0;
+    *any = false;
+    for (uint32_t i = 0; i < now->count && !err; i++) {
+        uint32_t column = now->list[i].column;
+        bool same = false;
+        if (t->moves[column].placed > 0 || !t->moves[column].from)
+            continue;
+        err = rebuilt_same(s, io, t->moves[column].from - 1, column, &same);
+        if (!same)
+            t->moves[column].from = 0;
+        *any |= same;
+    }
+    return err;
+}
+
 static int columns_of(struct store *s, struct tio *io, const struct sequence *was, const struct sequence *now, bool *came, bool *renamed) {
     struct tbl *t = io->tbl;
-    bool kept = t->captured; /* else a rebuild: it is read again, and the places say nothing */
+    bool kept = t->captured; /* else a rebuild: it is read again, and the places alone say nothing */
     int err = kept ? find_moved(s, io, now) : 0;
     *came = false;
-    *renamed = !err && kept && pair_columns(io, was, now);
+    *renamed = !err && pair_columns(io, was, now);
+    if (*renamed && !kept)
+        err = check_pairs(s, io, now, renamed);
     for (uint32_t i = 0; i < was->count && !err; i++)
         if (!is_here(io, was->list[i].column))
-            err = state_place_column(s, t, was->list[i].column, COLUMN_GONE);
+            t->moves[was->list[i].column].placed = COLUMN_GONE;
     for (uint32_t i = 0; i < io->count && !err; i++) {
         struct column_move *m = &t->moves[io->numbers[i]];
         m->fresh |= m->placed <= 0;
         *came |= m->placed <= 0;
+        m->placed = (int32_t)io->order[i] + 1;
     }
-    return err ? err : place_columns(s, io);
+    return err || !kept || *renamed ? err : note_columns(s, t); /* else once it was read: a restart begins that anew */
 }
 
 /* The row shows a fresh column's default. */
@@ -337,10 +369,15 @@ int moves_columns(struct store *s) {
 }
 
 void moves_shown(struct store *s) {
-    for (uint32_t i = 0; s->fresh && i < s->tbls_count; i++)
-        for (uint32_t c = 0; c < s->tbls[i]->columns_count; c++)
-            s->tbls[i]->moves[c].fresh = false;
-    s->fresh = false;
+    bool left = false;
+    for (uint32_t i = 0; s->fresh && i < s->tbls_count; i++) {
+        struct tbl *t = s->tbls[i];
+        bool unread = t->io && !t->captured;
+        left |= unread;
+        for (uint32_t c = 0; c < t->columns_count && !unread; c++)
+            t->moves[c].fresh = false;
+    }
+    s->fresh = left;
 }
 
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who) {
@@ -424,8 +461,13 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     bool before = cell_before(s, look, r, column, &was);
     uint64_t shown = c ? c->hash : 0;
     bool pending = p && pending_shown(p, column, &shown), scan = look->ms == LOOK_FOUND;
-    if (c && c->hash == hash && !pending)
+    if (pending ? shown == hash : c && c->hash == hash) /* as it was at the last look */
         return 0;
+    if (before && c && reg_cell_stamp(r, c).origin == s->own &&
+        !r->writes[c->write].carried) { /* the application went on under the new name */
+        put(cells, count, i, 0, false);
+        return 0;
+    }
     if (before) {
         bool same = was.hash == hash;
         uint64_t at = same ? was.since : scan ? was.since + 1 : 0;
@@ -441,8 +483,9 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     int err = c && !pending && !io->tbl->moves[column].fresh ? 0 : tables_default_hash(s, io, i, &standard);
     if (err)
         return err;
-    bool unseen =
-        c && ((moves_arrives(look) && io->tbl->placed == 0) || (io->tbl->moves[column].fresh && (scan || (p && !p->reason && pending))));
+    bool fresh = io->tbl->moves[column].fresh && (scan || !io->tbl->captured || (p && !p->reason && pending)),
+         others = c && reg_cell_stamp(r, c).origin != s->own,
+         unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
     if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
         put(cells, count, i, unseen ? STAMP_COPY : 0, false);
     *overruled |= unseen && hash != c->hash;

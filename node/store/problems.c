@@ -46,7 +46,7 @@ static void parked(struct store *s, const struct tbl *t, json_t *list, uint32_t 
 }
 
 static bool is_missing(const struct tbl *t, uint32_t column) {
-    return t->moves[column].placed == COLUMN_NEVER && column + 1 != t->number_column &&
+    return t->moves[column].placed == COLUMN_NEVER && column + 1 != t->number_column && t->moves[column].elsewhere &&
            (column >= t->io->by_number_count || !t->io->by_number[column]);
 }
 
@@ -82,7 +82,8 @@ static void put_who(char out[120], sqlite3_stmt *q, int node, int count) {
 }
 
 static int told_by_others(struct store *s, sqlite3_stmt **q, const char *what, const char *rest) {
-    int err = sql_prepare(s->db, q, "SELECT %s, lower(hex(min(node))), count(DISTINCT node) FROM told_column WHERE node<>? %s", what, rest);
+    int err = sql_prepare(s->db, q, "SELECT %s, lower(hex(min(node))), count(DISTINCT node) FROM told_column WHERE node<>? AND tbl<>'' %s",
+                          what, rest);
     if (!err)
         sqlite3_bind_blob(*q, 1, s->origin_ids[s->own].node, NODE_ID_BYTES, SQLITE_STATIC);
     return err;
@@ -150,7 +151,9 @@ static void missing_table(struct store *s, const char *name, const struct tbl *t
     }
     sqlite3_finalize(q);
     bool rows = t && t->rows;
-    if (t && t->placed)
+    if (t && !t->elsewhere)
+        found(list, true, "they are shown if it is created again", "no server has this table any more: its rows are kept");
+    else if (t && t->placed)
         found(list, !rows || *who, "they are shown when it is created again",
               "renamed or dropped by the application here%s%s%s: the rows of other servers are kept", *who ? ", and " : "", who,
               *who ? " it still" : "");
@@ -250,6 +253,7 @@ typedef void (*table_call)(struct store *s, const char *name, const struct table
 /* Every table, also those that only other servers have. */
 static void each_table(struct store *s, table_call call, void *ctx) {
     sqlite3_stmt *q = NULL;
+    follow_elsewhere(s);
     for (uint32_t i = 0; i < s->schema.count; i++)
         call(s, s->schema.tables[i].name, &s->schema.tables[i], tbl_named(s, s->schema.tables[i].name), ctx);
     for (uint32_t i = 0; i < s->tbls_count; i++)

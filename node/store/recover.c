@@ -26,6 +26,16 @@ static int recover_cells(struct store *s, struct pending_row *row, const bool *s
     return pending_store(s, row);
 }
 
+/* Does it tell what a column showed that has another name now, and was not read under it yet? */
+static bool has_renamed_cells(const struct pending_row *row) {
+    const struct tbl *t = row->tbl;
+    for (uint32_t i = 0; i < row->cells_count; i++)
+        for (uint32_t c = 0; c < t->columns_count; c++)
+            if (t->moves[c].from == row->cells[i].column + 1)
+                return true;
+    return false;
+}
+
 static int recover_row(struct store *s, struct pending_row *row) {
     struct tio *io = row->tbl->io;
     if (!io)
@@ -38,7 +48,7 @@ static int recover_row(struct store *s, struct pending_row *row) {
         return err;
     }
     struct origins_order o = store_order(s);
-    bool alive = reg_alive(&s->reg, &o), same = alive == look.present, any = false;
+    bool alive = reg_alive(&s->reg, &o), same = alive == look.present && !has_renamed_cells(row), any = false;
     for (uint32_t i = 0; i < io->count && look.present && alive; i++) {
         const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
         shown[i] = c && c->hash == value_hash(&look.values[i]);

@@ -22,7 +22,7 @@ static int forget_file(struct store *s) {
         t->captured = false;
         t->dirty = true;
         for (uint32_t c = 0; c < t->columns_count; c++)
-            t->moves[c].placed = COLUMN_NEVER;
+            t->moves[c].placed = t->moves[c].noted = COLUMN_NEVER;
     }
     s->too_large = 0;
     if ((err = state_commit(s)))

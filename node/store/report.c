@@ -138,16 +138,20 @@ void report_remote(struct store *s, uint32_t origin, const struct op *op) {
 static uint32_t missing_columns(const struct tbl *t) {
     uint32_t n = 0;
     for (uint32_t c = 0; c < t->columns_count && t->io; c++)
-        n += t->moves[c].placed == COLUMN_NEVER && c + 1 != t->number_column && (c >= t->io->by_number_count || !t->io->by_number[c]);
+        n += t->moves[c].placed == COLUMN_NEVER && c + 1 != t->number_column && t->moves[c].elsewhere &&
+             (c >= t->io->by_number_count || !t->io->by_number[c]);
     return n;
 }
 
 int64_t tables_unshown(struct store *s) {
     int64_t n = 0;
+    follow_elsewhere(s);
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         const struct tbl *t = s->tbls[i];
         if (!t->io)
-            n += t->unbound ? t->rows + 1 : t->placed ? 0 : t->rows; /* a table that the application dropped by itself is not missed */
+            n += t->unbound                   ? t->rows + 1
+                 : t->placed || !t->elsewhere ? 0
+                                              : t->rows; /* a table that the application dropped by itself is not missed */
         else if (t->rows)
             n += missing_columns(t);
         n += (int64_t)(t->lost + t->null_keys);

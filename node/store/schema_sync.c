@@ -544,7 +544,7 @@ int schema_take(struct store *s, const struct batch_reader *r, uint32_t origin, 
     char why[600] = "";
     struct trial trial;
     int err = trial_run(&trial, r);
-    if (!err && !(err = follow_told(s, &trial, origin, version, !there)) && there)
+    if (!err && !(err = follow_told(s, r, &trial, origin, version, !there)) && there)
         s->follow_due |= follow_wanted(s);
     if (!err && !s->app_open && (err = store_open_app(s, true, why, sizeof why)))
         store_log(s, LOG_ERROR, "%s", why);

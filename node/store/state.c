@@ -299,7 +299,7 @@ static int tbl_column(struct tbl *t, const char *name, size_t len, int32_t place
     t->columns[t->columns_count] = copy;
     if (strcmp(copy, NUMBER_COLUMN) == 0)
         t->number_column = t->columns_count + 1;
-    t->moves[t->columns_count] = (struct column_move){.placed = placed};
+    t->moves[t->columns_count] = (struct column_move){.placed = placed, .noted = placed};
     t->column_hashes[t->columns_count++] = name_hash(name, len);
     return 0;
 }
@@ -378,6 +378,7 @@ int state_table(struct store *s, const char *name, size_t len, struct tbl **out)
     if ((*out = state_find_table(s, name, len)))
         return 0;
     assert(s->in_tx);
+    s->elsewhere_known = false;
     uint32_t no = s->tbls_count ? s->tbls[s->tbls_count - 1]->no + 1 : 1;
     int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0, 0)", no, (int)len, name);
     return err ? err : tbls_add(s, no, name, len, out);
@@ -391,15 +392,17 @@ int state_column(struct store *s, struct tbl *t, const char *name, size_t len, u
         }
     assert(s->in_tx);
     *no = t->columns_count;
+    s->elsewhere_known = false;
     int err = sql_exec(s->db, "INSERT INTO col VALUES(%u, %u, '%.*q', 0)", t->no, t->columns_count, (int)len, name);
     return err ? err : tbl_column(t, name, len, COLUMN_NEVER);
 }
 
 int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed) {
-    if (t->moves[no].placed == placed)
+    t->moves[no].placed = placed;
+    if (t->moves[no].noted == placed)
         return 0;
     assert(s->in_tx);
-    t->moves[no].placed = placed;
+    t->moves[no].noted = placed;
     return sql_exec(s->db, "UPDATE col SET placed=%d WHERE tbl=%u AND no=%u", placed, t->no, no);
 }
 

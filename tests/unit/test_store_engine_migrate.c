@@ -562,8 +562,144 @@ static void test_many_statements_beside_the_store(void **state) {
     rig_close(&r);
 }
 
+/* A tool that cannot rename in place makes the table anew: what is written elsewhere under the old name meanwhile is carried over, too. */
+static void test_a_column_that_is_renamed_by_a_rebuild(void **state) {
+    static const char *const REBUILD[] = {
+        "BEGIN; CREATE TABLE tmp(k TEXT PRIMARY KEY, b TEXT DEFAULT 'none', x); INSERT INTO tmp SELECT k, a, x FROM t; "
+        "DROP TABLE t; ALTER TABLE tmp RENAME TO t; COMMIT",
+        "CREATE TABLE tmp(k TEXT PRIMARY KEY, b TEXT DEFAULT 'none', x); INSERT INTO tmp SELECT k, a, x FROM t;"
+        "ALTER TABLE t RENAME TO old; ALTER TABLE tmp RENAME TO t; DROP TABLE old"};
+    (void)state;
+    for (int mode = 0; mode < 8; mode++) {
+        struct rig r;
+        const char *rebuild = REBUILD[mode >> 2];
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a TEXT DEFAULT 'none', x)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('same', 's', 1), ('zero', 'z', 1), ('one', 'o', 1), ('late', 'l', 1)");
+        share_same(&r);
+        restart_between(&r, 0, rebuild, mode & 1);
+        share(&r);
+        rig_act(&r, 0, "UPDATE t SET b = 'zero' WHERE k = 'zero'; INSERT INTO t(k, x) VALUES('new', 1)");
+        share(&r);
+        rig_act(
+            &r, 1,
+            "UPDATE t SET a = 'one' WHERE k = 'one'; UPDATE t SET a = 'named' WHERE k = 'new'; UPDATE t SET a = 'late' WHERE k = 'late'");
+        share(&r);
+        restart_between(&r, 1, rebuild, mode & 2);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, b, x FROM t ORDER BY k",
+                          "tlate|tlate|i1|;tnew|tnamed|i1|;tone|tone|i1|;tsame|ts|i1|;tzero|tzero|i1|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* A column comes, and before what others know of it is shown it has another name already: with a restart in between, or not. */
+static void test_a_column_that_is_renamed_before_it_was_shown(void **state) {
+    static const char *const
+        FIRST[] = {"ALTER TABLE t ADD COLUMN b DEFAULT 'none'",
+                   "CREATE TABLE tmp(k TEXT PRIMARY KEY, a, b DEFAULT 'none'); INSERT INTO tmp(k, a) SELECT k, a FROM t; DROP TABLE "
+                   "t; ALTER TABLE tmp RENAME TO t"},
+        *const THEN = "CREATE TABLE tmp(k TEXT PRIMARY KEY, a, c DEFAULT 'none', d DEFAULT 0); INSERT INTO tmp(k, a, c) SELECT k, a, b "
+                      "FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t; UPDATE t SET d = 5",
+        *const RENAME = "ALTER TABLE t RENAME COLUMN b TO c; ALTER TABLE t ADD COLUMN d DEFAULT 0; UPDATE t SET d = 5";
+    (void)state;
+    for (int mode = 0; mode < 16; mode++) {
+        const char *first = FIRST[mode & 1], *then = mode & 2 ? THEN : RENAME;
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 1), ('y', 2)");
+        share_same(&r);
+        rig_act(&r, 0, first);
+        rig_act(&r, 0, "UPDATE t SET b = 'bx' WHERE k = 'x'");
+        if (mode & 8)
+            rig_act(&r, 0, then);
+        share(&r);
+        app_exec(rig_app(&r, 1), first);
+        for (int i = 0; i < 3; i++)
+            peer_turn(&r.peers[1]);
+        restart_between(&r, 1, then, mode & 4);
+        share(&r);
+        if (!(mode & 8))
+            rig_act(&r, 0, then);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT k, a, c, d FROM t ORDER BY k", "tx|i1|tbx|i5|;ty|i2|tnone|i5|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* Each statement of a rebuild by itself, and rows of others come at any moment of it. */
+static void test_rows_that_come_amid_a_rebuild(void **state) {
+    static const char *const STEPS[] = {"CREATE TABLE tmp(k TEXT PRIMARY KEY, a, b)", "INSERT INTO tmp(k, a) SELECT k, a FROM t",
+                                        "DROP TABLE t", "ALTER TABLE tmp RENAME TO t"};
+    (void)state;
+    for (size_t at = 0; at < 5; at++)
+        for (int turns = 0; turns < 2; turns++) {
+            struct rig r;
+            rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a)");
+            rig_act(&r, 0, "INSERT INTO t VALUES('same', 1), ('changed', 1), ('gone', 1)");
+            share_same(&r);
+            rig_act(&r, 1, "UPDATE t SET a = 2 WHERE k = 'changed'; INSERT INTO t VALUES('new', 1); DELETE FROM t WHERE k = 'gone'");
+            for (size_t i = 0; i <= 4; i++) {
+                if (i == at)
+                    peer_queue(&r.peers[0], &r.peers[1]);
+                for (int n = 0; n < (turns ? 3 : 1) && i < 4; n++)
+                    peer_turn(&r.peers[0]);
+                if (i < 4)
+                    app_exec(rig_app(&r, 0), STEPS[i]);
+            }
+            share(&r);
+            restart_between(&r, 1, "ALTER TABLE t ADD COLUMN b", false);
+            share_same(&r);
+            assert_everywhere(&r, "SELECT k, a FROM t ORDER BY k", "tchanged|i2|;tnew|i1|;tsame|i1|;");
+            assert_int_equal(conflicts(&r), 0);
+            rig_close(&r);
+        }
+}
+
+/* Rows that came during a migration, for a table that it then renames or drops, are not missed for ever. */
+static void test_a_table_that_goes_while_its_rows_are_in_flight(void **state) {
+    (void)state;
+    for (int renamed = 0; renamed < 2; renamed++) {
+        const char *go = renamed ? "ALTER TABLE tag RENAME TO label" : "DROP TABLE tag";
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a); CREATE TABLE tag(k TEXT PRIMARY KEY, v)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 1); INSERT INTO tag VALUES('first', 1)");
+        share_same(&r);
+        rig_act(&r, 1, "INSERT INTO tag VALUES('late', 1); UPDATE tag SET v = 2 WHERE k = 'first'");
+        app_exec(rig_app(&r, 0),
+                 "CREATE TABLE tmp(k TEXT PRIMARY KEY, a, b); INSERT INTO tmp(k, a) SELECT k, a FROM t; DROP TABLE t; ALTER TABLE "
+                 "tmp RENAME TO t");
+        peer_turn(&r.peers[0]);
+        peer_queue(&r.peers[0], &r.peers[1]);
+        for (int i = 0; i < 5; i++)
+            peer_turn(&r.peers[0]);
+        app_exec(rig_app(&r, 0), go);
+        share(&r);
+        peer_retry(&r.peers[0]);
+        assert_int_equal(peer_status(&r.peers[0], "parked"), 0);
+        restart_between(&r, 1, "ALTER TABLE t ADD COLUMN b", false);
+        restart_between(&r, 1, go, false);
+        peer_retry(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, renamed ? "SELECT * FROM label ORDER BY k" : "SELECT k, a FROM t",
+                          renamed ? "tfirst|i2|;tlate|i1|;" : "tx|i1|;");
+        if (!renamed) {
+            for (uint32_t i = 0; i < 2; i++)
+                rig_act(&r, i, "CREATE TABLE tag(k TEXT PRIMARY KEY, v)");
+            share_same(&r);
+            assert_everywhere(&r, "SELECT * FROM tag ORDER BY k", "tfirst|i2|;tlate|i1|;");
+        }
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_column_that_is_renamed_by_a_rebuild),
+        cmocka_unit_test(test_a_column_that_is_renamed_before_it_was_shown),
+        cmocka_unit_test(test_rows_that_come_amid_a_rebuild),
+        cmocka_unit_test(test_a_table_that_goes_while_its_rows_are_in_flight),
         cmocka_unit_test(test_a_column_that_is_dropped_and_added_again),
         cmocka_unit_test(test_a_column_that_is_renamed_on_one_server_first),
         cmocka_unit_test(test_a_renamed_column_that_both_wrote),

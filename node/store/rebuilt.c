@@ -1,0 +1,70 @@
+/* A table that is made anew (create, copy, drop, rename), as tools do it that cannot change one in place. What lies between these statements
+ * is not to be lost: what others write meanwhile would be shown in the table that is about to go. And a column that has another name
+ * afterwards is the same column, if it holds the same. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "node/store/engine.h"
+#include "proto/err.h"
+
+#define SAMPLE_ROWS 200
+
+static bool replicated(const struct table *t) { return !t->unsupported && !t->excluded; }
+
+static uint32_t shared_columns(const struct table *a, const struct table *b) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->columns_count; i++)
+        for (uint32_t k = 0; k < b->columns_count; k++)
+            n += sqlite3_stricmp(a->columns[i].name, b->columns[k].name) == 0;
+    return n;
+}
+
+bool rebuilt_begun(const struct store *s, const struct table *fresh) {
+    for (uint32_t i = 0; i < s->schema.count; i++) {
+        const struct table *t = &s->schema.tables[i];
+        if (t != fresh && replicated(t) && !moves_is_new(s, t) && 2 * shared_columns(t, fresh) >= t->columns_count)
+            return true;
+    }
+    return false;
+}
+
+/* What the file showed in this column of a row before: 1, or 0 where nothing is known. */
+static int shown_before(struct store *s, struct tbl *t, const struct rowid *place, uint32_t column, uint64_t *hash) {
+    struct origins_order o = store_order(s);
+    int err = rows_at_home(s, t, place, &s->reg);
+    if (err || !reg_known(&s->reg))
+        return err;
+    struct rowid who = s->reg.who;
+    const struct cell *c = reg_winner(&s->reg, column, &o);
+    struct pending_row *p = pending_find(s, t, &who);
+    if (!c || (p && !p->present))
+        return 0;
+    *hash = c->hash;
+    if (p)
+        (void)pending_shown(p, column, hash);
+    return 1;
+}
+
+int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool *same) {
+    struct row_cursor at;
+    uint32_t at_new = io->by_number[column] - 1, equal = 0, known = 0;
+    int err, row = 0;
+    *same = false;
+    if (io->table->key_kind == KEY_ROWID) /* they are found again by all of their content */
+        return 0;
+    row_cursor_init(&at);
+    err = row_cursor_open(s, io, &at, SAMPLE_ROWS);
+    while (!err && (row = sql_step(at.stmt)) == 1) {
+        struct row_look look = {0};
+        uint64_t hash;
+        if (!(err = row_cursor_row(io, &at, &look)) && (err = shown_before(s, io->tbl, &look.place, from, &hash)) == 1) {
+            known++;
+            equal += value_hash(&look.values[at_new]) == hash;
+            err = 0;
+        }
+        free(look.values);
+    }
+    row_cursor_release(&at);
+    *same = known && equal * 10 >= known * 9;
+    return err ? err : row;
+}
