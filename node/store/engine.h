@@ -659,7 +659,7 @@ int scan_replaced_quiet(
     struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
 int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
 json_t *scan_json(const struct store *s);
-int scan_drained(struct store *s, bool *drained);
+int scan_drained(struct store *s, bool *drained, bool *back);                      /* back: then scan_start(), outside the snapshot */
 int scan_delete_places(struct store *s, struct tio *io, const struct buf *places); /* those that are still missing, in one snapshot */
 
 /* ---- recheck.c: all rows again, in the background */

@@ -479,11 +479,11 @@ int keyless_withdraw(struct store *s) {
     if (!s->again_due || s->scan || s->schema_stale || s->held_since_ms || s->flights || s->delivered_count || s->in_tx ||
         store_mono_us() / 1000 - s->active_ms < AGAIN_QUIET_MS)
         return 0;
-    bool drained;
+    bool drained, back;
     int err = sql_run(s->a_begin);
     if (err)
         return err == ERR_BUSY ? 0 : err;
-    if (!(err = scan_drained(s, &drained)) && drained) {
+    if (!(err = scan_drained(s, &drained, &back)) && drained) {
         s->again_due = false;
         for (uint32_t i = 0; i < s->tios_count && !err; i++)
             if (s->tios[i].tbl && s->tios[i].table->key_kind == KEY_ROWID)

@@ -280,11 +280,13 @@ int recheck_step(struct store *s) {
         c->began_us = now;
         begin_table(c, 0);
     }
-    bool drained;
-    if (!(err = scan_drained(s, &drained)) && drained)
+    bool drained, back;
+    if (!(err = scan_drained(s, &drained, &back)) && drained)
         err = slice(s);
     sql_run(s->a_end);
     c->due_us = now + (drained ? SLICE_EVERY_US : BUSY_US);
+    if (!err && back)
+        return scan_start(s, false);
     if (!err && c->table >= s->tios_count)
         end_pass(c);
     if (err || batch_writer_rows(s->writer) == 0)

@@ -586,13 +586,17 @@ bool scan_replaced_due(const struct store *s) {
     return false;
 }
 
-/* In the reader's snapshot: there is no note that we do not know of, and the schema is ours. */
-int scan_drained(struct store *s, bool *drained) {
+/* In the reader's snapshot: there is no note that we do not know of, the schema is ours, and the file did not go back: what an older copy lacks is no
+ * deletion, and what it holds is no write. Where a rollback journal is used it may have come into the same file, and only this tells. */
+int scan_drained(struct store *s, bool *drained, bool *back) {
     int64_t last = 0, version = 0;
     int err = sql_int(s->app.reader, 0, &last, "SELECT max(seq) FROM main._starling_dirty");
     if (!err)
         err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version");
-    *drained = !err && last <= s->hot.note_seq && version == s->schema.version;
+    *back = *drained = false;
+    if (!err && version == s->schema.version)
+        err = older_find(s, back);
+    *drained = !err && !*back && last <= s->hot.note_seq && version == s->schema.version;
     return err;
 }
 
@@ -607,10 +611,12 @@ int scan_replaced_quiet(struct store *s) {
     int err = sql_run(s->a_begin);
     if (err)
         return err == ERR_BUSY ? 0 : err;
-    bool drained;
-    if (!(err = scan_drained(s, &drained)) && drained)
+    bool drained, back;
+    if (!(err = scan_drained(s, &drained, &back)) && drained)
         err = scan_replaced(s, REPLACED_QUIET);
     sql_run(s->a_end);
+    if (!err && back)
+        return scan_start(s, false);
     if (err || batch_writer_rows(s->writer) == 0)
         return err;
     err = appfile_sync(&s->app, s->app.reader);

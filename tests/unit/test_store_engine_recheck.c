@@ -95,16 +95,77 @@ static void test_what_makes_up_for_each_other_is_found_within_the_hour(void **st
     (void)state;
     struct rig r;
     start(&r, 300);
-    app_exec(rig_app(&r, 0), "BEGIN; UPDATE OR REPLACE t SET u = 'u3' WHERE id = 5");
+    app_exec(rig_app(&r, 0), "BEGIN; UPDATE OR REPLACE t SET u = 'u3' WHERE id = 5; UPDATE t SET u = 'u5' WHERE id = 5");
     act_unnoted(&r, "INSERT INTO t(a) VALUES('unseen'); COMMIT");
     peer_rest(&r.peers[0]);
     rig_share(&r);
     assert_rows(rig_app(&r, 1), "SELECT count(*) FROM t WHERE a = 'unseen' OR id = 3", "i1|;");
     side_skip(3700 * 1000);
     wait(&r.peers[0], 2000);
-    rig_share(&r);
-    peer_retry(&r.peers[1]); /* the value was in two rows there */
     share_same(&r);
+    rig_close(&r);
+}
+
+static void copy_file(const char *from, const char *to) {
+    char block[4096];
+    size_t n;
+    FILE *in = fopen(from, "rb"), *out = fopen(to, access(to, F_OK) ? "wb" : "r+b");
+    assert_true(in && out);
+    while ((n = fread(block, 1, sizeof block, in)) > 0)
+        assert_int_equal(fwrite(block, 1, n, out), n);
+    assert_int_equal(ftruncate(fileno(out), ftell(out)) | fclose(in) | fclose(out), 0);
+}
+
+/* An older copy over the file, which stays the same one: nothing but its content tells. What came from others since is no write of the application. */
+static void test_an_older_copy_in_the_same_file(void **state) {
+    (void)state;
+    for (int hour = 0; hour < 2; hour++) {
+        struct rig r;
+        char copy[600];
+        rig_start(&r, 2);
+        r.peers[0].s.pragmas = "PRAGMA journal_mode=DELETE";
+        for (uint32_t i = 0; i < 2; i++) {
+            assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+            app_exec(rig_app(&r, i), TABLES);
+            peer_open(&r.peers[i]);
+            peer_rest(&r.peers[i]);
+        }
+        fill(&r, 30);
+        peer_rest(&r.peers[0]);
+        snprintf(copy, sizeof copy, "%s.copy", r.peers[0].s.app_path);
+        copy_file(r.peers[0].s.app_path, copy);
+        rig_act(&r, 1, "UPDATE t SET a = 'newer' WHERE id < 5; DELETE FROM k WHERE y > 28; INSERT INTO n VALUES('newer', 1)");
+        share_same(&r);
+        wait(&r.peers[0], 3000);
+        copy_file(copy, r.peers[0].s.app_path);
+        if (hour)
+            side_skip(3700 * 1000);
+        wait(&r.peers[0], 5000);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT count(*), (SELECT count(*) FROM k), (SELECT count(*) FROM n) FROM t WHERE a = 'newer'",
+                          "i4|i28|i31|;");
+        assert_null(strstr(r.peers[0].log, "without a note"));
+        rig_close(&r);
+    }
+}
+
+/* Looks like an older copy, once. */
+static void test_the_mark_is_taken_away(void **state) {
+    (void)state;
+    struct rig r;
+    start(&r, 30);
+    rig_act(&r, 1, "UPDATE t SET a = 'remote' WHERE id < 5");
+    share_same(&r);
+    app_exec(rig_app(&r, 0), "DELETE FROM _starling_mark");
+    wait(&r.peers[0], 20000);
+    side_skip(3700 * 1000);
+    wait(&r.peers[0], 20000);
+    share_same(&r);
+    char *said = strstr(r.peers[0].log, "is an older copy");
+    assert_true(!said || !strstr(said + 1, "is an older copy"));
+    rig_act(&r, 0, "UPDATE t SET a = 'local' WHERE id < 3");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a FROM t WHERE id IN (1, 4)", "tlocal|;tremote|;");
     rig_close(&r);
 }
 
@@ -184,6 +245,8 @@ int main(void) {
         cmocka_unit_test(test_writes_without_triggers_are_found_in_seconds),
         cmocka_unit_test(test_what_is_found_is_old),
         cmocka_unit_test(test_what_makes_up_for_each_other_is_found_within_the_hour),
+        cmocka_unit_test(test_an_older_copy_in_the_same_file),
+        cmocka_unit_test(test_the_mark_is_taken_away),
         cmocka_unit_test(test_a_large_table_is_read_in_slices),
         cmocka_unit_test(test_many_missing_rows_are_not_believed),
         cmocka_unit_test(test_nothing_is_found_where_nothing_is_wrong),
