@@ -47,7 +47,7 @@ static void thrown_out(void *ctx, sqlite3 *db, int op, const char *schema, const
             }
         }
         if (!f->failed)
-            f->failed = tables_key_of(f->io, key, name);
+            f->failed = refs_key(f->s, f->io, key, INT64_MAX, name); /* reads the state alone */
     }
     if (place.text) {
         place.number = 0;
@@ -94,7 +94,7 @@ int evict_replace(struct refused *f) {
     const struct table *t = io->table;
     const struct op *op = &f->op;
     bool insert = op->kind == CHANGE_INSERT, number = insert && t->key_kind != KEY_COLUMNS;
-    int64_t rowid = op->who.number;
+    int64_t rowid = numbers_shown(io->tbl, &op->who);
     int found = number && t->key_kind == KEY_ROWID ? keyless_rowid(io, &op->who, &rowid) : 1;
     if (found != 1)
         return found ? found : ERR_CONSTRAINT;

@@ -238,7 +238,7 @@ static int try_value(struct refused *f, struct party *loser, const struct party 
         mend_op_set(f, at, v);
     else if (!err)
         err = mend_write_column(f, &loser->who, at, v);
-    if (!err && !(err = evict_replace(f)) && gone && evict_is_thrown(f, &other->who))
+    if (!err && !(err = evict_replace(f)) && gone && evict_is_thrown(f, &other->place))
         err = ERR_CONSTRAINT;
     if (mine) { /* as it was */
         f->op.count = kept.count;
@@ -321,7 +321,7 @@ static int part(struct refused *f, const struct unique *uniques, uint32_t count,
                 int err = mend_try_begin(f);
                 if (!err && !(err = mend_write_planned(f)))
                     err = evict_replace(f);
-                bool thrown = evict_is_thrown(f, &other->who);
+                bool thrown = evict_is_thrown(f, &other->place);
                 if ((err = mend_try_end(f, err)) || !thrown)
                     return err == ERR_CONSTRAINT ? 0 : err ? err : 1;
             }
@@ -339,7 +339,7 @@ static int part(struct refused *f, const struct unique *uniques, uint32_t count,
 static int meet_one(struct refused *f, const struct unique *uniques, uint32_t count, const struct rowid *place) {
     struct store *s = f->s;
     struct origins_order o = store_order(s);
-    struct party other = {.who = *place};
+    struct party other = {.who = *place, .place = *place};
     reg_init(&other.reg);
     int err = rows_at_home(s, f->io->tbl, place, &other.reg), parted = 0;
     if (!err && reg_known(&other.reg) && reg_alive(&other.reg, &o)) {

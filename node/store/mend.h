@@ -18,7 +18,7 @@ struct plan {
 
 /* A row of the file that keeps another one out, or the one that is kept out. */
 struct party {
-    struct rowid who;
+    struct rowid who, place; /* place: its number or key in the file; only of the one that is in the way */
     struct reg reg;
     struct value *values; /* in io's order, as the file holds them, or would */
 };

@@ -322,6 +322,39 @@ static void test_values_of_a_server_without_the_constraint(void **state) {
     rig_close(&r);
 }
 
+/* Rows that have other numbers than at their birth, and references to them by what they mean. */
+static void test_rows_with_new_numbers(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3,
+             "CREATE TABLE p(id INTEGER PRIMARY KEY, name TEXT UNIQUE); CREATE TABLE c(id INTEGER PRIMARY KEY, p INTEGER REFERENCES p(id), "
+             "slot, "
+             "UNIQUE(p, slot)); CREATE UNIQUE INDEX c_e ON c(p, slot * 2)");
+    for (uint32_t i = 0; i < 3; i++) {
+        char sql[200];
+        snprintf(sql, sizeof sql, "INSERT INTO p(name) VALUES('a%u'), ('b%u'); INSERT INTO c(p, slot) VALUES(1, 1), (2, 2)", i, i);
+        rig_act(&r, i, sql);
+        rig_tick();
+    }
+    share_same(&r);
+    assert_everywhere(&r, "SELECT count(*), count(DISTINCT id) FROM p", "i6|i6|;");
+    for (uint32_t i = 0; i < 3; i++) {
+        char sql[200];
+        snprintf(sql, sizeof sql,
+                 "UPDATE p SET name = 'same' WHERE name = 'a%u'; UPDATE c SET slot = 7, p = (SELECT id FROM p WHERE name = 'b1') "
+                 "WHERE p = (SELECT id FROM p WHERE name = 'b%u')",
+                 i, i);
+        rig_act(&r, i, sql);
+        rig_tick();
+    }
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name FROM p ORDER BY name", "n|;n|;tb0|;tb1|;tb2|;tsame|;");
+    assert_everywhere(&r, "SELECT name, slot FROM c JOIN p ON p.id = p WHERE name = 'b1' ORDER BY slot", "tb1|n|;tb1|n|;tb1|i7|;");
+    assert_int_equal(peer_conflicts(&r.peers[0]), 8 + 4); /* numbers that others got, values that were lost */
+    assert_never_parked(&r);
+    rig_close(&r);
+}
+
 /* ---- CHECK */
 
 #define SPAN "CREATE TABLE span(k TEXT PRIMARY KEY, low INT, high INT, note, %s)"
@@ -388,6 +421,106 @@ static void test_a_lost_column_is_decided(void **state) {
     rig_close(&r);
 }
 
+/* ---- anything: whatever is written apart and told in whatever order, in the end all servers show the same, nothing is parked, and what lost is listed
+ * alike */
+
+static void try_sql(struct rig *r, struct rig_random *x, uint32_t who) {
+    static const char *const SQL[] = {
+        "INSERT INTO parent VALUES('p%u', %u)",
+        "DELETE FROM parent WHERE k = 'p%u'",
+        "UPDATE parent SET u = %u WHERE k = 'p%u'",
+        "UPDATE parent SET u = CASE u WHEN %u THEN %u ELSE u END",
+        "UPDATE span SET low = %u, note = %u",
+        "UPDATE span SET high = %u WHERE k = 's'",
+        "UPDATE span SET note = %u WHERE low = %u",
+        "INSERT INTO child SELECT 'c%u', k, %u, 1, 'x' FROM parent ORDER BY k LIMIT 1",
+        "UPDATE child SET a = %u WHERE k = 'c%u'",
+        "UPDATE child SET b = %u, e = 'E%u' WHERE k = 'c1'",
+        "UPDATE child SET e = 'e%u' WHERE k = 'c%u'",
+        "UPDATE child SET p = (SELECT min(k) FROM parent WHERE u > %u) WHERE k = 'c%u'",
+        "DELETE FROM child WHERE k = 'c%u'",
+        "INSERT OR REPLACE INTO child VALUES('c%u', NULL, %u, 2, NULL)",
+        "INSERT INTO heap VALUES('v%u', %u)",
+        "UPDATE heap SET v = 'V%u' WHERE w = %u",
+        "DELETE FROM heap WHERE w = %u",
+        "INSERT INTO num(name) VALUES('n%u')",
+        "UPDATE num SET name = 'n%u' WHERE id = %u",
+        "DELETE FROM num WHERE id = %u",
+    };
+    char sql[200];
+    sqlite3 *db = rig_app(r, who);
+    app_exec(db, "BEGIN");
+    for (uint32_t n = 1 + rig_below(x, 3); n-- > 0;) {
+        const char *form = SQL[rig_below(x, sizeof SQL / sizeof *SQL)];
+        uint32_t a = rig_below(x, 5), b = rig_below(x, 5);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+        snprintf(sql, sizeof sql, form, a, b);
+#pragma GCC diagnostic pop
+        sqlite3_exec(db, sql, NULL, NULL, NULL);
+    }
+    if (sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK)
+        app_exec(db, "ROLLBACK");
+}
+
+static void assert_same_conflicts(struct rig *r) {
+    char *first = conflicts_of(&r->peers[0], true);
+    if (getenv("VERBOSE"))
+        print_message("%s\n", first);
+    for (uint32_t i = 1; i < r->count; i++) {
+        char *other = conflicts_of(&r->peers[i], true);
+        assert_string_equal(first, other);
+        free(other);
+    }
+    free(first);
+}
+
+static void test_random(void **state) {
+    (void)state;
+    struct rig_random x = {rig_seed()};
+    for (int round = 0; round < 6; round++) {
+        struct rig r;
+        rig_open(&r, 3,
+                 "CREATE TABLE parent(k TEXT PRIMARY KEY, u UNIQUE); CREATE TABLE span(k TEXT PRIMARY KEY, low INT, high INT, note, "
+                 "CHECK(low <= high));"
+                 "CREATE TABLE child(k TEXT PRIMARY KEY, p REFERENCES parent ON DELETE CASCADE, a, b, e TEXT, UNIQUE(a, b));"
+                 "CREATE UNIQUE INDEX child_e ON child(lower(e)) WHERE p NOT NULL;"
+                 "CREATE TABLE num(id INTEGER PRIMARY KEY, name UNIQUE);"
+                 "CREATE TABLE heap(v TEXT COLLATE NOCASE NOT NULL UNIQUE, w)");
+        for (uint32_t i = 0; i < 3; i++)
+            app_exec(rig_app(&r, i), "PRAGMA foreign_keys=ON");
+        rig_act(&r, 0, "INSERT INTO span VALUES('s', 0, 4, 0), ('t', 2, 2, 0)");
+        share_same(&r);
+        for (int step = 0; step < 60; step++) {
+            uint32_t who = rig_below(&x, 3), from = rig_below(&x, 3);
+            if (rig_below(&x, 3))
+                try_sql(&r, &x, who);
+            if (rig_below(&x, 3) == 0)
+                peer_rest(&r.peers[who]);
+            if (who != from && rig_below(&x, 3) == 0)
+                peer_pull(&r.peers[who], &r.peers[from]);
+            if (rig_below(&x, 10) == 0)
+                peer_reopen(&r.peers[who]);
+            if (rig_below(&x, 5) == 0)
+                rig_time_passes(&r);
+            for (uint32_t i = 0; i < 3; i++)
+                assert_rows(rig_app(&r, i), "PRAGMA foreign_key_check", "");
+        }
+        for (int n = 0; n < 3; n++) {
+            rig_share(&r);
+            for (uint32_t i = 0; i < 3; i++)
+                peer_retry(&r.peers[i]);
+        }
+        share_same(&r);
+        assert_same_conflicts(&r);
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_int_equal(r.peers[i].reopened, 0);
+            assert_rows(rig_app(&r, i), "PRAGMA integrity_check", "tok|;");
+        }
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_later_write_keeps_the_value),
@@ -398,8 +531,10 @@ int main(void) {
         cmocka_unit_test(test_many_rows_with_one_value),
         cmocka_unit_test(test_a_restart_amid_it),
         cmocka_unit_test(test_values_of_a_server_without_the_constraint),
+        cmocka_unit_test(test_rows_with_new_numbers),
         cmocka_unit_test(test_columns_that_break_a_check_together),
         cmocka_unit_test(test_a_lost_column_is_decided),
+        cmocka_unit_test(test_random),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
