@@ -805,6 +805,7 @@ bool mend_planned(const struct store *s);
 int mend_write(
     struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */
 void mend_forget(struct store *s);
+int mend_remember_schema(struct store *s);                                       /* after the tables are bound */
 bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
 
 /* ---- project.c */

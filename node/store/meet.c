@@ -186,9 +186,9 @@ static int meeting_of(struct refused *f, const struct unique *u, const struct pa
     struct stamp a = newest(f, &f->self, u, &by), b = newest(f, other, u, &others);
     if (a.origin == UINT32_MAX || b.origin == UINT32_MAX)
         return 0;
-    int err = mend_shares_schema(s, &by, &shares), d = stamp_cmp(a, b, &o);
+    int err = mend_shares_schema(s, f->io->tbl, &by, &shares), d = stamp_cmp(a, b, &o);
     if (!err && shares)
-        err = mend_shares_schema(s, &others, &shares);
+        err = mend_shares_schema(s, f->io->tbl, &others, &shares);
     *kind = shares ? MEETING_LATER : MEETING_ALIEN;
     *mine = d ? d < 0 : identity_cmp(s, &f->self.who, &other->who) < 0;
     *stamp = stamp_above(a.at > b.at ? a.at : b.at);

@@ -61,16 +61,35 @@ void mend_forget(struct store *s) {
 
 bool mend_planned(const struct store *s) { return s->mends && s->mends->first; }
 
-/* Who wrote this had the same constraints: what he wrote there was right by them. */
-int mend_shares_schema(struct store *s, const struct write *w, bool *shares) {
+/* Schemas are upgraded server by server: what this table demanded under each schema that was ever ours. */
+int mend_remember_schema(struct store *s) {
+    int64_t known;
+    int err = 0;
+    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
+        const struct tio *io = &s->tios[i];
+        long long schema = (long long)s->schema.hash, hash = (long long)io->table->constraints;
+        long long table = io->tbl ? (long long)io->tbl->hash : 0;
+        if (io->tbl && !(err = sql_int(s->db, 0, &known, "SELECT count(*) FROM demanded WHERE schema=%lld AND name=%lld", schema, table)) &&
+            !known)
+            err = sql_exec(s->db, "INSERT INTO demanded VALUES(%lld, %lld, %lld)", schema, table, hash);
+    }
+    return err;
+}
+
+/* Who wrote this had the same constraints on the table: what he wrote there was right by them. */
+int mend_shares_schema(struct store *s, const struct tbl *t, const struct write *w, bool *shares) {
     struct bytes *b;
     struct batch_head h;
+    int64_t same = 0;
     int err = log_read(s, w->origin, w->version, &b);
     *shares = err == ERR_NOTFOUND; /* older than the log */
     if (err)
         return *shares ? 0 : err;
     if (!(err = batch_head_read(&h, b->data, b->len))) {
-        *shares = h.schema == s->schema.hash;
+        if (h.schema != s->schema.hash)
+            err = sql_int(s->db, 0, &same, "SELECT count(*) FROM demanded WHERE schema=%lld AND name=%lld AND hash=%lld",
+                          (long long)h.schema, (long long)t->hash, (long long)t->io->table->constraints);
+        *shares = h.schema == s->schema.hash || same;
         batch_head_release(&h);
     }
     bytes_unref(b);
@@ -215,7 +234,7 @@ static int authors_share(struct refused *f, const uint32_t *at, uint32_t count, 
     *shares = true;
     for (uint32_t i = 0; i < count && *shares && !err; i++) {
         const struct cell *c = reg_winner(&f->self.reg, f->io->numbers[at[i]], &o);
-        err = mend_shares_schema(f->s, &f->self.reg.writes[c->write], shares);
+        err = mend_shares_schema(f->s, f->io->tbl, &f->self.reg.writes[c->write], shares);
     }
     return err;
 }

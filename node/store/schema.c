@@ -416,15 +416,21 @@ static int judge_key(struct table *t, bool integer, bool key_index) {
     return 0;
 }
 
-static int hash_table(sqlite3 *app, const struct table *t, uint64_t uniques, uint64_t *hash) {
+static int hash_table(sqlite3 *app, struct table *t, uint64_t uniques, uint64_t *hash) {
     uint64_t columns = 0;
     int err = hash_checks(app, t, &uniques);
+    t->constraints = uniques;
     for (uint32_t i = 0; i < t->columns_count && !err; i++) {
         const struct column *c = &t->columns[i];
         sqlite3_str *str = sqlite3_str_new(app);
         put_name(str, c->name);
         sqlite3_str_appendf(str, "%d %d %d %d", c->affinity, c->key_place, c->key_place ? c->collation : 0, c->not_null);
         err = hash_text(str, &columns);
+        if (!err && c->not_null) {
+            str = sqlite3_str_new(app);
+            put_name(str, c->name);
+            err = hash_text(str, &t->constraints);
+        }
     }
     if (err)
         return err;

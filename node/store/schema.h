@@ -50,9 +50,10 @@ struct table {
     char *unsupported; /* NULL, or why it is not replicated, in words for `tables` ("has no primary key: …") */
     const char *mend;  /* and what helps; may be NULL */
     bool virtual;
-    bool feeds;        /* by triggers that fill virtual tables; this and the next two set by feed_load() */
-    char *fed, *unfed; /* a virtual table: the triggers that fill it; those that we cannot run, and why */
-    bool excluded;     /* by policy: replicate = no */
+    bool feeds;           /* by triggers that fill virtual tables; this and the next two set by feed_load() */
+    char *fed, *unfed;    /* a virtual table: the triggers that fill it; those that we cannot run, and why */
+    bool excluded;        /* by policy: replicate = no */
+    uint64_t constraints; /* hash of what its UNIQUE indexes, CHECKs and NOT NULLs say */
 };
 
 /* Columns that name a row in statements of ours. */

@@ -411,7 +411,7 @@ static int bind(struct store *s) {
     if (err || (err = moves_tables(s)))
         return err;
     s->held_new = moves_hold(s);
-    if ((err = tables_load(s)) || (err = note_statements(s)) || (err = moves_columns(s)))
+    if ((err = tables_load(s)) || (err = note_statements(s)) || (err = moves_columns(s)) || (err = mend_remember_schema(s)))
         return err;
     s->schema_stale = false;
     return 0;

@@ -322,6 +322,28 @@ static void test_values_of_a_server_without_the_constraint(void **state) {
     rig_close(&r);
 }
 
+/* Servers are upgraded one by one: what was written under a schema that was ours, with the same constraints on the table, is mended. */
+static void test_an_upgrade_between(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, USERS);
+    rig_act(&r, 0, "INSERT INTO k VALUES('a', 'X', 0)");
+    rig_tick();
+    app_exec(rig_app(&r, 1), "ALTER TABLE k ADD COLUMN more; CREATE TABLE extra(k TEXT PRIMARY KEY, u UNIQUE)");
+    side_skip(3000);
+    peer_rest(&r.peers[1]);
+    rig_act(&r, 1, "INSERT INTO k VALUES('b', 'X', 0, 1)");
+    rig_share(&r);
+    assert_rows(rig_app(&r, 1), "SELECT k, u FROM k ORDER BY k", "ta|n|;tb|tX|;");
+    app_exec(rig_app(&r, 0), "ALTER TABLE k ADD COLUMN more; CREATE TABLE extra(k TEXT PRIMARY KEY, u UNIQUE)");
+    side_skip(3000);
+    peer_retry(&r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k, u, more FROM k ORDER BY k", "ta|n|n|;tb|tX|i1|;");
+    assert_conflicts(&r, "unique u \"X\" ");
+    rig_close(&r);
+}
+
 /* Rows that have other numbers than at their birth, and references to them by what they mean. */
 static void test_rows_with_new_numbers(void **state) {
     (void)state;
@@ -531,6 +553,7 @@ int main(void) {
         cmocka_unit_test(test_many_rows_with_one_value),
         cmocka_unit_test(test_a_restart_amid_it),
         cmocka_unit_test(test_values_of_a_server_without_the_constraint),
+        cmocka_unit_test(test_an_upgrade_between),
         cmocka_unit_test(test_rows_with_new_numbers),
         cmocka_unit_test(test_columns_that_break_a_check_together),
         cmocka_unit_test(test_a_lost_column_is_decided),
