@@ -83,7 +83,8 @@ struct tbl {
     bool elsewhere;                           /* as of columns */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
     bool remade;              /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
-    uint64_t left;            /* of these: rows that left since it was bound last, as notes tell */
+    int64_t was;              /* the number of the triggers that it had before it was made anew */
+    int64_t left;             /* rows that left it while it was not bound, less those that came, as notes tell */
     struct tbl *renamed_from; /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
     bool dirty;               /* rows or last_change differ from the state database */
     char **columns;
@@ -616,8 +617,8 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
                 struct moved_cell *life);
 /* The same of columns that have a new name, in a row that another life comes in the place of. */
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
-int moves_deaths(struct store *s, struct tio *io);            /* the same of the rows that it had lost, after all of it was read */
-void moves_note(struct store *s, uint32_t number, bool left); /* a note of a table that is not bound now */
+int moves_deaths(struct store *s, struct tio *io);           /* the same of the rows that it had lost, after all of it was read */
+void moves_note(struct store *s, uint32_t number, int left); /* a note of a table that is not bound now: rows that left it */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
 /* ---- rebuilt.c: tables that are made anew, while they are */

@@ -84,10 +84,12 @@ static int judge_table(struct store *s, struct tbl *t) {
         hold(s, false);
         s->held_merge |= has_number(s, -t->placed);
     } else if (t->placed < 0 && t->dropped_now && replicated(now) && !has_number(s, -t->placed)) { /* it was missing for a moment */
+        t->was = -t->placed;
         t->placed = now->number;
         t->remade = true;
         err = read_again(s, t);
     } else if (t->placed > 0 && now->number != (uint64_t)t->placed) { /* other triggers: another table under this name */
+        t->was = t->placed;
         t->placed = now->number;
         t->remade = true;
         err = read_again(s, t);
@@ -153,6 +155,7 @@ int moves_place(struct store *s, struct tio *io) {
     t->placed = io->table->number;
     t->captured = t->dirty = true;
     t->remade = false;
+    t->left = 0;
     bool any = false;
     for (uint32_t c = 0; c < t->columns_count; c++) {
         any = any || t->moves[c].from;
@@ -539,9 +542,12 @@ uint32_t moves_replaced(struct store *s, const struct row_look *look, const stru
 
 /* ---- rows that a renamed table had lost */
 
-void moves_note(struct store *s, uint32_t number, bool left) {
-    for (uint32_t i = 0; i < s->tbls_count && left; i++)
-        s->tbls[i]->left += s->tbls[i]->placed == -(int64_t)number;
+void moves_note(struct store *s, uint32_t number, int left) {
+    for (uint32_t i = 0; i < s->tbls_count && left; i++) {
+        struct tbl *t = s->tbls[i];
+        if (t->placed == -(int64_t)number || (t->remade && t->was == (int64_t)number))
+            t->left += left;
+    }
 }
 
 /* The places of what died under the old name, packed one behind the other, and of what the file lacks though nothing told of its death. */
@@ -624,7 +630,7 @@ int moves_deaths(struct store *s, struct tio *io) {
     int err = find_deaths(s, io, &dead, &gone, &count);
     if (!err)
         err = take_deaths(s, io, &dead);
-    if (!err && count > from->left && count > 20 && count > (uint64_t)from->rows / 10)
+    if (!err && (int64_t)count > from->left && count > 20 && count > (uint64_t)from->rows / 10)
         store_log(s, LOG_WARNING, "%s: \"%s\" was renamed to \"%s\", and lacks %llu rows without a note: they are not taken for deletions",
                   s->config.db, from->name, io->tbl->name, (unsigned long long)count);
     else if (!err)

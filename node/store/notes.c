@@ -37,7 +37,8 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
     n->last_nonce = sqlite3_column_int64(q, 4);
     struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
     if (!io) { /* a table that was dropped, or is not replicated any more */
-        moves_note(s, number, sqlite3_column_int(q, 2) == NOTE_DELETE || sqlite3_column_int(q, 2) == NOTE_MOVED);
+        int kind = sqlite3_column_int(q, 2);
+        moves_note(s, number, kind == NOTE_DELETE ? 1 : kind == NOTE_INSERT ? -1 : 0);
         return 0;
     }
     if (io->table->key_kind == KEY_ROWID && !io->tbl->captured &&

@@ -318,7 +318,8 @@ static int judge_lacking(struct store *s, const struct tio *io) {
     int64_t any = 0;
     int err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name);
     s->scan->lacking =
-        io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE || (!any && io->tbl->remade && io->tbl->verdict == VERDICT_NONE);
+        io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE ||
+        (!any && io->tbl->remade && io->tbl->left < io->tbl->rows && io->tbl->verdict == VERDICT_NONE); /* else it was emptied before */
     return err;
 }
 

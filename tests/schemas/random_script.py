@@ -203,17 +203,21 @@ class Script:
             return self.apart(range(self.nodes))
         t, c = r.choice(found)
         k, on = t.key[0].q, 'on %d.0 ' % n
-        born = on + "INSERT INTO %s(%s) VALUES('%%s')" % (t.q, c.q)
-        at = '%s = (SELECT max(%s)%%s FROM %s)' % (k, k, t.q)
+        top, low = ['(SELECT %s(%s) FROM %s)' % (f, k, t.q) for f in ('max', 'min')]
+
+        def born(value):
+            return on + "INSERT INTO %s(%s) VALUES('%s')" % (t.q, c.q, value)
+
+        def move(to, place):
+            return on + 'UPDATE %s SET %s = %s WHERE %s = %s' % (t.q, k, to, k, place)
         self.extra += 1
-        self.migrate('quiet', born % 'one', born % 'two', 'quiet')
+        self.migrate('quiet', born('one'), born('two'), 'quiet')
         if r.random() < 0.5:
-            write = [on + 'DELETE FROM %s WHERE %s' % (t.q, at % ''), born % 'three']
+            write, old = [on + 'DELETE FROM %s WHERE %s = %s' % (t.q, k, top), born('three')], ''
         else:       # by way of a number below all: no place is max(...) then but those of the two
-            move = on + 'UPDATE %s SET %s = %%s WHERE %s = %%s' % (t.q, k, k)
-            low, top = '(SELECT min(%s) FROM %s)' % (k, t.q), '(SELECT max(%s) FROM %s)' % (k, t.q)
-            write = [on + 'BEGIN', move % (low + ' - 1', top), move % (top + ' + 1', top), move % (top + ' - 1', low), on + 'COMMIT']
-        met = "only %d UPDATE %s SET %s = 'met' WHERE %s" % (m, t.q, c.q, at % r.choice(['', '', ' - 1']))
+            write = [on + 'BEGIN', move(low + ' - 1', top), move(top + ' + 1', top), move(top + ' - 1', low), on + 'COMMIT']
+            old = r.choice(['', ' - 1'])
+        met = "only %d UPDATE %s SET %s = 'met' WHERE %s = %s%s" % (m, t.q, c.q, k, top, old)
         self.migrate(*(self.turns(n, 0.3) + write + self.turns(n, 0.3) + [met]))
 
     # ---- migrations

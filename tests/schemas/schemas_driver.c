@@ -504,9 +504,16 @@ static bool check_settled(struct cluster *c, uint32_t i) {
         return false;
     }
     list = store_conflicts(n->s.store);
+    bool met = false;
     for (size_t k = json_array_size(list); k-- > 0;) { /* what the script wrote to lose */
         const char *value = json_string_value(json_object_get(json_array_get(list, k), "value"));
+        met |= value && strcmp(value, "met") == 0;
         if (value && strcmp(value, "met") == 0)
+            json_array_remove(list, k);
+    }
+    for (size_t k = json_array_size(list); k-- > 0 && met;) { /* and the number that it had */
+        const char *kind = json_string_value(json_object_get(json_array_get(list, k), "kind"));
+        if (kind && strcmp(kind, "number") == 0)
             json_array_remove(list, k);
     }
     if (json_array_size(list)) {

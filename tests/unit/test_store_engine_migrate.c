@@ -232,6 +232,20 @@ static void test_a_table_that_is_dropped_and_created_again(void **state) {
     }
 }
 
+/* Emptied, as its notes say, and only then rebuilt: that is a deletion. */
+static void test_a_table_that_is_emptied_and_rebuilt(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+    rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2), (3)");
+    share_same(&r);
+    app_exec(rig_app(&r, 0), "DELETE FROM t; BEGIN; CREATE TABLE n(id INTEGER PRIMARY KEY, a, b); INSERT INTO n(id, a) SELECT id, a FROM t;"
+                             "DROP TABLE t; ALTER TABLE n RENAME TO t; COMMIT");
+    share(&r);
+    assert_everywhere(&r, "SELECT count(*) FROM t", "i0|;");
+    rig_close(&r);
+}
+
 /* Both make the same new table, each with its first rows, one server long after the other. */
 static void test_a_new_table_with_its_first_rows(void **state) {
     (void)state;
@@ -707,6 +721,7 @@ int main(void) {
         cmocka_unit_test(test_a_write_that_comes_while_a_column_is_renamed),
         cmocka_unit_test(test_a_backfill_does_not_undo_what_others_wrote),
         cmocka_unit_test(test_a_table_that_is_dropped_and_created_again),
+        cmocka_unit_test(test_a_table_that_is_emptied_and_rebuilt),
         cmocka_unit_test(test_a_new_table_with_its_first_rows),
         cmocka_unit_test(test_a_table_that_is_renamed_on_one_server_first),
         cmocka_unit_test(test_rows_that_die_before_their_table_is_renamed),
