@@ -1,4 +1,5 @@
-"""Applications that migrate by themselves, as people do it: Alembic's batches (create, copy, drop, rename) beside SQLAlchemy. One server is upgraded first, while the other goes on with the old version; rows are written all the time."""
+"""Applications that migrate by themselves, as people do it: Alembic's batches (create, copy, drop, rename) beside SQLAlchemy.
+One server is upgraded first, while the other goes on with the old version; rows are written all the time."""
 import os
 import threading
 import uuid
