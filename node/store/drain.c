@@ -643,7 +643,7 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
         notes_look(n, i, to, &look);
         look.locked = locked;
         sqlite3_stmt *q = locked ? look.io->peek : look.io->read;
-        if (!(err = drain_look(s, &look, q)))
+        if (!(err = drain_look(s, &look, q)) && !(err = holders_note(&look)))
             err = drain_row(s, &look);
         sqlite3_reset(q);
         if (look.io->table->autoincrement && !look.present && (look.born || look.died) && look.place.number > look.io->gone_number)
@@ -661,7 +661,8 @@ static int look_unnoted(struct store *s, enum replaced_look how) {
         if (err)
             return err;
     }
-    return scan_replaced(s, how);
+    int err = holders_look(s);
+    return err ? err : scan_replaced(s, how);
 }
 
 /* What no note tells, in the same snapshot, with every note of it drained: rows that writes threw out, and rows that no key names. Under the lock

@@ -4,6 +4,7 @@
  *   notes.c    the notes of the application, in order
  *   drain.c    notes → changes → registers, batch, log
  *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
+ *   holders.c  who held a UNIQUE value
  *   recheck.c  the same in the background, for writes that nobody noted
  *   older.c    the same for a file that went back: an older copy in its place, or another file
  *   generation.c  which of these it is
@@ -131,9 +132,10 @@ struct tio {
     bool binary_key;  /* all key columns compare BINARY */
     bool null_key;    /* SQLite allows NULL in the key */
     int64_t sequence; /* AUTOINCREMENT: what sqlite_sequence holds at least, as far as we know */
-    int64_t gone_number; /* the same: the highest that was given to a row which is gone; 0: none */
-    uint32_t uniques;    /* UNIQUE constraints and indexes besides the key */
-    uint32_t *by_number; /* number of column → 1 + index in order; 0 not here */
+    int64_t gone_number;     /* the same: the highest that was given to a row which is gone; 0: none */
+    uint32_t uniques;        /* UNIQUE constraints and indexes besides the key */
+    struct holders *holders; /* NULL without such */
+    uint32_t *by_number;     /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
     struct update_stmt updates[8];
@@ -258,6 +260,7 @@ struct value_cache;
 struct renumber;
 struct scan;
 struct recheck;
+struct holders;
 struct foreign;
 struct mends;
 
@@ -662,6 +665,16 @@ int64_t tables_unshown(struct store *s); /* living rows and columns that the app
 json_t *scan_json(const struct store *s);
 int scan_drained(struct store *s, bool *drained, bool *back);                      /* back: then scan_start(), outside the snapshot */
 int scan_delete_places(struct store *s, struct tio *io, const struct buf *places); /* those that are still missing, in one snapshot */
+
+/* ---- holders.c */
+int holders_load(struct store *s, struct tio *io);
+void holders_unload(struct tio *io);
+struct reg *holders_was(const struct tbl *t); /* where to decode what is stored at a place, if values are entered; else NULL */
+int holders_put(struct store *s, struct tbl *t, const struct rowid *place, const struct reg *was, const struct reg *now);
+int holders_note(const struct row_look *look); /* remembers who held its values */
+int holders_look(struct store *s);             /* and now they are looked at: in the reader's snapshot, with every note drained */
+bool holders_due(const struct store *s);
+int holders_build(struct store *s); /* in a quiet moment; may begin the state's transaction */
 
 /* ---- recheck.c: all rows again, in the background */
 void recheck_hint(struct store *s);    /* a commit left no note */

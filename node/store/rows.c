@@ -177,6 +177,13 @@ int rows_find(struct store *s, const struct tbl *t, const struct rowid *who, str
     return extra_get(s, t, who, r);
 }
 
+/* Before a register is stored there; NULL: none is any more. */
+static int enter_values(struct store *s, struct tbl *t, const struct rowid *place, const struct reg *now) {
+    struct reg *was = holders_was(t);
+    int err = was ? home_get(t, place, was) : 0;
+    return err || !was ? err : holders_put(s, t, place, was, now);
+}
+
 static int put_home(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
     struct rowid place = *who;
     struct reg stored = *r; /* its arrays are shared */
@@ -184,9 +191,9 @@ static int put_home(struct store *s, struct tbl *t, const struct rowid *who, con
         place.number = numbers_home(t, who);
     stored.who = *who;
     stored.away = !who->text && place.number != who->number;
+    int err = enter_values(s, t, &place, r);
     buf_clear(&s->blob);
-    int err = reg_encode(&stored, &s->blob);
-    if (err)
+    if (err || (err = reg_encode(&stored, &s->blob)))
         return err;
     bind_place(t->put, &place);
     sqlite3_bind_blob64(t->put, 2, s->blob.data, s->blob.len, SQLITE_STATIC);
@@ -220,7 +227,7 @@ int rows_evict(struct store *s, struct tbl *t, const struct rowid *place) {
     if (err || !reg_known(&s->reg2))
         return err;
     struct rowid who = s->reg2.who;
-    if ((err = put_extra(s, t, &who, &s->reg2)) || (err = numbers_leave(s, t, &who)))
+    if ((err = put_extra(s, t, &who, &s->reg2)) || (err = numbers_leave(s, t, &who)) || (err = enter_values(s, t, place, NULL)))
         return err;
     bind_place(t->del, place);
     return sql_run(t->del);

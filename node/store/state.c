@@ -41,7 +41,8 @@ static const char SCHEMAS[] =
     "CREATE TABLE IF NOT EXISTS told_column(node BLOB, tbl TEXT COLLATE NOCASE, col TEXT COLLATE NOCASE, place INTEGER, kind INTEGER,"
     "  PRIMARY KEY(node, tbl, col)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS had(name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS demanded(schema INTEGER, name INTEGER, hash INTEGER, PRIMARY KEY(schema, name)) WITHOUT ROWID;";
+    "CREATE TABLE IF NOT EXISTS demanded(schema INTEGER, name INTEGER, hash INTEGER, PRIMARY KEY(schema, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;

@@ -468,7 +468,8 @@ static int gather_changes(struct store *s) {
 static int quiet_work(struct store *s) {
     int64_t now = mono_ms();
     int err = state_checkpoint(s, now - s->active_ms > 50);
-    if (err || (err = scan_replaced_quiet(s)) || s->in_tx || (err = keyless_withdraw(s)) || s->in_tx || (err = recheck_step(s)) || s->in_tx)
+    if (err || (err = scan_replaced_quiet(s)) || s->in_tx || (err = keyless_withdraw(s)) || s->in_tx || (err = holders_build(s)) ||
+        s->in_tx || (err = recheck_step(s)) || s->in_tx)
         return err;
     /* An application that writes here checkpoints by itself. */
     if (now - s->checkpoint_ms >= CHECKPOINT_MS && now - s->app_ms > 2000) {
@@ -516,7 +517,7 @@ static int next_turn(struct store *s, int shown) {
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
         return RETRY_PARKED_MS;
-    if (s->wal_pages >= 500 || scan_replaced_due(s) || (s->again_due && s->app_open))
+    if (s->wal_pages >= 500 || scan_replaced_due(s) || (s->again_due && s->app_open) || holders_due(s))
         return 100;
     int64_t recheck = s->app_open ? recheck_wait_ms(s) : INT_MAX;
     if (s->app_open && recheck > REST_MS && (s->trim_ms != s->active_ms || (s->app.wal && !s->config.vfs && !s->app.resting)))
@@ -583,6 +584,8 @@ static int turn(struct store *s) {
     if ((shown == PROJECT_NOTHING && !s->delivered_count) || mono_ms() - s->checkpoint_ms >= CHECKPOINT_MS)
         if ((err = quiet_work(s)))
             return err;
+    if (!s->in_tx) /* a look that found nothing may have been the last thing to do */
+        tell_state(s);
     return next_turn(s, shown);
 }
 

@@ -443,6 +443,7 @@ int tables_count_nulls(struct store *s, struct tio *io) {
 
 static void tio_release(struct tio *io) {
     drop_sets(io);
+    holders_unload(io);
     free(io->sets);
     if (io->all)
         column_set_free(io->all);
@@ -566,7 +567,7 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     if (io->uniques > io->tbl->replacers)
         io->tbl->replacers = io->uniques;
     io->tbl->replacing += !io->tbl->replacing;
-    if (t->key_kind == KEY_ROWID && (err = keyless_load(s, io)))
+    if ((t->key_kind == KEY_ROWID && (err = keyless_load(s, io))) || (err = holders_load(s, io)))
         return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
@@ -619,7 +620,10 @@ int tables_load(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
         if (!s->tbls[i]->io)
             s->tbls[i]->null_keys = s->tbls[i]->replacing = 0;
-    if ((err = foreign_load(s)) || (err = refs_load(s)))
+    for (uint32_t i = 0; i < s->tbls_count && !err; i++) /* what is stored without being entered */
+        if (!s->tbls[i]->io || !s->tbls[i]->io->holders)
+            err = sql_exec(s->db, "DELETE FROM meta WHERE k='holders %u'", s->tbls[i]->no);
+    if (err || (err = foreign_load(s)) || (err = refs_load(s)))
         return err;
     return began ? state_commit(s) : 0;
 }

@@ -253,6 +253,63 @@ static void test_evictions_in_a_large_table(void **state) {
     }
 }
 
+/* Whoever held a value is known, so that one eviction after the other is found with the write itself. */
+static void test_evictions_in_a_large_table_are_found_at_once(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, UNIQUE_TABLE "; CREATE UNIQUE INDEX t_v ON t(v, u)");
+    fill(rig_app(&r, 0), 60000);
+    share_same(&r);
+    peer_retry(&r.peers[0]);
+    assert_false(holders_due(r.peers[0].s.store));
+    for (int i = 0; i < 60; i++) {
+        if (i == 20)
+            peer_reopen(&r.peers[0]);
+        if (i == 40) { /* another index: it is built again */
+            app_exec(rig_app(&r, 0), "CREATE UNIQUE INDEX k_v ON k(v, u)");
+            app_exec(rig_app(&r, 1), "CREATE UNIQUE INDEX k_v ON k(v, u)");
+            peer_turn(&r.peers[0]);
+            peer_turn(&r.peers[0]);
+            assert_true(holders_due(r.peers[0].s.store));
+            peer_retry(&r.peers[0]);
+            assert_false(holders_due(r.peers[0].s.store));
+        }
+        uint32_t made = r.peers[0].s.made.count;
+        evict_one(&r, 1 + i, 1000 + i);
+        while (peer_turn(&r.peers[0]) == 0)
+            ;
+        assert_int_equal(rig_made_rows(&r, 0, made), 4); /* two writes, two evictions */
+    }
+    rig_act(&r, 1, "UPDATE t SET u = 'z' || id WHERE id BETWEEN 3000 AND 3010"); /* what others wrote is known as well */
+    share_same(&r);
+    uint32_t made = r.peers[0].s.made.count;
+    app_exec(rig_app(&r, 0), "REPLACE INTO t(u) VALUES('z3005'), ('nobody')");
+    while (peer_turn(&r.peers[0]) == 0)
+        ;
+    assert_int_equal(rig_made_rows(&r, 0, made), 3);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT count(*), (SELECT count(*) FROM k) FROM t", "i59941|i60000|;");
+    rig_close(&r);
+}
+
+/* A row that came without a note makes up for the one that went, where rows are counted. */
+static void test_an_eviction_that_the_count_does_not_show(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, UNIQUE_TABLE);
+    fill(rig_app(&r, 0), 9);
+    share_same(&r);
+    peer_retry(&r.peers[0]);
+    app_exec(rig_app(&r, 0), "BEGIN; UPDATE OR REPLACE t SET u = 'u3' WHERE id = 5");
+    sqlite3_db_config(rig_app(&r, 0), SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    app_exec(rig_app(&r, 0), "INSERT INTO t(id) VALUES(100); COMMIT");
+    sqlite3_db_config(rig_app(&r, 0), SQLITE_DBCONFIG_ENABLE_TRIGGER, 1, NULL);
+    peer_rest(&r.peers[0]);
+    rig_share(&r);
+    assert_rows(rig_app(&r, 1), "SELECT count(*) FROM t WHERE id = 3", "i0|;");
+    rig_close(&r);
+}
+
 /* A row that fits in no batch is in the file and in no register: it must not hide that another one is gone. */
 static void test_evictions_beside_rows_that_are_too_large(void **state) {
     (void)state;
@@ -311,6 +368,8 @@ int main(void) {
         cmocka_unit_test(test_evictions_while_the_tables_are_read),
         cmocka_unit_test(test_evictions_in_a_drain_under_the_lock),
         cmocka_unit_test(test_evictions_in_a_large_table),
+        cmocka_unit_test(test_evictions_in_a_large_table_are_found_at_once),
+        cmocka_unit_test(test_an_eviction_that_the_count_does_not_show),
         cmocka_unit_test(test_evictions_beside_rows_that_are_too_large),
         cmocka_unit_test(test_evictions_beside_rows_that_wait),
     };
