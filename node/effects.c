@@ -44,6 +44,14 @@ static void new_epoch(struct node *n, const struct effect *e) {
     worker_post(db->worker, job);
 }
 
+/* What this server had before it met anybody else does not count against what they have. */
+static void yield(struct node *n, const struct effect *e) {
+    struct database *db = serving(n, e->db);
+    struct job *job = db == NULL ? NULL : job_new(JOB_YIELD);
+    if (job != NULL)
+        worker_post(db->worker, job);
+}
+
 static void reply(struct node *n, const struct effect *e) {
     json_error_t error;
     json_t *answer = e->data == NULL ? NULL : json_loadb((const char *)e->data, e->len, 0, &error);
@@ -62,6 +70,7 @@ void node_effect(struct node *n, const struct effect *e) {
             databases_want(n->databases, e->db);
         break;
     case EFFECT_EPOCH: new_epoch(n, e); break;
+    case EFFECT_YIELD: yield(n, e); break;
     case EFFECT_MEMBER:
         if (members_put(n->members, e->member))
             node_members_changed(n);

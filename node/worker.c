@@ -57,6 +57,7 @@ struct worker {
     bool trimmed; /* nothing was done since memory was given back */
     struct pace pace;
     uint64_t worked_ms;      /* when something was done last */
+    uint32_t epoch_above;    /* epochs of a state that was set aside */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
     uint64_t retry_ms, retry_at, passing_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */
@@ -319,6 +320,7 @@ static void open_store(struct worker *w) {
         .excluded = w->config.excluded,
         .refused_ms = w->passing_since != 0 ? (int64_t)(clock_mono_ms() - w->passing_since) : 0,
         .follow = w->config.follow,
+        .epoch_above = w->epoch_above,
         .ctx = w,
         .on_batch = on_batch,
         .on_stored = on_stored,
@@ -417,6 +419,25 @@ static bool is_work(const struct job *job) {
     return job->type != JOB_QUESTION || (job->question != QUESTION_STATUS && job->question != QUESTION_BARRIER);
 }
 
+static void take_up_anew(struct worker *w) {
+    char why[WHY_MAX];
+    if (w->store == NULL)
+        return;
+    w->epoch_above = store_epoch(w->store);
+    close_store(w, "");
+    if (store_set_aside(w->state_path) != 0) {
+        snprintf(why, sizeof(why), "%s: %s cannot be renamed: %s: the rows here cannot join those of the other servers", w->db,
+                 w->state_path, strerror(errno));
+        fail(w, why);
+        return;
+    }
+    snprintf(why, sizeof(why),
+             "%s: its rows are taken up anew, below those of the cluster; what was known of them is kept as %s.before-join", w->db,
+             w->state_path);
+    on_log(w, 2, why);
+    open_store(w);
+}
+
 static void run_job(struct worker *w, struct job *job) {
     char why[WHY_MAX];
     if (is_work(job) || w->trimmed)
@@ -444,6 +465,7 @@ static void run_job(struct worker *w, struct job *job) {
         w->announced = false;
         look_after(w);
         break;
+    case JOB_YIELD: take_up_anew(w); break;
     case JOB_WATCH:
         w->watched = job->on;
         if (w->store != NULL)

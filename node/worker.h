@@ -29,6 +29,7 @@ enum job_type {
     JOB_DELIVER,  /* batch (owned) */
     JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
     JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
+    JOB_YIELD,    /* take up anew what the file holds, below what others have; the same */
     JOB_WATCH,    /* on */
     JOB_FOLLOW,   /* on: as in worker_config */
     JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */

@@ -6,9 +6,9 @@
 
 #define HELLO_DATABASES_BYTES (48u << 10) /* of a HELLO; the databases beyond come as VECTORs */
 
-static struct wire_db describe(struct db *db) {
+static struct wire_db describe(const struct core *core, struct db *db) {
     return (struct wire_db){.name = {db->name, strlen(db->name)},
-                            .base = db->base,
+                            .base = sync_base(core, db),
                             .vector = sync_vector_digest(db),
                             .content = db->content,
                             .settled = db->settled};
@@ -20,7 +20,7 @@ static void send_vector(struct core *core, struct link *l, struct db *db, struct
     uint32_t count = 0;
     for (uint32_t i = 0; i < db->sources_count && !pd->refused; i++)
         count += db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen);
-    struct wire_db d = describe(db);
+    struct wire_db d = describe(core, db);
     stream_begin(core);
     size_t at = wire_pack_vector(&core->scratch, &d, (full ? WIRE_FULL : 0u) | (db->open ? 0u : WIRE_CLOSED), count);
     for (uint32_t i = 0; i < db->sources_count && count; i++)
@@ -79,7 +79,7 @@ void announce_hello(const struct core *core, struct buf *b, struct wire_hello *h
     for (uint32_t i = 0; i < scanned; i++) {
         if (!core->dbs[i]->open)
             continue;
-        struct wire_db d = describe(core->dbs[i]);
+        struct wire_db d = describe(core, core->dbs[i]);
         wire_pack_hello_db(b, &d);
     }
     wire_end(b, at);
@@ -124,7 +124,7 @@ void announce_beat(struct core *core, struct link *l, struct wire_beat *w) {
         }
         current = current && !due;
         if (db->open) {
-            struct wire_db d = describe(db);
+            struct wire_db d = describe(core, db);
             w->digest ^= wire_db_digest(&d);
         }
     }

@@ -27,8 +27,10 @@
  *            covered by what was delivered; else it is held, in memory within hold_bytes_max a database; beyond it is
  *            dropped and pulled again later. At most 256 batches or 32 MiB are delivered and not confirmed (EVENT_STORED).
  *   refusal  Other cluster name, other protocol version, not allowed: REFUSE frame with one clear sentence, close, log.
- *            A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
- *            that peer: EFFECT_LOG with one clear line on both sides, and core_database_refused().
+ *   joining  A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
+ *            that peer until one side has taken up what the other has. Who is alone with its base yields (EFFECT_YIELD), of two
+ *            who are the one with the greater base. Between two clusters nobody does: EFFECT_LOG with one clear line on both
+ *            sides, and core_database_refused().
  *
  * Safety: the core never says it has what EVENT_STORED has not confirmed as durable. */
 #ifndef PROTO_CORE_H
@@ -74,10 +76,13 @@ struct member {
     uint64_t incarnation;
 };
 
+#define BASE_ALONE 1u /* the lowest bit of a base is no part of the digest */
+
 /* What the store of one database says about itself. */
 struct db_state {
-    struct vv have;     /* merged and durable, for every origin (ours too): what we may tell others */
-    uint64_t base;      /* digest of the rows that were there before the first meeting; 0 none */
+    struct vv have; /* merged and durable, for every origin (ours too): what we may tell others */
+    uint64_t
+        base; /* digest of the rows that were there before the first meeting; 0 none; with BASE_ALONE if nobody else is known to share it */
     uint8_t digest[16]; /* of the content shown */
     bool settled;       /* nothing pending, waiting to be shown or parked: the digest belongs to `have` */
 };
@@ -138,6 +143,7 @@ enum effect_type {
     EFFECT_READ,      /* request, db, origin, version..version_last, bytes_max: the first whatever its size, more within this.
                        * Exactly one EVENT_READ must answer, also when the database was closed meanwhile */
     EFFECT_DB_WANTED, /* db: a peer has a database that we do not */
+    EFFECT_YIELD,     /* db: what it holds is to be taken up anew, below what a peer has; then DB_CLOSED and DB_OPEN follow */
     EFFECT_EPOCH,     /* db, origin, version: a peer has versions of our origin that we do not: start an epoch above origin.epoch
                        * that was never used before (an image may be restored twice), then DB_OPEN again. If ours is above it
                        * already (restarted before it wrote anything): just DB_OPEN. The lost versions are then fetched */

@@ -133,12 +133,45 @@ bool sync_exchanges(const struct core *core, const struct link *l, const struct 
     return pd && pd->open && pd->known && !pd->refused;
 }
 
-/* Two sides that both had rows before they met are kept apart. */
+/* With whom is this base shared? Nobody that we are, or were, linked to. */
+static bool alone(const struct core *core, const struct db *db) {
+    if (!(db->base & BASE_ALONE))
+        return false;
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        const struct peer_db *pd = sync_peer_db(core, core->peers[i], db);
+        if (pd && pd->base && (pd->base | BASE_ALONE) == (db->base | BASE_ALONE))
+            return false;
+    }
+    return true;
+}
+
+uint64_t sync_base(const struct core *core, const struct db *db) { return alone(core, db) ? db->base : db->base & ~(uint64_t)BASE_ALONE; }
+
+/* Two sides that both had rows before they met are kept apart until one has yielded. Says why, and what this one does about it. */
+static void part(struct core *core, const struct peer *p, struct db *db, const struct peer_db *pd, char text[WIRE_TEXT_MAX]) {
+    const char *name = p->m.name[0] ? p->m.name : p->m.address;
+    bool mine = alone(core, db), theirs = pd->base & BASE_ALONE;
+    if (mine && (!theirs || (db->base | BASE_ALONE) > (pd->base | BASE_ALONE))) {
+        snprintf(text, WIRE_TEXT_MAX, "%s: had rows before this node met \"%s\", which has others: they are taken up beside those",
+                 db->name, name);
+        if (!db->yields)
+            core_emit(core, &(struct effect){.type = EFFECT_YIELD, .db = db->name});
+        db->yields = true;
+    } else if (theirs) {
+        snprintf(text, WIRE_TEXT_MAX, "%s: \"%s\" had rows before it met this node: it takes them up beside ours first", db->name, name);
+    } else {
+        snprintf(text, WIRE_TEXT_MAX,
+                 "%s: this node and \"%s\" are of two clusters that both had different rows before they first met, so they are not merged: "
+                 "empty the database in one of the two and join again",
+                 db->name, name);
+    }
+}
+
 static void compare_bases(struct core *core, struct peer *p, struct db *db) {
     struct peer_db *pd = sync_peer_db(core, p, db);
     if (!pd)
         return;
-    bool differ = db->open && pd->open && db->base && pd->base && db->base != pd->base;
+    bool differ = db->open && pd->open && db->base && pd->base && (db->base | BASE_ALONE) != (pd->base | BASE_ALONE);
     if (!differ) {
         if (pd->refused)
             pd->sent_full = false; /* it was told nothing while refused */
@@ -146,14 +179,12 @@ static void compare_bases(struct core *core, struct peer *p, struct db *db) {
         pd->refused = NULL;
         return;
     }
-    if (pd->refused)
-        return;
     char text[WIRE_TEXT_MAX];
-    snprintf(text, sizeof text,
-             "%s: this node and \"%s\" both had different rows before they first met, so they are not merged: empty one of "
-             "the two databases and join again",
-             db->name, p->m.name[0] ? p->m.name : p->m.address);
-    core_log_once(core, 0, "%s", text);
+    part(core, p, db, pd, text);
+    if (pd->refused && strcmp(pd->refused, text) == 0)
+        return;
+    core_log_once(core, alone(core, db) || (pd->base & BASE_ALONE) ? 2 : 0, "%s", text);
+    free(pd->refused);
     pd->refused = core_text(text);
     pd->known = false;
     vv_clear(&pd->have);
@@ -173,11 +204,18 @@ static void note(struct core *core, struct peer *p, struct db *db, const struct 
     struct peer_db *pd = sync_peer_db(core, p, db);
     if (!pd)
         return;
+    bool was = alone(core, db);
     pd->open = true;
     pd->base = d->base;
     pd->vector = d->vector;
     pd->settled = d->settled;
     memcpy(pd->content, d->content, sizeof pd->content);
+    if (was && !alone(core, db)) { /* the others hear it, and we look at them anew */
+        db->gen++;
+        for (uint32_t i = 0; i < core->peers_count; i++)
+            compare_bases(core, core->peers[i], db);
+        announce_changed(core, db);
+    }
     compare_bases(core, p, db);
     wanted(core, db);
 }
@@ -384,6 +422,7 @@ void sync_open(struct core *core, const char *name, const struct db_state *state
         db->epoch_known = true;
         db->epoch_past = db->epoch_asked_up_to;
     }
+    db->yields = false;
     db->full_gen = db->gen + 1;
     db->open = false; /* so that its state is news, whatever it is */
     take_state(core, db, state);

@@ -81,6 +81,7 @@ struct db {
     bool lacking;       /* at the last look there was something to fetch */
     uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
     bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
+    bool yields;        /* the same for EFFECT_YIELD */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */
@@ -116,6 +117,7 @@ struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const stru
 bool sync_exchanges(const struct core *core, const struct link *l, const struct db *db);
 void sync_hello(struct core *core, struct peer *p, const struct wire_hello *h);
 void sync_receive(struct core *core, struct link *l, const struct wire_vector *v);
+uint64_t sync_base(const struct core *core, const struct db *db); /* as others are told it */
 uint64_t sync_peer_digest(const struct core *core, const struct peer *p);
 bool sync_in_sync(const struct core *core, const struct peer *p);
 uint64_t sync_vector_digest(struct db *db);

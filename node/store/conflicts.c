@@ -129,6 +129,8 @@ static const char *kind_of(struct listing *l, const struct cell *c) {
     const struct cell *best = reg_winner(r, c->column, &o);
     if (c->column + 1 == l->tbl->number_column)
         return "number";
+    if (r->writes[c->write].at == STAMP_COPY)
+        return "adopted";
     return !r->writes[best->write].mend ? "update-update" : mend_by_unique(l->s, l->tbl, best) ? "unique" : "constraint";
 }
 

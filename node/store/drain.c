@@ -224,10 +224,10 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     *who = look->place;
     if (look->place.text || look->io->table->without_rowid)
         return;
-    if (look->io->key_ref && look->given) { /* its key is a reference: it is known as the row is that it refers to */
-        if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) != 1)
-            *who = look->place;
-        return;
+    if (look->io->key_ref) { /* its key is a reference: it is known as the row is that it refers to */
+        if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) == 1)
+            return;
+        *who = look->place;
     }
     if (moves_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
         who->kind = s->source.who.kind;

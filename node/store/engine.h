@@ -525,6 +525,9 @@ int refs_key(struct store *s, struct tio *io, const struct value *values, int64_
 int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */
 /* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet. */
 int refs_show(struct store *s, struct value *values, uint32_t count);
+int refs_settled(struct store *s, struct value *values,
+                 uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
+int refs_key_settled(struct store *s, struct tio *io, const struct rowid *who);
 int refs_plain(struct store *s, struct value *v); /* the same, and makes it a VALUE_INT */
 
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
@@ -633,9 +636,11 @@ int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column
 /* A row that the registers show and the file does not: deleted, or shown again where a person said so. */
 int scan_gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who);
 bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone); /* then it is said, and nothing is deleted */
-int scan_start(struct store *s, bool whole);                       /* whole: every table again; else those that were not captured yet */
+static inline uint64_t base_of(uint64_t digest) { return digest & ~(uint64_t)BASE_ALONE ? digest & ~(uint64_t)BASE_ALONE : 2; }
+int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
 int scan_step(struct store *s);
 bool scan_running(const struct store *s);
+bool scan_adopts(const struct store *s); /* a first capture is under way */
 /* Rows that are gone without a note, too many to be believed: a person says whether they were deleted. rows: 0, there are none. */
 int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows);
 bool scan_first_time(const struct store *s); /* nothing was ever written or merged here: what the file holds was there before us */

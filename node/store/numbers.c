@@ -306,10 +306,18 @@ int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) 
     struct origins_order o = store_order(s);
     bool home;
     const struct numbered *n = lookup(t, who);
-    if (!t->extras || t->shape != SHAPE_NUMBER || (n && (n->homed || n->tentative)))
+    bool joins = who->kind == IDENT_ADOPTED; /* then the row may come after what refers to it */
+    if ((!t->extras && !joins) || t->shape != SHAPE_NUMBER || (n && (n->homed || n->tentative)))
         return 0;
     int err = rows_find(s, t, who, &s->meant, &home);
-    return err ? err : !home && reg_alive(&s->meant, &o);
+    if (err || reg_known(&s->meant) || !joins)
+        return err ? err : !home && reg_alive(&s->meant, &o);
+    struct rowid place = {.kind = IDENT_GIVEN, .number = who->number};
+    err = rows_at_home(s, t, &place, &s->meant);
+    bool taken = !err && reg_known(&s->meant) && reg_alive(&s->meant, &o);
+    reg_clear(&s->meant);
+    s->meant.who = *who;
+    return err ? err : taken;
 }
 
 int64_t numbers_wanted(const struct store *s, const struct tbl *t, const struct reg *r) {

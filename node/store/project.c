@@ -107,23 +107,11 @@ static int insert_some(struct projecting *p, struct tio *io, int64_t number_as, 
     return err;
 }
 
-/* References get the numbers of today. What the registers were told by the merge may be another one, or the row is not shown yet: then it is for
- * show_row() to look. */
-static int find_references(struct store *s, struct value *values, uint32_t count) {
-    for (uint32_t i = 0; i < count; i++) {
-        int64_t was = values[i].as.i;
-        int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
-        if (err)
-            return err < 0 ? err : ERR_CONSTRAINT;
-        if (values[i].type == VALUE_REF && values[i].as.i != was)
-            return ERR_CONSTRAINT;
-    }
-    return 0;
-}
-
 static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
-    int err = find_references(p->s, values, count);
+    int err = io->key_ref ? refs_key_settled(p->s, io, who) : 0;
+    if (!err)
+        err = refs_settled(p->s, values, count);
     if (err || (err = map_columns(p, io, columns, count)))
         return err;
     int64_t number = numbers_shown(io->tbl, who);
@@ -146,7 +134,7 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
 
 static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
-    int err = find_references(p->s, values, count);
+    int err = refs_settled(p->s, values, count);
     if (err || (err = map_columns(p, io, columns, count)) || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
         return err;
     if (!p->update) {

@@ -81,12 +81,29 @@ static int ref_of(struct store *s, const struct tbl *t, const struct rowid *who,
     return who->kind == IDENT_BORN || who->kind == IDENT_ADOPTED;
 }
 
+/* A row that a first capture has not come to yet will be known by its content. */
+static int adopted_row(struct store *s, struct tbl *t, const struct rowid *place, struct rowid *who) {
+    struct tio *io = t->io;
+    struct row_look look = {.io = io, .place = *place, .ms = LOOK_ADOPTED, .born = true};
+    uint64_t *hashes = calloc(io->count + 1, sizeof *hashes);
+    int err = hashes ? drain_look(s, &look, io->read) : ERR_NOMEM;
+    for (uint32_t i = 0; i < io->count && !err && look.present; i++)
+        hashes[i] = value_hash(&look.values[i]);
+    if (!err && look.present)
+        drain_new_identity(s, &look, hashes, who);
+    sqlite3_reset(io->read);
+    free(hashes);
+    return err ? err : look.present;
+}
+
 int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who) {
     struct rowid place = {.kind = IDENT_GIVEN, .number = number};
     int born = drain_birth(s, t, number, seq, who);
     if (born)
         return born;
     int err = rows_at_home(s, t, &place, &s->meant);
+    if (!err && !reg_known(&s->meant) && t->io && scan_adopts(s))
+        return adopted_row(s, t, &place, who);
     if (err || !reg_known(&s->meant))
         return err;
     *who = s->meant.who; /* also of one that is gone: what referred to it goes on meaning it */
@@ -199,4 +216,28 @@ int refs_plain(struct store *s, struct value *v) {
     if (v->type == VALUE_REF)
         *v = (struct value){.type = VALUE_INT, .as.i = v->as.i};
     return err < 0 ? err : 0;
+}
+
+/* ---- within a projection */
+
+/* References get the numbers of today. What the registers were told by the merge may be another one, or the row is not shown yet: then it is for
+ * show_row() to look. */
+int refs_settled(struct store *s, struct value *values, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        int64_t was = values[i].as.i;
+        int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
+        if (err)
+            return err < 0 ? err : ERR_CONSTRAINT;
+        if (values[i].type == VALUE_REF && values[i].as.i != was)
+            return ERR_CONSTRAINT;
+    }
+    return 0;
+}
+
+/* The same for a row whose key is the reference. */
+int refs_key_settled(struct store *s, struct tio *io, const struct rowid *who) {
+    int waits = who->kind == IDENT_GIVEN ? 0 : numbers_wait(s, io->key_ref, who);
+    if (waits)
+        return waits < 0 ? waits : ERR_CONSTRAINT;
+    return numbers_shown(io->key_ref, who) == numbers_shown(io->tbl, who) ? 0 : ERR_CONSTRAINT;
 }

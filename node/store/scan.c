@@ -22,8 +22,9 @@
 
 struct scan {
     bool adopt;
-    bool lacking;   /* rows that the file lacks are no deletions: the table is new here, was dropped in between, or is empty now */
-    uint32_t table; /* index in tios */
+    bool lacking;    /* rows that the file lacks are no deletions: the table is new here, was dropped in between, or is empty now */
+    uint32_t *order; /* of the tables: indexes in tios */
+    uint32_t table;  /* index in tios */
     struct row_cursor at;
     struct older *older; /* the file went back: everything is up to it */
     uint64_t rows, gone;
@@ -138,12 +139,15 @@ int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) 
 
 bool scan_running(const struct store *s) { return s->scan != NULL; }
 
+bool scan_adopts(const struct store *s) { return s->scan && s->scan->adopt; }
+
 static bool wanted(const struct tio *io) { return io->tbl && !io->tbl->captured; }
 
 void scan_stop(struct store *s) {
     if (!s->scan)
         return;
     older_free(s->scan->older);
+    free(s->scan->order);
     row_cursor_release(&s->scan->at);
     free(s->scan);
     s->scan = NULL;
@@ -203,6 +207,19 @@ static int say_why(struct store *s) {
     return err;
 }
 
+/* Tables that others refer to first: so who takes up our rows knows what they refer to. */
+static int order_tables(struct store *s, struct scan *c) {
+    if (!(c->order = malloc((s->tios_count + 1) * sizeof *c->order)))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < s->tios_count; i++) {
+        uint32_t k = i;
+        for (; k > 0 && s->tios[c->order[k - 1]].rank > s->tios[i].rank; k--)
+            c->order[k] = c->order[k - 1];
+        c->order[k] = i;
+    }
+    return 0;
+}
+
 int scan_start(struct store *s, bool whole) {
     uint32_t tables = 0;
     bool back;
@@ -237,6 +254,8 @@ int scan_start(struct store *s, bool whole) {
         return ERR_NOMEM;
     s->scan->adopt = adopt && !back;
     row_cursor_init(&s->scan->at);
+    if ((err = order_tables(s, s->scan)))
+        return err;
     return back ? older_new(s, &s->scan->older) : 0;
 }
 
@@ -634,8 +653,8 @@ static int finish(struct store *s) {
         return err;
     scan_stop(s);
     if (adopt && rows) {
-        s->hot.base = s->hot.digest_a ? s->hot.digest_a : 1;
-        s->base_due = true;
+        s->hot.base = s->recapture ? 0 : base_of(s->hot.digest_a); /* what was captured before is below what anybody has */
+        s->base_due = !s->recapture;
         store_log(s, LOG_INFO, "%s: %llu rows captured", s->config.db, (unsigned long long)rows);
     }
     return 0;
@@ -681,7 +700,7 @@ int scan_step(struct store *s) {
             scan_stop(s);
         return done < 0 ? done : 0;
     }
-    while (c->table < s->tios_count && !wanted(&s->tios[c->table]))
+    while (c->table < s->tios_count && !wanted(&s->tios[c->order[c->table]]))
         c->table++;
     if (c->table == s->tios_count)
         return finish(s);
@@ -694,7 +713,7 @@ int scan_step(struct store *s) {
     err = row < 0 ? row : same ? 0 : ERR_SCHEMA;
     s->schema_stale |= err == ERR_SCHEMA; /* nothing was begun: the tables are followed, and it starts again */
     if (!err && !(err = state_begin(s)) && !(err = drain_begin_changes(s, c->adopt ? LOOK_ADOPTED : store_wall_ms(s))))
-        err = slice(s, &s->tios[c->table]);
+        err = slice(s, &s->tios[c->order[c->table]]);
     sql_run(s->a_end);
     if (err)
         return err;
@@ -706,6 +725,7 @@ int scan_step(struct store *s) {
 json_t *scan_json(const struct store *s) {
     if (!s->scan)
         return json_null();
-    const char *name = s->scan->table < s->tios_count && s->tios[s->scan->table].tbl ? s->tios[s->scan->table].tbl->name : "";
+    uint32_t at = s->scan->order && s->scan->table < s->tios_count ? s->scan->order[s->scan->table] : UINT32_MAX;
+    const char *name = at < s->tios_count && s->tios[at].tbl ? s->tios[at].tbl->name : "";
     return json_pack("{s:I, s:s}", "done", (json_int_t)s->scan->rows, "table", name);
 }

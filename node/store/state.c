@@ -523,6 +523,8 @@ void state_rollback(struct store *s) {
 int state_recapture(struct store *s) {
     struct origin me = s->origin_ids[s->own];
     me.epoch = (uint32_t)(store_wall_ms(s) / 1000);
+    if (me.epoch <= s->config.epoch_above)
+        me.epoch = s->config.epoch_above + 1;
     int err = state_begin(s);
     int64_t now = store_wall_ms(s);
     if (err || (err = sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('recapture', %lld)", (long long)now)) ||

@@ -2,6 +2,7 @@
 #include "node/store/store.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <limits.h>
 #include <sodium.h>
 #include <stdarg.h>
@@ -128,6 +129,21 @@ static int look_for_traces(struct store *s) {
     if ((traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', 1)")))
         return err;
     return state_sync(s);
+}
+
+uint32_t store_epoch(const struct store *s) { return s->origin_ids[s->own].epoch; }
+
+int store_set_aside(const char *state_path) {
+    static const char *const PARTS[] = {"-wal", "-shm", ""}; /* the database last: until then it is the state */
+    char from[PATH_MAX], to[PATH_MAX];
+    for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++) {
+        if (snprintf(from, sizeof from, "%s%s", state_path, PARTS[i]) >= (int)sizeof from ||
+            snprintf(to, sizeof to, "%s.before-join%s", state_path, PARTS[i]) >= (int)sizeof to)
+            return ERR_TOOBIG;
+        if (rename(from, to) != 0 && errno != ENOENT)
+            return ERR_IO;
+    }
+    return 0;
 }
 
 /* `knowing`: what we know goes over to it. */
@@ -317,6 +333,14 @@ static bool is_settled(struct store *s) {
            tables_unshown(s) == 0;
 }
 
+/* Nobody else is known to share our base: nothing of others was merged; or it was taken up anew already. */
+static bool alone(const struct store *s) {
+    for (uint32_t i = 0; i < s->origins_count; i++)
+        if (i != s->own && s->origins[i].version && !s->recapture)
+            return false;
+    return true;
+}
+
 void store_state(struct store *s, struct db_state *out) {
     vv_clear(&s->have);
     for (uint32_t i = 0; i < s->origins_count; i++) {
@@ -325,7 +349,7 @@ void store_state(struct store *s, struct db_state *out) {
             vv_set(&s->have, &s->origin_ids[i], version);
     }
     out->have = s->have;
-    out->base = s->hot.base;
+    out->base = s->hot.base && alone(s) ? s->hot.base | BASE_ALONE : s->hot.base;
     memcpy(out->digest, &s->hot.digest_a, 8);
     memcpy(out->digest + 8, &s->hot.digest_b, 8);
     out->settled = is_settled(s);
@@ -439,8 +463,8 @@ static int gather_changes(struct store *s) {
         if ((err = state_begin(s)))
             return err;
     }
-    if (s->hot.published == 0 && s->hot.base == 0 && s->origins[s->own].version && s->clock.last == 0 && s->hot.digest_a) {
-        s->hot.base = s->hot.digest_a; /* a first capture was complete, but for this, when the node ended */
+    if (!s->recapture && s->hot.published == 0 && s->hot.base == 0 && s->origins[s->own].version && s->clock.last == 0 && s->hot.digest_a) {
+        s->hot.base = base_of(s->hot.digest_a); /* a first capture was complete, but for this, when the node ended */
         s->base_due = true;
     }
     err = drain(s, false);
@@ -673,7 +697,7 @@ int store_read(struct store *s, const struct origin *origin, uint64_t from, uint
 void store_learn_base(struct store *s, uint64_t base) {
     if (s->hot.base || !base || state_begin(s))
         return;
-    s->hot.base = base;
+    s->hot.base = base & ~(uint64_t)BASE_ALONE;
     s->stored_changed = true;
 }
 

@@ -28,6 +28,7 @@ struct store_config {
     bool follow;                 /* what other servers add to the schema is made here, too; else the application does it */
     int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
     int64_t refused_ms;          /* for so long opening has failed with ERR_BUSY by now */
+    uint32_t epoch_above;        /* epochs of ours up to this one were used by a state that was set aside */
 
     void *ctx;
     void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */
@@ -42,6 +43,10 @@ struct store_config {
 int store_open(struct store **out, const struct store_config *config, char *why, size_t why_len);
 /* Finishes nothing: what is durable stays, what is not comes again. */
 void store_close(struct store *s);
+/* The epoch that our versions are of; and, once the store is closed, its state set aside: what the file holds is then taken up anew, below what
+ * others have. 0, or an error: nothing was moved. */
+uint32_t store_epoch(const struct store *s);
+int store_set_aside(const char *state_path);
 
 /* One turn of work: drain what the application committed, merge what was delivered, project what can be shown, one slice of a first
  * capture or rescan. Short (tens of ms). Returns the ms to wait before the next turn if nothing happens (0: at once, -1: only when something

@@ -125,6 +125,7 @@ static void carry_out(struct sim *sim, unsigned node, const struct effect *fx) {
                 sim_schedule(sim, SIM_WANTED, sim_below(sim, 300000), node)->db = db;
         break;
     case EFFECT_EPOCH: sim_store_epoch(sim, node, fx); break;
+    case EFFECT_YIELD: break; /* every server of the simulation begins empty */
     case EFFECT_MEMBER: sim_say(sim, "n%u: member %s is in state %d", node, fx->member->name, (int)fx->member->state); break;
     case EFFECT_LOG: sim_say(sim, "n%u log %d: %s", node, fx->level, fx->text); break;
     case EFFECT_REQUEST:

@@ -38,7 +38,7 @@ struct rig_node {
     bool slow_store;   /* the test says STORED by itself */
     bool silent_reads; /* EFFECT_READ is not answered */
     uint64_t last_read;
-    unsigned reads, wanted, epochs, requests, replies, dials;
+    unsigned reads, wanted, epochs, yields, requests, replies, dials;
     uint64_t last_dial, last_request, last_request_link;
     char last_dial_text[CORE_ADDRESS_MAX], last_log[1200], logs[8000], closed_why[1200];
     char reply[64];
@@ -159,6 +159,7 @@ static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx
         snprintf(node->last_dial_text, sizeof node->last_dial_text, "%s", fx->text);
         break;
     case EFFECT_DB_WANTED: node->wanted++; break;
+    case EFFECT_YIELD: node->yields++; break;
     case EFFECT_EPOCH:
         node->epochs++;
         node->epoch_origin = fx->origin;

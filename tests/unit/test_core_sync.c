@@ -261,15 +261,16 @@ static void differing_bases_are_not_merged(void **state) {
     (void)state;
     struct rig r;
     rig_init(&r, 2);
-    r.node[0].state.base = 5;
+    r.node[0].state.base = 4;
     r.node[1].state.base = 6;
     snprintf(r.node[1].config.name, CORE_NAME_MAX, "stand");
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
-    const char *line = "scouting.db: this node and \"stand\" both had different rows before they first met, so they are not "
-                       "merged: empty one of the two databases and join again";
+    const char *line =
+        "scouting.db: this node and \"stand\" are of two clusters that both had different rows before they first met, so they "
+        "are not merged: empty the database in one of the two and join again";
     assert_non_null(strstr(r.node[0].logs, line));
-    assert_non_null(strstr(r.node[1].logs, "scouting.db: this node and \"n0\" both had different rows"));
+    assert_non_null(strstr(r.node[1].logs, "scouting.db: this node and \"n0\" are of two clusters"));
     assert_string_equal(core_database_refused(r.node[0].core, RIG_DB), line);
     struct peer_info info;
     assert_true(rig_peer(&r, 0, 1, &info));
@@ -289,6 +290,37 @@ static void differing_bases_are_not_merged(void **state) {
     assert_null(core_database_refused(r.node[0].core, RIG_DB));
     assert_int_equal(r.node[1].delivered_count, 1);
     rig_release(&r);
+}
+
+/* Who is alone with rows that were there before takes them up anew, below those of others; of two who are, one. */
+static void who_is_alone_yields(void **state) {
+    (void)state;
+    static const uint64_t BASES[][2] = {
+        {4 | BASE_ALONE, 6}, {6, 4 | BASE_ALONE}, {4 | BASE_ALONE, 6 | BASE_ALONE}, {6 | BASE_ALONE, 4 | BASE_ALONE}};
+    static const int YIELDS[] = {0, 1, 1, 0};
+    for (size_t i = 0; i < sizeof YIELDS / sizeof *YIELDS; i++) {
+        struct rig r;
+        int who = YIELDS[i];
+        rig_init(&r, 2);
+        r.node[0].state.base = BASES[i][0];
+        r.node[1].state.base = BASES[i][1];
+        rig_start_all(&r);
+        rig_connect(&r, 0, 1);
+        rig_wait(&r, 5000);
+        assert_int_equal(r.node[who].yields, 1); /* it is asked once */
+        assert_int_equal(r.node[1 - who].yields, 0);
+        assert_non_null(core_database_refused(r.node[0].core, RIG_DB)); /* nothing is exchanged until then */
+        assert_non_null(core_database_refused(r.node[1].core, RIG_DB));
+        rig_step(&r, who, (struct event){.type = EVENT_DB_CLOSED, .db = RIG_DB});
+        r.node[who].state.base = 0;
+        rig_state(&r, who, EVENT_DB_OPEN);
+        rig_write(&r, 1 - who, NULL);
+        rig_wait(&r, 1000);
+        assert_null(core_database_refused(r.node[0].core, RIG_DB));
+        assert_null(core_database_refused(r.node[1].core, RIG_DB));
+        assert_int_equal(r.node[who].delivered_count, 1);
+        rig_release(&r);
+    }
 }
 
 static void lost_versions_ask_for_a_new_epoch_once(void **state) {
@@ -466,6 +498,7 @@ int main(void) {
         cmocka_unit_test(a_database_that_one_side_lacks_is_not_in_sync),
         cmocka_unit_test(pause_stops_everything_but_beats),
         cmocka_unit_test(differing_bases_are_not_merged),
+        cmocka_unit_test(who_is_alone_yields),
         cmocka_unit_test(lost_versions_ask_for_a_new_epoch_once),
         cmocka_unit_test(a_bad_batch_stops_its_origin_only),
         cmocka_unit_test(reopening_falls_back_to_what_is_stored),
