@@ -160,9 +160,14 @@ static int hash_of(struct merging *m, uint32_t i, const struct value *v, uint64_
     struct tio *io = m->group.tbl->io;
     uint32_t number = m->group.columns[i];
     struct value as = *v;
-    int found = as.type == VALUE_REF ? refs_plain(m->s, &as) : 0;
-    if (found)
-        return found;
+    if (as.type == VALUE_REF) {
+        int waits = refs_show(m->s, &as, 1);
+        if (waits) { /* its number may mean another row until it is shown: then it is told */
+            *hash = value_hash(&as);
+            return waits < 0 ? waits : 0;
+        }
+        as = (struct value){.type = VALUE_INT, .as.i = as.as.i};
+    }
     v = &as;
     *hash = value_hash(v);
     if (!io || number >= io->by_number_count || !io->by_number[number])
