@@ -136,7 +136,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     struct origins_order o = store_order(s);
     struct tbl *t = io->tbl;
     uint64_t at = e->at ? e->at : stamp_for(s, r, look);
-    int err = io->refs_count && e->set ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
+    bool number = e->set && e->set->count == 1 && e->set->at[0] == NOT_HERE; /* of the row there is nothing to look at then */
+    int err = io->refs_count && e->set && !number ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
     if (!err && e->set)
         err = refs_tell(s, io, e->set->at, e->set->count, &e->values);
     if (!err)
