@@ -353,6 +353,35 @@ static int check_child(struct check *c, const struct op *op) {
     return 0;
 }
 
+/* Where the row with these key columns is; bytes in `name`. 1: a row without a key that has no name yet. */
+static int place_of(struct tio *io, const struct value *key, struct buf *name, struct rowid *place) {
+    uint8_t keyless[KEYLESS_KEY_BYTES] = {0};
+    int known = 1, err = 0;
+    *place = (struct rowid){.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
+    if (io->table->key_kind == KEY_ROWID) {
+        known = keyless_name(io, key[0].as.i, keyless);
+        buf_clear(name);
+        buf_append(name, keyless, sizeof keyless);
+        err = known < 0 ? known : name->failed;
+    } else if (place->text) {
+        err = tables_key_of(io, key, name);
+    } else {
+        place->number = key[0].as.i;
+    }
+    if (place->text) {
+        place->key = name->data;
+        place->key_len = name->len;
+    }
+    return err ? err : !known;
+}
+
+static int prepare_text(sqlite3 *db, sqlite3_str *text, sqlite3_stmt **out) {
+    char *sql = sqlite3_str_finish(text);
+    int err = sql ? sql_prepare(db, out, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    return err;
+}
+
 /* Children that the file holds and whose parent, known by v, it does not. */
 static int check_children(struct check *c, struct foreign *f, const struct value *v) {
     int row, err = 0;
@@ -361,8 +390,7 @@ static int check_children(struct check *c, struct foreign *f, const struct value
     while (!err && (row = sql_step(f->children)) != 0) {
         struct value key[COLUMNS_MAX], ref[COLUMNS_MAX];
         const struct table *t = f->child->table;
-        struct rowid place = {.text = t->key_kind != KEY_INTEGER};
-        uint8_t name[KEYLESS_KEY_BYTES] = {0};
+        struct rowid place;
         bool null = false;
         if (row < 0)
             return row;
@@ -372,41 +400,107 @@ static int check_children(struct check *c, struct foreign *f, const struct value
         }
         for (uint32_t i = 0; i < f->count; i++)
             sql_column_value(f->children, (int)(table_key_width(t) + i), &ref[i]);
-        if (t->key_kind == KEY_ROWID) {
-            int known = keyless_name(f->child, key[0].as.i, name);
-            buf_clear(&c->key);
-            buf_append(&c->key, name, sizeof name);
-            null = known == 0;
-            err = known < 0 ? known : c->key.failed;
-        } else if (place.text) {
-            err = tables_key_of(f->child, key, &c->key);
-        }
-        if (err)
+        int known = place_of(f->child, key, &c->key, &place);
+        if (known < 0) {
+            err = known;
             break;
-        place.number = place.text ? 0 : key[0].as.i;
-        place.key = c->key.data;
-        place.key_len = c->key.len;
+        }
+        null = null || known == 1;
         err = null ? 0 : judge(c, f, &place, NULL, ref); /* NULL in its key: not replicated */
     }
     sqlite3_reset(f->children);
     return err;
 }
 
+/* Children that the file goes on holding under the number of a parent that is gone, where another row has that number now. Those that meant the
+ * old one, unseen by whoever deleted it, bring it back to life; then they are told whom they meant. */
+static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *parent, const struct value *number) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct tbl *t = f->child->tbl;
+    const struct table *table = f->child->table;
+    sqlite3_str *text = sqlite3_str_new(s->app.writer);
+    sqlite3_stmt *q;
+    uint8_t bytes[VALUE_REF_BORN_BYTES];
+    size_t len = refs_pack(s, f->parent->tbl, parent, bytes);
+    int row;
+    sqlite3_str_appendall(text, "SELECT ");
+    for (uint32_t i = 0; i < table->key_count; i++)
+        sqlite3_str_appendf(text, "%s\"%w\"", i ? "," : "", table->columns[table->key[i]].name);
+    if (table->key_kind == KEY_ROWID)
+        sqlite3_str_appendall(text, table->rowid);
+    sqlite3_str_appendf(text, " FROM main.\"%w\" WHERE \"%w\"=?", table->name, f->child->names[f->from[0]]);
+    int err = prepare_text(s->app.writer, text, &q);
+    if (err)
+        return err;
+    sql_bind_value(q, 1, number);
+    while (!err && (row = sql_step(q)) != 0) {
+        struct value key[COLUMNS_MAX], v;
+        struct rowid place, who;
+        struct tbl *to;
+        bool left = true;
+        uint32_t column = f->child->numbers[f->from[0]];
+        for (uint32_t i = 0; i < table_key_width(table) && row > 0; i++)
+            sql_column_value(q, (int)i, &key[i]);
+        for (uint32_t i = 0; i < table->key_count && f->child->key_refs; i++)
+            if (i == f->from[0] && len) /* the row is named by whom it meant */
+                key[i] = (struct value){.type = VALUE_REF, .p = bytes, .len = len};
+        if ((err = row < 0 ? row : place_of(f->child, key, &c->key, &place)) || (err = rows_at_home(s, t, &place, &s->reg)))
+            break;
+        const struct cell *cell = reg_known(&s->reg) && reg_alive(&s->reg, &o) ? reg_winner(&s->reg, column, &o) : NULL;
+        if (!cell)
+            continue;
+        struct rowid child = s->reg.who;
+        struct write w = s->reg.writes[cell->write];
+        struct shown_cell shown = {column, cell->hash};
+        err = values_find(s, w.origin, w.version, t, &child, column, &v);
+        if (err || v.type != VALUE_REF || !refs_find(s, &v, &to, &who) || to != f->parent->tbl || !rowid_same(&who, parent)) {
+            err = err == ERR_NOTFOUND ? 0 : err;
+            continue;
+        }
+        uint64_t unsettled = value_hash(&v);
+        bool home, lives = !(err = rows_find(s, to, parent, &s->reg2, &home)) && reg_alive(&s->reg2, &o); /* under another number */
+        if (!err && !lives && !(err = refs_left(s, t, &child, &w, &v, &left)) && !left)
+            lives = (err = mend_revive_row(s, to, parent)) == 1;
+        if (err >= 0 && lives) {
+            c->parked = true; /* from home it moves, and they with it */
+            err = home ? 0 : refs_unsettle(s, t, &child, shown, unsettled);
+        }
+    }
+    sqlite3_finalize(q);
+    return err < 0 ? err : 0;
+}
+
+/* Has another row the number of this one, which is gone? */
+static int number_taken(struct check *c, const struct tio *io, int64_t number, const struct rowid *who, bool *taken) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct rowid place = {.kind = IDENT_GIVEN, .number = number};
+    int err = rows_at_home(s, io->tbl, &place, &s->reg2);
+    *taken = !err && reg_known(&s->reg2) && reg_alive(&s->reg2, &o) && !rowid_same(&s->reg2.who, who);
+    return err;
+}
+
 static int check_parent(struct check *c, struct tio *io, const struct rowid *who) {
     struct value key[COLUMNS_MAX], v[COLUMNS_MAX];
+    bool taken = false;
     int n = tables_key_values(who, key, COLUMNS_MAX);
     if (n > 0 && !who->text)
         key[0].as.i = numbers_shown(io->tbl, who);
     int err = n > 0 ? refs_show(c->s, key, (uint32_t)n) : 0;
-    if (err < 0)
+    if (err < 0 || (!who->text && (err = number_taken(c, io, key[0].as.i, who, &taken))))
         return err;
     for (uint32_t i = 0; i < io->kids_count && n > 0; i++) {
         struct foreign *f = io->kids[i];
-        if (!f->to_key || !f->indexed || (uint32_t)n != f->count)
+        if (!f->to_key || (uint32_t)n != f->count)
             continue;
         for (uint32_t k = 0; k < f->count; k++)
             v[f->key_from[k]] = key[k];
-        if ((err = check_children(c, f, v)))
+        if (taken && f->from[0] != NUMBER)
+            err = keep_meaning(c, f, who, &v[0]);
+        else if (f->indexed)
+            err = check_children(c, f, v);
+        if (err)
             return err;
     }
     return n < 0 ? n : 0;

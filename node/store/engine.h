@@ -493,8 +493,8 @@ int numbers_settle_all(struct store *s, int64_t covered); /* what projections up
 int numbers_load(struct store *s);
 void numbers_clear(struct tbl *t);
 int64_t numbers_wanted(const struct store *s, const struct tbl *t, const struct reg *r); /* what the registers say; r->who is set */
-int numbers_wait(struct store *s, const struct tbl *t,
-                 const struct rowid *who); /* 1: it lives, but is not shown here (then it is in s->meant) */
+/* 1: it lives, but is not shown here (then it is in s->meant); 2: it is dead. */
+int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who);
 /* The number of a row is written: as a column, whose first value is the number at birth. */
 int numbers_write(struct store *s, struct tbl *t, struct reg *r, struct write by, int64_t number, const struct seen *seen);
 int numbers_column(struct store *s, struct tbl *t, uint32_t *column);
@@ -521,12 +521,20 @@ int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct
 /* Values of these columns (of io's order), as a batch carries them; *values may become an array of the store's, until the next call. */
 int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values);
 int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq,
-             struct buf *out);                                                            /* normalised key of these key columns */
+             struct buf *out); /* normalised key of these key columns */
+size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,
+                 uint8_t bytes[VALUE_REF_BORN_BYTES]);                                    /* 0: its number is its name */
 int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */
-/* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet. */
+/* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet; 2: it is dead. */
 int refs_show(struct store *s, struct value *values, uint32_t count);
 int refs_settled(struct store *s, struct value *values,
                  uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
+/* Was what the write refers to by v deleted by somebody who had seen it, or left an orphan on purpose? */
+int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const struct write *w, const struct value *v, bool *left);
+/* The row is to be shown again: whom this column means may have another number than the file shows. hash: of the reference itself. */
+int refs_unsettle(struct store *s, struct tbl *t, const struct rowid *who, struct shown_cell shown, uint64_t hash);
+/* The row that v means is dead. 0: it was left so on purpose, or seen; 1: it is to live again, or else what refers to it has to wait. */
+int refs_gone(struct store *s, struct tbl *t, const struct rowid *who, const struct write *w, const struct value *v);
 int refs_key_settled(struct store *s, struct tio *io, const struct rowid *who);
 int refs_plain(struct store *s, struct value *v); /* the same, and makes it a VALUE_INT */
 
@@ -818,8 +826,9 @@ bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash)
 /* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it will be, and the
  * projection is to be taken back; 0: there is none. */
 int mend_row(struct store *s, const struct op *op, int code, const char *why);
-int mend_revive(struct store *s, struct tbl *t,
-                const struct rowid *place); /* the dead row that is at home there. 1: planned; 0: there is none */
+int mend_revive(struct store *s, struct tbl *t, const struct rowid *place);
+int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who);
+/* the same, by identity */ /* the dead row that is at home there. 1: planned; 0: there is none */
 bool mend_planned(const struct store *s);
 int mend_write(
     struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */

@@ -339,32 +339,38 @@ int mend_row(struct store *s, const struct op *op, int code, const char *why) {
 
 /* ---- orphans */
 
-int mend_revive(struct store *s, struct tbl *t, const struct rowid *place) {
-    struct origins_order o = store_order(s);
-    struct mends *m = s->mending ? mends_of(s) : NULL;
-    struct reg r;
-    if (!s->mending)
-        return 0;
+static int plan_revival(struct store *s, struct tbl *t, struct rowid who, const struct reg *r) {
+    struct mends *m = mends_of(s);
+    struct plan **at = m ? &m->first : NULL;
     if (!m)
         return ERR_NOMEM;
-    reg_init(&r);
-    int err = rows_at_home(s, t, place, &r);
-    bool dead = !err && reg_known(&r) && !reg_alive(&r, &o);
-    struct rowid who = r.who;
-    struct plan **at = &m->first;
-    for (; *at && dead; at = &(*at)->next)
+    for (; *at; at = &(*at)->next)
         if ((*at)->kind == CHANGE_REVIVE && (*at)->tbl == t && rowid_same(&(*at)->who, &who))
-            break;
-    if (dead && !*at && !(err = mend_copy_bytes(&m->arena, &who.key, who.key_len))) {
-        struct plan *p = arena_alloc(&m->arena, sizeof *p);
-        if (p)
-            *(*at = p) = (struct plan){.tbl = t, .who = who, .kind = CHANGE_REVIVE, .stamp = stamp_above(r.died.at)};
-        else
-            err = ERR_NOMEM;
-    }
-    reg_release(&r);
-    return err ? err : dead;
+            return 1;
+    struct plan *p = arena_alloc(&m->arena, sizeof *p);
+    if (!p || mend_copy_bytes(&m->arena, &who.key, who.key_len))
+        return ERR_NOMEM;
+    *(*at = p) = (struct plan){.tbl = t, .who = who, .kind = CHANGE_REVIVE, .stamp = stamp_above(r->died.at)};
+    return 1;
 }
+
+static int revive(struct store *s, struct tbl *t, const struct rowid *who, bool by_place) {
+    struct origins_order o = store_order(s);
+    struct reg r;
+    bool home;
+    if (!s->mending)
+        return 0;
+    reg_init(&r);
+    int err = by_place ? rows_at_home(s, t, who, &r) : rows_find(s, t, who, &r, &home);
+    if (!err && reg_known(&r) && !reg_alive(&r, &o))
+        err = plan_revival(s, t, by_place ? r.who : *who, &r);
+    reg_release(&r);
+    return err;
+}
+
+int mend_revive(struct store *s, struct tbl *t, const struct rowid *place) { return revive(s, t, place, true); }
+
+int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who) { return revive(s, t, who, false); }
 
 /* ---- writing them */
 

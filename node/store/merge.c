@@ -150,8 +150,14 @@ static int op_values(struct merging *m, struct op *op, const struct change *c) {
     if (!(op->values = arena_alloc(&m->f->arena, (c->columns_count + 1) * sizeof *op->values)))
         return ERR_NOMEM;
     memcpy(op->values, c->values, c->columns_count * sizeof *op->values);
-    int err = refs_show(m->s, op->values, op->count);
-    return err < 0 ? err : 0;
+    for (uint32_t i = 0; i < op->count; i++) {
+        int waits = op->values[i].type == VALUE_REF ? refs_show(m->s, &op->values[i], 1) : 0;
+        if (waits < 0)
+            return waits;
+        if (waits) /* the register is to be told, too: refs_settled() finds it changed */
+            op->values[i].as.i = INT64_MIN;
+    }
+    return 0;
 }
 
 /* ---- one change */
@@ -232,6 +238,13 @@ static int pending_wait(struct store *s, struct tbl *t, const struct rowid *who)
     return pending_store(s, p);
 }
 
+static bool died_here(const struct merging *m, const struct reg *r) {
+    for (uint32_t i = 0; i < r->deaths_count; i++)
+        if (r->deaths[i].origin == m->origin && r->deaths[i].version == m->head->version)
+            return true;
+    return false;
+}
+
 static int show_new(struct merging *m, const struct change *c, const struct rowid *who, bool whole, bool *home) {
     struct store *s = m->s;
     struct tbl *t = m->group.tbl;
@@ -244,8 +257,10 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
         struct origins_order o = store_order(s);
         struct rowid holder = s->reg2.who;
         struct pending_row *p = pending_find(s, t, &holder);
+        /* What this very batch deletes is on show until then, and what refers to it may yet bring it back. */
+        bool leaves = s->reg2.died.origin == m->origin && died_here(m, &s->reg2) && t->io && t->io->kids_count;
         bool free_place =
-            t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER) && !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights;
+            t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER) && !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights && !leaves;
         if (!free_place)
             return pending_wait(s, t, who); /* shown from the registers, as soon as the number is free */
         if ((err = rows_evict(s, t, who)))

@@ -310,8 +310,11 @@ int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) 
     if ((!t->extras && !joins) || t->shape != SHAPE_NUMBER || (n && (n->homed || n->tentative)))
         return 0;
     int err = rows_find(s, t, who, &s->meant, &home);
-    if (err || reg_known(&s->meant) || !joins)
-        return err ? err : !home && reg_alive(&s->meant, &o);
+    if (err || (!reg_known(&s->meant) && !joins))
+        return err;
+    bool known = reg_known(&s->meant);
+    if (known)
+        return !reg_alive(&s->meant, &o) ? 2 : !home;
     struct rowid place = {.kind = IDENT_GIVEN, .number = who->number};
     err = rows_at_home(s, t, &place, &s->meant);
     bool taken = !err && reg_known(&s->meant) && reg_alive(&s->meant, &o);

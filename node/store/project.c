@@ -30,6 +30,8 @@ void flight_free(struct store *s, struct flight *f) {
 
 /* ---- ops */
 
+#define NOT_SHOWN "what it refers to is not shown here yet"
+
 struct projecting {
     struct store *s;
     const uint32_t *mapped; /* the columns array that `at` belongs to */
@@ -223,22 +225,27 @@ static int gather(struct projecting *p, struct tbl *t, struct reg *r, bool home,
         return ERR_NOMEM;
     for (uint32_t i = 0; i < t->io->count; i++) {
         const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
-        if (!c || (hashes && hashes[i] == c->hash))
+        bool same = hashes && c && hashes[i] == c->hash;
+        if (!c || (same && !t->io->ref_to[i])) /* an equal number may mean another row */
             continue;
         struct value *v = &(*values)[*count];
         int err = value_of(p, t, r, c, &row->who, v);
-        if (!err && v->type == VALUE_REF && !(err = refs_show(p->s, v, 1)))
+        if (same && (err == ERR_NOTFOUND || (!err && v->type != VALUE_REF)))
+            continue;
+        if (!err && v->type == VALUE_REF && (err = refs_show(p->s, v, 1)) == 2)
+            err = refs_gone(p->s, t, &row->who, &r->writes[c->write], v);
+        if (!err && v->type == VALUE_REF)
             err = renumber_cell(p, t, r, c, v, home);
         if (err)
             return err;
-        if (v->type != VALUE_REF || !hashes || hashes[i] != c->hash)
+        if (!hashes || hashes[i] != c->hash)
             (*columns)[(*count)++] = c->column;
     }
     return 0;
 }
 
 static int park(struct projecting *p, struct pending_row *row, const char *why) {
-    if (renumber_planned(p->s)) /* all of this is done again */
+    if (renumber_planned(p->s) || (strcmp(why, NOT_SHOWN) == 0 && mend_planned(p->s))) /* all of this is done again */
         return 0;
     int err = state_begin(p->s);
     p->parked = true;
@@ -264,7 +271,6 @@ static uint32_t last_author(const struct reg *r) {
 }
 
 enum { SETTLED = 2 };
-#define NOT_SHOWN "what it refers to is not shown here yet"
 
 /* A living row that the file does not show under the number, or key, that it is to have. 0: it may be written there now; 1: not yet; SETTLED: not in
  * this projection. */
@@ -278,10 +284,18 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
     if (place.text && t->io->key_refs) {
         struct value key[16];
         int n = tables_key_values(&place, key, 16);
-        if (n < 0 || (err = refs_show(s, key, (uint32_t)n)) != 0)
+        for (int i = 0; i < n && !err; i++) {
+            const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
+            err = key[i].type == VALUE_REF ? refs_show(s, &key[i], 1) : 0;
+            if (err == 2)
+                err = c ? refs_gone(p->s, t, &row->who, &r->writes[c->write], &key[i]) : 0;
+        }
+        if (n < 0 || err)
             return n < 0 ? n : err < 0 ? err : !p->last ? 1 : (err = park(p, row, NOT_SHOWN)) ? err : SETTLED;
     }
-    if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) != 0)
+    if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) == 2)
+        err = (err = mend_revive_row(s, t->io->key_ref, &row->who)) < 0 ? err : 1;
+    if (err)
         return err < 0 ? err : !p->last ? 1 : (err = park(p, row, NOT_SHOWN)) ? err : SETTLED;
     if (!place.text)
         place.number = numbers_wanted(s, t, r);

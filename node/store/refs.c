@@ -96,6 +96,11 @@ static int adopted_row(struct store *s, struct tbl *t, const struct rowid *place
     return err ? err : look.present;
 }
 
+size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+    struct value_ref ref;
+    return ref_of(s, t, who, &ref) ? value_ref_pack(&ref, bytes) : 0;
+}
+
 int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who) {
     struct rowid place = {.kind = IDENT_GIVEN, .number = number};
     int born = drain_birth(s, t, number, seq, who);
@@ -195,7 +200,7 @@ static int show(struct store *s, struct value *v) {
     }
     v->as.i = numbers_today(s, t, &who);
     int waits = numbers_wait(s, t, &who);
-    if (waits == 1)
+    if (waits == 1 && reg_known(&s->meant))
         v->as.i = numbers_wanted(s, t, &s->meant);
     return waits;
 }
@@ -206,7 +211,7 @@ int refs_show(struct store *s, struct value *values, uint32_t count) {
         int err = values[i].type == VALUE_REF ? show(s, &values[i]) : 0;
         if (err < 0)
             return err;
-        waits |= err;
+        waits = err > waits ? err : waits;
     }
     return waits;
 }
@@ -218,6 +223,39 @@ int refs_plain(struct store *s, struct value *v) {
     return err < 0 ? err : 0;
 }
 
+int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const struct write *w, const struct value *v, bool *left) {
+    struct tbl *t;
+    struct rowid parent;
+    bool home;
+    *left = true;
+    if (!refs_find(s, v, &t, &parent))
+        return 0;
+    int err = values_orphan(s, w->origin, w->version, child, who, left);
+    if (err || *left || (err = rows_find(s, t, &parent, &s->meant, &home)))
+        return err;
+    for (uint32_t i = 0; i < s->meant.deaths_count && !*left && !err; i++)
+        err = rows_death_saw(s, &s->meant.deaths[i], w, left);
+    return err;
+}
+
+int refs_unsettle(struct store *s, struct tbl *t, const struct rowid *who, struct shown_cell shown, uint64_t hash) {
+    struct pending_row *p;
+    bool home;
+    int err = state_begin(s);
+    if (err || (err = pending_map_flights(s)) || (err = rows_find(s, t, who, &s->meant, &home)))
+        return err;
+    rows_account(s, t, who, &s->meant, NULL);
+    for (uint32_t i = 0; i < s->meant.cells_count; i++)
+        if (s->meant.cells[i].column == shown.column && s->meant.cells[i].hash == shown.hash)
+            s->meant.cells[i].hash = hash;
+    rows_account(s, t, who, NULL, &s->meant);
+    if ((err = rows_store(s, t, who, &s->meant, home)))
+        return err;
+    if ((p = pending_find(s, t, who)))
+        return pending_touch(s, p, &shown, 1);
+    return (err = pending_set(s, t, who, true, &shown, 1, NULL, &p)) ? err : pending_store(s, p);
+}
+
 /* ---- within a projection */
 
 /* References get the numbers of today. What the registers were told by the merge may be another one, or the row is not shown yet: then it is for
@@ -226,7 +264,7 @@ int refs_settled(struct store *s, struct value *values, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         int64_t was = values[i].as.i;
         int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
-        if (err)
+        if (err < 0 || err == 1)
             return err < 0 ? err : ERR_CONSTRAINT;
         if (values[i].type == VALUE_REF && values[i].as.i != was)
             return ERR_CONSTRAINT;
@@ -240,4 +278,17 @@ int refs_key_settled(struct store *s, struct tio *io, const struct rowid *who) {
     if (waits)
         return waits < 0 ? waits : ERR_CONSTRAINT;
     return numbers_shown(io->key_ref, who) == numbers_shown(io->tbl, who) ? 0 : ERR_CONSTRAINT;
+}
+
+/* What it refers to was deleted. Whoever deleted it had not seen this: then it lives again, and if
+ * another row has its number, it is the one of the two that gets another. 0: it was left so on purpose, or seen; 1: not now. */
+int refs_gone(struct store *s, struct tbl *t, const struct rowid *who, const struct write *w, const struct value *v) {
+    struct tbl *to;
+    struct rowid parent;
+    bool left;
+    int err = refs_left(s, t, who, w, v, &left);
+    if (err || left || !refs_find(s, v, &to, &parent))
+        return err;
+    err = mend_revive_row(s, to, &parent);
+    return err < 0 ? err : 1;
 }

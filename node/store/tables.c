@@ -228,7 +228,7 @@ int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct ro
     if (err < 0)
         return err;
     for (int i = 0; i < n; i++)
-        if (err) /* what it refers to is not shown here: nor is it */
+        if (err == 1) /* what it refers to is not shown here: nor is it */
             sqlite3_bind_null(stmt, at + i);
         else
             sql_bind_value(stmt, at + i, &values[i]);

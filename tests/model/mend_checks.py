@@ -52,7 +52,10 @@ class Checks:
         "the teams that may have become one with this: inserted with one number, not knowing of each other; and so on"
         found, new = {team}, [team]
         while new:
-            x = self.births[("team", new.pop())][0]
+            born = self.births.get(("team", new.pop()))
+            if not born:  # its insertion was refused
+                continue
+            x = born[0]
             for (table, name), (y, *_) in self.births.items():
                 if table == "team" and name not in found and y.number == x.number and not x.by.had_seen(y.by) and not y.by.had_seen(x.by):
                     found.add(name)
