@@ -205,8 +205,8 @@ class Script:
         k, on = t.key[0].q, 'on %d.0 ' % n
         top, low = ['(SELECT %s(%s) FROM %s)' % (f, k, t.q) for f in ('max', 'min')]
 
-        def born(value):
-            return on + "INSERT INTO %s(%s) VALUES('%s')" % (t.q, c.q, value)
+        def born(value):  # beside the highest number that there is SQLite draws numbers at random
+            return on + "INSERT INTO %s(%s) SELECT '%s' WHERE coalesce(%s, 0) < (1 << 62)" % (t.q, c.q, value, top)
 
         def move(to, place):
             return on + 'UPDATE %s SET %s = %s WHERE %s = %s' % (t.q, k, to, k, place)
