@@ -176,6 +176,9 @@ static uint32_t column_at(const struct tio *io, uint32_t column) {
 static uint32_t lost_at(const struct deciding *d, const struct tio *io) { return column_at(io, d->lost.column); }
 
 static int refuse_column(struct deciding *d, const struct tio *io) {
+    if (d->lost.column + 1 == io->tbl->number_column)
+        return refuse(
+            d, "the row has another number now, and what refers to it has followed: both rows are kept, and there is nothing to decide");
     return refuse(d, "the application here has no column \"%.100s\" now: decide it on a server that has", io->tbl->columns[d->lost.column]);
 }
 
