@@ -136,9 +136,12 @@ uint32_t store_epoch(const struct store *s) { return s->origin_ids[s->own].epoch
 int store_set_aside(const char *state_path) {
     static const char *const PARTS[] = {"-wal", "-shm", ""}; /* the database last: until then it is the state */
     char from[PATH_MAX], to[PATH_MAX];
+    if (snprintf(to, sizeof to, "%s.before-join", state_path) >= (int)sizeof to)
+        return ERR_TOOBIG;
+    const char *name = access(to, F_OK) == 0 ? "before-join.2" : "before-join"; /* the first one stays: only it holds what came before */
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++) {
         if (snprintf(from, sizeof from, "%s%s", state_path, PARTS[i]) >= (int)sizeof from ||
-            snprintf(to, sizeof to, "%s.before-join%s", state_path, PARTS[i]) >= (int)sizeof to)
+            snprintf(to, sizeof to, "%s.%s%s", state_path, name, PARTS[i]) >= (int)sizeof to)
             return ERR_TOOBIG;
         if (rename(from, to) != 0 && errno != ENOENT)
             return ERR_IO;
@@ -333,10 +336,13 @@ static bool is_settled(struct store *s) {
            tables_unshown(s) == 0;
 }
 
-/* Nobody else is known to share our base: nothing of others was merged; or it was taken up anew already. */
-static bool alone(const struct store *s) {
+#define JOINING_MS 600000 /* of several servers that begin at once each may have to yield more than once */
+
+/* Nobody else is known to share our base: nothing of others was merged; or it was taken up anew just now. */
+static bool alone(struct store *s) {
+    bool joining = s->recapture && store_wall_ms(s) - (int64_t)hlc_ms(s->recaptured_at) < JOINING_MS;
     for (uint32_t i = 0; i < s->origins_count; i++)
-        if (i != s->own && s->origins[i].version && !s->recapture)
+        if (i != s->own && s->origins[i].version && !joining)
             return false;
     return true;
 }
