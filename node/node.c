@@ -46,6 +46,7 @@ static void tick_cb(uv_timer_t *timer) {
     struct event e = {.type = EVENT_TICK};
     n->tick_at = UINT64_MAX;
     activity_tick(n);
+    content_peers_look(n);
     node_step(n, &e);
     node_settle(n);
 }
@@ -78,7 +79,8 @@ void node_settle(struct node *n) {
         struct event e;
         more = false;
         while (transport_settle(n->transport, &e)) {
-            node_step(n, &e);
+            if (!content_peers_failed(n, &e))
+                node_step(n, &e);
             more = true;
         }
         if (n->answered != NULL) {
@@ -97,9 +99,14 @@ static void transport_event(void *ctx, struct event *e) {
     struct node *n = ctx;
     if (n->state == NODE_ENDED)
         return;
-    node_step(n, e);
+    if (!content_peers_failed(n, e))
+        node_step(n, e);
+    if (e->type == EVENT_LINK_CLOSED)
+        content_peers_look(n);
     node_settle(n);
 }
+
+static void transport_handed(void *ctx, struct transport_handed *h) { content_peers_handed(ctx, h); }
 
 static bool link_greeted(void *ctx, uint64_t link) {
     struct node *n = ctx;
@@ -130,6 +137,7 @@ static void everything_close(struct node *n) {
     n->admin = NULL;
     transport_close(n->transport);
     databases_close(n->databases);
+    content_peers_shut(n);
     rotation_close(n->rotation);
     allow_close(n->allow);
     inbox_end(&n->inbox);
@@ -307,8 +315,8 @@ int node_open(struct node *n, char *why, size_t why_len) {
     int r = guards_open(n, state, why, why_len);
     if (r != 0)
         return r;
-    struct transport_config config = {&n->loop,        n->log,      config_text(&n->config, OPTION_LISTEN), &n->keys, n->allow, n,
-                                      transport_event, link_greeted};
+    struct transport_config config = {
+        &n->loop, n->log, config_text(&n->config, OPTION_LISTEN), &n->keys, n->allow, n, transport_event, link_greeted, transport_handed};
     r = transport_open(&n->transport, &config, why, why_len);
     if (r != 0)
         return r;
@@ -334,6 +342,7 @@ void node_run(struct node *n) { uv_run(&n->loop, UV_RUN_DEFAULT); }
 void node_close(struct node *n) {
     assert(n->state == NODE_ENDED);
     questions_release(n);
+    content_peers_free(n);
     transport_free(n->transport);
     secrets_close(&n->secrets);
     databases_free(n->databases);

@@ -28,6 +28,8 @@
 enum node_state { NODE_STARTING, NODE_RUNNING, NODE_DRAINING, NODE_PARTING, NODE_ENDED };
 
 struct admin;
+struct content_door;
+struct content_peers;
 struct question_open;
 struct watcher;
 
@@ -59,6 +61,7 @@ struct node {
     struct question_open *answered;  /* their answers are handed out by node_settle() */
     uint64_t question_last;
     struct watcher *watchers;
+    struct content_peers *content_peers; /* NULL: no files */
 };
 
 /* ---- life: main.c */
@@ -99,6 +102,15 @@ void questions_release(struct node *n);
 /* ---- watching changes (messages.c) */
 struct watcher *node_watch(struct node *n, void (*change)(void *ctx, const json_t *change), void *ctx); /* NULL without memory */
 void node_unwatch(struct node *n, struct watcher *w);
+
+/* content_peers.c: with whom content of files is exchanged. Open once transport and core are there; door: for content_open(). */
+struct content_door *content_peers_open(struct node *n); /* NULL without memory */
+void content_peers_look(struct node *n);                 /* who is linked may have changed */
+void content_peers_asked(struct node *n, const uint8_t *peer);
+bool content_peers_failed(struct node *n, const struct event *e); /* true: a dial for content, of which the core knows nothing */
+void content_peers_handed(struct node *n, struct transport_handed *h);
+void content_peers_shut(struct node *n); /* before the loop ends */
+void content_peers_free(struct node *n); /* after content_close(), when the loop has ended */
 
 /* reload.c: SIGHUP */
 void node_reload(struct node *n);

@@ -202,9 +202,12 @@ void node_request(struct node *n, const struct effect *e) {
         json_decref(request);
         return;
     }
-    json_t *answer = strcmp(ask, "rotate") == 0  ? rotation_asked(n->rotation, request)
-                     : strcmp(ask, "clock") == 0 ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
-                                                 : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
+    if (strcmp(ask, "content") == 0)
+        content_peers_asked(n, e->peer);
+    json_t *answer = strcmp(ask, "content") == 0  ? json_object()
+                     : strcmp(ask, "rotate") == 0 ? rotation_asked(n->rotation, request)
+                     : strcmp(ask, "clock") == 0  ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
+                                                  : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
     struct question_open *q = open_new(n, peer_answered, p);
     if (q == NULL) {
         json_decref(answer);

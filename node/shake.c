@@ -1,5 +1,6 @@
 /* The happy path for shake is:
  *   tcp_start -> shake_start -> shake_read ... -> opened: the core hears LINK_OPEN with the key that the other side has proven.
+ *   A connection for content is handed over instead, and its struct tcp closed.
  * Possible failure modes are:
  *   - one of us refuses the other (secret, version, address): said on the line and in the log, then closed;
  *   - what comes is no handshake, or was changed on its way: closed, one line in the log;
@@ -7,6 +8,7 @@
  * What a stranger can make us keep is bounded by proto/secure.h to less than a KiB. */
 #include "node/tcp.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -60,10 +62,35 @@ bool shake_start(struct tcp *l) {
     uint8_t random[SECURE_RANDOM_BYTES];
     randombytes_buf(random, sizeof(random));
     secure_init(&l->secure, t->config.keys, l->dial != 0, random, &l->out);
+    if ((l->dial & TRANSPORT_CONTENT) != 0)
+        l->secure.purpose = SECURE_CONTENT;
     sodium_memzero(random, sizeof(random));
     uv_timer_start(&l->timer, timer_cb, SHAKE_MS, 0);
     tcp_flush(l);
     return l->state == STREAM_SHAKING;
+}
+
+/* The connection goes on under another descriptor: libuv ties the one that it has to this loop. */
+static void hand_over(struct tcp *l, const uint8_t *data, size_t len) {
+    struct transport *t = l->transport;
+    struct transport_handed h = {.fd = -1, .dial = l->dial};
+    uv_os_fd_t fd;
+    buf_init(&h.rest, READ_BUFFER_BYTES);
+    buf_append(&h.rest, data, len);
+    if (h.rest.failed == 0 && !l->writing && l->out_from == 0 && uv_fileno((uv_handle_t *)&l->handle, &fd) == 0)
+        h.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (h.fd < 0) {
+        buf_release(&h.rest);
+        tcp_drop(l, "no more descriptors");
+        return;
+    }
+    h.secure = l->secure;
+    h.out = l->out;
+    memset(&l->secure, 0, sizeof(l->secure));
+    buf_init(&l->out, SEAL_BYTES);
+    l->dial = 0; /* nothing more is told of it */
+    tcp_drop(l, "handed over");
+    t->config.handed(t->config.ctx, &h);
 }
 
 void shake_read(struct tcp *l, const uint8_t *data, size_t len) {
@@ -77,6 +104,10 @@ void shake_read(struct tcp *l, const uint8_t *data, size_t len) {
     }
     if (r == 0) {
         tcp_flush(l);
+        return;
+    }
+    if (l->secure.purpose != SECURE_LINK) {
+        hand_over(l, data, len);
         return;
     }
     l->state = STREAM_UP;

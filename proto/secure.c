@@ -45,11 +45,14 @@ void secure_refuse(struct secure *s, enum secure_reason reason, struct buf *out)
     fail(s, reason, ERR_DENIED);
 }
 
-/* The next handshake message, with our identity in all but the first. */
+/* The next handshake message, with our identity in all but the first, and in the third what the connection is for, if it is no link. */
 static int put_message(struct secure *s, const struct secure_keys *keys, struct buf *out) {
-    uint8_t message[NOISE_MESSAGE_MAX];
+    uint8_t message[NOISE_MESSAGE_MAX], payload[NODE_KEY_BYTES + 1];
     size_t len = 0;
-    int r = noise_write(&s->noise, keys->key, s->noise.messages ? NODE_KEY_BYTES : 0, message, &len);
+    bool third = s->noise.messages == 2 && s->purpose != SECURE_LINK;
+    memcpy(payload, keys->key, NODE_KEY_BYTES);
+    payload[NODE_KEY_BYTES] = (uint8_t)s->purpose;
+    int r = noise_write(&s->noise, payload, s->noise.messages ? NODE_KEY_BYTES + third : 0, message, &len);
     if (r)
         return fail(s, SECURE_BROKEN, r);
     put_answer(s, out, FRAME_HANDSHAKE, message, len);
@@ -89,9 +92,14 @@ void secure_release(struct secure *s) {
 
 /* ---- the handshake */
 
-/* The other side's key in a payload is the one that its exchange key was made from. */
+/* The other side's key in a payload is the one that its exchange key was made from. Takes also what a dialler's connection is for. */
 static bool identity_holds(struct secure *s, const uint8_t *payload, size_t len) {
     uint8_t exchange[NOISE_KEY_BYTES];
+    if (!s->initiator && len == NODE_KEY_BYTES + 1) {
+        if (payload[--len] == SECURE_LINK || payload[len] >= SECURE_PURPOSES)
+            return false;
+        s->purpose = (enum secure_purpose)payload[len];
+    }
     if (len != NODE_KEY_BYTES || crypto_sign_ed25519_pk_to_curve25519(exchange, payload) != 0 ||
         sodium_memcmp(exchange, s->noise.their, sizeof exchange) != 0)
         return false;

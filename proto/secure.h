@@ -49,6 +49,9 @@ struct secure_keys {
     unsigned secrets_count;                           /* at least 1 */
 };
 
+/* What a connection is for, as its dialler says in its third message. */
+enum secure_purpose { SECURE_LINK, SECURE_CONTENT, SECURE_PURPOSES };
+
 enum secure_state { SECURE_PREAMBLE, SECURE_FIRST, SECURE_THIRD, SECURE_ANSWER, SECURE_OPEN, SECURE_FAILED };
 
 enum secure_reason {
@@ -72,6 +75,7 @@ struct secure {
     bool refused;            /* FAILED: the other side's word, not ours */
     bool finished;           /* it closed its stream in order: a FINAL record came */
     enum secure_reason reason;
+    enum secure_purpose purpose; /* the dialler's: set after secure_init(); the other side's: known when OPEN */
     unsigned attempts;
     uint8_t random[SECURE_RANDOM_BYTES];
     uint8_t peer[NODE_KEY_BYTES]; /* OPEN: who it is, proven */

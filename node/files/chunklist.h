@@ -16,7 +16,7 @@
 
 #define CONTENT_HASH_BYTES 32
 #define ENTRY_BYTES 36
-#define CHUNKS_MAX (8u << 20) /* of one file: 512 GiB at the usual size of a chunk */
+#define CHUNKS_MAX (4u << 20) /* of one file: 256 GiB at the usual size of a chunk */
 #define GROUP_ENTRIES_MAX 256
 #define GROUP_BYTES 16
 

@@ -196,6 +196,29 @@ static void shake(struct ends *e, size_t piece) {
         pass(e, i % 2, piece, 0);
 }
 
+static void a_connection_says_what_it_is_for(void **state) {
+    (void)state;
+    for (int content = 0; content < 2; content++) {
+        struct ends e;
+        ends_init(&e, 0, 0);
+        ends_start(&e);
+        e.link[0].purpose = content ? SECURE_CONTENT : SECURE_LINK;
+        for (unsigned i = 0; i < 4; i++)
+            pass(&e, i % 2, 1000, 0);
+        assert_int_equal(e.link[1].state, SECURE_OPEN);
+        assert_int_equal(e.link[1].purpose, e.link[0].purpose);
+        ends_release(&e);
+    }
+    struct ends e; /* of a purpose that nobody knows */
+    ends_init(&e, 0, 0);
+    ends_start(&e);
+    e.link[0].purpose = SECURE_PURPOSES;
+    for (unsigned i = 0; i < 4; i++)
+        pass(&e, i % 2, 1000, 0);
+    assert_int_equal(e.link[1].state, SECURE_FAILED);
+    ends_release(&e);
+}
+
 static void links_open_and_know_who(void **state) {
     (void)state;
     for (int psk = 0; psk < 2; psk++)
@@ -456,6 +479,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_vectors_pass),
         cmocka_unit_test(links_open_and_know_who),
+        cmocka_unit_test(a_connection_says_what_it_is_for),
         cmocka_unit_test(other_secrets_are_refused_on_both_sides),
         cmocka_unit_test(changing_secrets_meet),
         cmocka_unit_test(a_changed_handshake_does_not_open),
