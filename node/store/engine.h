@@ -96,7 +96,7 @@ struct tbl {
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
     struct numbered *places;       /* numbers.c: rows under other numbers than those of their birth */
-    uint32_t tentative;            /* how many of them the projection at hand has moved */
+    struct numbered *tentative;    /* those that the projection at hand has moved, by where it shows them */
     bool extras;                   /* some of its registers are, or were, not at home */
     uint32_t number_column;        /* 1 + the column of the registers that says which; 0: no row was ever renumbered */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
@@ -469,7 +469,7 @@ int keyless_withdraw(
 #define NOT_HERE UINT32_MAX        /* in a column set: no column of the application's, but the number */
 #define NUMBER_COLUMN "\001number" /* in registers and batches; no application has such a column */
 struct numbered {
-    UT_hash_handle hh;
+    UT_hash_handle hh, by_shown;
     int64_t home, shown; /* where the register is; where the file shows the row, within the projection at hand */
     bool homed;          /* the register is there, and not under the number of its birth */
     bool tentative;      /* shown is not home: the projection at hand has moved it */
@@ -484,8 +484,7 @@ int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int6
 int numbers_leave(struct store *s, struct tbl *t, const struct rowid *who);                /* its register is not at home any more */
 /* The file shows it there, in the projection `seq` (0: under the number of its birth, which needs no note); until numbers_settle_all() or numbers_hide(). */
 int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int64_t number, int64_t seq);
-int numbers_at(struct store *s, const struct tbl *t, int64_t number,
-               struct rowid *who); /* 1: the projection at hand has put this row there */
+int numbers_at(const struct tbl *t, int64_t number, struct rowid *who); /* 1: the projection at hand has put this row there */
 int numbers_hide_row(struct store *s, struct tbl *t, const struct rowid *who);
 bool numbers_tentative(const struct store *s); /* has the projection at hand moved any? */
 void numbers_hide(struct store *s);

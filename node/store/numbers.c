@@ -37,7 +37,18 @@ int64_t numbers_home(const struct tbl *t, const struct rowid *who) {
     return p && p->homed ? p->home : who->number;
 }
 
+/* Is it moved by the projection at hand? */
+static void tentative(struct tbl *t, struct numbered *p, bool is, int64_t shown) {
+    if (p->tentative)
+        HASH_DELETE(by_shown, t->tentative, p);
+    p->tentative = is;
+    p->shown = shown;
+    if (is)
+        HASH_ADD(by_shown, t->tentative, shown, sizeof p->shown, p);
+}
+
 static void drop(struct tbl *t, struct numbered *p) {
+    tentative(t, p, false, p->home);
     HASH_DEL(t->places, p);
     free(p);
 }
@@ -92,7 +103,8 @@ int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int6
     if ((err = p ? 0 : add(t, who, &p)) ||
         (err = sql_prepare(s->db, &q, "INSERT OR REPLACE INTO moved VALUES(%u, ?, %lld)", t->no, (long long)home)))
         return err;
-    p->home = p->shown = home;
+    p->home = home;
+    tentative(t, p, false, home);
     p->homed = true;
     sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
     err = sql_run(q);
@@ -136,15 +148,11 @@ int numbers_load(struct store *s) {
 
 /* ---- within a projection: where the file shows rows, before our state says so too */
 
-int numbers_at(struct store *s, const struct tbl *t, int64_t number, struct rowid *who) {
-    (void)s;
-    struct numbered *p, *next;
-    HASH_ITER(hh, t->places, p, next) {
-        const uint8_t *at = p->name;
-        if (p->tentative && p->shown == number)
-            return rowid_unpack(who, &at, p->name + p->name_len) ? ERR_CORRUPT : 1;
-    }
-    return 0;
+int numbers_at(const struct tbl *t, int64_t number, struct rowid *who) {
+    struct numbered *p;
+    HASH_FIND(by_shown, t->tentative, &number, sizeof number, p);
+    const uint8_t *at = p ? p->name : NULL;
+    return !p ? 0 : rowid_unpack(who, &at, p->name + p->name_len) ? ERR_CORRUPT : 1;
 }
 
 static int note_moving(struct store *s, const struct tbl *t, const struct numbered *p, int64_t number, int64_t seq) {
@@ -163,16 +171,12 @@ int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int
     int err = who->kind == IDENT_GIVEN ? 0 : add(t, who, &p);
     if (err || !p || (seq && (err = note_moving(s, t, p, number, seq))))
         return err;
-    t->tentative += !p->tentative;
-    p->tentative = true;
-    p->shown = number;
+    tentative(t, p, true, number);
     return 0;
 }
 
 static void hide(struct tbl *t, struct numbered *p) {
-    t->tentative -= p->tentative;
-    p->tentative = false;
-    p->shown = p->home;
+    tentative(t, p, false, p->home);
     if (!p->homed)
         drop(t, p);
 }

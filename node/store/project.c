@@ -347,7 +347,7 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     if (alive && (err = find_place(p, row, r, home)) != 0)
         return err == SETTLED ? 0 : err;
     struct rowid other;
-    bool taken = !alive && !row->who.text && t->tentative && numbers_at(s, t, numbers_shown(t, &row->who), &other) == 1;
+    bool taken = !alive && !row->who.text && t->tentative && numbers_at(t, numbers_shown(t, &row->who), &other) == 1;
     if (!alive && (!home || taken)) { /* it has no place here, and needs none; or another row is there already */
         row->done = true;
         row->holds = false;

@@ -125,7 +125,7 @@ static int home_get(const struct tbl *t, const struct rowid *place, struct reg *
 int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r) {
     struct rowid who;
     bool home;
-    int moved = t->tentative && !place->text ? numbers_at(s, t, place->number, &who) : 0;
+    int moved = t->tentative && !place->text ? numbers_at(t, place->number, &who) : 0;
     if (moved)
         return moved < 0 ? moved : rows_find(s, t, &who, r, &home);
     int err = home_get(t, place, r);
