@@ -9,13 +9,6 @@ void node_id_of_key(uint8_t id[NODE_ID_BYTES], const uint8_t key[NODE_KEY_BYTES]
     memcpy(id, hash, NODE_ID_BYTES);
 }
 
-int origin_cmp(const struct origin *a, const struct origin *b) {
-    int order = memcmp(a->node, b->node, NODE_ID_BYTES);
-    if (order)
-        return order;
-    return (a->epoch > b->epoch) - (a->epoch < b->epoch);
-}
-
 const char *origin_text(const struct origin *o, char out[ORIGIN_TEXT_BYTES]) {
     static const char hex[] = "0123456789abcdef";
     char *to = out;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tests/sim/sim.h"
+#include "tools/sim/sim.h"
 
 #define LARGE_BYTES 300000u
 
@@ -24,7 +24,7 @@ static unsigned db_of(const struct sim *sim, const char *name) {
 
 static struct sim_chain *chain_of(struct sim *sim, unsigned db, const struct origin *o) {
     int author = sim_node_of(sim, o->node);
-    return author < 0 || o->epoch >= SIM_EPOCHS_MAX ? NULL : &sim->chains[db][author][o->epoch];
+    return author < 0 || o->epoch >= SIM_EPOCHS_MAX ? NULL : &sim->node[author].dbs[db].chains[o->epoch];
 }
 
 static void state_of(struct sim *sim, unsigned node, unsigned db, struct db_state *state) {
@@ -78,7 +78,7 @@ static void new_epoch(struct sim *sim, const struct sim_event *e) {
     struct sim_db *d = &n->dbs[e->db];
     if (e->origin.epoch >= d->epoch) {
         d->epoch = e->origin.epoch + 1;
-        while (d->epoch < SIM_EPOCHS_MAX && sim->chains[e->db][e->node][d->epoch].count)
+        while (d->epoch < SIM_EPOCHS_MAX && d->chains[d->epoch].count)
             d->epoch++;
         assert(d->epoch < SIM_EPOCHS_MAX);
         memset(d->chain, 0, sizeof d->chain);
@@ -91,7 +91,7 @@ static void new_epoch(struct sim *sim, const struct sim_event *e) {
 
 /* ---- writing */
 
-static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db) {
+static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db, size_t len) {
     struct sim_node *n = &sim->node[node];
     struct sim_db *d = &n->dbs[db];
     struct origin me = own(sim, node, db);
@@ -102,7 +102,6 @@ static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db) {
         assert(vv_diff(&head.after, &d->after, &d->have) == 0);
     static const char *const columns[] = {"v"};
     static const size_t lens[] = {1};
-    size_t len = sim_chance(sim, 15) ? (size_t)sim_below(sim, LARGE_BYTES) : 8 + (size_t)sim_below(sim, 100);
     uint8_t *blob = malloc(len);
     assert(blob);
     for (size_t i = 0; i < len; i++) /* incompressible, so that it spans frames */
@@ -129,38 +128,63 @@ static struct bytes *make_batch(struct sim *sim, unsigned node, unsigned db) {
     return batch;
 }
 
-static void write_one(struct sim *sim, unsigned node) {
-    unsigned db = (unsigned)sim_below(sim, sim->dbs);
-    struct sim_node *n = &sim->node[node];
-    struct sim_db *d = &n->dbs[db];
-    if (!n->core || !d->exists || d->writes_held)
-        return;
-    struct origin me = own(sim, node, db);
-    struct sim_chain *chain = &sim->chains[db][node][d->epoch];
-    struct vv after = {0};
-    assert(vv_copy(&after, &d->have) == 0);
-    struct bytes *batch = make_batch(sim, node, db);
+static void keep_batch(struct sim *sim, struct sim_chain *chain, struct bytes *batch, struct vv *after) {
     if (chain->count == chain->cap) {
         chain->cap = chain->cap ? chain->cap * 2 : 16;
         chain->batches = realloc(chain->batches, chain->cap * sizeof *chain->batches);
         chain->after = realloc(chain->after, chain->cap * sizeof *chain->after);
-        assert(chain->batches && chain->after);
+        chain->written_us = realloc(chain->written_us, chain->cap * sizeof *chain->written_us);
+        assert(chain->batches && chain->after && chain->written_us);
     }
+    chain->batches[chain->count] = batch;
+    chain->after[chain->count] = *after;
+    chain->written_us[chain->count++] = sim->now_us;
+}
+
+/* False: it cannot write now. */
+static bool commit(struct sim *sim, unsigned node, unsigned db, size_t len) {
+    struct sim_db *d = &sim->node[node].dbs[db];
+    if (!sim->node[node].core || !d->exists || d->writes_held)
+        return false;
+    struct origin me = own(sim, node, db);
+    struct sim_chain *chain = &d->chains[d->epoch];
     if (chain->count != vv_get(&d->have, &me))
         sim_fail(sim, "node %u uses version %llu of %s twice", node, (unsigned long long)vv_get(&d->have, &me) + 1, sim_db_name(db));
-    chain->batches[chain->count] = batch;
-    chain->after[chain->count++] = after;
+    struct vv after = {0};
+    assert(vv_copy(&after, &d->have) == 0);
+    keep_batch(sim, chain, make_batch(sim, node, db, len), &after);
     assert(vv_set(&d->have, &me, chain->count) == 0);
     assert(vv_set(&d->delivered, &me, chain->count) == 0);
     sim->result->batches++;
-    bool stored_first = sim_chance(sim, 300);
+    return true;
+}
+
+void sim_store_write(struct sim *sim, unsigned node) {
+    unsigned write_db = sim->node[node].write_db, db = write_db < sim->dbs ? write_db : (unsigned)sim_below(sim, sim->dbs);
+    struct sim_db *d = &sim->node[node].dbs[db];
+    size_t len = sim->write_bytes;
+    if (sim->weather.noise)
+        len = sim_chance(sim, 15) ? (size_t)sim_below(sim, LARGE_BYTES) : 8 + (size_t)sim_below(sim, 100);
+    if (!commit(sim, node, db, len))
+        return;
+    struct sim_chain *chain = &d->chains[d->epoch];
+    bool stored_first = !sim->weather.noise || sim_chance(sim, 300);
     if (stored_first)
         say_state(sim, node, db, EVENT_STORED);
-    sim_step(sim, node, &(struct event){.type = EVENT_BATCH_LOCAL, .db = sim_db_name(db), .batch = batch});
-    if (!stored_first) {
-        struct sim_event *e = sim_schedule(sim, SIM_LOCAL, sim_below(sim, 5000), node);
-        e->db = db;
+    sim_step(sim, node, &(struct event){.type = EVENT_BATCH_LOCAL, .db = sim_db_name(db), .batch = chain->batches[chain->count - 1]});
+    if (!stored_first)
+        sim_schedule(sim, SIM_LOCAL, sim_below(sim, 5000), node)->db = db;
+}
+
+/* What a node wrote while nobody heard of it: nothing is pushed. */
+void sim_store_bulk(struct sim *sim, unsigned node, unsigned versions, size_t bytes) {
+    struct sim_db *d = &sim->node[node].dbs[0];
+    for (unsigned i = 0; i < versions; i++) {
+        if (!commit(sim, node, 0, bytes))
+            return;
+        d->chains[d->epoch].written_us[d->chains[d->epoch].count - 1] = 0; /* how long it takes counts for nothing */
     }
+    say_state(sim, node, 0, EVENT_STORED);
 }
 
 /* ---- receiving */
@@ -186,6 +210,8 @@ void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) 
     if (sim->node[node].paused)
         sim_fail(sim, "node %u is paused and was given a batch", node);
     vv_set(&d->delivered, &head.origin, version);
+    if (chain && version <= chain->count && chain->written_us[version - 1] > sim->measured_us)
+        sim_latency_add(sim, sim->now_us - chain->written_us[version - 1]);
     if (d->pending_count == d->pending_cap) {
         d->pending_cap = d->pending_cap ? d->pending_cap * 2 : 16;
         d->pending = realloc(d->pending, d->pending_cap * sizeof *d->pending);
@@ -199,15 +225,18 @@ void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) 
     bytes_unref(fx->batch);
     if (!d->storing) {
         d->storing = true;
-        uint64_t slow = !sim->healing && sim_chance(sim, 20) ? 1500000 : 15000;
-        struct sim_event *e = sim_schedule(sim, SIM_STORE, 500 + sim_below(sim, slow), node);
+        bool noise = sim->weather.noise;
+        uint64_t slow = !noise ? 500 : !sim->healing && sim_chance(sim, 20) ? 1500000 : 15000;
+        struct sim_event *e = sim_schedule(sim, SIM_STORE, (noise ? 500 : 300) + sim_below(sim, slow), node);
         e->db = db;
     }
 }
 
 static void store(struct sim *sim, const struct sim_event *e) {
     struct sim_db *d = &sim->node[e->node].dbs[e->db];
-    unsigned n = d->pending_count ? 1 + (unsigned)sim_below(sim, d->pending_count) : 0;
+    unsigned n = d->pending_count;
+    if (n && sim->weather.noise)
+        n = 1 + (unsigned)sim_below(sim, n);
     for (unsigned i = 0; i < n; i++)
         vv_raise(&d->have, &d->pending[i].origin, d->pending[i].version);
     d->pending_count -= n;
@@ -237,14 +266,14 @@ static void answer_read(struct sim *sim, const struct sim_event *e) {
     struct bytes *batches[64];
     uint32_t count = 0;
     size_t bytes = 0;
-    bool none = !sim->healing && sim_chance(sim, 20);
+    bool noise = sim->weather.noise, none = noise && !sim->healing && sim_chance(sim, 20);
     for (uint64_t v = e->from; chain && !none && v <= e->to && v <= chain->count && count < 64; v++) {
         struct bytes *b = chain->batches[v - 1];
         if (count && bytes + b->len > e->bytes_max)
             break;
         bytes += b->len;
         batches[count++] = b;
-        if (sim_chance(sim, 50))
+        if (noise && sim_chance(sim, 50))
             break; /* fewer than asked */
     }
     sim_step(sim, e->node, &(struct event){.type = EVENT_READ, .request = e->number, .batches = batches, .batches_count = count});
@@ -254,10 +283,10 @@ void sim_store_event(struct sim *sim, struct sim_event *e) {
     struct sim_db *d = &sim->node[e->node].dbs[e->db];
     switch (e->kind) {
     case SIM_WRITE:
-        if (!sim->writing)
+        if (!sim->node[e->node].write_us || sim->healing)
             return;
-        write_one(sim, e->node);
-        sim_schedule(sim, SIM_WRITE, 1000 + sim_below(sim, sim_chance(sim, 100) ? 500000 : 60000), e->node);
+        sim_store_write(sim, e->node);
+        sim_schedule(sim, SIM_WRITE, sim_below(sim, sim->node[e->node].write_us * 2), e->node);
         break;
     case SIM_LOCAL: say_state(sim, e->node, e->db, EVENT_STORED); break;
     case SIM_STORE: store(sim, e); break;
@@ -291,12 +320,20 @@ static void check_pair(struct sim *sim, unsigned a, uint32_t i, const struct pee
     }
 }
 
-void sim_store_check(struct sim *sim) {
-    for (unsigned a = 0; a < sim->nodes; a++) {
-        struct peer_info info;
-        for (uint32_t i = 0; sim->node[a].core && core_peer(sim->node[a].core, i, &info); i++)
-            check_pair(sim, a, i, &info);
+void sim_store_check(struct sim *sim, unsigned node) {
+    struct peer_info info;
+    for (uint32_t i = 0; sim->node[node].core && core_peer(sim->node[node].core, i, &info); i++)
+        check_pair(sim, node, i, &info);
+}
+
+static void chain_free(struct sim_chain *c) {
+    for (unsigned i = 0; i < c->count; i++) {
+        bytes_unref(c->batches[i]);
+        vv_release(&c->after[i]);
     }
+    free(c->batches);
+    free(c->after);
+    free(c->written_us);
 }
 
 void sim_store_free(struct sim *sim) {
@@ -308,15 +345,8 @@ void sim_store_free(struct sim *sim) {
             vv_release(&d->delivered);
             vv_release(&d->after);
             free(d->pending);
-            for (unsigned epoch = 0; epoch < SIM_EPOCHS_MAX; epoch++) {
-                struct sim_chain *c = &sim->chains[db][node][epoch];
-                for (unsigned i = 0; i < c->count; i++) {
-                    bytes_unref(c->batches[i]);
-                    vv_release(&c->after[i]);
-                }
-                free(c->batches);
-                free(c->after);
-            }
+            for (unsigned epoch = 0; epoch < SIM_EPOCHS_MAX; epoch++)
+                chain_free(&d->chains[epoch]);
         }
     }
 }
