@@ -28,6 +28,7 @@
 #define LOOK_MS 500     /* how often a file that cannot be served is looked at */
 #define TRIM_MS 1000    /* quiet for this long after work: memory goes back */
 #define CHORES_MS 10000 /* a store that needs no turn for so long has tidied up */
+#define MEND_WAIT_MS 500
 #define WHY_MAX 1024
 
 /*            open ok                     turn failed, file replaced, new epoch
@@ -320,6 +321,7 @@ static void open_store(struct worker *w) {
         .excluded = w->config.excluded,
         .refused_ms = w->passing_since != 0 ? (int64_t)(clock_mono_ms() - w->passing_since) : 0,
         .follow = w->config.follow,
+        .mend_wait_ms = MEND_WAIT_MS,
         .epoch_above = w->epoch_above,
         .ctx = w,
         .on_batch = on_batch,

@@ -368,7 +368,7 @@ struct store {
     int64_t app_ms; /* when the application last committed something */
     int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
-    uint64_t drained_rows, projected_rows;
+    uint64_t drained_rows, mended_rows, projected_rows; /* drained: mends of ours among them */
     int64_t lock_us[256];
     uint32_t lock_next, lock_count;
 
@@ -508,6 +508,8 @@ int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const st
 bool renumber_planned(const struct store *s);
 void renumber_forget(struct store *s); /* what was planned */
 int renumber_write(struct store *s);   /* the planned mends, as a batch of ours, in the open transaction of the state */
+bool renumber_left(struct store *s);   /* all that are planned are left to other servers, until renumber_waits() is over */
+bool renumber_waits(const struct store *s);
 int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
 int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
 int renumber_undo(struct store *s);              /* the projection was taken back */

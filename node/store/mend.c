@@ -427,8 +427,10 @@ int mend_write(struct store *s) {
         bool revives = p->kind == CHANGE_REVIVE;
         err = rows_find(s, p->tbl, &p->who, &r, &home);
         r.who = p->who;
-        if (!err && reg_alive(&r, &o) != revives)
+        if (!err && reg_alive(&r, &o) != revives) {
+            s->mended_rows++;
             err = revives ? write_revival(s, p, &r, home) : write_mend(s, p, &r, home, &s->mends->arena);
+        }
     }
     reg_release(&r);
     mend_forget(s);

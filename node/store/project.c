@@ -779,11 +779,9 @@ static int project_locked(struct store *s, int64_t *mark) {
     for (uint32_t i = 0; i < failed.count; i++)
         failed.rows[i]->queued = false;
     free(failed.rows);
-    if (!err && mend_planned(s))
-        err = PROJECT_AGAIN;
-    if (!err && s->foreigns_count && (err = foreign_check(s, seq)) == 1)
-        err = PROJECT_AGAIN;
-    if (!err && renumber_planned(s))
+    if (!err && !mend_planned(s) && s->foreigns_count)
+        err = foreign_check(s, seq);
+    if (err == 1 || (!err && (mend_planned(s) || renumber_planned(s))))
         err = PROJECT_AGAIN;
     foreign_forget(s);
     free(p.at);
@@ -870,7 +868,7 @@ int project(struct store *s) {
     bool impatient = false;
     if (!s->app_open || s->held_project || !anything_to_show(s) || (project_blocked(s) && !s->pending))
         return PROJECT_NOTHING;
-    if (read_by_others(s, &impatient) && !impatient)
+    if (renumber_waits(s) || (read_by_others(s, &impatient) && !impatient))
         return PROJECT_WAIT;
     if (s->head_known && s->project_tries < 3 && !quiet_since_drain(s)) { /* not even the lock: the application has committed meanwhile */
         s->project_tries++;
@@ -882,6 +880,8 @@ int project(struct store *s) {
         s->mending = i < MEND_ROUNDS;
         err = project_once(s, &seq, impatient);
         s->mending = false;
+        if (err == PROJECT_AGAIN && renumber_left(s) && !mend_planned(s))
+            err = PROJECT_WAIT;
         if (err != PROJECT_AGAIN)
             break;
         if ((err = note_parked(s)) || i == AGAIN_MAX)

@@ -12,7 +12,9 @@
 #include "node/store/engine.h"
 #include "proto/err.h"
 
-#define NUMBER_TRIES 16u    /* half of them within 64 of the old number, half within 128 */
+#define NUMBER_TRIES 16u /* half of them within 64 of the old number, half within 128 */
+#define PATIENCE_MAX_US 5000000
+#define ALONE_US 60000000
 #define TEMPORARY INT64_MIN /* numbers in between: no application has them */
 
 struct renumbering { /* a mend that is planned */
@@ -58,6 +60,9 @@ struct renumber {
     } run;
     struct move *wanted;
     struct told *told;
+    int64_t left_since_us, left_until_us; /* mends are left to another server; 0: none */
+    int64_t left_seq;                     /* with what was merged then */
+    int64_t alone_until_us;               /* he did not come */
 };
 
 static struct renumber *renumber_of(struct store *s) {
@@ -241,6 +246,36 @@ int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const st
 
 bool renumber_planned(const struct store *s) { return s->renumber && s->renumber->plans; }
 
+/* Two servers that meet find the same clashes at the same moment. So that each mend is sent once, it is left to whose row it is, for a moment: he
+ * may be gone, and then nobody is waited for again soon. */
+static bool left_to_another(const struct store *s, const struct rowid *who) {
+    return who->kind == IDENT_BORN && memcmp(s->origin_ids[who->origin].node, s->origin_ids[s->own].node, NODE_ID_BYTES) != 0 &&
+           store_mono_us() < s->renumber->left_until_us;
+}
+
+bool renumber_left(struct store *s) {
+    struct renumber *n = s->renumber;
+    int64_t now = store_mono_us();
+    if (!renumber_planned(s))
+        return false;
+    if (n->left_since_us && now >= n->left_until_us)
+        n->alone_until_us = now + ALONE_US;
+    if (!n->left_since_us)
+        n->left_since_us = now;
+    int64_t patience_us = (int64_t)s->config.mend_wait_ms * (1000 + 2 * (int64_t)HASH_COUNT(n->plans));
+    n->left_until_us = now < n->alone_until_us ? 0 : n->left_since_us + (patience_us < PATIENCE_MAX_US ? patience_us : PATIENCE_MAX_US);
+    n->left_seq = s->hot.flight_seq;
+    for (const struct renumbering *r = n->plans; r; r = r->hh.next)
+        if (!left_to_another(s, &r->who))
+            return false;
+    return true;
+}
+
+bool renumber_waits(const struct store *s) {
+    const struct renumber *n = s->renumber;
+    return n && n->left_since_us && n->left_seq == s->hot.flight_seq && store_mono_us() < n->left_until_us;
+}
+
 static int write_one(struct store *s, const struct renumbering *n) {
     struct origins_order o = store_order(s);
     struct reg *r = &s->reg;
@@ -249,6 +284,7 @@ static int write_one(struct store *s, const struct renumbering *n) {
     r->who = n->who;
     if (err || !n->tbl->io || !reg_alive(r, &o))
         return err;
+    s->mended_rows++;
     struct pending_row *p = pending_find(s, n->tbl, &n->who);
     if ((err = drain_renumber(s, n->tbl->io, r, home, n->number, n->at)))
         return err;
@@ -274,7 +310,7 @@ int renumber_write(struct store *s) {
     if (err || (err = pending_map_flights(s)) || (err = drain_begin_changes(s, 0)))
         return err;
     for (const struct renumbering *n = s->renumber->plans; n && !err; n = n->hh.next)
-        err = write_one(s, n);
+        err = left_to_another(s, &n->who) ? 0 : write_one(s, n);
     renumber_forget(s);
     return err ? err : drain_seal(s, false);
 }
@@ -537,6 +573,7 @@ int renumber_done(struct store *s) {
     if (n) {
         n->told = NULL;
         n->wanted = NULL;
+        n->left_since_us = n->left_until_us = 0;
         arena_release(&n->arena);
     }
     return err;

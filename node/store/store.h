@@ -27,6 +27,7 @@ struct store_config {
     const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
     bool follow;                 /* what other servers add to the schema is made here, too; else the application does it */
     int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
+    int mend_wait_ms;            /* how long a row of another server that needs another number is left to that server */
     int64_t refused_ms;          /* for so long opening has failed with ERR_BUSY by now */
     uint32_t epoch_above;        /* epochs of ours up to this one were used by a state that was set aside */
 

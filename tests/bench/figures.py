@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 
+from clashes import apart, identities, references
 from nodes import Cluster, Node, until
 
 
@@ -388,4 +389,4 @@ def smoke(bench):
 
 
 FIGURES = {f.__name__: f for f in (floor, write, write_ring, write_node, visible, sustained, three, store, lock, deferred,
-                                   first, schema, rescan, idle)}
+                                   first, schema, rescan, identities, references, apart, idle)}
