@@ -36,7 +36,7 @@ void members_close(struct members *m);                             /* saves what
 uint64_t members_incarnation(struct members *m, uint64_t wall_ms); /* above all earlier ones; saved */
 uint32_t members_count(const struct members *m);
 const struct member *members_at(const struct members *m, uint32_t i);
-/* Remembers or updates; state LEFT forgets. True when something changed that has to be saved. */
+/* Remembers or updates. True when something changed that has to be saved. */
 bool members_put(struct members *m, const struct member *member);
 void members_clear(struct members *m);
 int members_save(struct members *m); /* 0 or ERR_IO, ERR_NOMEM; nothing to do when nothing changed */

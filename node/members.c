@@ -35,13 +35,32 @@ static struct member *find(struct members *m, const uint8_t id[NODE_ID_BYTES]) {
     return NULL;
 }
 
+/* What is remembered of a state: who left or was forgotten is not dialled after a restart either. */
+static const char *gone(enum member_state state) { return state == MEMBER_LEFT ? "left" : state == MEMBER_FORGOTTEN ? "forgotten" : NULL; }
+
 static bool append(struct members *m, const struct member *member) {
+    for (uint32_t i = 0; m->count >= MEMBERS_MAX && i < m->count; i++)
+        if (gone(m->list[i].state) != NULL)
+            m->list[i] = m->list[--m->count];
     struct member *list = m->count >= MEMBERS_MAX ? NULL : realloc(m->list, (m->count + 1) * sizeof(*list));
     if (list == NULL)
         return false;
     m->list = list;
     m->list[m->count++] = *member;
     return true;
+}
+
+static void state_read(struct member *member, const char *state) {
+    if (state != NULL && strcmp(state, "left") == 0)
+        member->state = MEMBER_LEFT;
+    else if (state != NULL && strcmp(state, "forgotten") == 0)
+        member->state = MEMBER_FORGOTTEN;
+}
+
+static void card_read_hex(struct member *member, const char *hex) {
+    size_t len = 0;
+    if (hex != NULL && sodium_hex2bin(member->card, sizeof(member->card), hex, strlen(hex), NULL, &len, NULL) == 0)
+        member->card_len = (uint16_t)len;
 }
 
 static void take_file(struct members *m, const json_t *file) {
@@ -53,8 +72,11 @@ static void take_file(struct members *m, const json_t *file) {
         member.incarnation = (uint64_t)json_integer_value(json_object_get(entry, "incarnation"));
         if (hex_read(entry, "id", member.id, sizeof(member.id)) && hex_read(entry, "key", member.key, sizeof(member.key)) &&
             text_read(entry, "name", member.name, sizeof(member.name)) &&
-            text_read(entry, "address", member.address, sizeof(member.address)) && find(m, member.id) == NULL)
+            text_read(entry, "address", member.address, sizeof(member.address)) && find(m, member.id) == NULL) {
+            state_read(&member, json_string_value(json_object_get(entry, "state")));
+            card_read_hex(&member, json_string_value(json_object_get(entry, "card")));
             append(m, &member);
+        }
     }
 }
 
@@ -79,11 +101,13 @@ int members_save(struct members *m) {
         return 0;
     json_t *list = json_array(), *file = json_pack("{s:I, s:o}", "incarnation", (json_int_t)m->incarnation, "members", list);
     for (uint32_t i = 0; i < m->count && file != NULL; i++) {
-        char id[2 * NODE_ID_BYTES + 1], key[2 * NODE_KEY_BYTES + 1];
+        char id[2 * NODE_ID_BYTES + 1], key[2 * NODE_KEY_BYTES + 1], card[2 * CARD_BYTES_MAX + 1];
         const struct member *member = &m->list[i];
         sodium_bin2hex(key, sizeof(key), member->key, sizeof(member->key));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I}", "id", identity_hex(member->id, id), "key", key, "name",
-                                              member->name, "address", member->address, "incarnation", (json_int_t)member->incarnation));
+        sodium_bin2hex(card, sizeof(card), member->card, member->card_len);
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:I, s:s?, s:s}", "id", identity_hex(member->id, id), "key", key,
+                                              "name", member->name, "address", member->address, "incarnation",
+                                              (json_int_t)member->incarnation, "state", gone(member->state), "card", card));
     }
     int r = statefile_write(m->path, file);
     m->changed = m->changed && r != 0;
@@ -112,18 +136,12 @@ const struct member *members_at(const struct members *m, uint32_t i) { return i 
 
 bool members_put(struct members *m, const struct member *member) {
     struct member *known = find(m, member->id);
-    if (member->state == MEMBER_LEFT) {
-        if (known == NULL)
-            return false;
-        *known = m->list[--m->count];
-        m->changed = true;
-        return true;
-    }
     if (known == NULL)
         return m->changed = append(m, member) || m->changed;
     if (strcmp(known->name, member->name) == 0 && strcmp(known->address, member->address) == 0 &&
-        known->incarnation == member->incarnation && memcmp(known->key, member->key, sizeof(known->key)) == 0)
-        return false; /* states are not remembered: after a restart everyone is to be met anew */
+        known->incarnation == member->incarnation && gone(known->state) == gone(member->state) && known->card_len == member->card_len &&
+        memcmp(known->card, member->card, member->card_len) == 0)
+        return false; /* who is there is not remembered: after a restart everyone is to be met anew */
     *known = *member;
     return m->changed = true;
 }

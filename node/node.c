@@ -215,6 +215,7 @@ static int core_open(struct node *n, char *why, size_t why_len) {
     struct core_config config = {0};
     char port[16];
     memcpy(config.key, n->identity.key, sizeof(config.key));
+    memcpy(config.secret, n->identity.secret, sizeof(config.secret));
     snprintf(config.name, sizeof(config.name), "%s", n->name);
     snprintf(config.cluster, sizeof(config.cluster), "%s", config_text(&n->config, OPTION_CLUSTER));
     snprintf(port, sizeof(port), ":%u", transport_port(n->transport));
@@ -228,6 +229,7 @@ static int core_open(struct node *n, char *why, size_t why_len) {
     config.incarnation = members_incarnation(n->members, clock_wall_ms());
     randombytes_buf(&config.seed, sizeof(config.seed));
     n->core = core_new(&config);
+    sodium_memzero(&config, sizeof(config));
     if (n->core == NULL)
         snprintf(why, why_len, "out of memory");
     return n->core == NULL ? ERR_NOMEM : 0;

@@ -114,6 +114,11 @@ void shake_read(struct tcp *l, const uint8_t *data, size_t len) {
     l->told_open = true;
     l->dirty = t->any_dirty = true; /* the third message leaves together with the core's HELLO */
     struct event e = {.type = EVENT_LINK_OPEN, .link = l->id, .dial = l->dial, .address = l->address, .key = l->secure.peer};
+    struct sockaddr_storage own;
+    int own_len = sizeof(own);
+    char local[ADDRESS_TEXT_MAX];
+    if (uv_tcp_getsockname(&l->handle, (struct sockaddr *)&own, &own_len) == 0)
+        e.local = address_text((const struct sockaddr *)&own, local);
     t->config.event(t->config.ctx, &e);
     tcp_take(l, data, len);
 }

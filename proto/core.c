@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +94,9 @@ static void take_config(struct core *core, const struct core_config *config) {
     core->config = *config;
     struct core_config *c = &core->config;
     take_default(&c->beat_ms, 500);
-    take_default(&c->suspect_ms, 1500);
-    take_default(&c->dead_ms, 3000);
+    take_default(&c->idle_ms, 10000);
+    take_default(&c->suspect_ms, 1300); /* others hear of it and ask for themselves, all within 1.5 s */
+    take_default(&c->dead_ms, 2700);
     take_default(&c->ack_ms, 20);
     take_default(&c->lazy_ms, 40);
     take_default(&c->pull_timeout_ms, 3000);
@@ -119,6 +121,8 @@ struct core *core_new(const struct core_config *config) {
     effects_init(&core->fx);
     buf_init(&core->scratch, 16u << 20); /* several frames of at most FRAME_BYTES_MAX */
     vv_init(&core->vv_scratch);
+    core->dials_left = DIALS_BURST;
+    gossip_card(core);
     return core;
 }
 
@@ -136,6 +140,7 @@ void core_free(struct core *core) {
         dial_free(core->seeds[i]);
     for (uint32_t i = 0; i < core->dbs_count; i++)
         sync_db_free(core->dbs[i]);
+    sodium_memzero(&core->config, sizeof core->config);
     free(core->blocked);
     free(core->links);
     free(core->peers);
@@ -150,7 +155,9 @@ static void run_timers(struct core *core) {
     for (int round = 0; round < TIMER_ROUNDS && core->deadline <= core->now; round++) {
         core->deadline = UINT64_MAX; /* each of these arms what it still waits for */
         stream_timers(core);
+        probe_timers(core);
         member_timers(core);
+        gossip_timers(core);
         dial_timers(core);
         call_timers(core);
         pull_timers(core);
@@ -180,6 +187,8 @@ static void set_paused(struct core *core, bool paused) {
 }
 
 static void end(struct core *core, int bye) {
+    if (bye == WIRE_LEAVE)
+        gossip_leave(core);
     core->phase = CORE_STOPPING;
     for (uint32_t i = 0; i < core->links_count; i++)
         greet_close(core, core->links[i], bye, bye == WIRE_LEAVE ? "this node left the cluster" : "this node stops");
@@ -188,7 +197,7 @@ static void end(struct core *core, int bye) {
 static void step_link(struct core *core, const struct event *e) {
     struct link *l = greet_link(core, e->link);
     switch (e->type) {
-    case EVENT_LINK_OPEN: greet_open(core, e->link, e->dial, e->address, e->key); break;
+    case EVENT_LINK_OPEN: greet_open(core, e); break;
     case EVENT_LINK_DATA:
         if (l) {
             l->received_bytes = e->wire ? e->wire : l->received_bytes + e->len;
@@ -196,12 +205,8 @@ static void step_link(struct core *core, const struct event *e) {
         }
         break;
     case EVENT_LINK_SENT:
-        if (l) {
-            l->queued = e->queued;
-            l->sent_bytes = e->wire ? e->wire : l->sent_bytes;
-            l->wired = e->wire > 0;
-            pull_serve(core, l);
-        }
+        if (l)
+            stream_sent(core, l, e);
         break;
     default: greet_closed(core, e->link, e->text); break;
     }
@@ -220,9 +225,11 @@ static void step_db(struct core *core, const struct event *e) {
 
 void core_step(struct core *core, const struct event *e) {
     effects_settle(&core->fx);
+    uint64_t before = core->now;
     if (e->now_ms > core->now)
         core->now = e->now_ms;
     core->wall = e->wall_ms;
+    probe_woke(core, before);
     switch (e->type) {
     case EVENT_TICK: break;
     case EVENT_LINK_OPEN:
@@ -259,7 +266,7 @@ uint64_t core_deadline(const struct core *core) { return core->deadline; }
 
 static struct peer *visible(const struct core *core, uint32_t i) {
     for (uint32_t k = 0; k < core->peers_count; k++)
-        if (!core->peers[k]->forgotten && i-- == 0)
+        if (core->peers[k]->m.state != MEMBER_FORGOTTEN && i-- == 0)
             return core->peers[k];
     return NULL;
 }
@@ -267,7 +274,7 @@ static struct peer *visible(const struct core *core, uint32_t i) {
 uint32_t core_peers(const struct core *core) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < core->peers_count; i++)
-        count += !core->peers[i]->forgotten;
+        count += core->peers[i]->m.state != MEMBER_FORGOTTEN;
     return count;
 }
 

@@ -6,13 +6,15 @@
  *   links    A link is a byte stream that the caller dialled or accepted. Frames: u32 big-endian length (<= FRAME_BYTES_MAX)
  *            then msgpack. First frame each way is HELLO. Whose link it is the caller knows (its handshake proved a key). Two nodes that dialled each other keep one link: the one dialled
  *            by the smaller node id. A link to ourselves is closed and that address not dialled again.
- *   members  Everyone known: alive (a live link, or vouched for by an alive member), suspect, dead, left. Learned from
- *            HELLO and from MEMBERS frames; higher incarnation wins. Full mesh: every alive or unknown member is dialled
- *            (backoff 200 ms doubling to 15 s, with jitter); seeds for ever. A closed socket makes the member suspect at
- *            once and is redialled at once; refused or silent then: dead. Silence on a link: suspect after
- *            suspect_ms, dead after dead_ms (link closed).
- *   beats    Each link carries a BEAT every beat_ms (about 30 bytes), with one digest of all that was announced on that link
- *            and whether that is still our latest word; round trips are measured by echo.
+ *   members  Everyone known: alive (a live link, or vouched for by an alive member), suspect, dead, left, forgotten. Learned
+ *            from HELLO and from MEMBERS frames, by signed cards (card.h); the higher incarnation wins. Full mesh: every alive
+ *            or unknown member is dialled (backoff 200 ms doubling to 15 s, with jitter; within a budget until it was met);
+ *            seeds for ever. A closed socket makes the member suspect at
+ *            once and is redialled at once; refused or silent then: dead. Silence on a link that was asked for a sign of life
+ *            (probe.h): suspect after suspect_ms, dead after dead_ms (link closed).
+ *   beats    A BEAT (about 30 bytes) asks for a sign of life and is one: every beat_ms between neighbours, every idle_ms on other
+ *            links, with one digest of all that was announced on that link and whether that is still our latest word; round
+ *            trips are measured by echo.
  *   push     A local batch (already durable) goes at once to every link whose peer has, or was sent, the version before
  *            it (or lacks only a few, which it then pulls), while that link's queue is below its bound; else it is dropped
  *            there and pulled later.
@@ -50,30 +52,34 @@
 #define BLOCKED_MAX 1024
 #define CORE_ADDRESS_MAX 300
 #define CORE_NAME_MAX 64
+#define CARD_BYTES_MAX 768u /* proto/card.h */
 
 struct core;
 
 struct core_config {
     uint8_t key[NODE_KEY_BYTES]; /* our public key; the id follows from it */
+    uint8_t secret[NODE_SECRET_BYTES];
     char name[CORE_NAME_MAX];
     char cluster[CORE_NAME_MAX];
-    char advertise[CORE_ADDRESS_MAX]; /* host:port others may dial; host may be empty: use the address the link came from */
+    char advertise[CORE_ADDRESS_MAX]; /* host:port others may dial; host may be empty: those that our links have, and others see us at */
     uint64_t incarnation;             /* above that of any earlier run (e.g. wall-clock ms at start) */
     uint64_t seed;                    /* for jitter */
     /* milliseconds; 0 takes the default */
-    uint32_t beat_ms, suspect_ms, dead_ms, ack_ms, lazy_ms, pull_timeout_ms; /* 500 1500 3000 20 40 3000 */
+    uint32_t beat_ms, idle_ms, suspect_ms, dead_ms, ack_ms, lazy_ms, pull_timeout_ms; /* 500 10000 1300 2700 20 40 3000 */
     size_t link_queue_max; /* bytes queued to one link before pushes are dropped, default 4 MiB */
     size_t hold_bytes_max; /* default 16 MiB a database */
 };
 
-enum member_state { MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD, MEMBER_LEFT, MEMBER_BLOCKED };
+enum member_state { MEMBER_ALIVE, MEMBER_SUSPECT, MEMBER_DEAD, MEMBER_LEFT, MEMBER_BLOCKED, MEMBER_FORGOTTEN };
 
 struct member {
     uint8_t id[NODE_ID_BYTES], key[NODE_KEY_BYTES];
     char name[CORE_NAME_MAX];
-    char address[CORE_ADDRESS_MAX]; /* host:port to dial */
+    char address[CORE_ADDRESS_MAX]; /* host:port to dial first; its card may name others */
     enum member_state state;
     uint64_t incarnation;
+    uint8_t card[CARD_BYTES_MAX]; /* its own word, to be passed on; card_len 0: none yet */
+    uint16_t card_len;
 };
 
 #define BASE_ALONE 1u /* the lowest bit of a base is no part of the digest */
@@ -89,13 +95,13 @@ struct db_state {
 
 enum event_type {
     EVENT_TICK,
-    EVENT_LINK_OPEN, /* link, dial (0: accepted), address of the other side, key: the one it has proven to have */
+    EVENT_LINK_OPEN, /* link, dial (0: accepted), address of the other side, local: host:port of ours, key: the one it has proven to have */
     EVENT_LINK_DATA, /* link, data, len; wire: bytes that came in all, as the network counts them (0: as data) */
     EVENT_LINK_SENT, /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell; wire: likewise */
     EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
     EVENT_DIAL_FAILED, /* dial, text why, refused: it is reached, but one of us does not want the other; said in the log already */
     EVENT_SEED,        /* text: host[:port] to join, kept for ever */
-    EVENT_MEMBER,      /* member: remembered from an earlier run (taken as dead until met) */
+    EVENT_MEMBER,      /* member: remembered from an earlier run (LEFT and FORGOTTEN stay that, others are dead until met) */
     EVENT_DB_OPEN,     /* db, state: serve and fetch this database */
     EVENT_DB_CLOSED,   /* db */
     EVENT_BATCH_LOCAL, /* db, batch: ours, durable, in version order; state.have covers it already or with the next STORED */
@@ -106,7 +112,7 @@ enum event_type {
     EVENT_RESUME,
     EVENT_LEAVE,   /* tell everyone that we leave for good */
     EVENT_STOP,    /* we end for now: peers learn at once (BYE), links close when flushed */
-    EVENT_FORGET,  /* member.id: stop knowing that member */
+    EVENT_FORGET,  /* member.id: nobody waits for that member any more; all are told */
     EVENT_BLOCK,   /* peer id: no link with that node, whether it is known or not */
     EVENT_UNBLOCK, /* peer id */
     EVENT_REQUEST, /* peer id, request (caller's number), data: an application request (verify) for that peer */
@@ -119,7 +125,7 @@ struct event {
     uint64_t wall_ms;
     uint64_t link, dial, request;
     const char *db; /* database name */
-    const char *text, *address;
+    const char *text, *address, *local;
     const uint8_t *data;
     size_t len, queued;
     uint64_t wire;
@@ -147,7 +153,7 @@ enum effect_type {
     EFFECT_EPOCH,     /* db, origin, version: a peer has versions of our origin that we do not: start an epoch above origin.epoch
                        * that was never used before (an image may be restored twice), then DB_OPEN again. If ours is above it
                        * already (restarted before it wrote anything): just DB_OPEN. The lost versions are then fetched */
-    EFFECT_MEMBER,    /* member: changed; remember it (state LEFT after forget: drop it) */
+    EFFECT_MEMBER,    /* member: changed; remember it */
     EFFECT_REQUEST,   /* link, request, data, peer: a peer asks; answer with EVENT_REPLY */
     EFFECT_REPLY,     /* request (the caller's), data or NULL when the peer is gone or did not answer in 30 s */
     EFFECT_LOG,       /* level (0 error 1 warning 2 info 3 debug), text */

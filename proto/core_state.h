@@ -1,4 +1,4 @@
-/* Starling: the insides of struct core, shared by the core's own files (core link greet stream member dial sync announce hold pull
+/* Starling: the insides of struct core, shared by the core's own files (core link greet stream probe member gossip dial sync announce hold pull
  * call).
  * Nothing here is waited for: work that is due later is a moment in one of the structs, and core_arm() makes sure that the
  * timers run then. */
@@ -7,10 +7,12 @@
 
 #include <stdarg.h>
 
+#include "proto/card.h"
 #include "proto/core.h"
 #include "proto/effects.h"
 #include "proto/link.h"
 #include "proto/member.h"
+#include "proto/probe.h"
 #include "proto/sync.h"
 #include "proto/wire.h"
 
@@ -23,6 +25,13 @@
 
 enum core_phase { CORE_RUNNING, CORE_STOPPING };
 
+/* Where we are reached, by the word of our own end of a link or of two members. */
+struct own_host {
+    char host[CORE_ADDRESS_MAX];
+    bool sure;
+    uint8_t by[NODE_ID_BYTES]; /* who said so first */
+};
+
 struct call {
     uint64_t request, number, link, deadline_ms;
     uint8_t peer[NODE_ID_BYTES];
@@ -32,8 +41,14 @@ struct core {
     struct core_config config;
     uint8_t id[NODE_ID_BYTES];
     uint64_t incarnation;
+    uint32_t issue;
+    uint8_t card[CARD_BYTES_MAX]; /* ours, as it was signed last */
+    size_t card_len;
+    struct own_host hosts[CARD_ADDRESSES_MAX];
+    uint32_t hosts_count;
     uint64_t now, wall;
     uint64_t deadline;
+    uint64_t asleep_ms; /* for how long timers were late, in all: silence then was ours */
     uint64_t random;
     enum core_phase phase;
     bool paused;
@@ -54,7 +69,7 @@ struct core {
     uint32_t calls_count;
     uint64_t last_dial, last_number;
     uint64_t gossip_at;
-    bool gossip_self;                                  /* tell of ourselves too: our incarnation rose */
+    uint64_t dials_ms, dials_left;                     /* budget for members that were never met, see dial.c */
     uint32_t outbid;                                   /* how often somebody knew a later incarnation of us than there ever was */
     char twin[CORE_ADDRESS_MAX + CORE_NAME_MAX + 160]; /* the clear line about another node with our key, or "" */
     struct {
@@ -76,7 +91,7 @@ char *core_text(const char *s); /* a copy, NULL without memory */
 
 /* ---- greet.c: opening, HELLO, ending */
 struct link *greet_link(const struct core *core, uint64_t id);
-void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]);
+void greet_open(struct core *core, const struct event *e);
 /* The first frame. */
 void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size_t len);
 /* No link with that node from now on, or again. */
@@ -97,6 +112,7 @@ void stream_send(struct core *core, struct link *l); /* the frames in core->scra
 void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags);
 void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len);
 void stream_beat(struct core *core, struct link *l, unsigned flags);
+void stream_sent(struct core *core, struct link *l, const struct event *e); /* EVENT_LINK_SENT */
 void stream_timers(struct core *core);
 bool stream_room(const struct core *core, const struct link *l); /* below its bound */
 

@@ -1,4 +1,6 @@
-/* Whom to dial, and when: seeds for ever, and every member that did not leave. */
+/* Whom to dial, and when: seeds for ever, and every member that did not leave, at each of its addresses in turn. Anybody can announce
+ * members, so dials to those that were never met have a budget: a burst, which is enough for all of a usual cluster, then some a second. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +10,7 @@
 #define BACKOFF_MAX_MS 15000u
 #define DIAL_LOST_MS 60000u /* an attempt that was never answered */
 #define SEEDS_MAX 256u
+#define BUDGET_MS 125u /* one more dial to somebody who was never met */
 
 void dial_soon(struct core *core, struct dialling *d, uint64_t delay_ms) {
     d->next_ms = core->now + delay_ms;
@@ -87,6 +90,7 @@ void dial_up(struct core *core, uint64_t dial, const struct peer *peer) {
             if (peer)
                 core_log_once(core, 1, "%s, where \"%s\" was, answers with another key: a new server, or one that poses as it",
                               p->m.address, p->m.name);
+            p->dialling.turn++;
             back_off(core, &p->dialling, false);
         }
         return;
@@ -115,11 +119,9 @@ void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused
             free(p->refused);
             p->refused = core_text(why);
         }
+        p->dialling.turn++;
         back_off(core, &p->dialling, refused);
-        if (p->lost_ms) {
-            p->lost_failed = true;
-            member_refresh(core, p, false);
-        }
+        member_unreached(core, p);
         return;
     }
 }
@@ -145,6 +147,52 @@ static void start(struct core *core, struct dialling *d, const char *address) {
     core_emit(core, &(struct effect){.type = EFFECT_DIAL, .dial = d->dial, .text = address});
 }
 
+static bool loopback(const char *address) {
+    return strncmp(address, "127.", 4) == 0 || strncmp(address, "localhost:", 10) == 0 || strncmp(address, "[::1]:", 6) == 0;
+}
+
+/* Another machine's loopback is not ours. */
+static bool usable(const struct core *core, const char *address) {
+    if (!address[0] || !loopback(address))
+        return address[0] != 0;
+    for (uint32_t i = 0; i < core->hosts_count; i++) {
+        char own[CORE_ADDRESS_MAX + 1];
+        snprintf(own, sizeof own, "%s:", core->hosts[i].host);
+        if (core->hosts[i].sure && loopback(own))
+            return true;
+    }
+    return loopback(core->config.advertise);
+}
+
+bool dial_address(const struct core *core, const struct peer *p, char out[CORE_ADDRESS_MAX]) {
+    const char *list[CARD_ADDRESSES_MAX + 1];
+    uint32_t count = 0;
+    struct card c = {0};
+    if (p->m.address[0])
+        list[count++] = p->m.address;
+    if (p->m.card_len && card_read(&c, p->m.card, p->m.card_len))
+        c.count = 0;
+    for (uint32_t i = 0; i < c.count; i++)
+        if (strcmp(c.addresses[i], p->m.address) != 0 && usable(core, c.addresses[i]))
+            list[count++] = c.addresses[i];
+    if (count)
+        snprintf(out, CORE_ADDRESS_MAX, "%s", list[p->dialling.turn % count]);
+    return count > 0;
+}
+
+/* May somebody be dialled who was never met? */
+static bool afford(struct core *core) {
+    uint64_t more = (core->now - core->dials_ms) / BUDGET_MS;
+    core->dials_ms += more * BUDGET_MS;
+    core->dials_left = more >= DIALS_BURST - core->dials_left ? DIALS_BURST : core->dials_left + more;
+    if (!core->dials_left) {
+        core_arm(core, core->dials_ms + BUDGET_MS);
+        return false;
+    }
+    core->dials_left--;
+    return true;
+}
+
 /* A member that is linked, or being dialled, under this very address needs no second attempt. */
 static bool covered(const struct core *core, const struct seed *s) {
     if (s->met) {
@@ -165,10 +213,11 @@ void dial_timers(struct core *core) {
         return;
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[i];
-        if (p->link || p->left || p->dialling.self || !p->m.address[0] || p->m.state == MEMBER_BLOCKED)
+        char address[CORE_ADDRESS_MAX];
+        if (p->link || p->left || p->forgotten || p->dialling.self || p->m.state == MEMBER_BLOCKED || !p->told)
             continue;
-        if (due(core, &p->dialling))
-            start(core, &p->dialling, p->m.address);
+        if (due(core, &p->dialling) && dial_address(core, p, address) && (p->met || afford(core)))
+            start(core, &p->dialling, address);
     }
     for (uint32_t i = 0; i < core->seeds_count; i++) {
         struct seed *s = core->seeds[i];

@@ -75,6 +75,11 @@ void greet_block(struct core *core, const uint8_t id[NODE_ID_BYTES], bool block)
 
 /* ---- the opening */
 
+static size_t host_len(const char *address) {
+    const char *colon = strrchr(address, ':');
+    return colon ? (size_t)(colon - address) : strlen(address);
+}
+
 static void say_hello(struct core *core, struct link *l) {
     const struct core_config *c = &core->config;
     struct wire_hello h = {.protocol = PROTOCOL_VERSION,
@@ -84,17 +89,22 @@ static void say_hello(struct core *core, struct link *l) {
                            .incarnation = core->incarnation,
                            .wall_ms = core->wall,
                            .dial = l->dial,
+                           .seen = {l->address, host_len(l->address)},
+                           .card = core->card,
+                           .card_len = core->card_len,
                            .flags = core->paused ? WIRE_PAUSED : 0};
+    l->issue = core->issue;
     stream_begin(core);
     announce_hello(core, &core->scratch, &h);
     stream_send(core, l);
 }
 
-void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *address, const uint8_t key[NODE_KEY_BYTES]) {
+void greet_open(struct core *core, const struct event *e) {
+    uint64_t id = e->link;
     assert(id != 0);
-    assert(key);
+    assert(e->key);
     assert(!greet_link(core, id));
-    struct link *l = link_new(id, dial, address, key);
+    struct link *l = link_new(id, e->dial, e->address, e->key);
     if (!l || core->phase != CORE_RUNNING || !core_grow(&core->links, &core->links_cap, core->links_count)) {
         link_free(l);
         core_emit(core, &(struct effect){
@@ -111,7 +121,9 @@ void greet_open(struct core *core, uint64_t id, uint64_t dial, const char *addre
     l->opened_ms = l->received_ms = core->now;
     core_arm(core, core->now + HELLO_TIMEOUT_MS);
     uint8_t peer[NODE_ID_BYTES];
-    node_id_of_key(peer, key);
+    node_id_of_key(peer, e->key);
+    if (e->local)
+        gossip_host(core, e->local, host_len(e->local), NULL);
     if (greet_blocked(core, peer))
         refuse_blocked(core, l, peer); /* it hears that instead of a HELLO */
     else
@@ -246,7 +258,7 @@ static bool turned_away(struct core *core, struct link *l, const struct wire_hel
     }
     char name[CORE_NAME_MAX];
     wire_clean(name, sizeof name, h->name.p, h->name.len);
-    member_twin(core, name, l->address);
+    gossip_twin(core, name, l->address);
     snprintf(text, sizeof text,
              "peer %s has the identity of this node (a copied state folder?): stop one of them and delete node.key in its "
              "state folder",
@@ -260,7 +272,7 @@ static bool newer_wins(const struct core *core, const struct link *old, const st
                        const struct wire_hello *h) {
     if (h->incarnation > p->m.incarnation)
         return true; /* the process behind the old one is gone */
-    if (core->now - old->received_ms >= 2 * (uint64_t)core->config.beat_ms)
+    if (probe_silence(core, old) >= 2 * (uint64_t)core->config.beat_ms)
         return true;
     bool old_ours = old->dial != 0, new_ours = l->dial != 0;
     if (old_ours != new_ours)
@@ -278,6 +290,7 @@ static void check_clock(struct core *core, const struct link *l, const struct wi
 
 static void up(struct core *core, struct link *l, struct peer *p, const struct wire_hello *h) {
     link_advance(l, LINK_UP);
+    probe_open(core, l);
     l->peer = p;
     dial_up(core, l->dial, p);
     struct member *m = &p->m;
@@ -289,10 +302,15 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
             p->dialling.self = false;
         memcpy(m->address, address, sizeof address);
     }
-    if (h->incarnation > m->incarnation)
+    if (h->incarnation > m->incarnation) {
         m->incarnation = h->incarnation;
-    p->left = p->forgotten = false;
-    p->direct = true;
+        p->issue = 0;
+        p->left = p->forgotten = false;
+        m->card_len = 0;
+    }
+    if (h->card_len && gossip_take(core, p, h->card, h->card_len) < 0)
+        core_log_once(core, 1, "%s: the card that it shows is not its own: others are not told of it", l->address);
+    p->met = true;
     p->paused = (h->flags & WIRE_PAUSED) != 0;
     free(p->refused);
     p->refused = NULL;
@@ -301,7 +319,8 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
     char who[WHO_BYTES];
     core_log(core, 2, "%s: connected", greet_who(l, who, sizeof who));
     check_clock(core, l, h);
-    member_tell_all(core, l);
+    gossip_host(core, h->seen.p, h->seen.len, m->id);
+    gossip_tell_all(core, l);
     announce_link_up(core, l);
     if (l->state == LINK_UP)
         stream_beat(core, l, 0);
@@ -332,14 +351,14 @@ void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size
     }
     if (turned_away(core, l, &h))
         return;
-    struct peer *p = member_take(core, l->key);
+    struct peer *p = member_take(core, l->key, true);
     if (!p) {
         greet_refuse(core, l, "this node knows as many members as it can: forget some");
         return;
     }
     if (p->left && h.incarnation <= p->m.incarnation) {
         char text[WIRE_TEXT_MAX];
-        snprintf(text, sizeof text, "peer %s left the cluster or was forgotten here: start it again to let it join", l->address);
+        snprintf(text, sizeof text, "peer %s left the cluster: start it again to let it join", l->address);
         greet_refuse(core, l, text);
         return;
     }
@@ -349,11 +368,12 @@ void greet_receive(struct core *core, struct link *l, const uint8_t *frame, size
         dial_up(core, l->dial, p);
         l->dial = 0;
         greet_close(core, l, 0, "a second link with the same peer");
+        probe_doubt(core, old); /* is it still there? The next one stays if not */
         return;
     }
     if (old) {
         greet_close(core, old, 0, "a second link with the same peer");
-        p->lost_ms = 0;
+        p->doubt_until_ms = 0;
     }
     up(core, l, p, &h);
 }

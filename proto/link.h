@@ -36,9 +36,12 @@ struct link {
     char address[CORE_ADDRESS_MAX];
     uint8_t key[NODE_KEY_BYTES]; /* the other side's, proven */
     struct peer *peer;
-    uint64_t serial;                          /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
-    uint64_t opened_ms, received_ms, beat_ms; /* beat_ms: when the last BEAT was sent */
-    uint32_t echo;                            /* `sent` of the peer's last BEAT, and when that came */
+    uint64_t serial; /* of the dialler's attempts: of two links that one side dialled, the higher is the later */
+    uint64_t opened_ms, received_ms;
+    /* probe.c, in time that this node was awake: last heard; a batch was sent into the silence since (0 no); asked, and not heard since */
+    uint64_t heard_ms, spoke_ms, silent_from_ms;
+    bool asked;
+    uint32_t echo; /* `sent` of the peer's last BEAT, and when that came */
     uint64_t echo_ms;
     size_t queued; /* bytes that the socket has not taken */
     uint64_t sent_bytes, received_bytes;
@@ -56,6 +59,7 @@ struct link {
     uint64_t read_request; /* outstanding EFFECT_READ, 0 none */
     bool read_void;        /* its range was dropped meanwhile */
     uint32_t calls;        /* requests of the peer that the caller has not answered */
+    uint32_t issue;        /* of our card, as it was told here */
     bool members_due;      /* a MEMBERS frame did not fit the queue: send all when there is room */
 };
 

@@ -2,6 +2,7 @@
  * The table is sorted by node id, so that walking it is the same on every run. A member's state follows from what is known
  * (member_refresh): its link, a link just lost, or the word of members that have a link to it. Entries live until
  * EVENT_FORGET; a forgotten one stays as a hidden tombstone, so that gossip does not bring it back at the same incarnation.
+ * What is known of it is its own card; its link, and others' links to it, are what the tellers say themselves.
  *
  *   learned (HELLO, MEMBERS, EVENT_MEMBER)
  *        │            linked, or vouched for
@@ -9,7 +10,8 @@
  *      DEAD ─────────┘                          │ silence, or  │ heard again
  *        ▲                                      ▼ link lost    │
  *        └── redial refused, or silence ───── SUSPECT ─────────┘
- *   any ── LEAVE, forgotten ──▶ LEFT ── higher incarnation ──▶ as learned */
+ *   any ── its card says so ──▶ LEFT ── higher incarnation ──▶ as learned
+ *   any but linked ── EVENT_FORGET, here or elsewhere ──▶ FORGOTTEN ── a link, higher incarnation ──▶ as learned */
 #ifndef PROTO_MEMBER_H
 #define PROTO_MEMBER_H
 
@@ -23,7 +25,8 @@ struct dialling {
     uint64_t dial; /* in progress (until the link is up or failed), 0 none */
     uint64_t started_ms, next_ms;
     uint32_t backoff_ms;
-    bool self; /* this address leads to ourselves: never again */
+    bool self;     /* this address leads to ourselves: never again */
+    uint32_t turn; /* which of its addresses comes next */
 };
 
 struct peer {
@@ -32,22 +35,23 @@ struct peer {
     struct peer_db *dbs; /* by db->index */
     uint32_t dbs_count;
     struct dialling dialling;
-    uint64_t lost_ms; /* a link was lost then and the redial is not decided; 0 no */
-    bool lost_failed; /* that redial failed */
+    uint64_t doubt_until_ms; /* whoever had its word lost it: suspect until then; 0 no */
+    uint32_t issue;          /* of its card */
     bool left, forgotten;
-    bool direct; /* name and address are from itself */
+    bool met; /* we had a link, in this run or an earlier one */
     bool gossip_due;
     bool told;                       /* the caller has seen it (EFFECT_MEMBER) */
     uint64_t vouchers[VOUCHERS_MAX]; /* links whose peers have a link to it */
     uint32_t vouchers_count;
     /* from its beats */
     bool paused, current;
-    uint64_t beat_ms;
     uint64_t last_seen_ms;
     uint32_t rtt_us;
     uint64_t sent_bytes, received_bytes; /* of links that are gone */
     char *refused;                       /* its last refusal of us, or ours of it */
 };
+
+#define DIALS_BURST 64u /* of dials to members that were never met, see dial.c */
 
 struct seed {
     char address[CORE_ADDRESS_MAX];
@@ -61,23 +65,40 @@ struct seed {
 struct core;
 
 struct peer *member_find(const struct core *core, const uint8_t id[NODE_ID_BYTES]);
-/* Finds or adds by key; NULL when the table is full or without memory. */
-struct peer *member_take(struct core *core, const uint8_t key[NODE_KEY_BYTES]);
+/* Finds or adds by key; NULL when the table is full or without memory. present: it is linked, and may have the place of one that was
+ * never met. */
+struct peer *member_take(struct core *core, const uint8_t key[NODE_KEY_BYTES], bool present);
 void member_free(struct peer *p);
+void member_drop(struct core *core, struct peer *p);             /* of whom nobody was told */
 void member_remember(struct core *core, const struct member *m); /* EVENT_MEMBER */
-/* Another process has our key: says so. */
-void member_twin(struct core *core, const char *name, const char *address);
 void member_forget(struct core *core, const uint8_t id[NODE_ID_BYTES]);
 /* Works out the state, and tells the caller if anything changed (or `changed`). */
 void member_refresh(struct core *core, struct peer *p, bool changed);
-void member_left(struct core *core, struct peer *p);
 void member_linked(struct core *core, struct peer *p, struct link *l);
 /* The link of p ended; bye: on purpose. */
 void member_unlinked(struct core *core, struct peer *p, bool bye);
-void member_receive(struct core *core, struct link *l, const struct wire_members *w);
-/* Everyone, to a link that just came up. */
-void member_tell_all(struct core *core, struct link *l);
+/* Voucher i does not speak for it any more; when he was the last, it is in doubt. */
+void member_unvouched(struct core *core, struct peer *p, uint32_t i);
+/* Nothing is in doubt any more: it is dead, but for what others say. */
+void member_decided(struct core *core, struct peer *p);
+void member_unreached(struct core *core, struct peer *p); /* the dial failed */
 void member_timers(struct core *core);
+
+/* gossip.c: what members are told of members */
+void gossip_card(struct core *core);                                                  /* ours is signed anew, and told */
+void gossip_host(struct core *core, const char *host, size_t len, const uint8_t *by); /* ours; by NULL: our end of a link has it */
+void gossip_leave(struct core *core);                                                 /* everybody hears that we do */
+void gossip_soon(struct core *core, struct peer *p);
+/* It was lost to whoever vouched for it with link id. */
+void gossip_unvouch(struct core *core, uint64_t link);
+/* Its card, when it is newer and holds: 1 taken, 0 not newer, ERR_MALFORMED: forged, or not a card. */
+int gossip_take(struct core *core, struct peer *p, const uint8_t *card, size_t len);
+/* Another process has our key: says so. */
+void gossip_twin(struct core *core, const char *name, const char *address);
+int gossip_receive(struct core *core, struct link *l, const struct wire_members *w); /* 0, or an error that ends the link */
+/* Everyone, to a link that just came up. */
+void gossip_tell_all(struct core *core, struct link *l);
+void gossip_timers(struct core *core);
 
 /* dial.c: whom to dial, and when */
 void dial_seed(struct core *core, const char *address);
@@ -88,6 +109,8 @@ void dial_failed(struct core *core, uint64_t dial, const char *why, bool refused
 void dial_soon(struct core *core, struct dialling *d, uint64_t delay_ms);
 /* The link that came of it was lost: at once when it had been stable, else after a pause. */
 void dial_again(struct core *core, struct dialling *d, bool stable);
+/* Where to dial it next; false: nowhere. */
+bool dial_address(const struct core *core, const struct peer *p, char out[CORE_ADDRESS_MAX]);
 void dial_timers(struct core *core);
 
 #endif

@@ -1,4 +1,4 @@
-/* The frames of links that are up: sent, taken apart and handed on; beats and silence. */
+/* The frames of links that are up: sent, taken apart and handed on; beats. */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +41,7 @@ void stream_send(struct core *core, struct link *l) {
 }
 
 void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags) {
+    probe_spoke(core, l);
     for (size_t at = 0; at < batch->len;) {
         size_t n = batch->len - at < WIRE_CHUNK_BYTES ? batch->len - at : WIRE_CHUNK_BYTES;
         stream_begin(core);
@@ -51,6 +52,16 @@ void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsign
         }
         at += n;
     }
+}
+
+void stream_sent(struct core *core, struct link *l, const struct event *e) {
+    bool full = !stream_room(core, l);
+    l->queued = e->queued;
+    l->sent_bytes = e->wire ? e->wire : l->sent_bytes;
+    l->wired = e->wire > 0;
+    pull_serve(core, l);
+    if (full && l->state == LINK_UP && stream_room(core, l))
+        stream_beat(core, l, 0); /* with what could not be announced meanwhile */
 }
 
 bool stream_room(const struct core *core, const struct link *l) { return l->queued < core->config.link_queue_max; }
@@ -65,8 +76,6 @@ void stream_beat(struct core *core, struct link *l, unsigned flags) {
     announce_beat(core, l, &w);
     if (l->state != LINK_UP)
         return;
-    l->beat_ms = core->now;
-    core_arm(core, core->now + core->config.beat_ms);
     stream_begin(core);
     wire_pack_beat(&core->scratch, &w);
     stream_send(core, l);
@@ -91,7 +100,6 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
     bool changed = paused != p->paused;
     p->paused = paused;
     p->current = (w.flags & WIRE_BEAT_CURRENT) != 0;
-    p->beat_ms = core->now;
     for (uint32_t i = 0; changed && i < core->dbs_count; i++) {
         struct peer_db *pd = sync_peer_db(core, p, core->dbs[i]);
         if (pd)
@@ -102,8 +110,9 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
         pull_link_down(core, l);
     if (w.flags & WIRE_BEAT_WANT)
         announce_all(core, l);
-    else if (p->current && w.digest != sync_peer_digest(core, p))
-        stream_beat(core, l, WIRE_BEAT_WANT); /* we missed something: never expected, always mended */
+    bool missed = p->current && w.digest != sync_peer_digest(core, p) && !(w.flags & WIRE_BEAT_WANT); /* never expected, always mended */
+    if (l->state == LINK_UP && (missed || (w.flags & WIRE_BEAT_ASK)))
+        stream_beat(core, l, missed ? WIRE_BEAT_WANT : 0);
     return 0;
 }
 
@@ -125,9 +134,7 @@ static int take_batch(struct core *core, struct link *l, struct mpk *m, uint32_t
 static int take_members(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
     struct wire_members w;
     int r = wire_unpack_members(&w, m, fields);
-    if (!r)
-        member_receive(core, l, &w);
-    return r;
+    return r ? r : gossip_receive(core, l, &w);
 }
 
 static int take_vector(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
@@ -156,11 +163,8 @@ static int take_bye(struct core *core, struct link *l, enum wire_type type, stru
     char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
     core_log(core, 2, "%s %s", greet_who(l, who, sizeof who), type == WIRE_LEAVE ? "left the cluster" : "stops");
     greet_close(core, l, 0, type == WIRE_LEAVE ? "the peer left the cluster" : "the peer stops");
-    p->lost_ms = 0; /* it said so: nothing to suspect */
     p->vouchers_count = 0;
-    if (type == WIRE_LEAVE)
-        member_left(core, p);
-    member_refresh(core, p, false);
+    member_decided(core, p); /* it said so: nothing to suspect */
     dial_soon(core, &p->dialling, core->config.beat_ms);
     return 0;
 }
@@ -221,7 +225,7 @@ static int take(struct core *core, struct link *l, const uint8_t *frame, size_t 
 void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len) {
     if (l->state != LINK_GREETING && l->state != LINK_UP)
         return;
-    l->received_ms = core->now;
+    probe_heard(core, l);
     if (l->peer && l->peer->m.state == MEMBER_SUSPECT)
         member_refresh(core, l->peer, false);
     const uint8_t *frame;
@@ -253,22 +257,6 @@ void stream_receive(struct core *core, struct link *l, const uint8_t *data, size
 
 /* ---- time */
 
-static void silence(struct core *core, struct link *l) {
-    const struct core_config *c = &core->config;
-    uint64_t quiet = core->now - l->received_ms;
-    if (quiet >= c->dead_ms) {
-        char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8];
-        core_log(core, 2, "%s has been silent for %u ms", greet_who(l, who, sizeof who), (unsigned)quiet);
-        struct peer *p = l->peer;
-        greet_close(core, l, 0, "silent");
-        p->lost_ms = 0; /* it was suspect long enough */
-        member_refresh(core, p, false);
-        return;
-    }
-    member_refresh(core, l->peer, false);
-    core_arm(core, l->received_ms + (quiet >= c->suspect_ms ? c->dead_ms : c->suspect_ms));
-}
-
 void stream_timers(struct core *core) {
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
@@ -277,14 +265,6 @@ void stream_timers(struct core *core) {
                 greet_close(core, l, 0, "no HELLO within 5 s: this is not a Starling peer, or a stalled one");
             else
                 core_arm(core, l->opened_ms + HELLO_TIMEOUT_MS);
-        } else if (l->state == LINK_UP) {
-            silence(core, l);
-            if (l->state != LINK_UP)
-                continue;
-            if (core->now - l->beat_ms >= core->config.beat_ms)
-                stream_beat(core, l, 0);
-            else
-                core_arm(core, l->beat_ms + core->config.beat_ms);
         }
     }
 }

@@ -343,7 +343,7 @@ static bool ahead(const struct core *core, const struct db *db) {
 }
 
 bool sync_in_sync(const struct core *core, const struct peer *p) {
-    if (!p->link || !p->current || core->now - p->beat_ms > 3 * (uint64_t)core->config.beat_ms)
+    if (!p->link || !p->current || probe_silent(core, p->link))
         return false;
     for (uint32_t i = 0; i < core->dbs_count; i++) {
         struct db *db = core->dbs[i];

@@ -45,7 +45,7 @@ static void put_origin(struct buf *b, const struct origin *o) {
 }
 
 size_t wire_pack_hello(struct buf *b, const struct wire_hello *h) {
-    size_t at = begin(b, WIRE_HELLO, 10);
+    size_t at = begin(b, WIRE_HELLO, 12);
     buf_pack_cstr(b, magic);
     buf_pack_u64(b, h->protocol);
     put_text(b, &h->cluster);
@@ -55,6 +55,8 @@ size_t wire_pack_hello(struct buf *b, const struct wire_hello *h) {
     buf_pack_u64(b, h->wall_ms);
     buf_pack_u64(b, h->dial);
     buf_pack_u64(b, h->flags);
+    put_text(b, &h->seen);
+    buf_pack_bin(b, h->card, h->card_len);
     buf_pack_array(b, h->dbs_count);
     return at;
 }
@@ -75,13 +77,9 @@ size_t wire_pack_members(struct buf *b, uint32_t count) {
 }
 
 void wire_pack_member(struct buf *b, const struct wire_member *m) {
-    buf_pack_array(b, 6);
-    buf_pack_bin(b, m->key, NODE_KEY_BYTES);
-    put_text(b, &m->name);
-    put_text(b, &m->address);
-    buf_pack_bool(b, m->left);
-    buf_pack_bool(b, m->linked);
-    buf_pack_u64(b, m->incarnation);
+    buf_pack_array(b, 2);
+    buf_pack_bin(b, m->card, m->card_len);
+    buf_pack_u64(b, m->flags);
 }
 
 void wire_pack_refuse(struct buf *b, const char *text) {
@@ -227,7 +225,7 @@ int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields) {
     h->protocol = mpk_u64(m, UINT64_MAX);
     if (m->err || h->protocol != PROTOCOL_VERSION)
         return m->err; /* another version may have other fields */
-    if (fields != 10)
+    if (fields != 12)
         return ERR_MALFORMED;
     h->cluster = get_text(m, CORE_NAME_MAX - 1);
     h->name = get_text(m, CORE_NAME_MAX - 1);
@@ -236,6 +234,8 @@ int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields) {
     h->wall_ms = mpk_u64(m, UINT64_MAX);
     h->dial = mpk_u64(m, UINT64_MAX);
     h->flags = (unsigned)mpk_u64(m, UINT32_MAX);
+    h->seen = get_text(m, CORE_ADDRESS_MAX - 1);
+    h->card = mpk_bin(m, &h->card_len, CARD_BYTES_MAX);
     h->dbs_count = mpk_array(m, WIRE_DATABASES_MAX);
     h->dbs = *m;
     struct wire_db db;
@@ -273,14 +273,10 @@ int wire_unpack_members(struct wire_members *w, struct mpk *m, uint32_t fields) 
 }
 
 void wire_next_member(struct mpk *m, struct wire_member *w) {
-    if (mpk_array(m, 6) != 6)
+    if (mpk_array(m, 2) != 2)
         mpk_fail(m, ERR_MALFORMED);
-    w->key = mpk_bin_exact(m, NODE_KEY_BYTES);
-    w->name = get_text(m, CORE_NAME_MAX - 1);
-    w->address = get_text(m, CORE_ADDRESS_MAX - 1);
-    w->left = mpk_bool(m);
-    w->linked = mpk_bool(m);
-    w->incarnation = mpk_u64(m, UINT64_MAX);
+    w->card = mpk_bin(m, &w->card_len, CARD_BYTES_MAX);
+    w->flags = (unsigned)mpk_u64(m, UINT32_MAX);
 }
 
 int wire_unpack_beat(struct wire_beat *w, struct mpk *m, uint32_t fields) {

@@ -23,7 +23,7 @@
 #define WIRE_DATABASES_MAX 256u          /* databases that one node may speak of */
 #define WIRE_CONTENT_BYTES 16u
 #define WIRE_TEXT_MAX 1024u
-#define WIRE_MEMBERS_FRAME 1024u /* members in one frame, so that it fits */
+#define WIRE_MEMBERS_FRAME 256u /* members in one frame, so that it fits */
 
 enum wire_type {
     WIRE_HELLO = 1,
@@ -40,8 +40,13 @@ enum wire_type {
     WIRE_LEAVE,
 };
 
-enum { WIRE_PAUSED = 1 };                                  /* hello, beat: exchanges nothing for now */
-enum { WIRE_BEAT_CURRENT = 2, WIRE_BEAT_WANT = 4 };        /* beat: what was announced here is my latest; tell me everything again */
+enum { WIRE_PAUSED = 1 }; /* hello, beat: exchanges nothing for now */
+enum {
+    WIRE_BEAT_CURRENT = 2,
+    WIRE_BEAT_WANT = 4,
+    WIRE_BEAT_ASK = 8
+};                                            /* beat: what was announced here is my latest; tell me everything again; answer */
+enum { WIRE_LINKED = 1, WIRE_FORGOTTEN = 2 }; /* member: the sender has a live link to it; nobody waits for it any more */
 enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
 enum { WIRE_ANSWER = 1 };                                  /* batch: answers a PULL */
 
@@ -62,6 +67,9 @@ struct wire_db {
 struct wire_hello {
     uint64_t protocol; /* when it is not ours, nothing behind it was read */
     struct wire_text cluster, name, advertise;
+    struct wire_text seen; /* the host at which the sender sees the other side */
+    const uint8_t *card;   /* the sender's */
+    size_t card_len;
     uint64_t incarnation, wall_ms;
     uint64_t dial; /* the dialler's number of this attempt, rising; 0 from the side that accepted */
     unsigned flags;
@@ -70,10 +78,9 @@ struct wire_hello {
 };
 
 struct wire_member {
-    const uint8_t *key;
-    struct wire_text name, address;
-    bool left, linked; /* linked: the sender has a live link to it */
-    uint64_t incarnation;
+    const uint8_t *card; /* signed, see card.h */
+    size_t card_len;
+    unsigned flags;
 };
 
 struct wire_members {

@@ -53,7 +53,7 @@ const struct verb cli_verbs[] = {
     {"members", "", "every known member: state, round trip, what we lack and they lack", 0, 0, verb_members, NULL},
     {"join", "HOST[:PORT]...", "meet a cluster", 1, 64, verb_join, NULL},
     {"leave", "", "leave the cluster for good", 0, 0, verb_leave, NULL},
-    {"forget", "NODE", "stop waiting for a member that will not return", 0, -1, NULL, NULL},
+    {"forget", "NODE", "stop waiting for a member that will not return", 1, 1, verb_forget, NULL},
     {"wait", "", "until everything committed here is on all alive members", 0, 0, verb_wait, wait_options},
     {"verify", "[DB[/TABLE]]", "compare what all alive members really hold", 0, 1, verb_verify, NULL},
     {"tables", "[DB | accept DB/TABLE | restore DB/TABLE]", "each table; what to do with rows that are gone unseen", 0, 2, verb_tables,

@@ -123,6 +123,7 @@ int verb_status(struct cli *cli);
 int verb_members(struct cli *cli);
 int verb_join(struct cli *cli);
 int verb_leave(struct cli *cli);
+int verb_forget(struct cli *cli);
 int verb_wait(struct cli *cli);
 int verb_verify(struct cli *cli);
 int verb_tables(struct cli *cli);

@@ -1,4 +1,4 @@
-/* Starling: `members`, and the verbs that change them: `join`, `leave`, `pause`, `resume`. */
+/* Starling: `members`, and the verbs that change them: `join`, `leave`, `forget`, `pause`, `resume`. */
 #include "tools/cli.h"
 
 #include <stdio.h>
@@ -88,6 +88,11 @@ int verb_join(struct cli *cli) {
 
 int verb_leave(struct cli *cli) {
     return tell(cli, "leave", NULL, LEAVE_SILENCE_S, "left the cluster, and the node has ended; what is here stays here");
+}
+
+int verb_forget(struct cli *cli) {
+    return tell(cli, "forget", json_pack("{s:s}", "node", cli->words[0]), SILENCE_S,
+                "forgotten: no server waits for it any more; if it comes back, it first hands over what only it has");
 }
 
 int verb_pause(struct cli *cli) {

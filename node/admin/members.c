@@ -12,7 +12,7 @@
 #define LEAVE_POLL_MS 20
 
 const char *member_state_text(enum member_state state) {
-    static const char *const TEXTS[] = {"alive", "suspect", "dead", "left", "blocked"};
+    static const char *const TEXTS[] = {"alive", "suspect", "dead", "left", "blocked", "forgotten"};
     return TEXTS[state];
 }
 
@@ -153,6 +153,8 @@ void verb_forget(struct conn *c, const json_t *args) {
         conn_done(c, 1, NULL, "that member is alive: stop it first, or let it `leave`");
         return;
     }
+    log_line(c->node->log, LOG_INFO, NULL, "\"%s\" is forgotten: nobody waits for it any more; if it comes back, it is taken in again",
+             found.name);
     struct event e = {.type = EVENT_FORGET, .member = &found};
     node_step(c->node, &e);
     conn_done(c, 0, NULL, NULL);

@@ -104,10 +104,35 @@ class Membership(ClusterTest):
         self.assertEqual(c[0].cli("wait", "--converged", "--members", 2, "--timeout", 10).code, 0)
         self.assertEqual(c[2].wait_end(), 0)
         c[2].restart(rejoin=False)  # gone for good: who left does not come back because it is started again
-        holds(lambda: c[2].alive() == 1 and c[0].alive() == 2, 1, "stays alone")
+        c[1].stop()
+        c[1].restart(rejoin=False)
+        holds(lambda: c[2].alive() == 1 and c[0].alive() <= 2 and self.state(c[1], c[2]) in ("left", None), 1, "stays alone")
+        poll(lambda: c[0].alive() == 2)
         self.assertEqual(c[2].cli("join", c[0].address()).code, 0)
         poll(lambda: c[2].alive() == 3 and c[0].alive() == 3)
         self.eventually(c[2], "SELECT count(*) FROM item", [(2,)])
+
+    def test_forget(self):
+        """All stop waiting for it, also over a restart; it comes back with what only it has, and is taken in again."""
+        c = self.cluster(3, ITEMS, ports=True)
+        self.assertEqual(c[0].cli("forget", c[2].name).code, 1, "it is alive")
+        c[2].kill()
+        c[2].sql("INSERT INTO item VALUES ('only here', 1)")
+        poll(lambda: self.state(c[0], c[2]) == "dead")
+        self.assertEqual(c[0].status()["cluster"]["members"], 3)
+        self.assertEqual(c[0].cli("forget", c[2].name).code, 0)
+        for n in c.nodes[:2]:
+            poll(lambda: self.state(n, c[2]) is None, what="%s forgets it" % n.name)
+            self.assertEqual(n.status()["cluster"]["members"], 2)
+        self.assertEqual(c[0].cli("forget", "nobody").code, 1)
+        c[1].stop()
+        c[1].restart(rejoin=False)
+        poll(lambda: c[1].alive() == 2)
+        holds(lambda: self.state(c[1], c[2]) is None and self.state(c[0], c[2]) is None, 0.5, "it stays forgotten")
+        c[2].restart()
+        for n in c:
+            poll(lambda: n.alive() == 3, what="%s takes it in again" % n.name)
+            self.eventually(n, "SELECT id FROM item", [("only here",)])
 
     def test_pause_and_resume(self):
         c = self.cluster(2, ITEMS)

@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <sodium.h>
+
 #include "proto/batch.h"
+#include "proto/card.h"
 #include "proto/core.h"
 #include "proto/wire.h"
 
@@ -30,8 +33,17 @@ static uint8_t byte(struct input *in) {
     return *in->p++;
 }
 
+static void pair_of(uint8_t n, uint8_t key[NODE_KEY_BYTES], uint8_t secret[NODE_SECRET_BYTES]) {
+    static uint8_t keys[5][NODE_KEY_BYTES], secrets[5][NODE_SECRET_BYTES];
+    if (!secrets[n % 5][0] && !secrets[n % 5][1])
+        crypto_sign_seed_keypair(keys[n % 5], secrets[n % 5], (uint8_t[32]){n % 5});
+    memcpy(key, keys[n % 5], NODE_KEY_BYTES);
+    memcpy(secret, secrets[n % 5], NODE_SECRET_BYTES);
+}
+
 static struct origin origin_of(uint8_t n) {
-    uint8_t key[NODE_KEY_BYTES] = {(uint8_t)(n % 5)};
+    uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
+    pair_of(n, key, secret);
     struct origin o = {.epoch = n / 128};
     node_id_of_key(o.node, key);
     return o;
@@ -122,22 +134,35 @@ static void link_open(struct world *w, unsigned slot, const uint8_t key[NODE_KEY
     w->opening[slot] = false;
 }
 
+static size_t card_of(uint8_t n, const uint8_t key[NODE_KEY_BYTES], const uint8_t secret[NODE_SECRET_BYTES], uint8_t out[CARD_BYTES_MAX]) {
+    struct card c = {
+        .incarnation = n / 16, .issue = n % 4, .left = n & 1, .name = "m", .count = n % 3, .addresses = {"m:1", "127.0.0.1:2"}};
+    memcpy(c.key, key, NODE_KEY_BYTES);
+    return card_sign(&c, n == 255 ? "d" : "c", secret, out);
+}
+
 static void frame(struct world *w, struct input *in, unsigned slot) {
     struct buf b;
     buf_init(&b, 65536);
     static const uint8_t content[WIRE_CONTENT_BYTES];
     struct wire_db db = {.name = {DB, 4}, .content = content, .base = byte(in) % 3, .settled = true};
-    uint8_t key[NODE_KEY_BYTES] = {(uint8_t)(byte(in) % 5)};
+    uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES], card[CARD_BYTES_MAX];
+    pair_of(byte(in), key, secret);
     struct bytes *batch = NULL;
     size_t at;
     link_open(w, slot, key);
     uint8_t n = byte(in);
     switch (byte(in) % 9) {
     case 0:
-        at = wire_pack_hello(
-            &b,
-            &(struct wire_hello){
-                .protocol = 1, .cluster = {"c", 1}, .name = {"n", 1}, .advertise = {":1", 2}, .incarnation = n, .dial = n, .dbs_count = 1});
+        at = wire_pack_hello(&b, &(struct wire_hello){.protocol = 1,
+                                                      .cluster = {"c", 1},
+                                                      .name = {"n", 1},
+                                                      .advertise = {":1", 2},
+                                                      .incarnation = n / 16,
+                                                      .dial = n,
+                                                      .card = card,
+                                                      .card_len = card_of(n, key, secret, card),
+                                                      .dbs_count = 1});
         wire_pack_hello_db(&b, &db);
         wire_end(&b, at);
         break;
@@ -150,12 +175,10 @@ static void frame(struct world *w, struct input *in, unsigned slot) {
     }
     case 2:
         at = wire_pack_members(&b, 1);
-        wire_pack_member(&b,
-                         &(struct wire_member){
-                             .key = key, .name = {"m", 1}, .address = {"m:1", 3}, .left = n & 1, .linked = (n & 2) != 0, .incarnation = n});
+        wire_pack_member(&b, &(struct wire_member){.card = card, .card_len = card_of(n, key, secret, card), .flags = n / 4 % 4});
         wire_end(&b, at);
         break;
-    case 3: wire_pack_beat(&b, &(struct wire_beat){.sent = n, .flags = n % 8, .digest = n}); break;
+    case 3: wire_pack_beat(&b, &(struct wire_beat){.sent = n, .flags = n % 16, .digest = n}); break;
     case 4: wire_pack_pull(&b, &(struct wire_pull){.db = {DB, 4}, .origin = origin_of(n), .from = 1, .to = 1 + n, .bytes = n}); break;
     case 5: wire_pack_done(&b, &(struct wire_done){.db = {DB, 4}, .origin = origin_of(n), .next = n}); break;
     case 6: wire_pack_call(&b, n & 1 ? WIRE_REQUEST : WIRE_REPLY, &(struct wire_call){n, content, n % 16}); break;
@@ -285,6 +308,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct input in = {data, size};
     struct core_config config = {
         .name = "me", .cluster = "c", .advertise = ":1", .incarnation = 100, .link_queue_max = 4096, .hold_bytes_max = 4096};
+    pair_of(0, config.key, config.secret);
     struct world w = {.core = core_new(&config), .now = 1000};
     assert(w.core);
     state(&w, EVENT_DB_OPEN);

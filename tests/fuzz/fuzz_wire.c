@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "proto/card.h"
 #include "proto/err.h"
 #include "proto/link.h"
 #include "proto/wire.h"
@@ -10,6 +11,7 @@
 static void walk(const struct wire_hello *h, const struct wire_members *w) {
     struct wire_db db;
     struct wire_member member;
+    struct card card;
     char text[64];
     struct mpk m = h->dbs;
     for (uint32_t i = 0; i < h->dbs_count; i++) {
@@ -21,7 +23,7 @@ static void walk(const struct wire_hello *h, const struct wire_members *w) {
     m = w->members;
     for (uint32_t i = 0; i < w->count; i++) {
         wire_next_member(&m, &member);
-        wire_clean(text, sizeof text, member.name.p, member.name.len);
+        (void)card_read(&card, member.card, member.card_len);
     }
     assert(!m.err);
 }

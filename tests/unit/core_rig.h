@@ -19,8 +19,8 @@
 #include "proto/core.h"
 #include "proto/wire.h"
 
-#define RIG_NODES 4
-#define RIG_LINKS 32
+#define RIG_NODES 12
+#define RIG_LINKS 128
 #define RIG_LOG 400
 #define RIG_DB "scouting.db"
 
@@ -37,6 +37,7 @@ struct rig_node {
     unsigned delivered_count, stored_count;
     bool slow_store;   /* the test says STORED by itself */
     bool silent_reads; /* EFFECT_READ is not answered */
+    bool frozen;       /* stopped: no ticks, and what comes waits */
     uint64_t last_read;
     unsigned reads, wanted, epochs, yields, requests, replies, dials;
     uint64_t last_dial, last_request, last_request_link;
@@ -239,11 +240,12 @@ static inline void rig_wait(struct rig *r, uint64_t ms) {
     for (uint64_t end = r->now + ms; r->now < end;) {
         uint64_t next = end;
         for (unsigned n = 0; n < r->nodes; n++)
-            if (core_deadline(r->node[n].core) < next)
+            if (!r->node[n].frozen && core_deadline(r->node[n].core) < next)
                 next = core_deadline(r->node[n].core);
         r->now = next > r->now ? next : r->now + 1;
         for (unsigned n = 0; n < r->nodes; n++)
-            rig_step(r, n, (struct event){.type = EVENT_TICK});
+            if (!r->node[n].frozen)
+                rig_step(r, n, (struct event){.type = EVENT_TICK});
         rig_run(r);
     }
 }
@@ -263,6 +265,7 @@ static inline void rig_init(struct rig *r, unsigned nodes) {
         struct rig_node *node = &r->node[n];
         uint8_t seed[32] = {(uint8_t)(n + 1)};
         crypto_sign_seed_keypair(node->config.key, node->secret, seed);
+        memcpy(node->config.secret, node->secret, sizeof node->secret);
         snprintf(node->config.name, sizeof node->config.name, "n%u", n);
         snprintf(node->config.cluster, sizeof node->config.cluster, "default");
         snprintf(node->config.advertise, sizeof node->config.advertise, "10.0.0.%u:7171", n + 1);

@@ -3,7 +3,7 @@
 
 static void hello_makes_members(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     assert_int_equal(core_peers(r.node[0].core), 0);
@@ -19,7 +19,7 @@ static void hello_makes_members(void **state) {
 
 static void advertise_without_host_takes_the_links(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     snprintf(r.node[0].config.advertise, CORE_ADDRESS_MAX, ":9000");
     rig_start_all(&r);
@@ -32,7 +32,7 @@ static void advertise_without_host_takes_the_links(void **state) {
 
 static void other_cluster_is_refused_on_both_sides(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     snprintf(r.node[1].config.cluster, CORE_NAME_MAX, "other");
     rig_start_all(&r);
@@ -48,7 +48,7 @@ static void other_cluster_is_refused_on_both_sides(void **state) {
 /* A HELLO as another version of the protocol may send it. */
 static void other_protocol_is_refused(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 1);
     rig_start_all(&r);
     uint64_t link = rig_stranger(&r, 0);
@@ -74,7 +74,7 @@ static void garbage_is_named(void **state) {
     static const char http[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
     static const char zeros[] = "\0\0\0\5\xff\xff\xff\xff\xff";
     static const char early_beat[] = "\0\0\0\7\x96\4\0\0\0\0\0";
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 1);
     rig_start_all(&r);
     uint64_t link = rig_stranger(&r, 0);
@@ -95,7 +95,7 @@ static void garbage_is_named(void **state) {
 
 static void silent_stranger_is_closed_after_5_s(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 1);
     rig_start_all(&r);
     rig_stranger(&r, 0);
@@ -110,7 +110,7 @@ static void malformed_frame_closes_unknown_type_does_not(void **state) {
     (void)state;
     static const uint8_t unknown[] = {0, 0, 0, 3, 0x92, 0x64, 0xc0}, bad[] = {0, 0, 0, 2, 0x91, WIRE_BEAT};
     static const uint8_t huge[] = {0, 0x10, 0, 1};
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     uint64_t link = rig_connect(&r, 0, 1);
@@ -129,7 +129,7 @@ static void malformed_frame_closes_unknown_type_does_not(void **state) {
 
 static void link_to_itself_is_closed_and_not_dialled_again(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 1);
     rig_start_all(&r);
     rig_step(&r, 0, (struct event){.type = EVENT_SEED, .text = "10.0.0.1:7171"});
@@ -161,7 +161,7 @@ static void link_to_itself_is_closed_and_not_dialled_again(void **state) {
 
 static void copied_identity_is_refused(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     memcpy(r.node[1].config.key, r.node[0].config.key, NODE_KEY_BYTES);
     rig_start_all(&r);
@@ -174,7 +174,7 @@ static void copied_identity_is_refused(void **state) {
 
 static void blocked_is_refused_and_not_dialled(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -210,7 +210,7 @@ static unsigned open_links(const struct rig *r, uint64_t *last) {
 static void of_two_links_the_smaller_ids_stays(void **state) {
     (void)state;
     for (int order = 0; order < 2; order++) {
-        struct rig r;
+        static struct rig r;
         rig_init(&r, 2);
         rig_start_all(&r);
         struct origin a = rig_origin(&r, 0), b = rig_origin(&r, 1);
@@ -236,7 +236,7 @@ static void of_two_links_the_smaller_ids_stays(void **state) {
 
 static void beats_are_small_and_silence_is_noticed(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     uint64_t link = rig_connect(&r, 0, 1);
@@ -259,7 +259,7 @@ static void beats_are_small_and_silence_is_noticed(void **state) {
 
 static void lost_link_is_suspect_and_redialled_at_once(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     uint64_t link = rig_connect(&r, 0, 1);
@@ -278,7 +278,7 @@ static void lost_link_is_suspect_and_redialled_at_once(void **state) {
 
 static void backoff_doubles_to_15_s(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 1);
     rig_start_all(&r);
     rig_step(&r, 0, (struct event){.type = EVENT_SEED, .text = "seed.example.org"});
@@ -299,7 +299,7 @@ static void backoff_doubles_to_15_s(void **state) {
 
 static void stopping_is_told(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -317,7 +317,7 @@ static void stopping_is_told(void **state) {
 
 static void leaving_lasts_until_a_higher_incarnation(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -345,7 +345,7 @@ static void leaving_lasts_until_a_higher_incarnation(void **state) {
 
 static void forgotten_members_stay_forgotten(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -362,14 +362,14 @@ static void forgotten_members_stay_forgotten(void **state) {
     assert_int_equal(core_peers(r.node[0].core), 1);
     rig_wait(&r, 5000);
     assert_int_equal(core_peers(r.node[0].core), 1);
-    assert_int_equal(rig_member(&r, 1, 2), MEMBER_LEFT);
+    assert_int_equal(core_peers(r.node[1].core), 1);
     r.nodes = 3;
     rig_release(&r);
 }
 
 static void remembered_members_are_dead_and_dialled(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     struct origin other = rig_origin(&r, 1);
@@ -387,7 +387,7 @@ static void remembered_members_are_dead_and_dialled(void **state) {
 
 static void requests_are_answered_or_given_up(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     struct origin other = rig_origin(&r, 1);

@@ -10,7 +10,7 @@ static void pair(struct rig *r) {
 
 static void push_goes_out_in_the_same_step(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     struct bytes *b = rig_batch(&r, 0, NULL, 20);
     rig_step(&r, 0, (struct event){.type = EVENT_BATCH_LOCAL, .db = RIG_DB, .batch = b});
@@ -24,7 +24,7 @@ static void push_goes_out_in_the_same_step(void **state) {
 
 static void large_batch_spans_frames(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     struct bytes *b = rig_batch(&r, 0, NULL, 3000000);
     rig_step(&r, 0, (struct event){.type = EVENT_BATCH_LOCAL, .db = RIG_DB, .batch = b});
@@ -38,7 +38,7 @@ static void large_batch_spans_frames(void **state) {
 
 static void what_was_missed_is_pulled(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     for (int i = 0; i < 30; i++)
@@ -58,7 +58,7 @@ static void what_was_missed_is_pulled(void **state) {
 /* In a line a - b - c, b's acknowledgement makes c fetch what a wrote. */
 static void a_line_converges(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -77,7 +77,7 @@ static void a_line_converges(void **state) {
 /* In a mesh nobody asks for what its author is pushing at this moment. */
 static void a_mesh_sends_each_batch_once(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -104,7 +104,7 @@ static void a_mesh_sends_each_batch_once(void **state) {
 
 static void causes_come_first(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -134,7 +134,7 @@ static void causes_come_first(void **state) {
 
 static void held_memory_is_bounded_and_what_is_dropped_comes_again(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     r.node[1].config.hold_bytes_max = 4000;
     rig_start_all(&r);
@@ -155,7 +155,7 @@ static void held_memory_is_bounded_and_what_is_dropped_comes_again(void **state)
 
 static void nothing_is_told_before_it_is_stored(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     r.node[1].slow_store = true;
     rig_write(&r, 0, NULL);
@@ -175,7 +175,7 @@ static void nothing_is_told_before_it_is_stored(void **state) {
 
 static void in_sync_is_the_peers_own_word(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start_all(&r);
     uint64_t link = rig_link(&r, 0, 1, 0);
@@ -211,7 +211,7 @@ static void in_sync_is_the_peers_own_word(void **state) {
 
 static void a_database_that_one_side_lacks_is_not_in_sync(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     rig_start(&r, 0);
     r.node[1].core = core_new(&r.node[1].config);
@@ -235,7 +235,7 @@ static void a_database_that_one_side_lacks_is_not_in_sync(void **state) {
 
 static void pause_stops_everything_but_beats(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     rig_step(&r, 1, (struct event){.type = EVENT_PAUSE});
     assert_true(core_paused(r.node[1].core));
@@ -259,7 +259,7 @@ static void pause_stops_everything_but_beats(void **state) {
 
 static void differing_bases_are_not_merged(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     r.node[0].state.base = 4;
     r.node[1].state.base = 6;
@@ -299,7 +299,7 @@ static void who_is_alone_yields(void **state) {
         {4 | BASE_ALONE, 6}, {6, 4 | BASE_ALONE}, {4 | BASE_ALONE, 6 | BASE_ALONE}, {6 | BASE_ALONE, 4 | BASE_ALONE}};
     static const int YIELDS[] = {0, 1, 1, 0};
     for (size_t i = 0; i < sizeof YIELDS / sizeof *YIELDS; i++) {
-        struct rig r;
+        static struct rig r;
         int who = YIELDS[i];
         rig_init(&r, 2);
         r.node[0].state.base = BASES[i][0];
@@ -325,7 +325,7 @@ static void who_is_alone_yields(void **state) {
 
 static void lost_versions_ask_for_a_new_epoch_once(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     for (int i = 0; i < 5; i++)
         rig_write(&r, 0, NULL);
@@ -362,7 +362,7 @@ static void lost_versions_ask_for_a_new_epoch_once(void **state) {
 
 static void a_bad_batch_stops_its_origin_only(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 2);
@@ -391,7 +391,7 @@ static void a_bad_batch_stops_its_origin_only(void **state) {
 /* After a reopening, what was delivered and not stored is delivered again. */
 static void reopening_falls_back_to_what_is_stored(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     r.node[1].slow_store = true;
     rig_write(&r, 0, NULL);
@@ -408,7 +408,7 @@ static void reopening_falls_back_to_what_is_stored(void **state) {
 
 static void a_full_queue_drops_pushes_and_pulls_repair(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 2);
     r.node[0].config.link_queue_max = 5000;
     rig_start_all(&r);
@@ -429,7 +429,7 @@ static void a_full_queue_drops_pushes_and_pulls_repair(void **state) {
 /* One that does not answer is left for another. */
 static void a_stalled_pull_goes_elsewhere(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     rig_init(&r, 3);
     rig_start_all(&r);
     rig_connect(&r, 0, 1);
@@ -448,7 +448,7 @@ static void a_stalled_pull_goes_elsewhere(void **state) {
 
 static void unreadable_batch_closes_the_link(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     struct buf b;
     buf_init(&b, 1000);
@@ -464,7 +464,7 @@ static void unreadable_batch_closes_the_link(void **state) {
 /* A chunk that does not follow, and a batch larger than its bound. */
 static void chunks_are_bounded(void **state) {
     (void)state;
-    struct rig r;
+    static struct rig r;
     pair(&r);
     struct buf b;
     buf_init(&b, 1000);

@@ -218,6 +218,7 @@ void sim_start(struct sim *sim, unsigned node) {
     config.link_queue_max = sim->queue_max;
     config.hold_bytes_max = sim->hold_max;
     memcpy(config.key, n->key, sizeof config.key);
+    memcpy(config.secret, n->secret, sizeof config.secret);
     snprintf(config.name, sizeof config.name, "n%u", node);
     snprintf(config.cluster, sizeof config.cluster, "sim");
     snprintf(config.advertise, sizeof config.advertise, node % 2 ? "n%u:1" : "n%u.other:1", node);
