@@ -14,7 +14,7 @@
  *
  *   body (raw bytes after decompression) = msgpack objects one after the other:
  *     origins [[node bin16, epoch]...], names [str...], schema nil | [[type, name, table, sql]...], groups u32, then groups
- *   group = [ kind (+ 8: orphan, + 16: carried), table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
+ *   group = [ kind (+ 8: orphan, + 16 or 32: carried), table (index in names), ident kind, [column (index in names)...], rows n, stamps bin, idents bin, column bin... ]
  *     Each bin is a stream of n msgpack objects (columnar, since equal things compress together): a value is nil, int,
  *     float64, str (TEXT, any bytes), bin (BLOB), or true: the int one above the int before it in this column (0 at first);
  *     or false and a bin behind it: a reference, the identity of the row that it means (value_ref_pack()).
@@ -54,7 +54,7 @@
 #define BATCH_HEAD_FIELDS 15
 #define BATCH_GROUP_FIELDS 7 /* and one more for each column */
 #define BATCH_ORPHAN 8u      /* beside a group's kind */
-#define BATCH_CARRIED 16u    /* likewise */
+#define BATCH_CARRIED 16u    /* likewise, times enum carried */
 #define BATCH_PREV_BYTES 8
 #define BATCH_CHAIN_BYTES 32
 #define BATCH_SIGNATURE_BYTES 64
@@ -92,6 +92,9 @@ bool value_ref_unpack(struct value_ref *r, const uint8_t *p, size_t len);       
 /* 64-bit hash of a value: storage class and exact bytes (SipHash-2-4 with a fixed key: the same on every node). */
 uint64_t value_hash(const struct value *v);
 
+/* A copy of what the row held under another name of its table, or, in the same row, of the column, before a migration. */
+enum carried { CARRIED_NOT, CARRIED_TABLE, CARRIED_COLUMN, CARRIED_KINDS };
+
 enum change_kind { CHANGE_INSERT, CHANGE_UPDATE, CHANGE_DELETE, CHANGE_REVIVE, CHANGE_MEND, CHANGE_SAME, CHANGE_KINDS };
 
 enum ident_kind { IDENT_GIVEN, IDENT_GIVEN_COLS, IDENT_BORN_HERE, IDENT_BORN, IDENT_ADOPTED, IDENT_KINDS };
@@ -110,8 +113,8 @@ struct ident {
 
 struct change {
     enum change_kind kind;
-    bool orphan;       /* the row refers to one that the author's own file does not hold */
-    bool carried;      /* as the row was under another name of its table or column, before a migration */
+    bool orphan; /* the row refers to one that the author's own file does not hold */
+    enum carried carried;
     const char *table; /* not terminated when read; writers pass table_len too */
     size_t table_len;
     uint64_t stamp;

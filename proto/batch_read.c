@@ -293,10 +293,10 @@ static int begin_group(struct batch_reader *r) {
     uint32_t fields = mpk_array(m, BATCH_GROUP_FIELDS + BATCH_COLUMNS_MAX);
     r->group++;
     *c = (struct change){.group = r->group - 1};
-    uint64_t kind = mpk_u64(m, BATCH_CARRIED + BATCH_ORPHAN + CHANGE_KINDS - 1);
+    uint64_t kind = mpk_u64(m, CARRIED_KINDS * BATCH_CARRIED - 1);
     c->kind = (enum change_kind)(kind % BATCH_ORPHAN);
     c->orphan = kind & BATCH_ORPHAN;
-    c->carried = kind & BATCH_CARRIED;
+    c->carried = (enum carried)(kind / BATCH_CARRIED);
     if (!m->err && c->kind >= CHANGE_KINDS)
         mpk_fail(m, ERR_TOOBIG);
     const struct name *table = read_name(r, m);

@@ -39,7 +39,8 @@ struct stream {
 
 struct group {
     enum change_kind kind;
-    bool orphan, carried;
+    bool orphan;
+    enum carried carried;
     enum ident_kind ident;
     uint32_t key_columns, columns_count, rows;
     uint32_t table, *columns; /* indexes in names */
@@ -213,7 +214,7 @@ static int put_group(struct batch_writer *w, const struct group *g, struct sink 
     struct buf *head = &w->scratch;
     buf_clear(head);
     buf_pack_array(head, BATCH_GROUP_FIELDS + g->columns_count);
-    buf_pack_u64(head, g->kind | (g->orphan ? BATCH_ORPHAN : 0) | (g->carried ? BATCH_CARRIED : 0));
+    buf_pack_u64(head, g->kind | (g->orphan ? BATCH_ORPHAN : 0) | (uint32_t)g->carried * BATCH_CARRIED);
     buf_pack_u64(head, g->table);
     buf_pack_u64(head, g->ident);
     buf_pack_array(head, g->columns_count);

@@ -40,7 +40,7 @@ struct edit { /* one change of ours, about to be written */
     bool orphan;
     bool quiet; /* it is told when it is shown */
     bool away;  /* the row is not at home */
-    bool carried;
+    enum carried carried;
 };
 
 static void wire_ident(struct store *s, const struct edit *e, const struct tio *io, struct ident *out) {
@@ -420,7 +420,8 @@ static int delete_row(struct store *s, struct row_look *look, struct reg *r, con
 
 int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried) {
     struct row_look look = {.io = io, .place = r->who, .ms = LOOK_FOUND};
-    struct edit e = {.kind = CHANGE_DELETE, .who = r->who, .at = at, .quiet = carried, .away = !home, .carried = carried};
+    struct edit e = {
+        .kind = CHANGE_DELETE, .who = r->who, .at = at, .quiet = carried, .away = !home, .carried = carried ? CARRIED_TABLE : CARRIED_NOT};
     return edit_apply(s, io, r, &e, &look, NULL);
 }
 

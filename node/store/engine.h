@@ -622,7 +622,7 @@ bool moves_arrives(const struct row_look *look);                 /* a row of a t
 bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
 struct moved_cell {  /* a column that is to be written */
     uint32_t column; /* index in io's order */
-    bool carried;
+    enum carried carried;
     uint64_t at; /* 0: as any write of now */
 };
 int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,

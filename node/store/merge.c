@@ -166,9 +166,10 @@ static int hash_of(struct merging *m, uint32_t i, const struct value *v, uint64_
     struct tio *io = m->group.tbl->io;
     uint32_t number = m->group.columns[i];
     struct value as = *v;
+    bool here = io && number < io->by_number_count && io->by_number[number];
     if (as.type == VALUE_REF) {
         int waits = refs_show(m->s, &as, 1);
-        if (waits) { /* its number may mean another row until it is shown: then it is told */
+        if (waits < 0 || (waits && here)) { /* its number may mean another row until it is shown: then it is told */
             *hash = value_hash(&as);
             return waits < 0 ? waits : 0;
         }
@@ -176,7 +177,7 @@ static int hash_of(struct merging *m, uint32_t i, const struct value *v, uint64_
     }
     v = &as;
     *hash = value_hash(v);
-    if (!io || number >= io->by_number_count || !io->by_number[number])
+    if (!here)
         return 0;
     uint32_t at = io->by_number[number] - 1;
     uint64_t plain = *hash;

@@ -417,6 +417,7 @@ bool moves_is_another(struct store *s, const struct row_look *look, const struct
 struct was {
     uint64_t hash, since; /* as the file showed it; the stamp of a copy of it */
     struct stamp at;
+    enum carried how;
     bool ours;
 };
 
@@ -436,7 +437,7 @@ static bool cell_before(struct store *s, const struct row_look *look, const stru
     const struct cell *before = from ? reg_winner(source, from - 1, &o) : NULL;
     if (!before)
         return false;
-    *w = (struct was){.hash = before->hash, .at = reg_cell_stamp(source, before)};
+    *w = (struct was){.hash = before->hash, .at = reg_cell_stamp(source, before), .how = source == r ? CARRIED_COLUMN : CARRIED_TABLE};
     w->since = stamp_carried(w->at.at);
     w->ours = w->at.origin == s->own && w->at.at > STAMP_COPY;
     struct pending_row *p = pending_find(s, of, &source->who);
@@ -445,7 +446,7 @@ static bool cell_before(struct store *s, const struct row_look *look, const stru
     return true;
 }
 
-static void put(struct moved_cell *cells, uint32_t *count, uint32_t i, uint64_t at, bool carried) {
+static void put(struct moved_cell *cells, uint32_t *count, uint32_t i, uint64_t at, enum carried carried) {
     cells[(*count)++] = (struct moved_cell){.column = i, .at = at, .carried = carried};
 }
 
@@ -468,16 +469,16 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
         return 0;
     if (before && c && reg_cell_stamp(r, c).origin == s->own &&
         !r->writes[c->write].carried) { /* the application went on under the new name */
-        put(cells, count, i, 0, false);
+        put(cells, count, i, 0, CARRIED_NOT);
         return 0;
     }
     if (before) {
         bool same = was.hash == hash;
         uint64_t at = same ? was.since : scan ? was.since + 1 : 0;
         if (was.ours || !c || !same || stamp_cmp(was.at, reg_cell_stamp(r, c), &o) > 0) {
-            put(cells, count, i, was.since, true); /* besides what replaced it, too: so whoever carries the same knows it replaced */
+            put(cells, count, i, was.since, was.how); /* besides what replaced it, too: so whoever carries the same knows it replaced */
             if (!same)
-                put(cells, count, i, at, false);
+                put(cells, count, i, at, CARRIED_NOT);
         }
         *overruled |= c != NULL && at && at < reg_cell_stamp(r, c).at;
         return 0;
@@ -490,7 +491,7 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
          others = c && reg_cell_stamp(r, c).origin != s->own,
          unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
     if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
-        put(cells, count, i, unseen ? STAMP_COPY : 0, false);
+        put(cells, count, i, unseen ? STAMP_COPY : 0, CARRIED_NOT);
     *overruled |= unseen && hash != c->hash;
     return 0;
 }
@@ -504,7 +505,8 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
     bool alive = p ? p->present : reg_alive(source, &o);
     uint32_t keys = look->place.text ? io->table->key_count : 0;
     /* Deleted under the old name, and there again: another life. */
-    *life = (struct moved_cell){.at = alive ? stamp_carried(source->inserted.at) : stamp_above(reg_top(source)), .carried = alive};
+    *life = (struct moved_cell){.at = alive ? stamp_carried(source->inserted.at) : stamp_above(reg_top(source)),
+                                .carried = alive ? CARRIED_TABLE : CARRIED_NOT};
     for (uint32_t i = 0; i < io->count; i++) {
         struct was was;
         bool before = alive && cell_before(s, look, source, io->numbers[i], &was);
@@ -515,9 +517,9 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
         if (since >= life->at || i < keys)
             put(cells, count, i, life->at, life->carried);
         if (since != life->at && i >= keys)
-            put(cells, count, i, since, true);
+            put(cells, count, i, since, CARRIED_TABLE);
         if (alive && was.hash != hashes[i] && i >= keys)
-            put(cells, count, i, (since > life->at ? since : life->at) + 1, false);
+            put(cells, count, i, (since > life->at ? since : life->at) + 1, CARRIED_NOT);
     }
     return 0;
 }
@@ -531,11 +533,11 @@ uint32_t moves_replaced(struct store *s, const struct row_look *look, const stru
         const struct column_move *m = &t->moves[look->io->numbers[i]];
         struct was was;
         if (m->from && cell_before(s, look, r, look->io->numbers[i], &was))
-            put(cells, &count, i, was.since, true);
+            put(cells, &count, i, was.since, was.how);
         /* it was dead when the column was read: what it held then is all that this file ever showed of it under the old name */
         const struct cell *c = m->came && !m->from ? reg_winner(r, m->came - 1, &o) : NULL;
         if (c && seen_covers(&moved, r->writes[c->write].origin, r->writes[c->write].version))
-            put(cells, &count, i, stamp_carried(r->writes[c->write].at), true);
+            put(cells, &count, i, stamp_carried(r->writes[c->write].at), CARRIED_COLUMN);
     }
     return count;
 }

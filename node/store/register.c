@@ -178,8 +178,8 @@ int reg_decode(struct reg *r, const void *data, size_t len) {
         uint64_t origin = get_varint(&in);
         if (origin >> 2 > UINT32_MAX)
             in.bad = true;
-        r->writes[i].mend = origin & 1;
-        r->writes[i].carried = origin & 2;
+        r->writes[i].mend = (origin & 3) == 1;
+        r->writes[i].carried = origin & 2 ? (enum carried)(CARRIED_TABLE + (origin & 1)) : CARRIED_NOT;
         r->writes[i].origin = (uint32_t)(origin >> 2);
         r->writes[i].version = get_varint(&in);
         r->writes[i].at = get_u64(&in);
@@ -267,7 +267,8 @@ int reg_encode(const struct reg *r, struct buf *out) {
     put_varint(out, writes);
     for (uint32_t i = 0; i < r->writes_count; i++)
         if (map[i] != UINT32_MAX) {
-            put_varint(out, (uint64_t)r->writes[i].origin << 2 | (uint64_t)r->writes[i].carried << 1 | r->writes[i].mend);
+            enum carried carried = r->writes[i].carried;
+            put_varint(out, (uint64_t)r->writes[i].origin << 2 | (carried ? 1u + (uint32_t)carried : r->writes[i].mend));
             put_varint(out, r->writes[i].version);
             put_u64(out, r->writes[i].at);
         }
@@ -377,14 +378,6 @@ bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct ori
         if (other->at > w->at || (r->cells[i].hash == c->hash && origin_cmp(&o->ids[other->origin], &o->ids[w->origin]) > 0))
             return true; /* of two copies of one write only one is listed */
     }
-    return false;
-}
-
-bool reg_has_original(const struct reg *r, const struct cell *c) {
-    uint64_t at = r->writes[c->write].at;
-    for (uint32_t i = 0; i < r->cells_count && r->writes[c->write].carried; i++)
-        if (r->cells[i].column != c->column && r->cells[i].hash == c->hash && stamp_carried(r->writes[r->cells[i].write].at) == at)
-            return true;
     return false;
 }
 

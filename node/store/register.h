@@ -8,7 +8,7 @@
  *   flags u8   bits 0-1 identity kind, or 3: away, 2 born by write 0, 3 simple, 4 died, 5 deaths, 6 inserted by write 0, 7 copies
  *   identity   BORN: varint origin, varint version, u64 stamp of the birth (not with bit 2); ADOPTED: u64 hash;
  *              away: u8 kind and i64 number at birth before that
- *   writes     varint count, each varint origin << 2 | carried << 1 | mend, varint version, u64 stamp
+ *   writes     varint count, each varint origin << 2 | how (0; 1 mend; 2 carried from another table, 3 from another column), varint version, u64 stamp
  *   inserted   varint origin, u64 stamp (not with bit 6)
  *   died       varint origin, u64 stamp (bit 4)
  *   deaths     varint count, each varint origin << 1 | carried, varint version, u64 stamp (bit 5)
@@ -53,8 +53,8 @@ struct write {
     uint32_t origin;
     uint64_t version;
     uint64_t at;
-    bool mend;    /* a node's, to keep a constraint: it supersedes nobody's value, and is no conflict where it loses */
-    bool carried; /* a copy of what the row held under another name, before a migration; with the stamp that it had there */
+    bool mend;            /* a node's, to keep a constraint: it supersedes nobody's value, and is no conflict where it loses */
+    enum carried carried; /* with the stamp that its original had */
 };
 
 struct cell {
@@ -123,8 +123,6 @@ void reg_revive(struct reg *r, struct write by, const struct origins_order *o); 
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err);
 /* A carried copy that is no conflict where it loses: what became of its original is told under the old name. */
 bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct origins_order *o);
-bool reg_has_original(const struct reg *r,
-                      const struct cell *c); /* in this very row: what it was carried from, under the column's old name */
 bool reg_death_is_old(const struct reg *r, const struct death *d); /* the same of a death */
 /* Highest stamp in the row, for stamping what replaces it. */
 uint64_t reg_top(const struct reg *r);

@@ -365,7 +365,8 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
             continue;
         if (c != best && is_reference(t, c->column) && (err = means_another(s, t, r, c, best, &lost)))
             break;
-        if (!alive && !lost && r->writes[c->write].at > 0 && !reg_has_original(r, c)) {
+        /* of a copy from another column the death of this row met the original, too */
+        if (!alive && !lost && r->writes[c->write].at > 0 && r->writes[c->write].carried != CARRIED_COLUMN) {
             lost = true;
             for (uint32_t d = 0; d < deaths && lost; d++)
                 lost = !death_saw(&knew[d], &r->writes[c->write]);

@@ -253,8 +253,10 @@ class Script:
         if r.random() < 0.35:
             self.migrate(*(['ddl %d %s' % (n, sql) for n in range(self.nodes) for sql in sqls] if again else ['all ' + sql for sql in sqls]))
             done()
+            self.writer.shapes = t if form == 'rebuild' else None
             if not calm and r.random() < 0.7:
                 self.apart(range(self.nodes))
+            self.writer.shapes = None
             return
         split = r.random() < 0.5        # each statement a block of its own
         if not again:

@@ -381,6 +381,15 @@ static void close_stuck(struct node *n, uint32_t connection) {
     }
 }
 
+/* AUTOINCREMENT has used up its numbers: SQLite then takes back the whole transaction, but only the statement in a table that has triggers, as
+ * every table has beside a node. So the application takes it back itself. */
+static void end_full(struct node *n, uint32_t connection) {
+    sqlite3 *both[] = {n->app[connection], n->shadow[connection]};
+    for (int i = 0; i < 2; i++)
+        if (!sqlite3_get_autocommit(both[i]))
+            sqlite3_exec(both[i], "ROLLBACK", NULL, NULL, NULL);
+}
+
 /* A schema that changed beside an attached database is read again by the next statement only. */
 static int rows_again(sqlite3 *db, const char *sql, struct rows *r) {
     int rc = rows_of(db, sql, r);
@@ -415,6 +424,8 @@ static bool run_on(struct cluster *c, struct node *n, uint32_t connection, const
     }
     rows_free(&got);
     rows_free(&want);
+    if (rc == SQLITE_FULL)
+        end_full(n, connection);
     if (rc != SQLITE_OK)
         close_stuck(n, connection);
     return ok;

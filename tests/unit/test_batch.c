@@ -179,7 +179,7 @@ static void random_row(struct row *row, uint32_t index, uint32_t tables) {
     struct change *c = &row->c;
     c->kind = (enum change_kind)below(CHANGE_KINDS);
     c->orphan = below(4) == 0;
-    c->carried = below(4) == 0;
+    c->carried = (enum carried)below(CARRIED_KINDS);
     c->table = table_names[below(tables)];
     c->table_len = strlen(c->table);
     c->stamp = rnd() << 16 | index;

@@ -354,7 +354,7 @@ static void test_group_rules(void **state) {
     assert_int_equal(read_group(one_row), 0);
     struct group g = one_row;
     for (g.kind = 0; g.kind < 300; g.kind++)
-        assert_true((read_group(g) == 0) == (g.kind / BATCH_ORPHAN < 4 && g.kind % BATCH_ORPHAN < CHANGE_KINDS));
+        assert_true((read_group(g) == 0) == (g.kind / BATCH_ORPHAN < 6 && g.kind % BATCH_ORPHAN < CHANGE_KINDS));
     g = one_row;
     g.table = 2;
     assert_int_equal(read_group(g), ERR_MALFORMED);
