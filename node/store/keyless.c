@@ -204,11 +204,22 @@ int keyless_note_row(struct store *s, const struct row_look *look, bool first) {
     return err;
 }
 
-/* What the file shows by the registers: name, rowid, content. */
-static int list_known(struct store *s, struct tio *io) {
+/* 1 + the number that a column had in the registers of `of` when the file was read last: before a rename. 0: none. */
+static uint32_t column_in(const struct tbl *of, const struct tio *io, uint32_t i) {
+    uint32_t number = io->numbers[i];
+    if (of == io->tbl)
+        return of->moves[number].from ? of->moves[number].from : number + 1;
+    for (uint32_t c = 0; c < of->columns_count; c++)
+        if (sqlite3_stricmp(of->columns[c], io->tbl->columns[number]) == 0)
+            return c + 1;
+    return 0;
+}
+
+/* What the file showed by these registers: name, rowid, content. */
+static int list_known(struct store *s, struct tio *io, const struct tbl *of) {
     struct origins_order o = store_order(s);
     sqlite3_stmt *q, *put = NULL;
-    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
+    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", of->no);
     if (!row)
         row = sql_prepare(s->db, &put, "INSERT INTO temp.known VALUES(?1, (SELECT r FROM place WHERE tbl=%u AND k=?1), ?2)", io->tbl->no);
     while (!row && (row = sql_step(q)) == 1) {
@@ -218,13 +229,14 @@ static int list_known(struct store *s, struct tio *io) {
         who.text = true;
         who.key = sqlite3_column_blob(q, 0);
         who.key_len = (size_t)sqlite3_column_bytes(q, 0);
-        struct pending_row *p = pending_find(s, io->tbl, &who);
+        struct pending_row *p = pending_find(s, of, &who);
         if (!(p ? p->present : reg_alive(&s->reg, &o)))
             continue;
         uint64_t sum = io->tbl->hash, hash;
         for (uint32_t i = 0; i < io->count && !row; i++) {
-            const struct cell *c = reg_winner(&s->reg, io->numbers[i], &o);
-            if (!(p && pending_shown(p, io->numbers[i], &hash)) && !(c && (hash = c->hash, true)))
+            uint32_t column = column_in(of, io, i);
+            const struct cell *c = column ? reg_winner(&s->reg, column - 1, &o) : NULL;
+            if (!(p && column && pending_shown(p, column - 1, &hash)) && !(c && (hash = c->hash, true)))
                 row = tables_default_hash(s, io, i, &hash);
             sum += row ? 0 : (uint64_t)mix_column(io, i, hash);
         }
@@ -242,8 +254,8 @@ static int list_known(struct store *s, struct tio *io) {
     "DELETE FROM temp.loose WHERE r IN (SELECT r FROM temp.pair); DELETE FROM temp.known WHERE k IN (SELECT k FROM temp.pair)"
 
 /* Rows of the file and names, paired: the same content under the same rowid, then the same content. */
-static int match(struct store *s, struct tio *io, bool *moved) {
-    int err = list_known(s, io);
+static int match(struct store *s, struct tio *io, const struct tbl *of, bool *moved) {
+    int err = list_known(s, io, of);
     if (err ||
         (err = sql_exec(s->db,
                         "INSERT INTO temp.pair SELECT loose.r, k, 0 FROM temp.loose JOIN temp.known ON known.r = loose.r AND known.h = "
@@ -255,11 +267,17 @@ static int match(struct store *s, struct tio *io, bool *moved) {
     return sql_exec(s->db, TAKE_PAIRS);
 }
 
-/* The rowids are as they were. Rows with notes that are not drained yet are left to these; of the others, what differs under one rowid was updated. */
-static int match_unmoved(struct store *s, struct tio *io) {
+#define PAIR_ROWIDS "INSERT INTO temp.pair SELECT loose.r, k, 1 FROM temp.loose JOIN temp.known ON known.r = loose.r; " TAKE_PAIRS
+
+/* The rowids are as they were. Rows with notes that are not drained yet are left to these; of the others, what differs under one rowid was updated.
+ * Something has another name now: then what the row held under the old one is to be carried over first. */
+static int match_unmoved(struct store *s, struct tio *io, bool renamed) {
     sqlite3_stmt *q, *put = NULL;
-    int row = sql_prepare(s->app.reader, &q, "SELECT DISTINCT k0 FROM main._starling_dirty WHERE seq > %lld AND tbl = %u",
-                          (long long)s->hot.note_seq, io->table->number);
+    int row = renamed ? sql_exec(s->db, PAIR_ROWIDS) : 0;
+    if (row || io->tbl->renamed_from)
+        return row;
+    row = sql_prepare(s->app.reader, &q, "SELECT DISTINCT k0 FROM main._starling_dirty WHERE seq > %lld AND tbl = %u",
+                      (long long)s->hot.note_seq, io->table->number);
     if (!row)
         row = sql_prepare(s->db, &put, "INSERT OR IGNORE INTO temp.noted VALUES(?)");
     while (!row && (row = sql_step(q)) == 1) {
@@ -271,14 +289,12 @@ static int match_unmoved(struct store *s, struct tio *io) {
     return row ? row
                : sql_exec(s->db,
                           "DELETE FROM temp.loose WHERE r IN (SELECT r FROM temp.noted); DELETE FROM temp.known WHERE r IN (SELECT r "
-                          "FROM temp.noted); INSERT INTO temp.pair SELECT loose.r, k, 1 FROM temp.loose JOIN temp.known ON known.r = "
-                          "loose.r; " TAKE_PAIRS);
+                          "FROM temp.noted); " PAIR_ROWIDS);
 }
 
-/* The old places go, but for those of rows that are left to their notes, or whose table was renamed. */
+/* The old places go, but for those of rows that are left to their notes. */
 static int take_places(struct store *s, const struct tio *io) {
-    int err =
-        io->tbl->renamed_from ? 0 : sql_exec(s->db, "DELETE FROM place WHERE tbl=%u AND r NOT IN (SELECT r FROM temp.noted)", io->tbl->no);
+    int err = sql_exec(s->db, "DELETE FROM place WHERE tbl=%u AND r NOT IN (SELECT r FROM temp.noted)", io->tbl->no);
     return err ? err : sql_exec(s->db, "INSERT OR REPLACE INTO place(tbl, r, k) SELECT %u, r, k FROM temp.pair", io->tbl->no);
 }
 
@@ -333,18 +349,37 @@ static int take_gone(struct store *s, struct tio *io) {
     return row;
 }
 
+static bool has_renamed_column(const struct tbl *t) {
+    bool any = false;
+    for (uint32_t c = 0; c < t->columns_count; c++)
+        any = any || t->moves[c].from;
+    return any;
+}
+
+/* A table that was renamed: its rows died under the old name if they are gone, and what others have under the new one is to be shown. */
+static int settle_renamed(struct store *s, struct tio *io) {
+    int err = moves_deaths(s, io);
+    if (err || (err = sql_exec(s->db, "DELETE FROM temp.known")) || (err = list_known(s, io, io->tbl)))
+        return err;
+    return sql_exec(s->db, "DELETE FROM temp.known WHERE k IN (SELECT k FROM temp.pair)");
+}
+
 int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold) {
     int64_t gone = 0;
     bool moved = false, came = io->tbl->placed <= 0 && !adopt;
+    const struct tbl *from = came ? io->tbl->renamed_from : NULL;
+    bool renamed = from || has_renamed_column(io->tbl);
     *notes_hold = false;
     int err = none ? begin_match(s) : 0; /* not one row */
     if (!err && adopt)
         return take_each(s, io, LOOK_ADOPTED, "SELECT r, h, n FROM " RANKED("loose") " ORDER BY r");
     if (!err && came)
         err = begin_places(s, io);
-    if (err || (err = match(s, io, &moved)) || (!moved && (!came || io->tbl->renamed_from) && (err = match_unmoved(s, io))) ||
-        (err = take_places(s, io)) || (err = sql_int(s->db, 0, &gone, "SELECT count(*) FROM temp.known")) ||
-        (err = take_each(s, io, LOOK_FOUND, "SELECT k FROM temp.pair WHERE updated ORDER BY r")))
+    if (err || (err = match(s, io, from ? from : io->tbl, &moved)) ||
+        (!moved && (!came || from) && (err = match_unmoved(s, io, renamed))) || (err = take_places(s, io)) ||
+        (err = take_each(s, io, LOOK_FOUND,
+                         renamed ? "SELECT k FROM temp.pair ORDER BY r" : "SELECT k FROM temp.pair WHERE updated ORDER BY r")) ||
+        (from && (err = settle_renamed(s, io))) || (err = sql_int(s->db, 0, &gone, "SELECT count(*) FROM temp.known")))
         return err;
     *notes_hold = !moved && !came;
     if (lacking || io->tbl->verdict != VERDICT_NONE || !scan_too_many(s, io->tbl, (uint64_t)gone)) {
@@ -375,7 +410,7 @@ int keyless_find_again(struct store *s, struct tio *io, bool other) {
     if (err || row < 0)
         return err ? err : row;
     bool moved;
-    if ((err = match(s, io, &moved)) || other)
+    if ((err = match(s, io, io->tbl, &moved)) || other)
         return err ? err : take_places(s, io);
     return sql_exec(s->db,
                     "DELETE FROM place WHERE tbl=%u AND (r IN (SELECT r FROM temp.pair) OR k IN (SELECT k FROM temp.pair));"

@@ -267,11 +267,13 @@ static int check_pairs(struct store *s, struct tio *io, const struct sequence *n
 
 static int columns_of(struct store *s, struct tio *io, const struct sequence *was, const struct sequence *now, bool *came, bool *renamed) {
     struct tbl *t = io->tbl;
-    bool kept = t->captured; /* else a rebuild: it is read again, and the places alone say nothing */
-    int err = kept ? find_moved(s, io, now) : 0;
+    bool kept = t->captured; /* else it is read again */
+    /* A rebuild: the places alone say nothing. (Of a table without a key each change of the schema lets the rows be read again.) */
+    bool made = !kept && (io->table->key_kind != KEY_ROWID || t->remade);
+    int err = made ? 0 : find_moved(s, io, now);
     *came = false;
     *renamed = !err && pair_columns(io, was, now);
-    if (*renamed && !kept)
+    if (*renamed && made)
         err = check_pairs(s, io, now, renamed);
     for (uint32_t i = 0; i < was->count && !err; i++)
         if (!is_here(io, was->list[i].column))
@@ -518,7 +520,7 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
             put(cells, count, i, life->at, life->carried);
         if (since != life->at && i >= keys)
             put(cells, count, i, since, CARRIED_TABLE);
-        if (alive && was.hash != hashes[i] && i >= keys)
+        if (alive && was.hash != hashes[i] && (before || i >= keys)) /* of a key: it is written otherwise now, and compares equal */
             put(cells, count, i, (since > life->at ? since : life->at) + 1, CARRIED_NOT);
     }
     return 0;

@@ -36,14 +36,12 @@ static int note_add(struct store *s, struct notes *n, sqlite3_stmt *q) {
     n->last_seq = sqlite3_column_int64(q, 0);
     n->last_nonce = sqlite3_column_int64(q, 4);
     struct tio *io = number < s->by_trigger_count ? s->by_trigger[number] : NULL;
-    if (!io) { /* a table that was dropped, or is not replicated any more */
+    /* a table that was dropped, or is not replicated any more; or its rowids may be others now, and all of it is read again */
+    if (!io || (io->table->key_kind == KEY_ROWID && !io->tbl->captured && !io->tbl->lost)) {
         int kind = sqlite3_column_int(q, 2);
         moves_note(s, number, kind == NOTE_DELETE ? 1 : kind == NOTE_INSERT ? -1 : 0);
         return 0;
     }
-    if (io->table->key_kind == KEY_ROWID && !io->tbl->captured &&
-        !io->tbl->lost) /* its rowids may be others now; all of it is read again */
-        return 0;
     if (n->count == n->cap) {
         uint32_t cap = n->cap ? n->cap * 2 : 64;
         struct note *p = realloc(n->list, cap * sizeof *p);

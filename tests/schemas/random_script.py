@@ -212,7 +212,7 @@ class Script:
             return on + 'UPDATE %s SET %s = %s WHERE %s = %s' % (t.q, k, to, k, place)
         self.extra += 1
         self.migrate('quiet', born('one'), born('two'), 'quiet')
-        if r.random() < 0.5:
+        if r.random() < 0.5 or t.extremes:      # no place is below -9223372036854775808
             write, old = [on + 'DELETE FROM %s WHERE %s = %s' % (t.q, k, top), born('three')], ''
         else:       # by way of a number below all: no place is max(...) then but those of the two
             write = [on + 'BEGIN', move(low + ' - 1', top), move(top + ' + 1', top), move(top + ' - 1', low), on + 'COMMIT']

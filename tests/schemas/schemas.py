@@ -26,17 +26,7 @@ from random_script import Part, Script  # noqa: E402
 
 # Kinds (of --without) that this engine is known not to do right yet, with the reason: left out unless --all. What no engine could do is not
 # written at all, and said where it is left out (random_script.py, random_writer.py).
-KNOWN = {'rename': 'rows that wait to be shown (their number is not free yet) when their table is renamed stay parked under its old name, where the'
-                   ' application has no table any more: red, though the new name has them (seed 90092; about one script in 150)',
-         'rename_column': 'a row that is deleted within 2 s of the rename may be listed beside the copy of another server whose original was already'
-                          ' replaced under the old name: a false open conflict, nothing is lost (seeds 95053, 95139; about one script in 100)',
-         'null_keys': 'a row with NULL in its key stays on its server, so a statement may meet it on the plain database alone (seed 95085; about one'
-                      ' script in 200): the generator, not the engine',
-         'rebuild': 'a numbered row whose number changes while its table is rebuilt may be listed as a conflict of numbers (seed 95092; about one'
-                    ' script in 200)',
-         'keyless_rename': 'a row of a table without a key that is deleted just before, or while, its table is renamed comes back with the copy'
-                          ' of another server, and one that is written right after its table or column was renamed may be listed as a conflict with'
-                          ' that copy: such rows are found again by their content, which says nothing of what they were under the old name'}
+KNOWN = {}
 
 
 def drive(driver, lines, timeout=60):

@@ -81,10 +81,126 @@ static void test_an_orphan_of_a_table_that_both_drop(void **state) {
     rig_close(&r);
 }
 
+/* What is read under the new name for the first time is told as it is written now. */
+static void test_a_key_that_is_written_otherwise_after_a_rename(void **state) {
+    (void)state;
+    for (uint32_t who = 0; who < 2; who++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY COLLATE NOCASE, a)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('key', 1)");
+        share(&r);
+        for (uint32_t i = 0; i < 2; i++)
+            app_exec(rig_app(&r, i), "ALTER TABLE t RENAME TO u");
+        app_exec(rig_app(&r, who), "UPDATE u SET k = 'KEY'");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM u", "tKEY|i1|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
+/* Rows that no key names, on both sides of a rename: they stay who they are, and those that went are gone, whatever noted it. */
+static void test_rows_without_a_key_beside_a_rename(void **state) {
+    static const struct {
+        const char *before, *after, *want;
+    } CASES[] = {
+        {"DELETE FROM t WHERE a < 3", "", "i3|i30|;i4|i40|;"},
+        {"DELETE FROM t", "", ""},
+        {"", "DELETE FROM u WHERE a < 3", "i3|i30|;i4|i40|;"},
+        {"UPDATE t SET b = 11 WHERE a = 1", "UPDATE u SET b = 22 WHERE a = 2", "i1|i11|;i2|i22|;i3|i30|;i4|i40|;"},
+        {"INSERT INTO t VALUES(5, 50)", "INSERT INTO u VALUES(6, 60)", "i1|i10|;i2|i20|;i3|i30|;i4|i40|;i5|i50|;i6|i60|;"},
+        {"DELETE FROM t WHERE a = 4; INSERT INTO t VALUES(5, 50)", "DELETE FROM u WHERE a = 5; INSERT INTO u VALUES(6, 60)",
+         "i1|i10|;i2|i20|;i3|i30|;i6|i60|;"},
+        {"DELETE FROM t WHERE a = 1; VACUUM", "", "i2|i20|;i3|i30|;i4|i40|;"},
+        {"", "DELETE FROM u WHERE a = 1; VACUUM; INSERT INTO u VALUES(5, 50)", "i2|i20|;i3|i30|;i4|i40|;i5|i50|;"},
+    };
+    (void)state;
+    for (size_t n = 0; n < sizeof CASES / sizeof *CASES; n++)
+        for (int mode = 0; mode < 12; mode++) { /* who writes; what is drained at once; the other one renames first, last or meanwhile */
+            uint32_t who = mode & 1, other = !who;
+            struct rig r;
+            rig_open(&r, 2, "CREATE TABLE t(a, b)");
+            rig_act(&r, 0, "INSERT INTO t VALUES(1, 10), (2, 20), (3, 30), (4, 40)");
+            share(&r);
+            if (mode / 4 == 0)
+                rig_act(&r, other, "ALTER TABLE t RENAME TO u");
+            if (mode / 4 == 2)
+                app_exec(rig_app(&r, other), "ALTER TABLE t RENAME TO u");
+            app_exec(rig_app(&r, who), CASES[n].before);
+            if (mode & 2)
+                peer_turn(&r.peers[who]);
+            app_exec(rig_app(&r, who), "ALTER TABLE t RENAME TO u");
+            if (mode & 2)
+                peer_turn(&r.peers[who]);
+            app_exec(rig_app(&r, who), CASES[n].after);
+            if (mode / 4 == 1) {
+                peer_rest(&r.peers[who]);
+                rig_act(&r, other, "ALTER TABLE t RENAME TO u");
+            }
+            share_same(&r);
+            assert_everywhere(&r, "SELECT * FROM u ORDER BY a", CASES[n].want);
+            if (conflicts(&r))
+                fail_msg("case %zu, mode %d: %zu conflicts", n, mode, conflicts(&r));
+            rig_close(&r);
+        }
+}
+
+/* The same of a column. */
+static void test_rows_without_a_key_beside_a_renamed_column(void **state) {
+    (void)state;
+    for (int mode = 0; mode < 12; mode++) {
+        uint32_t who = mode & 1, other = !who;
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(a, b)");
+        rig_act(&r, 0, "INSERT INTO t VALUES(1, 10), (2, 20), (3, 30), (4, 40)");
+        share(&r);
+        if (mode / 4 == 0)
+            rig_act(&r, other, "ALTER TABLE t RENAME COLUMN b TO c");
+        if (mode / 4 == 2)
+            app_exec(rig_app(&r, other), "ALTER TABLE t RENAME COLUMN b TO c");
+        app_exec(rig_app(&r, who), "UPDATE t SET b = 11 WHERE a = 1");
+        if (mode & 2)
+            peer_turn(&r.peers[who]);
+        app_exec(rig_app(&r, who), "ALTER TABLE t RENAME COLUMN b TO c");
+        if (mode & 2)
+            peer_turn(&r.peers[who]);
+        app_exec(rig_app(&r, who), "UPDATE t SET c = 22 WHERE a = 2; UPDATE t SET a = 33 WHERE a = 3; DELETE FROM t WHERE a = 4");
+        if (mode / 4 == 1) {
+            peer_rest(&r.peers[who]);
+            rig_act(&r, other, "ALTER TABLE t RENAME COLUMN b TO c");
+        }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM t ORDER BY a", "i1|i11|;i2|i22|;i33|i30|;");
+        if (conflicts(&r))
+            fail_msg("mode %d: %zu conflicts", mode, conflicts(&r));
+        rig_close(&r);
+    }
+}
+
+/* Thrown out by REPLACE, which no note tells. */
+static void test_a_row_without_a_key_that_was_thrown_out_before_a_rename(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(a, b UNIQUE)");
+    rig_act(&r, 0, "INSERT INTO t VALUES(1, 10), (2, 20)");
+    share(&r);
+    app_exec(rig_app(&r, 0), "REPLACE INTO t VALUES(3, 20)");
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(&r, i), "ALTER TABLE t RENAME TO u");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM u ORDER BY a", "i1|i10|;i3|i20|;");
+    assert_int_equal(conflicts(&r), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_dies_before_its_column_is_renamed),
         cmocka_unit_test(test_an_orphan_of_a_table_that_both_drop),
+        cmocka_unit_test(test_a_key_that_is_written_otherwise_after_a_rename),
+        cmocka_unit_test(test_rows_without_a_key_beside_a_rename),
+        cmocka_unit_test(test_rows_without_a_key_beside_a_renamed_column),
+        cmocka_unit_test(test_a_row_without_a_key_that_was_thrown_out_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
