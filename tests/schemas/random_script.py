@@ -244,6 +244,8 @@ class Script:
         self.extra += 1
         # a table that is dropped and made again is empty for a moment only: on the shadow nothing happens. What no node has read is gone with it.
         again = form == 'recreate'
+        if again and t.nulls:       # written just now: they would be gone
+            return
         if again:
             self.emit('quiet')
         # that a parent's deletion left a child behind on purpose is not known of references that a new name carries: till quiet they are let be

@@ -260,7 +260,7 @@ class Writer:
         if not t.strict:
             forms.append((self.update_from, 4))
         if t.key and not t.numbers and not t.without_rowid and t.kind != 'log' and not t.key[0].not_null and not t.strict \
-                and 'null_keys' not in self.s.without and t.kind != 'int' and len(t.tied) == 1 and not t.triggers and not t.views and not t.unique_sets \
+                and 'null_keys' not in self.s.without and t.kind not in ('int', 'autoincrement') and len(t.tied) == 1 and not t.triggers and not t.views and not t.unique_sets \
                 and all(not c.not_null or c.default or c.generated or c.role == 'plain' for c in t.columns if c not in t.key):
             forms.append((self.null_key, 3))
         if alone and r.random() < 0.4:

@@ -384,10 +384,8 @@ static void close_stuck(struct node *n, uint32_t connection) {
 /* AUTOINCREMENT has used up its numbers: SQLite then takes back the whole transaction, but only the statement in a table that has triggers, as
  * every table has beside a node. So the application takes it back itself. */
 static void end_full(struct node *n, uint32_t connection) {
-    sqlite3 *both[] = {n->app[connection], n->shadow[connection]};
-    for (int i = 0; i < 2; i++)
-        if (!sqlite3_get_autocommit(both[i]))
-            sqlite3_exec(both[i], "ROLLBACK", NULL, NULL, NULL);
+    sqlite3_exec(n->app[connection], "ROLLBACK", NULL, NULL, NULL); /* refused where there is no transaction */
+    sqlite3_exec(n->shadow[connection], "ROLLBACK", NULL, NULL, NULL);
 }
 
 /* A schema that changed beside an attached database is read again by the next statement only. */
