@@ -381,8 +381,7 @@ static void close_stuck(struct node *n, uint32_t connection) {
     }
 }
 
-/* AUTOINCREMENT has used up its numbers: SQLite then takes back the whole transaction, but only the statement in a table that has triggers, as
- * every table has beside a node. So the application takes it back itself. */
+/* AUTOINCREMENT has no number left: SQLite takes back the transaction, but only the statement where there are triggers. So the application does. */
 static void end_full(struct node *n, uint32_t connection) {
     sqlite3_exec(n->app[connection], "ROLLBACK", NULL, NULL, NULL); /* refused where there is no transaction */
     sqlite3_exec(n->shadow[connection], "ROLLBACK", NULL, NULL, NULL);
