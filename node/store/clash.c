@@ -80,13 +80,16 @@ static bool reference_write(struct store *s, const struct foreign *f, const stru
     return found;
 }
 
-/* Does the register say of the reference what the file says? */
+/* Does the register say of the reference what the file says? What is part of the key named the row already. */
 static bool as_registered(struct store *s, const struct foreign *f, const struct reg *r, const struct value *v) {
     struct origins_order o = store_order(s);
+    const struct table *t = f->child->table;
     if (!reg_alive(r, &o))
         return false;
     for (uint32_t i = 0; i < f->count; i++) {
-        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
+        if (f->from[i] == NUMBER || (f->child->key_refs && t->columns[f->child->order[f->from[i]]].key_place))
+            continue;
+        const struct cell *c = reg_winner(r, f->child->numbers[f->from[i]], &o);
         if (c && c->hash != value_hash(&v[i]))
             return false;
     }
@@ -235,11 +238,43 @@ static const struct gone *gone_find(const struct foreign *f, const struct value 
     return NULL;
 }
 
+/* Who is meant by this reference to a number: the child's author said so. Rows that have, or had, that number here may be others. 1: *who. */
+static int parent_meant(struct store *s, const struct foreign *f, const struct rowid *child, const struct reg *r, struct rowid *who) {
+    struct origins_order o = store_order(s);
+    struct value v, key[COLUMNS_MAX];
+    struct tbl *t;
+    if (!f->to_key || f->count != 1 || f->parent->table->key_kind != KEY_INTEGER || f->from[0] == NUMBER)
+        return 0;
+    uint32_t place = (uint32_t)f->child->table->columns[f->child->order[f->from[0]]].key_place;
+    int n = place && child->text ? tables_key_values(child, key, COLUMNS_MAX) : 0;
+    if (n < 0 || (uint32_t)n >= COLUMNS_MAX)
+        return n < 0 ? n : 0;
+    const struct cell *cell = reg_winner(r, f->child->numbers[f->from[0]], &o);
+    if (n > 0 && place <= (uint32_t)n) {
+        v = key[place - 1];
+    } else {
+        const struct write *w = cell ? &r->writes[cell->write] : NULL;
+        int err = w ? values_find(s, w->origin, w->version, f->child->tbl, child, cell->column, &v) : ERR_NOTFOUND;
+        if (err)
+            return err == ERR_NOTFOUND ? 0 : err;
+    }
+    return v.type == VALUE_REF && refs_find(s, &v, &t, who) && t == f->parent->tbl;
+}
+
+/* The parent, by its place or by who is meant; into s->reg2. */
+static int find_parent(struct store *s, const struct foreign *f, const struct rowid *parent, bool meant) {
+    bool home;
+    int err = meant ? rows_find(s, f->parent->tbl, parent, &s->reg2, &home) : rows_at_home(s, f->parent->tbl, parent, &s->reg2);
+    if (meant)
+        s->reg2.who = *parent;
+    return err;
+}
+
 /* Parked is what took the parent away in this projection, or else the child. */
-static int blame(struct check *c, const struct foreign *f, const struct rowid *written, const struct rowid *parent) {
+static int blame(struct check *c, const struct foreign *f, const struct rowid *written, const struct rowid *parent, bool meant) {
     struct store *s = c->s;
     int err = pending_map_flights(s);
-    if (err || (parent && (err = rows_at_home(s, f->parent->tbl, parent, &s->reg2))))
+    if (err || (parent && (err = find_parent(s, f, parent, meant))))
         return err;
     struct rowid who = s->reg2.who;
     struct pending_row *p = parent ? pending_find(s, f->parent->tbl, &who) : NULL;
@@ -249,17 +284,18 @@ static int blame(struct check *c, const struct foreign *f, const struct rowid *w
 }
 
 /* Is it a clash that the parent is not there? 1 yes, 0 no. */
-static int clashes(struct check *c, const struct foreign *f, const struct value *v, const struct rowid *parent, const struct write *w) {
+static int clashes(struct check *c, const struct foreign *f, const struct value *v, const struct rowid *parent, bool meant,
+                   const struct write *w) {
     struct store *s = c->s;
     struct origins_order o = store_order(s);
     if (!f->to_key)
         return nobody_saw(s, f, v, w);
-    int err = rows_at_home(s, f->parent->tbl, parent, &s->reg2);
+    int err = find_parent(s, f, parent, meant);
     bool left = false;
     if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
         return err;
     err = w ? left_behind(s, w, &left) : 0;
-    if (w && !err && !left && !parent->text)
+    if (w && !err && !left && !meant && !parent->text)
         err = others_left_behind(s, f->parent->tbl, parent->number, w, &left);
     return err ? err : !left;
 }
@@ -293,13 +329,16 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
         return err;
     if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
         return 0;
+    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v), revived = 0;
+    int meant = !clash && clear ? parent_meant(s, f, &who, &s->reg, &parent) : 0;
+    if (clash < 0 || meant < 0)
+        return clash < 0 ? clash : meant;
     const struct gone *g = f->to_key ? NULL : gone_find(f, v);
     const struct rowid *dead = f->to_key ? &parent : g ? &g->who : NULL;
-    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v), revived = 0;
-    if (!clash && (clash = clashes(c, f, v, &parent, clear && !back ? &w : NULL)) == 1)
-        revived = clear && dead ? mend_revive(s, f->parent->tbl, dead) : 0;
+    if (!clash && (clash = clashes(c, f, v, &parent, meant, clear && !back ? &w : NULL)) == 1 && clear && dead)
+        revived = meant ? mend_revive_row(s, f->parent->tbl, dead) : mend_revive(s, f->parent->tbl, dead);
     c->parked = c->parked || revived == 1;
-    return clash != 1 ? clash : revived ? (revived < 0 ? revived : 0) : blame(c, f, written, dead);
+    return clash != 1 ? clash : revived ? (revived < 0 ? revived : 0) : blame(c, f, written, dead, meant);
 }
 
 /* ---- what was written */

@@ -13,7 +13,7 @@
  *   moves.c    what a change of the application's schema means for its rows
  *   rebuilt.c  the same for tables that are made anew
  *   merge.c    batches of others → registers, log, what is to be shown
- *   project.c  what is to be shown → the application's file; shown.c what was shown when
+ *   project.c  what is to be shown → the application's file; parts.c how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them
  *   keyless.c  tables without a key
@@ -478,8 +478,11 @@ struct numbered {
 };
 int64_t numbers_shown(const struct tbl *t, const struct rowid *who); /* its number in the file */
 int64_t numbers_today(struct store *s, const struct tbl *t,
-                      const struct rowid *who);                     /* the same; of a dead row the one that all servers know */
-int64_t numbers_home(const struct tbl *t, const struct rowid *who); /* where its register is, if it is at home */
+                      const struct rowid *who); /* the same; of a dead row the one that all servers know */
+int64_t
+numbers_in_file(struct store *s, const struct tbl *t,
+                const struct rowid *who); /* the same; of a dead row the one under which the file may still show what refers to it */
+int64_t numbers_home(const struct tbl *t, const struct rowid *who);                        /* where its register is, if it is at home */
 int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int64_t home); /* its register is there now */
 int numbers_leave(struct store *s, struct tbl *t, const struct rowid *who);                /* its register is not at home any more */
 /* The file shows it there, in the projection `seq` (0: under the number of its birth, which needs no note); until numbers_settle_all() or numbers_hide(). */
@@ -528,6 +531,8 @@ size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,
 int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */
 /* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet; 2: it is dead. */
 int refs_show(struct store *s, struct value *values, uint32_t count);
+/* The same, to find a row of the file by its key. */
+int refs_in_file(struct store *s, struct value *values, uint32_t count);
 int refs_settled(struct store *s, struct value *values,
                  uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
 /* Was what the write refers to by v deleted by somebody who had seen it, or left an orphan on purpose? */
@@ -847,7 +852,9 @@ void flight_free(struct store *s, struct flight *f);
 int project_try(struct store *s, const struct op *op);   /* ERR_CONSTRAINT: it does not; ERR_NOTFOUND: no such row */
 int project_write(struct store *s, const struct op *op); /* the same, amid a projection */
 int project_undisturbed(struct store *s);                /* 1: the last note is our mark */
-bool project_blocked(struct store *s);                   /* the last part of a commit is not here yet */
+#define PROJECT_ROWS 2000u
+int64_t project_last_flight(struct store *s); /* parts.c: of the next projection */
+bool project_blocked(struct store *s);        /* the last part of a commit is not here yet */
 int project_hold_parts(struct store *s);
 void project_all_shown(struct store *s); /* with nothing left to show, everything merged is on show */
 /* ---- recover.c */

@@ -306,6 +306,14 @@ int64_t numbers_today(struct store *s, const struct tbl *t, const struct rowid *
     return numbers_shown(t, who);
 }
 
+int64_t numbers_in_file(struct store *s, const struct tbl *t, const struct rowid *who) {
+    const struct numbered *p = lookup(t, who);
+    bool home;
+    if (p || !t->number_column || t->shape != SHAPE_NUMBER || who->kind == IDENT_GIVEN || rows_find(s, t, who, &s->meant, &home))
+        return numbers_shown(t, who);
+    return home ? who->number : numbers_today(s, t, who);
+}
+
 int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) {
     struct origins_order o = store_order(s);
     bool home;

@@ -318,6 +318,15 @@ int pending_load(struct store *s) {
 
 bool pending_wants_showing(const struct pending_row *row) { return !row->mapped && !row->part_of && (!row->reason || row->retry); }
 
+/* The registers' row at this number, or key, is dead; an op of the projection at hand may have taken it out already. */
+static int is_there(struct store *s, struct tbl *t, const struct rowid *place) {
+    struct row_look look = {.io = t->io, .place = *place, .present = true};
+    int err = t->io ? drain_look(s, &look, t->io->peek) : 0;
+    if (t->io)
+        sqlite3_reset(t->io->peek);
+    return err ? err : look.present;
+}
+
 int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place) {
     struct origins_order o = store_order(s);
     if (t->shape != (place->text ? SHAPE_KEY : SHAPE_NUMBER))
@@ -331,7 +340,7 @@ int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place
     if (alive && !place->text) /* also if it is not shown yet */
         return numbers_wanted(s, t, &s->reg2) == place->number ? 1 : 2;
     if (h && !h->done && h->present)
-        return !alive && pending_wants_showing(h) ? 2 : 1;
+        return alive ? 1 : pending_wants_showing(h) ? 2 : is_there(s, t, place);
     return alive && !(h && !h->done);
 }
 

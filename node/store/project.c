@@ -13,7 +13,6 @@
 #include "node/store/report.h"
 #include "proto/err.h"
 
-#define PROJECT_ROWS 2000u
 #define TRIM_NOTES 4000
 #define MEND_ROUNDS 12 /* a mend may lead to another; what then still fails is parked */
 #define AGAIN_MAX (MEND_ROUNDS + 8)
@@ -115,6 +114,11 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
     if (!err)
         err = refs_settled(p->s, values, count);
     if (err || (err = map_columns(p, io, columns, count)))
+        return err;
+    for (uint32_t i = 0; i < count && io->key_refs && err >= 0; i++)
+        if (p->at[i] != UINT32_MAX && io->table->columns[io->order[p->at[i]]].key_place)
+            err = refs_in_file(p->s, &values[i], 1);
+    if (err < 0)
         return err;
     int64_t number = numbers_shown(io->tbl, who);
     bool made = false;
@@ -582,44 +586,6 @@ static int write_pending(struct projecting *p, struct failed *failed, int64_t se
     return retry_failed(p, failed->rows, failed->count);
 }
 
-/* The last flight of the next projection: whole batches, about PROJECT_ROWS rows, but all parts of a commit together, unless they are more
- * than BATCH_ROWS_MAX rows. Nothing (the last one shown) while a commit's last part is not here. */
-static int64_t last_flight(struct store *s) {
-    bool small[64] = {false}, *open = small;
-    uint32_t rows = 0, parts = 0, parts_rows = 0;
-    int64_t seq = s->hot.projected_seq;
-    if (s->origins_count > 64 && !(open = calloc(s->origins_count, sizeof *open)))
-        return seq;
-    for (struct flight *f = s->flights; f; f = f->next) {
-        if (rows && !parts && rows + f->ops_count > PROJECT_ROWS)
-            break;
-        rows += f->ops_count;
-        if (f->part != open[f->origin])
-            parts += f->part ? 1 : (uint32_t)-1;
-        open[f->origin] = f->part;
-        parts_rows = parts ? parts_rows + f->ops_count : 0;
-        if (!parts || parts_rows > BATCH_ROWS_MAX)
-            seq = f->seq;
-    }
-    if (open != small)
-        free(open);
-    return seq;
-}
-
-/* Parts whose last one does not come: their rows are held one by one, and what is behind them goes on. */
-int project_hold_parts(struct store *s) {
-    int err = state_begin(s);
-    for (struct flight *f = s->flights; f && !err; f = f->next) {
-        if (f->part) {
-            err = pending_merge_before(s, &f->before, f->origin + 1);
-            f->part = false;
-        }
-    }
-    return err;
-}
-
-bool project_blocked(struct store *s) { return s->flights && last_flight(s) == s->hot.projected_seq; }
-
 static int write_mark(struct store *s, int64_t seq) {
     sqlite3_bind_blob(s->w_mark, 1, s->state_id, sizeof s->state_id, SQLITE_STATIC);
     sqlite3_bind_int64(s->w_mark, 2, seq);
@@ -874,7 +840,7 @@ int project(struct store *s) {
         s->project_tries++;
         return PROJECT_DRAIN;
     }
-    int64_t seq = last_flight(s);
+    int64_t seq = project_last_flight(s);
     int err;
     for (int i = 0;; i++) {
         s->mending = i < MEND_ROUNDS;

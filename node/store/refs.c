@@ -216,6 +216,21 @@ int refs_show(struct store *s, struct value *values, uint32_t count) {
     return waits;
 }
 
+int refs_in_file(struct store *s, struct value *values, uint32_t count) {
+    int waits = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct tbl *t;
+        struct rowid who;
+        int err = values[i].type == VALUE_REF ? show(s, &values[i]) : 0;
+        if (err < 0)
+            return err;
+        if (values[i].type == VALUE_REF && err != 1 && refs_find(s, &values[i], &t, &who))
+            values[i].as.i = numbers_in_file(s, t, &who);
+        waits = err > waits ? err : waits;
+    }
+    return waits;
+}
+
 int refs_plain(struct store *s, struct value *v) {
     int err = refs_show(s, v, 1);
     if (v->type == VALUE_REF)

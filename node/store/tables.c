@@ -224,7 +224,7 @@ int tables_key_shown(struct store *s, const struct tbl *t, const struct rowid *w
 int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct rowid *who) {
     struct value values[16];
     int n = tables_key_values(who, values, 16);
-    int err = n > 0 && who->text ? refs_show(s, values, (uint32_t)n) : 0;
+    int err = n > 0 && who->text ? refs_in_file(s, values, (uint32_t)n) : 0;
     if (err < 0)
         return err;
     for (int i = 0; i < n; i++)

@@ -1,0 +1,99 @@
+/* The engine: where numbers, references, deletions and orphans meet. Each test is the shortest schedule of something that the random ones found. */
+#include "store_rig.h"
+
+#define TEAMS                                                                                                                              \
+    "PRAGMA foreign_keys=ON;"                                                                                                              \
+    "CREATE TABLE team(id INTEGER PRIMARY KEY, name TEXT);"                                                                                \
+    "CREATE TABLE match(id INTEGER PRIMARY KEY, team INTEGER REFERENCES team(id) ON DELETE CASCADE, score TEXT);"                          \
+    "CREATE TABLE tag(team INTEGER REFERENCES team(id) ON DELETE CASCADE, label TEXT, note TEXT, PRIMARY KEY(team, label))"
+#define MATCHES "SELECT score, name FROM match LEFT JOIN team ON team.id = match.team ORDER BY 1"
+#define TAGS "SELECT note, name FROM tag LEFT JOIN team ON team.id = tag.team ORDER BY 1"
+
+static void share_same(struct rig *r) {
+    rig_share(r);
+    rig_assert_settled(r);
+    assert_same_tables(r);
+    rig_time_passes(r);
+}
+
+/* A number is free in the projection that deletes the row which had it, also when that is written a second time, with a mend. */
+static void test_a_number_that_is_left_and_taken_at_once(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TEAMS);
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('first'); INSERT INTO match(team, score) VALUES(1, 'goes')");
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('second')");
+    share_same(&r);
+    rig_act(&r, 1, "BEGIN; DELETE FROM team WHERE id = 1; DELETE FROM team WHERE id = 2; INSERT INTO team(name) VALUES('third'); COMMIT");
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('fourth')");
+    rig_act(&r, 1, "INSERT INTO tag VALUES(2, 'a', 'of fourth')");
+    rig_act(&r, 0, "INSERT INTO match(team, score) VALUES(1, 'of first')");
+    peer_pull(&r.peers[0], &r.peers[1]);
+    assert_int_equal(peer_status(&r.peers[0], "parked"), 0);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name FROM team ORDER BY 1", "tfirst|;tfourth|;tthird|;");
+    assert_everywhere(&r, MATCHES, "tof first|tfirst|;");
+    assert_everywhere(&r, TAGS, "tof fourth|tfourth|;");
+    rig_close(&r);
+}
+
+/* A row that died under one number is known elsewhere by another one: who refers to it means it, whatever the number. */
+static void test_a_parent_that_died_under_another_number(void **state) {
+    (void)state;
+    for (int tag = 0; tag < 2; tag++) {
+        struct rig r;
+        rig_open(&r, 3, TEAMS);
+        rig_act(&r, 1, "INSERT INTO team(name) VALUES('wanted')");
+        peer_pull(&r.peers[0], &r.peers[1]);
+        rig_act(&r, 0, "INSERT INTO match(team, score) VALUES(1, 'old')");
+        rig_act(&r, 2, "INSERT INTO team(name) VALUES('other')");
+        rig_tick();
+        rig_act(&r, 1, "DELETE FROM team");
+        peer_pull(&r.peers[1], &r.peers[2]);
+        peer_pull(&r.peers[1], &r.peers[0]); /* it lives again, and is the junior now */
+        assert_rows(rig_app(&r, 1), "SELECT name FROM team WHERE id = 1", "tother|;");
+        peer_pull(&r.peers[0], &r.peers[2]);
+        peer_reopen(&r.peers[0]);
+        rig_act(&r, 0, "DELETE FROM team WHERE name = 'wanted'");
+        rig_act(&r, 1,
+                tag ? "INSERT INTO tag SELECT id, 'a', 'new' FROM team WHERE name = 'wanted'"
+                    : "INSERT INTO match(team, score) SELECT id, 'new' FROM team WHERE name = 'wanted'");
+        peer_pull(&r.peers[0], &r.peers[1]);
+        assert_rows(rig_app(&r, 0), tag ? TAGS : MATCHES, "tnew|twanted|;");
+        share_same(&r);
+        rig_close(&r);
+    }
+}
+
+/* What is named by a row that got another number, and died, all at once, is still found under the number that the file shows. */
+static void test_a_key_under_a_number_that_moved_and_died(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, TEAMS);
+    rig_act(&r, 0, "INSERT INTO team(name) VALUES('senior')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('junior')");
+    rig_act(&r, 1, "INSERT INTO tag VALUES(1, 'b', 'of junior')");
+    peer_pull(&r.peers[2], &r.peers[1]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    rig_time_passes(&r);
+    assert_rows(rig_app(&r, 1), "SELECT name FROM team WHERE id = 1", "tsenior|;");
+    rig_act(&r, 1, "DELETE FROM team WHERE name = 'junior'");
+    rig_act(&r, 0, "INSERT INTO tag VALUES(1, 'b', 'of senior')");
+    peer_queue(&r.peers[2], &r.peers[1]);
+    peer_pull(&r.peers[2], &r.peers[0]);
+    assert_int_equal(peer_status(&r.peers[2], "parked"), 0);
+    assert_rows(rig_app(&r, 2), TAGS, "tof senior|tsenior|;");
+    share_same(&r);
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_number_that_is_left_and_taken_at_once),
+        cmocka_unit_test(test_a_parent_that_died_under_another_number),
+        cmocka_unit_test(test_a_key_under_a_number_that_moved_and_died),
+    };
+    cmocka_set_test_filter(getenv("TEST")); /* one test alone */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
