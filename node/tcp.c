@@ -12,6 +12,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@
 #define SEGMENT_BYTES 4096
 #define SMALL_BYTES 1536 /* a batch of few rows, which is not compressed by itself */
 #define FLUSH_MS 2000
+#define UNSENT_BYTES (128 << 10) /* that the kernel takes before it has sent them */
 #define SHUT_MS 1000
 #define QUIET_MS 5000 /* then the memory for compressing goes back */
 
@@ -146,6 +149,11 @@ static void read_cb(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
 bool tcp_start(struct tcp *l, uint64_t dial) {
     uv_tcp_nodelay(&l->handle, 1);
     uv_tcp_keepalive(&l->handle, 1, 30);
+#ifdef TCP_NOTSENT_LOWAT
+    int fd, unsent = UNSENT_BYTES;
+    if (uv_fileno((uv_handle_t *)&l->handle, &fd) == 0) /* what the kernel took is overtaken by nothing */
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
+#endif
     l->dial = dial;
     int r = uv_read_start((uv_stream_t *)&l->handle, alloc_cb, read_cb);
     if (r != 0) {

@@ -24,7 +24,8 @@
  *            author is linked and may be pushing the same versions, nobody is asked for a short grace of lazy_ms.
  *   serving  Pulls are answered with EFFECT_READ from the caller's log, one outstanding read a link, next when the
  *            link's queue has room: a slow peer costs bounded memory. A batch spans as many frames as it needs;
- *            reassembly is bounded by BATCH_BYTES_MAX a link and only one batch a link is in reassembly at a time.
+ *            reassembly is bounded by BATCH_BYTES_MAX a batch, and of one fresh and one large batch a link. What is fresh
+ *            overtakes what has time: answers, and large batches.
  *   holding  A batch is delivered (EFFECT_DELIVER) when it is the next of its origin and its `after` differences are
  *            covered by what was delivered; else it is held, in memory within hold_bytes_max a database; beyond it is
  *            dropped and pulled again later. At most 256 batches or 32 MiB are delivered and not confirmed (EVENT_STORED).

@@ -109,12 +109,15 @@ const char *greet_who(const struct link *l, char *out, size_t cap);
 /* ---- stream.c: sending on links, taking frames, beats */
 void stream_begin(struct core *core);                /* clears core->scratch */
 void stream_send(struct core *core, struct link *l); /* the frames in core->scratch */
-void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags);
+/* Fresh ones go at once. bulk (or what is large): in chunks, each when the link's queue is short. */
+void stream_batch(struct core *core, struct link *l, struct bytes *batch, bool bulk);
+void stream_behind(struct core *core, struct link *l); /* the frame in core->scratch, behind the bulk */
 void stream_receive(struct core *core, struct link *l, const uint8_t *data, size_t len);
 void stream_beat(struct core *core, struct link *l, unsigned flags);
 void stream_sent(struct core *core, struct link *l, const struct event *e); /* EVENT_LINK_SENT */
 void stream_timers(struct core *core);
-bool stream_room(const struct core *core, const struct link *l); /* below its bound */
+bool stream_takes(const struct core *core, const struct link *l, const struct bytes *batch); /* may it be pushed? */
+bool stream_room(const struct core *core, const struct link *l);                             /* below its bound */
 
 /* ---- call.c */
 void call_request(struct core *core, const uint8_t *peer, uint64_t request, const uint8_t *data, size_t len);

@@ -31,7 +31,8 @@ struct link *link_new(uint64_t id, uint64_t dial, const char *address, const uin
     l->state = LINK_GREETING;
     wire_clean(l->address, sizeof l->address, address ? address : "", address ? strlen(address) : 0);
     buf_init(&l->rx, WIRE_HEAD_BYTES + FRAME_BYTES_MAX);
-    buf_init(&l->batch, BATCH_BYTES_MAX);
+    buf_init(&l->arriving[0].buf, BATCH_BYTES_MAX);
+    buf_init(&l->arriving[1].buf, BATCH_BYTES_MAX);
     return l;
 }
 
@@ -39,7 +40,11 @@ void link_free(struct link *l) {
     if (!l)
         return;
     buf_release(&l->rx);
-    buf_release(&l->batch);
+    buf_release(&l->arriving[0].buf);
+    buf_release(&l->arriving[1].buf);
+    while (l->bulk_count)
+        link_bulk_drop(l);
+    free(l->bulk);
     free(l->ranges);
     free(l);
 }
@@ -94,20 +99,49 @@ int link_frame(struct link *l, const uint8_t **data, size_t *len, const uint8_t 
 }
 
 int link_chunk(struct link *l, const struct wire_batch *w, struct bytes **whole) {
+    struct arriving *a = &l->arriving[w->flags & WIRE_BULK ? 1 : 0];
     *whole = NULL;
-    if (w->at != l->batch.len || (w->at > 0 && w->total != l->batch_total))
+    if (w->at != a->buf.len || (w->at > 0 && w->total != a->total))
         return ERR_MALFORMED;
     if (w->at == 0 && w->chunk_len == w->total) {
         *whole = bytes_new(w->chunk, w->chunk_len);
         return *whole ? 0 : ERR_NOMEM;
     }
-    l->batch_total = (size_t)w->total;
-    buf_append(&l->batch, w->chunk, w->chunk_len); /* grows with what came, not with what was declared */
-    if (l->batch.failed)
-        return l->batch.failed;
-    if (l->batch.len < l->batch_total)
+    a->total = (size_t)w->total;
+    buf_append(&a->buf, w->chunk, w->chunk_len); /* grows with what came, not with what was declared */
+    if (a->buf.failed)
+        return a->buf.failed;
+    if (a->buf.len < a->total)
         return 0;
-    *whole = bytes_new(l->batch.data, l->batch.len);
-    buf_release(&l->batch);
+    *whole = bytes_new(a->buf.data, a->buf.len);
+    buf_release(&a->buf);
     return *whole ? 0 : ERR_NOMEM;
+}
+
+bool link_bulk(struct link *l, struct bytes *bytes, bool frame) {
+    if (l->bulk_first + l->bulk_count == l->bulk_cap && l->bulk_first) {
+        memmove(l->bulk, l->bulk + l->bulk_first, l->bulk_count * sizeof *l->bulk);
+        l->bulk_first = 0;
+    }
+    if (l->bulk_count == l->bulk_cap) {
+        uint32_t cap = l->bulk_cap ? l->bulk_cap * 2 : 8;
+        struct bulk *bulk = realloc(l->bulk, cap * sizeof *bulk);
+        if (!bulk)
+            return false;
+        l->bulk = bulk;
+        l->bulk_cap = cap;
+    }
+    l->bulk[l->bulk_first + l->bulk_count++] = (struct bulk){bytes, frame};
+    l->bulk_bytes += bytes->len;
+    return true;
+}
+
+void link_bulk_drop(struct link *l) {
+    struct bulk *b = &l->bulk[l->bulk_first];
+    l->bulk_bytes -= b->bytes->len;
+    bytes_unref(b->bytes);
+    l->bulk_at = 0;
+    l->bulk_first++;
+    if (--l->bulk_count == 0)
+        l->bulk_first = 0;
 }

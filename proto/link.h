@@ -30,6 +30,18 @@ struct serve_range {
     uint64_t from, to, bytes; /* bytes: credit left */
 };
 
+/* A batch as its chunks come. */
+struct arriving {
+    struct buf buf;
+    size_t total;
+};
+
+/* What has time: a batch that goes out in chunks, or a frame that follows such ones. */
+struct bulk {
+    struct bytes *bytes;
+    bool frame;
+};
+
 struct link {
     uint64_t id, dial; /* dial: 0 accepted */
     enum link_state state;
@@ -47,12 +59,15 @@ struct link {
     uint64_t sent_bytes, received_bytes;
     bool wired; /* who moves the bytes counts them, as they are on the wire */
     /* arriving */
-    struct buf rx;    /* an incomplete frame */
-    bool rx_taken;    /* what is in rx was handed out */
-    struct buf batch; /* chunks of a batch so far */
-    size_t batch_total;
-    uint64_t answer_ms; /* when the last chunk came that answers a PULL of ours */
-    uint32_t pulls;     /* ranges asked here and not done */
+    struct buf rx;               /* an incomplete frame */
+    bool rx_taken;               /* what is in rx was handed out */
+    struct arriving arriving[2]; /* by WIRE_BULK */
+    uint64_t answer_ms;          /* when the last chunk came that answers a PULL of ours */
+    uint32_t pulls;              /* ranges asked here and not done */
+    /* going out while the queue is short: from bulk[bulk_first] on, of which bulk_at bytes are gone */
+    struct bulk *bulk;
+    uint32_t bulk_first, bulk_count, bulk_cap;
+    size_t bulk_at, bulk_bytes;
     /* serving */
     struct serve_range *ranges;
     uint32_t ranges_count, ranges_cap;
@@ -70,6 +85,9 @@ void link_advance(struct link *l, enum link_state to);
 /* The next whole frame of the stream. 1: *frame, *frame_len (the payload; borrowed until the next call); 0: all of the data
  * was taken; ERR_TOOBIG: the length is above the bound of this state; ERR_NOMEM. */
 int link_frame(struct link *l, const uint8_t **data, size_t *len, const uint8_t **frame, size_t *frame_len);
+/* Puts something behind what has time; takes the reference over on success. False without memory. */
+bool link_bulk(struct link *l, struct bytes *bytes, bool frame);
+void link_bulk_drop(struct link *l); /* the first one */
 /* Adds a chunk. 0 and *whole NULL: more is to come; 0 and *whole: complete; ERR_MALFORMED: not the chunk that follows. */
 int link_chunk(struct link *l, const struct wire_batch *w, struct bytes **whole);
 

@@ -235,7 +235,7 @@ void pull_forget_db(struct core *core, struct db *db) {
 static void done(struct core *core, struct link *l, const char *db, size_t len, const struct origin *o, uint64_t next) {
     stream_begin(core);
     wire_pack_done(&core->scratch, &(struct wire_done){.db = {db, len}, .origin = *o, .next = next});
-    stream_send(core, l);
+    stream_behind(core, l);
 }
 
 static bool add_range(struct link *l, const struct serve_range *r) {
@@ -274,7 +274,8 @@ void pull_asked(struct core *core, struct link *l, const struct wire_pull *p) {
 }
 
 void pull_serve(struct core *core, struct link *l) {
-    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count || l->queued >= core->config.link_queue_max / 2)
+    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count ||
+        l->queued + l->bulk_bytes >= core->config.link_queue_max / 2)
         return;
     const struct serve_range *r = &l->ranges[0];
     l->read_request = ++core->last_number;
@@ -320,7 +321,7 @@ void pull_read(struct core *core, uint64_t request, struct bytes *const *batches
     struct serve_range r = l->ranges[0];
     uint64_t first = r.from;
     for (uint32_t i = 0; i < count && l->state == LINK_UP && r.from <= r.to; i++) {
-        stream_batch(core, l, batches[i], WIRE_ANSWER);
+        stream_batch(core, l, batches[i], true);
         r.from++;
         r.bytes -= batches[i]->len < r.bytes ? batches[i]->len : r.bytes;
     }

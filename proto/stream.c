@@ -7,6 +7,9 @@
 #include "proto/core_state.h"
 #include "proto/err.h"
 
+#define BULK_QUEUE (128u << 10)      /* what has time is put into the queue of a link while that is shorter */
+#define FRESH_BYTES_MAX (256u << 10) /* a larger batch has time, too */
+
 /* ---- sending */
 
 void stream_begin(struct core *core) { buf_clear(&core->scratch); }
@@ -40,17 +43,57 @@ void stream_send(struct core *core, struct link *l) {
         broken(core, l);
 }
 
-void stream_batch(struct core *core, struct link *l, struct bytes *batch, unsigned flags) {
+/* The chunk at `at`; how long it is, 0 when the link broke. */
+static size_t chunk(struct core *core, struct link *l, struct bytes *batch, size_t at, unsigned flags) {
+    size_t n = batch->len - at < WIRE_CHUNK_BYTES ? batch->len - at : WIRE_CHUNK_BYTES;
+    stream_begin(core);
+    wire_pack_batch(&core->scratch, &(struct wire_batch){.flags = flags, .total = batch->len, .at = at, .chunk_len = n});
+    if (put(core, l, batch, at, at + n))
+        return n;
+    broken(core, l);
+    return 0;
+}
+
+/* Of what has time only as much is in the queue as a link carries in a moment, so that what is fresh waits no longer than that. */
+static void flow(struct core *core, struct link *l) {
+    while (l->state == LINK_UP && l->bulk_count && l->queued < BULK_QUEUE && l->queued < core->config.link_queue_max) {
+        const struct bulk *b = &l->bulk[l->bulk_first];
+        if (b->frame) {
+            stream_begin(core);
+            buf_append(&core->scratch, b->bytes->data, b->bytes->len);
+            stream_send(core, l);
+            link_bulk_drop(l);
+            continue;
+        }
+        l->bulk_at += chunk(core, l, b->bytes, l->bulk_at, WIRE_BULK);
+        if (l->bulk_at == b->bytes->len)
+            link_bulk_drop(l);
+    }
+}
+
+void stream_batch(struct core *core, struct link *l, struct bytes *batch, bool bulk) {
     probe_spoke(core, l);
-    for (size_t at = 0; at < batch->len;) {
-        size_t n = batch->len - at < WIRE_CHUNK_BYTES ? batch->len - at : WIRE_CHUNK_BYTES;
-        stream_begin(core);
-        wire_pack_batch(&core->scratch, &(struct wire_batch){.flags = flags, .total = batch->len, .at = at, .chunk_len = n});
-        if (!put(core, l, batch, at, at + n)) {
-            broken(core, l);
+    if (bulk || batch->len > FRESH_BYTES_MAX) {
+        bytes_ref(batch);
+        if (link_bulk(l, batch, false)) {
+            flow(core, l);
             return;
         }
-        at += n;
+        bytes_unref(batch);
+        broken(core, l);
+        return;
+    }
+    for (size_t at = 0; at < batch->len && l->state == LINK_UP;)
+        at += chunk(core, l, batch, at, 0);
+}
+
+void stream_behind(struct core *core, struct link *l) {
+    struct bytes *frame = l->bulk_count && !core->scratch.failed ? bytes_new(core->scratch.data, core->scratch.len) : NULL;
+    if (l->bulk_count == 0)
+        stream_send(core, l);
+    else if (!frame || !link_bulk(l, frame, true)) {
+        bytes_unref(frame);
+        broken(core, l);
     }
 }
 
@@ -59,9 +102,14 @@ void stream_sent(struct core *core, struct link *l, const struct event *e) {
     l->queued = e->queued;
     l->sent_bytes = e->wire ? e->wire : l->sent_bytes;
     l->wired = e->wire > 0;
+    flow(core, l);
     pull_serve(core, l);
     if (full && l->state == LINK_UP && stream_room(core, l))
         stream_beat(core, l, 0); /* with what could not be announced meanwhile */
+}
+
+bool stream_takes(const struct core *core, const struct link *l, const struct bytes *batch) {
+    return stream_room(core, l) && (batch->len <= FRESH_BYTES_MAX || l->bulk_bytes < core->config.link_queue_max);
 }
 
 bool stream_room(const struct core *core, const struct link *l) { return l->queued < core->config.link_queue_max; }
@@ -124,7 +172,7 @@ static int take_batch(struct core *core, struct link *l, struct mpk *m, uint32_t
         r = link_chunk(l, &w, &whole);
     if (r)
         return r;
-    if (w.flags & WIRE_ANSWER)
+    if (w.flags & WIRE_BULK)
         l->answer_ms = core->now;
     if (whole)
         hold_receive(core, l, whole);

@@ -489,7 +489,7 @@ void sync_local(struct core *core, const char *name, struct bytes *batch) {
         s->delivered = version;
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
-        if (!sync_exchanges(core, l, db) || !stream_room(core, l))
+        if (!sync_exchanges(core, l, db) || !stream_takes(core, l, batch))
             continue;
         struct peer_db *pd = sync_peer_db(core, l->peer, db);
         if (origin_cmp(&pd->pushed_origin, &origin) != 0) {
@@ -502,7 +502,7 @@ void sync_local(struct core *core, const char *name, struct bytes *batch) {
         bool near = version <= has + PUSH_GAP && l->queued < core->config.link_queue_max / 4;
         if (version <= has || (version > has + 1 && !near))
             continue; /* it has it, or lacks more: then it pulls */
-        stream_batch(core, l, batch, 0);
+        stream_batch(core, l, batch, false);
         pd->pushed = version;
     }
     if (s && db->held_count) /* something may have waited for it */

@@ -48,7 +48,7 @@ enum {
 };                                            /* beat: what was announced here is my latest; tell me everything again; answer */
 enum { WIRE_LINKED = 1, WIRE_FORGOTTEN = 2 }; /* member: the sender has a live link to it; nobody waits for it any more */
 enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
-enum { WIRE_ANSWER = 1 };                                  /* batch: answers a PULL */
+enum { WIRE_BULK = 1 };                                    /* batch: it answers a PULL, or is large: fresh ones overtake it */
 
 struct wire_text {
     const char *p; /* not terminated */

@@ -20,6 +20,14 @@ def free_port():
                 pass
 
 
+def _socket():
+    """Of a proxy: what the kernel would take in while the proxy reads slowly must not hide how slow it is."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    s.setblocking(False)
+    return s
+
+
 class Network:
     """TCP proxies, one before each node, which every other node dials since the node advertises it. Who dials is read from the
     kernel's table of sockets, so that one link of many can be disturbed without knowing the protocol."""
@@ -35,8 +43,10 @@ class Network:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     def attach(self, node):
-        port = free_port()
-        server = self._do(asyncio.start_server(lambda r, w: self._serve(node, r, w), "127.0.0.1", port))
+        port, sock = free_port(), _socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", port))
+        server = self._do(asyncio.start_server(lambda r, w: self._serve(node, r, w), sock=sock))
         self.nodes[node.name] = (node, port, server)
 
     def address(self, node):
@@ -113,8 +123,11 @@ class Network:
             writer.transport.abort()
             return
         try:
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", node.port)
+            sock = _socket()
+            await self.loop.sock_connect(sock, ("127.0.0.1", node.port))
+            up_reader, up_writer = await asyncio.open_connection(sock=sock)
         except OSError:
+            sock.close()
             writer.transport.abort()
             return
         self.live.setdefault(pair, set()).update((writer, up_writer))

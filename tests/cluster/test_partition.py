@@ -90,6 +90,29 @@ class Partition(ClusterTest):
         network.heal_all()
         c.converge(30)
 
+    def test_fresh_changes_overtake_a_large_catch_up(self):
+        network = self.network()
+        c = self.cluster(2, SCHEMA, network=network)
+        c[0].script("CREATE TABLE photo (id INTEGER PRIMARY KEY, data BLOB)", db="photos.db")
+        self.eventually(c[1], "SELECT count(*) FROM photo", [(0,)], db="photos.db")
+        network.set(c[0], c[1], rate=1500000)
+        con = c[0].connect("photos.db")
+        for _ in range(40):
+            con.execute("INSERT INTO photo (data) VALUES (randomblob(300000))")
+        con.close()
+        worst = 0.0
+        for i in range(6):
+            start = time.monotonic()
+            c[0].sql("INSERT INTO log VALUES (?, 'fresh', ?, '')", ("f%d" % i, i))
+            self.eventually(c[1], "SELECT count(*) FROM log", [(i + 1,)], deadline=8)
+            worst = max(worst, time.monotonic() - start)
+        behind = 40 - c[1].sql("SELECT count(*) FROM photo", db="photos.db")[0][0]
+        print("worst of six: %.2f s, with %d photos still to come" % (worst, behind))
+        self.assertGreater(behind, 0, "the catch-up must still be under way")
+        self.assertLess(worst, 1.2 * harness.SLOW)
+        network.heal_all()
+        c.converge(30)
+
     def test_delay_alone_changes_nothing(self):
         network, c, writers = self.begin(3)
         for a, b in ((0, 1), (0, 2), (1, 2)):
