@@ -1,0 +1,337 @@
+/* Reading files whole: chunks, their hashes, the content. A large file is read and cut by one thread while a second one hashes what is cut;
+ * the first one helps whenever it is ahead, as hashing takes twice as long as the rest.
+ *
+ * The happy path for a scan is:
+ *   content_scan -> scans_start: the file is opened -> run_scan on the pool -> scan_done: noted, `scanned`.
+ * Possible failure modes are: no such file, no permission, a read error, a file that is written meanwhile (its stamp or length differs at the end). */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/files/content_state.h"
+#include "proto/err.h"
+
+#define SCANS_AT_ONCE 2
+#define LARGE_BYTES (4u << 20)
+#define BLOCK_BYTES (2u << 20)
+#define BLOCKS 3
+#define BLOCK_CHUNKS (BLOCK_BYTES / CHUNK_MIN + 1)
+
+struct scan {
+    struct job job;
+    uint64_t number;
+    uint32_t root;
+    char *path;
+    int fd, error;
+    atomic_bool cancelled;
+    const struct chunker *chunker;
+    struct content_stamp stamp;
+    struct chunklist list;
+    uint8_t hash[CONTENT_HASH_BYTES];
+    struct scan *prev, *next;
+};
+
+int content_error(int number) {
+    switch (number) {
+    case ENOENT:
+    case ENOTDIR: return ERR_NOTFOUND;
+    case EACCES:
+    case EPERM:
+    case EXDEV:
+    case ELOOP: return ERR_DENIED;
+    case ENOMEM: return ERR_NOMEM;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return ERR_FULL;
+    case EINVAL:
+    case EISDIR: return ERR_UNSUPPORTED;
+    case EROFS: return ERR_READONLY;
+    default: return ERR_IO;
+    }
+}
+
+/* ---- hashing by two threads */
+
+struct block {
+    uint8_t *data;
+    size_t len;
+    uint32_t chunks, taken, hashed; /* taken in order */
+    struct {
+        uint32_t at, len;
+        uint8_t hash[CONTENT_HASH_BYTES];
+    } chunk[BLOCK_CHUNKS];
+};
+
+struct pipeline {
+    pthread_mutex_t lock;
+    pthread_cond_t moved;
+    struct block block[BLOCKS];
+    bool over;
+};
+
+/* Hashes one chunk that nobody has taken. False: there is none. Called with the lock held. */
+static bool hash_one(struct pipeline *p) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        struct block *b = &p->block[i];
+        if (b->taken == b->chunks)
+            continue;
+        uint32_t n = b->taken++;
+        pthread_mutex_unlock(&p->lock);
+        chunk_hash(b->data + b->chunk[n].at, b->chunk[n].len, b->chunk[n].hash);
+        pthread_mutex_lock(&p->lock);
+        if (++b->hashed == b->chunks)
+            pthread_cond_broadcast(&p->moved);
+        return true;
+    }
+    return false;
+}
+
+static void *helper(void *ctx) {
+    struct pipeline *p = ctx;
+    pthread_mutex_lock(&p->lock);
+    while (!p->over)
+        if (!hash_one(p))
+            pthread_cond_wait(&p->moved, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+    return NULL;
+}
+
+/* Until this block is hashed; then its chunks go to the list, and it is free. */
+static int collect(struct scan *s, struct pipeline *p, struct block *b) {
+    int r = 0;
+    pthread_mutex_lock(&p->lock);
+    while (b->hashed < b->chunks)
+        if (!hash_one(p))
+            pthread_cond_wait(&p->moved, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+    for (uint32_t i = 0; i < b->chunks && r == 0; i++)
+        r = chunklist_add(&s->list, b->chunk[i].hash, b->chunk[i].len);
+    b->chunks = b->taken = b->hashed = 0;
+    return r;
+}
+
+/* ---- reading */
+
+static int read_full(int fd, uint8_t *data, size_t len, size_t *got) {
+    *got = 0;
+    while (*got < len) {
+        ssize_t n = read(fd, data + *got, len - *got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return content_error(errno);
+        if (n == 0)
+            break;
+        *got += (size_t)n;
+    }
+    return 0;
+}
+
+/* Cuts a block; what may be no whole chunk is left for the next one. */
+static size_t cut(struct scan *s, struct block *b, bool last, uint32_t *count) {
+    size_t at = 0;
+    *count = 0;
+    while (at < b->len && (last || b->len - at >= CHUNK_MAX)) {
+        size_t n = chunker_cut(s->chunker, b->data + at, b->len - at);
+        b->chunk[*count].at = (uint32_t)at;
+        b->chunk[*count].len = (uint32_t)n;
+        at += n;
+        ++*count;
+    }
+    return at;
+}
+
+static int blocks_read(struct scan *s, struct pipeline *p) {
+    uint8_t *rest = malloc(CHUNK_MAX);
+    size_t rest_len = 0;
+    int r = rest == NULL ? ERR_NOMEM : 0;
+    bool last = false;
+    for (unsigned i = 0; r == 0 && !last; i = (i + 1) % BLOCKS) {
+        struct block *b = &p->block[i];
+        size_t got = 0;
+        if ((r = collect(s, p, b)) != 0)
+            break;
+        if (s->cancelled)
+            r = ERR_CLOSED;
+        memcpy(b->data, rest, rest_len);
+        if (r == 0)
+            r = read_full(s->fd, b->data + rest_len, BLOCK_BYTES - rest_len, &got);
+        b->len = rest_len + got;
+        last = b->len < BLOCK_BYTES;
+        uint32_t count = 0;
+        size_t at = r == 0 ? cut(s, b, last, &count) : 0;
+        rest_len = r == 0 ? b->len - at : 0;
+        memcpy(rest, b->data + at, rest_len);
+        pthread_mutex_lock(&p->lock);
+        b->chunks = count;
+        pthread_cond_broadcast(&p->moved);
+        pthread_mutex_unlock(&p->lock);
+        if (last || r != 0) /* in order: the oldest block first */
+            for (unsigned k = 1; k <= BLOCKS; k++) {
+                int collected = collect(s, p, &p->block[(i + k) % BLOCKS]);
+                r = r != 0 ? r : collected;
+            }
+    }
+    free(rest);
+    return r;
+}
+
+static int read_large(struct scan *s) {
+    struct pipeline *p = calloc(1, sizeof *p);
+    uint8_t *data = malloc((size_t)BLOCKS * BLOCK_BYTES);
+    pthread_t second;
+    int r = p == NULL || data == NULL ? ERR_NOMEM : 0;
+    if (r == 0) {
+        for (size_t i = 0; i < BLOCKS; i++)
+            p->block[i].data = data + i * BLOCK_BYTES;
+        pthread_mutex_init(&p->lock, NULL);
+        pthread_cond_init(&p->moved, NULL);
+        bool two = pthread_create(&second, NULL, helper, p) == 0; /* alone it takes longer */
+        r = blocks_read(s, p);
+        pthread_mutex_lock(&p->lock);
+        p->over = true;
+        pthread_cond_broadcast(&p->moved);
+        pthread_mutex_unlock(&p->lock);
+        if (two)
+            pthread_join(second, NULL);
+        pthread_cond_destroy(&p->moved);
+        pthread_mutex_destroy(&p->lock);
+    }
+    free(data);
+    free(p);
+    return r;
+}
+
+static int read_small(struct scan *s, size_t size) {
+    uint8_t hash[CONTENT_HASH_BYTES], *data = malloc(size + 1);
+    size_t got = 0;
+    int r = data == NULL ? ERR_NOMEM : read_full(s->fd, data, size + 1, &got);
+    if (r == 0 && got != size)
+        r = ERR_BUSY;
+    for (size_t at = 0; r == 0 && at < size;) {
+        size_t n = chunker_cut(s->chunker, data + at, size - at);
+        chunk_hash(data + at, n, hash);
+        r = chunklist_add(&s->list, hash, (uint32_t)n);
+        at += n;
+    }
+    free(data);
+    return r;
+}
+
+static int scan_file(struct scan *s) {
+    struct stat before, after;
+    struct content_stamp end;
+    if (fstat(s->fd, &before) != 0)
+        return content_error(errno);
+    if (!S_ISREG(before.st_mode))
+        return ERR_UNSUPPORTED;
+    content_stamp_of(&before, &s->stamp);
+    posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    int r = s->stamp.size > LARGE_BYTES ? read_large(s) : read_small(s, (size_t)s->stamp.size);
+    if (r != 0)
+        return r;
+    if (fstat(s->fd, &after) != 0)
+        return content_error(errno);
+    content_stamp_of(&after, &end);
+    chunklist_hash(&s->list, s->hash);
+    return memcmp(&s->stamp, &end, sizeof end) != 0 || s->list.size != end.size ? ERR_BUSY : 0;
+}
+
+static void run_scan(struct job *j) {
+    struct scan *s = (struct scan *)j;
+    s->error = s->cancelled ? ERR_CLOSED : scan_file(s);
+}
+
+/* ---- on the loop */
+
+static void scan_free(struct scan *s) {
+    if (s->fd >= 0)
+        close(s->fd);
+    chunklist_release(&s->list);
+    free(s->path);
+    free(s);
+}
+
+static void tell(struct content *c, struct scan *s) {
+    if (s->error == 0)
+        table_note(c->table, s->root, s->path, s->hash, &s->list, &s->stamp);
+    if (s->cancelled || c->closing)
+        return;
+    struct content_scanned told = {
+        .number = s->number, .root = s->root, .path = s->path, .error = s->error, .chunks = s->list.count, .stamp = s->stamp};
+    memcpy(told.hash, s->hash, sizeof told.hash);
+    c->config.scanned(c->config.ctx, &told);
+}
+
+static void scan_done(struct job *j) {
+    struct scan *s = (struct scan *)j;
+    struct content *c = j->content;
+    DL_DELETE(c->scans_running, s);
+    c->scanning--;
+    c->scans_count--;
+    tell(c, s);
+    scan_free(s);
+}
+
+void scans_start(struct content *c) {
+    while (c->scans_waiting != NULL && c->scanning < SCANS_AT_ONCE) {
+        struct scan *s = c->scans_waiting;
+        DL_DELETE(c->scans_waiting, s);
+        s->fd = s->cancelled ? -ECANCELED : c->config.open_file(c->config.ctx, s->root, s->path);
+        if (s->fd < 0) {
+            s->error = content_error(-s->fd);
+            c->scans_count--;
+            tell(c, s);
+            scan_free(s);
+            continue;
+        }
+        DL_APPEND(c->scans_running, s);
+        c->scanning++;
+        s->job = (struct job){.run = run_scan, .done = scan_done};
+        content_job(c, &s->job);
+    }
+}
+
+uint64_t content_scan(struct content *c, uint32_t root, const char *path) {
+    struct scan *s = c->closing || c->scans_count >= CONTENT_SCANS_MAX ? NULL : calloc(1, sizeof *s);
+    if (s == NULL || (s->path = strdup(path)) == NULL) {
+        free(s);
+        return 0;
+    }
+    s->number = ++c->number_last;
+    s->root = root;
+    s->fd = -1;
+    s->chunker = &c->chunker;
+    atomic_init(&s->cancelled, false);
+    chunklist_init(&s->list);
+    DL_APPEND(c->scans_waiting, s);
+    c->scans_count++;
+    content_soon(c);
+    return s->number;
+}
+
+void content_scan_cancel(struct content *c, uint64_t number) {
+    struct scan *s;
+    DL_FOREACH(c->scans_waiting, s) {
+        if (s->number == number)
+            s->cancelled = true;
+    }
+    DL_FOREACH(c->scans_running, s) {
+        if (s->number == number)
+            s->cancelled = true;
+    }
+}
+
+void scans_close(struct content *c) {
+    struct scan *s, *next;
+    DL_FOREACH_SAFE(c->scans_waiting, s, next) {
+        DL_DELETE(c->scans_waiting, s);
+        scan_free(s);
+    }
+    DL_FOREACH(c->scans_running, s) { s->cancelled = true; }
+}

@@ -1,0 +1,358 @@
+/* Answering peers: who has what, lists, chunks. A connection has a queue of runs that its peer wants; one job at a time reads some of them,
+ * hashes what it read, compresses it where that helps, and packs frames; the next one starts when the connection has taken most of these.
+ *
+ * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but said to be gone. */
+#include <assert.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "node/clock.h"
+#include "node/files/content_state.h"
+#include "proto/core.h"
+#include "proto/err.h"
+
+#define QUEUE_MAX 4096
+#define PIECES_MAX 64 /* so many descriptors at most */
+#define JOB_BYTES (512u << 10)
+#define SQUEEZE_MIN 256
+#define PLAIN_BODIES 16 /* sent as they are, after one that did not shrink */
+
+struct source {
+    uint8_t hash[CONTENT_HASH_BYTES];
+    int fd;
+    struct chunklist list;
+};
+
+static void source_free(struct source *s) {
+    if (s == NULL)
+        return;
+    if (s->fd >= 0)
+        close(s->fd);
+    chunklist_release(&s->list);
+    free(s);
+}
+
+void serve_release(struct conn *conn) {
+    source_free(conn->source);
+    zip_free(conn->zip);
+    free(conn->queue);
+    free(conn);
+}
+
+static void send_frames(struct conn *conn, struct buf *b) {
+    if (b->failed == 0 && conn->link != NULL)
+        content_link_send(conn->link, b->data, b->len);
+    buf_release(b);
+}
+
+/* ---- who has what */
+
+/* The list of what is being fetched here, or of what is here. */
+static int list_of(struct content *c, const uint8_t *hash, struct chunklist *out) {
+    struct target *t = target_find(c, hash);
+    chunklist_init(out);
+    if (t != NULL && t->listed)
+        return chunklist_append(out, t->list.entries, t->list.count);
+    return table_has(c->table, hash) ? table_list(c->table, hash, out) : ERR_NOTFOUND;
+}
+
+int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count) {
+    struct content *c = conn->content;
+    struct buf b;
+    buf_init(&b, 4u << 20);
+    for (uint32_t i = 0; i < count && b.failed == 0; i++) {
+        const uint8_t *hash = hashes + (size_t)i * WIRE_HASH_BYTES;
+        struct target *t = target_find(c, hash);
+        struct wire_have have = {.hash = hash};
+        struct chunklist list;
+        if (table_has(c->table, hash) && table_list(c->table, hash, (chunklist_init(&list), &list)) == 0) {
+            have.chunks = list.count;
+            chunklist_release(&list);
+        } else if (t != NULL && t->listed) {
+            have.chunks = t->list.count;
+            have.bitmap = fetch_bitmap(t->item, &have.bitmap_len);
+        }
+        if (t != NULL && t->item != NULL)
+            fetch_interest(c->fetch, conn->peer->id, hash, clock_mono_ms());
+        wire_pack_have(&b, &have);
+    }
+    send_frames(conn, &b);
+    return 0;
+}
+
+/* ---- lists */
+
+static void pack_gone(struct buf *b, const uint8_t *hash, uint32_t first, uint32_t count) {
+    struct wire_run run = {.first = first, .count = count};
+    memcpy(run.hash, hash, sizeof run.hash);
+    wire_pack_gone(b, &run);
+}
+
+int serve_list(struct conn *conn, const uint8_t *hash) {
+    uint8_t groups[WIRE_GROUPS_MAX * WIRE_GROUP_BYTES];
+    struct chunklist list;
+    struct group g;
+    struct buf b;
+    buf_init(&b, 16u << 20);
+    int r = list_of(conn->content, hash, &list);
+    if (r != 0)
+        pack_gone(&b, hash, 0, 0);
+    for (uint32_t at = 0; r == 0 && at < list.count;) {
+        struct wire_groups w = {hash, list.size, list.count, at, groups, 0};
+        while (w.count < WIRE_GROUPS_MAX && chunklist_group(&list, at, &g)) {
+            uint8_t *out = groups + (size_t)w.count++ * WIRE_GROUP_BYTES;
+            out[0] = (uint8_t)g.count;
+            out[1] = (uint8_t)(g.count >> 8);
+            memcpy(out + 2, g.name, GROUP_BYTES);
+            at += g.count;
+        }
+        wire_pack_groups(&b, &w);
+    }
+    chunklist_release(&list);
+    send_frames(conn, &b);
+    return 0;
+}
+
+int serve_part(struct conn *conn, const struct wire_part *w) {
+    struct chunklist list;
+    struct group g;
+    struct buf b;
+    if (content_link_queued(conn->link) > 4 * LINK_HIGH_BYTES)
+        return ERR_TOOBIG; /* it asks, and does not take what it asked for */
+    buf_init(&b, 16u << 20);
+    int r = list_of(conn->content, w->hash, &list);
+    if (r != 0)
+        pack_gone(&b, w->hash, 0, 0);
+    for (uint32_t i = 0; r == 0 && i < w->count; i++)
+        if (chunklist_group(&list, wire_get_u32(w->firsts + 4 * (size_t)i), &g)) {
+            struct wire_entries entries = {w->hash, g.first, list.entries + (size_t)g.first * ENTRY_BYTES, g.count};
+            wire_pack_entries(&b, &entries);
+        }
+    chunklist_release(&list);
+    send_frames(conn, &b);
+    return 0;
+}
+
+/* ---- chunks */
+
+struct piece {
+    int fd;
+    bool own;    /* closes the descriptor */
+    bool shared; /* with those before it of the same content: the last one closes it */
+    bool gone;
+    uint8_t content[CONTENT_HASH_BYTES], hash[CONTENT_HASH_BYTES];
+    uint32_t chunk, len;
+    uint64_t at;
+};
+
+struct reading {
+    struct job job;
+    struct conn *conn;
+    struct zip *zip;
+    uint32_t plain;
+    struct buf frames;
+    uint8_t *body;
+    size_t body_len, bytes;
+    uint32_t count;
+    struct piece pieces[PIECES_MAX];
+};
+
+static bool read_piece(const struct piece *p, uint8_t *to) {
+    uint8_t hash[CONTENT_HASH_BYTES];
+    for (uint32_t got = 0; got < p->len;) {
+        ssize_t n = pread(p->fd, to + got, p->len - got, (off_t)(p->at + got));
+        if (n <= 0)
+            return false;
+        got += (uint32_t)n;
+    }
+    chunk_hash(to, p->len, hash);
+    return memcmp(hash, p->hash, sizeof hash) == 0;
+}
+
+static void pack_body(struct reading *s) {
+    struct wire_data w = {0, (uint32_t)s->body_len, s->body, s->body_len};
+    uint8_t *small = NULL;
+    size_t len = 0;
+    if (s->plain > 0) {
+        s->plain--;
+    } else if (s->body_len >= SQUEEZE_MIN && s->zip != NULL && (small = malloc(s->body_len)) != NULL) {
+        size_t most = s->body_len - s->body_len / 16;
+        if (zip_begin(s->zip, s->body_len, small, most) == 0 && zip_put(s->zip, s->body, s->body_len) == 0 && zip_end(s->zip, &len) == 0) {
+            w.flags = WIRE_ZSTD;
+            w.body = small;
+            w.body_len = len;
+        } else {
+            s->plain = PLAIN_BODIES;
+        }
+    }
+    if (s->body_len > 0)
+        wire_pack_data(&s->frames, &w);
+    s->body_len = 0;
+    free(small);
+}
+
+static void run_reading(struct job *j) {
+    struct reading *s = (struct reading *)j;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct piece *p = &s->pieces[i];
+        if (s->body_len + WIRE_ITEM_HEAD + p->len > WIRE_BODY_MAX)
+            pack_body(s);
+        uint8_t *to = s->body + s->body_len;
+        p->gone = p->fd < 0 || !read_piece(p, to + WIRE_ITEM_HEAD);
+        if (p->own && p->fd >= 0)
+            close(p->fd);
+        if (p->gone)
+            continue;
+        wire_item_head(to, &(struct wire_item){p->content, p->chunk, NULL, p->len});
+        s->body_len += WIRE_ITEM_HEAD + p->len;
+    }
+    pack_body(s);
+    for (uint32_t i = 0; i < s->count; i++)
+        if (s->pieces[i].gone)
+            pack_gone(&s->frames, s->pieces[i].content, s->pieces[i].chunk, 1);
+}
+
+static void reading_done(struct job *j) {
+    struct reading *s = (struct reading *)j;
+    struct conn *conn = s->conn;
+    struct content *c = j->content;
+    conn->serving = false;
+    conn->plain = s->plain;
+    if (conn->over || c->closing) {
+        buf_release(&s->frames);
+        if (conn->over)
+            serve_release(conn);
+    } else {
+        send_frames(conn, &s->frames);
+        serve_next(conn);
+    }
+    free(s->body);
+    free(s);
+}
+
+/* An open file that has it, and its list. */
+static struct source *source_open(struct content *c, const uint8_t *hash) {
+    struct source *s = calloc(1, sizeof *s);
+    struct table_place place;
+    if (s == NULL)
+        return NULL;
+    memcpy(s->hash, hash, sizeof s->hash);
+    s->fd = -1;
+    for (uint32_t i = 0; s->fd < 0 && table_file(c->table, hash, i, &place) == 0; i++) {
+        s->fd = c->config.open_file(c->config.ctx, place.root, place.path);
+        free(place.path);
+    }
+    if (s->fd >= 0 && table_list(c->table, hash, &s->list) == 0)
+        return s;
+    source_free(s);
+    return NULL;
+}
+
+/* Of what is being fetched here, what is there already. */
+static bool piece_of_target(struct content *c, struct piece *p) {
+    struct target *t = target_find(c, p->content);
+    if (t == NULL || !t->listed || t->fd < 0 || t->item == NULL || p->chunk >= t->list.count || !fetch_is_here(t->item, p->chunk))
+        return false;
+    struct chunk chunk = chunklist_get(&t->list, p->chunk);
+    memcpy(p->hash, chunk.hash, sizeof p->hash);
+    p->at = chunk.at;
+    p->len = chunk.len;
+    p->fd = fcntl(t->fd, F_DUPFD_CLOEXEC, 0);
+    p->own = true;
+    return true;
+}
+
+static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
+    struct content *c = conn->content;
+    p->fd = -1;
+    if (piece_of_target(c, p))
+        return;
+    if (conn->source == NULL || memcmp(conn->source->hash, p->content, sizeof p->content) != 0) {
+        source_free(conn->source);
+        conn->source = source_open(c, p->content);
+    }
+    if (conn->source == NULL || p->chunk >= conn->source->list.count)
+        return;
+    struct chunk chunk = chunklist_get(&conn->source->list, p->chunk);
+    memcpy(p->hash, chunk.hash, sizeof p->hash);
+    p->at = chunk.at;
+    p->len = chunk.len;
+    struct piece *before = s->count > 0 ? p - 1 : NULL;
+    p->shared = true;
+    p->own = true;
+    if (before != NULL && before->shared && memcmp(before->content, p->content, sizeof p->content) == 0) {
+        p->fd = before->fd;
+        before->own = false;
+        return;
+    }
+    p->fd = fcntl(conn->source->fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static void pieces_take(struct conn *conn, struct reading *s) {
+    while (conn->queue_count > 0 && s->count < PIECES_MAX && s->bytes < JOB_BYTES) {
+        struct wire_run *run = &conn->queue[conn->queue_at];
+        struct piece *p = &s->pieces[s->count];
+        memcpy(p->content, run->hash, sizeof p->content);
+        p->chunk = run->first;
+        piece_find(conn, s, p);
+        s->count++;
+        s->bytes += p->len + WIRE_ITEM_HEAD;
+        run->first++;
+        bool nothing = p->fd < 0; /* nor of the rest of this run: told once */
+        if (--run->count == 0 || nothing) {
+            conn->queue_at = (conn->queue_at + 1) % conn->queue_cap;
+            conn->queue_count--;
+        }
+    }
+}
+
+void serve_next(struct conn *conn) {
+    struct content *c = conn->content;
+    if (conn->serving || conn->over || conn->link == NULL || conn->queue_count == 0 || c->closing || !content_link_up(conn->link) ||
+        content_link_queued(conn->link) >= LINK_HIGH_BYTES || !bucket_ready(c, &c->out, clock_mono_ms()))
+        return;
+    struct reading *s = calloc(1, sizeof *s);
+    if (s == NULL || (s->body = malloc(WIRE_BODY_MAX)) == NULL) {
+        free(s);
+        return; /* the timer tries again */
+    }
+    if (conn->zip == NULL)
+        conn->zip = zip_new();
+    s->job = (struct job){.run = run_reading, .done = reading_done};
+    s->conn = conn;
+    s->zip = conn->zip;
+    s->plain = conn->plain;
+    buf_init(&s->frames, 4u << 20);
+    pieces_take(conn, s);
+    conn->serving = true;
+    content_job(c, &s->job);
+}
+
+int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count) {
+    if (conn->queue_count + count > QUEUE_MAX)
+        return ERR_TOOBIG;
+    if (conn->queue_count + count > conn->queue_cap) {
+        uint32_t cap = conn->queue_cap == 0 ? 64 : conn->queue_cap;
+        while (cap < conn->queue_count + count)
+            cap *= 2;
+        struct wire_run *queue = malloc(cap * sizeof *queue);
+        if (queue == NULL)
+            return ERR_NOMEM;
+        for (uint32_t i = 0; i < conn->queue_count; i++)
+            queue[i] = conn->queue[(conn->queue_at + i) % conn->queue_cap];
+        free(conn->queue);
+        conn->queue = queue;
+        conn->queue_at = 0;
+        conn->queue_cap = cap;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        struct wire_run run = wire_get_run(runs, i);
+        if (run.count == 0)
+            return ERR_MALFORMED;
+        conn->queue[(conn->queue_at + conn->queue_count++) % conn->queue_cap] = run;
+    }
+    serve_next(conn);
+    return 0;
+}

@@ -1,0 +1,200 @@
+/* Starling node: what the files of the content module share; nobody else includes this.
+ *
+ *   content.c         opening, closing, peers and their connections, the timer, what comes in
+ *   content_scan.c    reading files whole
+ *   content_get.c     what is wanted, from the wish to the list of chunks to `staged`
+ *   content_stage.c   jobs that write: what came, what is copied from local files; syncs
+ *   content_serve.c   answering peers
+ *
+ * Jobs run on libuv's pool and touch nothing but what they were given. */
+#ifndef NODE_FILES_CONTENT_STATE_H
+#define NODE_FILES_CONTENT_STATE_H
+
+#include <uthash.h>
+#include <utlist.h>
+
+#include "node/content_door.h"
+#include "node/files/chunker.h"
+#include "node/files/content.h"
+#include "node/files/content_link.h"
+#include "node/files/content_table.h"
+#include "node/files/fetch.h"
+#include "proto/wire_content.h"
+#include "proto/zip.h"
+
+#define STORE_HIGH_BYTES (6u << 20) /* came and not yet written: nothing is read meanwhile */
+#define STORE_LOW_BYTES (3u << 20)
+#define LINKS_OF_PEER 4
+#define IDLE_MS 60000
+#define STUCK_LINK_MS 30000 /* something is queued, and nothing passes */
+#define DIAL_AGAIN_MS 5000
+
+struct job {
+    uv_work_t work;
+    struct content *content;
+    void (*run)(struct job *j);  /* on the pool */
+    void (*done)(struct job *j); /* on the loop; frees it */
+};
+
+struct source; /* an open local file with its list: content_serve.c */
+
+/* A connection. */
+struct conn {
+    struct content *content;
+    struct peer *peer;
+    struct content_link *link;
+    struct wire_run *queue; /* ring: runs that the peer wants */
+    uint32_t queue_at, queue_count, queue_cap;
+    bool serving, over; /* over: the link is gone, freed with the job */
+    uint32_t plain;     /* bodies to go before compressing is tried again */
+    struct zip *zip;
+    struct source *source;
+    struct conn *prev, *next;
+};
+
+struct peer {
+    uint8_t id[NODE_ID_BYTES];
+    bool up, dialling;
+    uint64_t again_ms; /* not dialled before */
+    struct conn *conns;
+    uint32_t conns_count;
+    struct buf asks; /* frames that wait for a connection */
+    struct wire_run runs[WIRE_RUNS_MAX];
+    uint32_t runs_count;
+    struct peer *next;
+};
+
+struct want {
+    uint64_t number;
+    struct content_want want;
+    struct target *target;
+    UT_hash_handle hh;
+    struct want *prev, *next; /* of the same target */
+};
+
+/* The list of chunks as it comes, group by group. */
+struct assembly {
+    uint32_t chunks, covered; /* as said first; entries of the groups that were named */
+    struct {
+        uint32_t first, count;
+        uint8_t name[GROUP_BYTES];
+        bool known;
+    } * groups;
+    uint32_t groups_count, groups_cap, missing;
+    uint8_t *entries;
+};
+
+struct copy {
+    uint32_t chunk;
+    uint32_t source;
+    uint64_t at; /* in the source */
+};
+
+#define SOURCES_MAX 4
+
+struct target {
+    struct content *content;
+    uint8_t hash[CONTENT_HASH_BYTES];
+    uint64_t size;
+    uint32_t root;
+    bool small, listed, syncing, dropped, staged;
+    bool queued;  /* in content->fresh */
+    bool resumed; /* the first source is the staging file of an earlier run */
+    int error;
+    struct fetch_item *item;
+    struct assembly assembly;
+    struct chunklist list;
+    int fd, dir, map; /* the staging file, its folder (borrowed), the journal */
+    char name[CONTENT_NAME_MAX], map_name[CONTENT_NAME_MAX];
+    uint32_t jobs;
+    uint64_t here, fetched, unsynced;
+    struct copy *copies;
+    uint32_t copies_count, copies_at, copying;
+    int sources[SOURCES_MAX]; /* descriptors; the last one may be the staging file itself */
+    uint32_t sources_count;
+    struct want *wants;
+    UT_hash_handle hh;
+    struct target *prev, *next; /* in fresh, or written */
+};
+
+struct bucket {
+    double bytes; /* that may pass now; below 0: none */
+    uint64_t at_ms;
+};
+
+struct scan;
+
+struct content {
+    struct content_config config;
+    struct content_table *table;
+    struct fetch *fetch;
+    struct chunker chunker;
+    uv_timer_t timer;
+    bool timer_open, door_open, closing, pumping, closed_told;
+    void (*closed)(void *ctx);
+    uint64_t number_last;
+    uint32_t jobs; /* on the pool */
+    struct peer *peers;
+    struct target *targets;
+    struct want *wants;
+    struct target *fresh;   /* to be started, or given up */
+    struct target *written; /* small, not synced yet */
+    uint32_t written_count, copiers;
+    bool syncing_small;
+    struct scan *scans_waiting, *scans_running;
+    uint32_t scans_count, scanning;
+    size_t storing; /* bytes */
+    bool paused;
+    struct bucket out, in;
+    uint64_t commit_ms, conns_total;
+    struct content_totals totals;
+};
+
+/* content.c */
+void content_job(struct content *c, struct job *j); /* always done() later, also when it could not be started: then run() was not called */
+void content_soon(struct content *c);               /* the timer's work, at once */
+void content_pause_reading(struct content *c);
+void content_say(struct content *c, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+bool bucket_ready(struct content *c, struct bucket *b, uint64_t now);
+
+/* content_scan.c */
+int content_error(int number); /* of an errno */
+void scans_start(struct content *c);
+void scans_close(struct content *c);
+
+/* content_get.c */
+void get_pump(struct content *c);
+void get_have(struct content *c, struct conn *conn, const struct wire_have *w);
+int get_groups(struct content *c, struct conn *conn, const struct wire_groups *w);
+int get_entries(struct content *c, struct conn *conn, const struct wire_entries *w);
+void get_gone(struct content *c, struct conn *conn, const struct wire_run *run);
+void get_ask_list(struct content *c, const struct fetch_ask *ask);
+void target_check(struct target *t); /* whole, failed or dropped: what follows */
+void target_fail(struct target *t, int error);
+void targets_staged(struct content *c, struct target **list, uint32_t count); /* synced; frees them */
+struct target *target_find(struct content *c, const uint8_t *hash);
+void get_close(struct content *c);
+void peer_send(struct content *c, const uint8_t *peer, const struct buf *frames);
+
+/* content_stage.c */
+int stage_open(struct target *t);    /* the staging file, once the list is known */
+bool stage_resume(struct target *t); /* the list and chunks of an earlier run */
+int stage_data(struct content *c, struct conn *conn, const struct wire_data *w);
+void stage_copies(struct target *t);
+void stage_copies_go_on(struct target *t);
+void stage_small_copy(struct target *t, int fd); /* fd passes */
+void stage_sync(struct target *t);
+void stage_sync_small(struct content *c);
+void stage_unlink(struct target *t);
+void stage_map_remove(struct target *t);
+void stage_map_write(struct target *t); /* which chunks are there, after they were synced or when all ends */
+
+/* content_serve.c */
+int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count);
+int serve_list(struct conn *conn, const uint8_t *hash);
+int serve_part(struct conn *conn, const struct wire_part *w);
+int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count);
+void serve_next(struct conn *conn);
+void serve_release(struct conn *conn);
+
+#endif

@@ -1,0 +1,291 @@
+/* The content of files, from server to server: whole, verified, resumed, re-used, and of nobody who lies. */
+#include "tests/unit/content_rig.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "node/files/chunker.h"
+#include "proto/core.h"
+#include "proto/wire.h"
+#include "proto/wire_content.h"
+
+static int teardown(void **state) {
+    (void)state;
+    servers_end();
+    return 0;
+}
+
+static void test_any_size_arrives(void **state) {
+    static const size_t sizes[] = {0, 1, 1000, CHUNK_MIN, CHUNK_MIN + 1, 300000, 5u << 20, 20u << 20};
+    uint8_t hash[CONTENT_HASH_BYTES], *data[8];
+    char name[32];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (int i = 0; i < 8; i++) {
+        data[i] = random_bytes(sizes[i]);
+        snprintf(name, sizeof name, "file %d", i);
+        write_file(0, name, data[i], sizes[i]);
+        scan(0, name, hash);
+        want(1, name, hash, sizes[i], NULL);
+    }
+    assert_true(wait_staged(1, 8));
+    assert_int_equal(servers[1].failed, 0);
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof name, "file %d", i);
+        assert_true(same_file(1, name, data[i], sizes[i]));
+        free(data[i]);
+    }
+    assert_int_equal(in_staging(1), 0);
+}
+
+/* One byte changed, or put in at the front: a list as a difference, one or two chunks, the rest from the old file. */
+static void test_a_changed_file_costs_little(void **state) {
+    size_t len = 48u << 20;
+    uint8_t *data = random_bytes(len + 1), hash[2][CONTENT_HASH_BYTES];
+    struct content_totals before, after;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    write_file(0, "big", data, len);
+    scan(0, "big", hash[0]);
+    want(1, "big", hash[0], len, NULL);
+    assert_true(wait_staged(1, 1));
+    for (int i = 0; i < 2; i++) {
+        if (i == 0) {
+            data[next_random() % len] ^= 1;
+        } else {
+            memmove(data + 1, data, len++);
+            data[0] = 'x';
+        }
+        write_file(0, "big", data, len);
+        scan(0, "big", hash[1]);
+        content_totals(servers[1].content, &before);
+        want(1, "big", hash[1], len, hash[0]);
+        assert_true(wait_staged(1, 2 + (uint32_t)i));
+        content_totals(servers[1].content, &after);
+        assert_true(same_file(1, "big", data, len));
+        print_message("over the line: %llu bytes\n", (unsigned long long)(after.received - before.received + after.sent - before.sent));
+        assert_in_range(after.received - before.received + after.sent - before.sent, 1000, 600000);
+        memcpy(hash[0], hash[1], sizeof hash[0]);
+    }
+    free(data);
+}
+
+struct progress {
+    int server;
+    uint64_t want, fetched;
+};
+
+static bool has_fetched(void *ctx) {
+    const struct progress *p = ctx;
+    struct content_progress now;
+    return !content_progress(servers[p->server].content, p->want, &now) || now.fetched >= p->fetched;
+}
+
+static void test_it_goes_on_after_a_restart(void **state) {
+    size_t len = 96u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct content_totals totals;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    write_file(0, "big", data, len);
+    scan(0, "big", hash);
+    struct progress p = {1, want(1, "big", hash, len, NULL), 48u << 20};
+    assert_true(run_until(has_fetched, &p));
+    assert_int_equal(servers[1].staged, 0);
+    server_stop(1);
+    assert_int_equal(in_staging(1), 2);
+    tell_peer(0, 1, false);
+    server_start(1);
+    link_servers(0, 1);
+    want(1, "big", hash, len, NULL);
+    assert_true(wait_staged(1, 1));
+    content_totals(servers[1].content, &totals);
+    assert_true(same_file(1, "big", data, len));
+    assert_in_range(totals.received, 1, (64u << 20));
+    assert_int_equal(in_staging(1), 0);
+    free(data);
+}
+
+/* Two who fetch at once give each other what they have. */
+static void test_who_is_fetching_serves(void **state) {
+    size_t len = 64u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct content_totals totals[3];
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        server_start(i);
+    for (int i = 0; i < 3; i++)
+        link_servers(i, (i + 1) % 3);
+    write_file(0, "big", data, len);
+    scan(0, "big", hash);
+    want(1, "big", hash, len, NULL);
+    want(2, "big", hash, len, NULL);
+    assert_true(wait_staged(1, 1) && wait_staged(2, 1));
+    for (int i = 0; i < 3; i++)
+        content_totals(servers[i].content, &totals[i]);
+    assert_true(same_file(1, "big", data, len) && same_file(2, "big", data, len));
+    print_message("the first one sent %llu of %zu MB\n", (unsigned long long)totals[0].sent >> 20, 2 * len >> 20);
+    assert_true(totals[1].sent + totals[2].sent > len / 4);
+    free(data);
+}
+
+static void test_many_small_files(void **state) {
+    uint8_t hash[CONTENT_HASH_BYTES];
+    char name[32], text[64];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (uint32_t i = 0; i < 1500; i++) {
+        int len = snprintf(text, sizeof text, "the content of file %u\n", i);
+        snprintf(name, sizeof name, "f%u", i);
+        write_file(0, name, (uint8_t *)text, (size_t)len);
+        scan(0, name, hash);
+        want(1, name, hash, (uint64_t)len, NULL);
+    }
+    assert_true(wait_staged(1, 1500));
+    for (uint32_t i = 0; i < 1500; i++) {
+        int len = snprintf(text, sizeof text, "the content of file %u\n", i);
+        snprintf(name, sizeof name, "f%u", i);
+        assert_true(same_file(1, name, (uint8_t *)text, (size_t)len));
+    }
+    assert_int_equal(servers[1].failed, 0);
+}
+
+/* Two wants of one content: one fetch, two files. And what a file here has is not fetched at all. */
+static void test_what_is_here_is_copied(void **state) {
+    size_t len = 3u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct content_totals totals;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    write_file(0, "a", data, len);
+    scan(0, "a", hash);
+    want(1, "a", hash, len, NULL);
+    want(1, "b", hash, len, NULL);
+    assert_true(wait_staged(1, 2));
+    assert_true(same_file(1, "a", data, len) && same_file(1, "b", data, len));
+    content_totals(servers[1].content, &totals);
+    assert_in_range(totals.received, len, len + len / 8);
+    tell_peer(1, 0, false);
+    tell_peer(0, 1, false);
+    want(1, "c", hash, len, NULL);
+    assert_true(wait_staged(1, 3));
+    assert_true(same_file(1, "c", data, len));
+    free(data);
+}
+
+/* The file was changed after it was noted: what it has now is not sent. Another server has it. */
+static void test_a_file_that_changed_is_gone(void **state) {
+    size_t len = 2u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES], small[CONTENT_HASH_BYTES];
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        server_start(i);
+    write_file(0, "a", data, len);
+    write_file(0, "s", data, 100);
+    write_file(2, "a", data, len);
+    write_file(2, "s", data, 100);
+    scan(0, "a", hash);
+    scan(0, "s", small);
+    scan(2, "a", hash);
+    scan(2, "s", small);
+    data[0] ^= 1;
+    write_file(0, "a", data, len);
+    write_file(0, "s", data, 100);
+    data[0] ^= 1;
+    link_servers(0, 1);
+    want(1, "a", hash, len, NULL);
+    want(1, "s", small, 100, NULL);
+    struct progress p = {1, 1, (1u << 20)};
+    assert_true(run_until(has_fetched, &p)); /* the rest of it is there */
+    assert_int_equal(servers[1].staged, 0);
+    link_servers(1, 2);
+    assert_true(wait_staged(1, 2));
+    assert_true(same_file(1, "a", data, len) && same_file(1, "s", data, 100));
+    free(data);
+}
+
+static void test_cancelled_is_not_staged(void **state) {
+    size_t len = 64u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    write_file(0, "a", data, len);
+    scan(0, "a", hash);
+    struct progress p = {1, want(1, "a", hash, len, NULL), 1u << 20};
+    assert_true(run_until(has_fetched, &p));
+    content_cancel(servers[1].content, p.want);
+    write_file(0, "b", data, 1000);
+    scan(0, "b", hash);
+    want(1, "b", hash, 1000, NULL);
+    assert_true(wait_staged(1, 1));
+    assert_true(same_file(1, "b", data, 1000));
+    struct content_totals totals;
+    uint64_t deadline = clock_mono_ms() + 10000;
+    do {
+        uv_run(&loop, UV_RUN_ONCE);
+        content_totals(servers[1].content, &totals);
+    } while (totals.wants > 0 && clock_mono_ms() < deadline);
+    assert_int_equal(in_staging(1), 0);
+    assert_int_equal(servers[1].staged, 1);
+    free(data);
+}
+
+/* A disk that takes no more: the want ends with it, and nothing stays. */
+static void test_a_full_disk(void **state) {
+    size_t len = 8u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct rlimit limit, small;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    write_file(0, "a", data, len);
+    scan(0, "a", hash);
+    getrlimit(RLIMIT_FSIZE, &limit);
+    small = limit;
+    small.rlim_cur = 4u << 20;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    want(1, "a", hash, len, NULL);
+    bool ended = wait_staged(1, 1);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    assert_true(ended);
+    assert_int_equal(servers[1].error, ERR_FULL);
+    assert_int_equal(in_staging(1), 0);
+    want(1, "a", hash, len, NULL);
+    assert_true(wait_staged(1, 2));
+    assert_true(same_file(1, "a", data, len));
+    free(data);
+}
+
+int main(void) {
+    if (sodium_init() < 0 || uv_loop_init(&loop) != 0)
+        return 1;
+    const char *given = getenv("STARLING_SEED");
+    seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
+    print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_any_size_arrives, teardown),
+        cmocka_unit_test_teardown(test_a_changed_file_costs_little, teardown),
+        cmocka_unit_test_teardown(test_it_goes_on_after_a_restart, teardown),
+        cmocka_unit_test_teardown(test_who_is_fetching_serves, teardown),
+        cmocka_unit_test_teardown(test_many_small_files, teardown),
+        cmocka_unit_test_teardown(test_what_is_here_is_copied, teardown),
+        cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
+        cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
+        cmocka_unit_test_teardown(test_a_full_disk, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
