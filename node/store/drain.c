@@ -8,6 +8,7 @@
 
 #include "node/store/notes.h"
 #include "node/store/report.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {
@@ -131,13 +132,67 @@ static int remember_seen(struct store *s) {
     return err;
 }
 
+/* The change itself, into the register of the row. */
+static int edit_merge(struct store *s, struct tio *io, struct reg *r, const struct edit *e, struct write by, const struct seen *seen,
+                      const uint64_t *hashes) {
+    struct origins_order o = store_order(s);
+    int err = 0;
+    r->who = e->who;
+    if (e->kind == CHANGE_DELETE) {
+        reg_death(r, by, seen, &o, &err);
+        return err ? err : remember_seen(s); /* at once: what the death saw decides what of this row is an open conflict */
+    }
+    by.mend = e->kind == CHANGE_MEND;
+    if (e->kind == CHANGE_INSERT)
+        reg_insert(r, by, seen, &o, &err);
+    else if (e->kind == CHANGE_REVIVE)
+        reg_revive(r, by, &o);
+    for (uint32_t i = 0; i < (e->set ? e->set->count : 0) && !err; i++)
+        if (e->set->at[i] == NOT_HERE)
+            err = numbers_write(s, io->tbl, r, by, e->values[i].as.i, seen);
+        else
+            reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], seen, &err);
+    return err;
+}
+
+/* The same to one of several rows that are one; then r is what its identity stands for. */
+static int edit_merge_one(struct store *s, struct tio *io, struct reg *r, const struct edit *e, struct write by, const struct seen *seen,
+                          const struct row_look *look, const uint64_t *hashes) {
+    struct unify u;
+    uint32_t columns[BATCH_COLUMNS_MAX], n = 0;
+    bool home;
+    int err = unify_begin(s, io->tbl, &e->who, &u);
+    if (!err && !(err = edit_merge(s, io, &u.own, e, by, seen, hashes))) {
+        for (uint32_t i = 0; i < (e->set ? e->set->count : 0); i++)
+            if (e->set->at[i] != NOT_HERE)
+                columns[n++] = io->numbers[e->set->at[i]];
+        by.mend = e->kind == CHANGE_MEND;
+        err = unify_end(s, io->tbl, &u, e->kind, by, columns, n, seen);
+    }
+    struct pending_row *p;
+    bool junior = !rowid_same(&u.member, &u.root);
+    if (!err && junior && !(err = unify_pend(s, io->tbl, &u)) && look->present && !pending_find(s, io->tbl, &e->who)) {
+        if (!(err = pending_set(s, io->tbl, &e->who, true, NULL, 0, NULL, &p))) /* came under a number, or key, that is about to go */
+            err = pending_store(s, p);
+    }
+    unify_release(&u);
+    return err ? err : rows_find(s, io->tbl, &e->who, r, &home);
+}
+
+/* Who deletes what stands for several rows deletes all of them. */
+static int delete_others(struct store *s, struct tio *io, const struct rowid *root, const struct row_look *look);
+
 /* Writes one change of ours: batch, register, counters, what waits to be shown. */
 static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edit *e, const struct row_look *look, const uint64_t *hashes) {
     struct origins_order o = store_order(s);
     struct tbl *t = io->tbl;
     uint64_t at = e->at ? e->at : stamp_for(s, r, look);
     bool number = e->set && e->set->count == 1 && e->set->at[0] == NOT_HERE; /* of the row there is nothing to look at then */
+    bool one = unify_is(s, t, &e->who);
     int err = io->refs_count && e->set && !number ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
+    if (!err && one && e->kind == CHANGE_DELETE)
+        err = delete_others(s, io, &e->who, look);
+    s->same->told = false;
     if (!err && e->set)
         err = refs_tell(s, io, e->set->at, e->set->count, &e->values);
     if (!err)
@@ -158,39 +213,58 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     struct known_by known_by;
     if (io->known_by)
         foreign_known_by(s, t, &look->place, r, &seen, &known_by);
-    if (known)
-        rows_account(s, t, &e->who, r, NULL);
-    r->who = e->who;
-    if (e->kind == CHANGE_DELETE) {
-        reg_death(r, by, &seen, &o, &err);
-        if (!err) /* at once: what the death saw decides what of this row is an open conflict */
-            err = remember_seen(s);
+    if (one) {
+        err = edit_merge_one(s, io, r, e, by, &seen, look, hashes);
     } else {
-        by.mend = e->kind == CHANGE_MEND;
-        if (e->kind == CHANGE_INSERT)
-            reg_insert(r, by, &seen, &o, &err);
-        else if (e->kind == CHANGE_REVIVE)
-            reg_revive(r, by, &o);
-        for (uint32_t i = 0; i < (e->set ? e->set->count : 0) && !err; i++)
-            if (e->set->at[i] == NOT_HERE)
-                err = numbers_write(s, t, r, by, e->values[i].as.i, &seen);
-            else
-                reg_write(r, by, io->numbers[e->set->at[i]], hashes[e->set->at[i]], &seen, &err);
+        if (known)
+            rows_account(s, t, &e->who, r, NULL);
+        err = edit_merge(s, io, r, e, by, &seen, hashes);
+        rows_account(s, t, &e->who, NULL, r);
     }
     hlc_observe(&s->clock, at);
     if (at > s->own_last)
         s->own_last = at;
-    rows_account(s, t, &e->who, NULL, r);
     if (!err && io->known_by && !(err = remember_seen(s)))
         err = foreign_gone(s, t, &look->place, r, &known_by, &by);
     uint32_t conflicts;
-    if (err || (err = rows_store(s, t, &e->who, r, !e->away)) || (known && (err = rows_conflicts(s, t, &e->who, r, had, &conflicts))))
+    if (!err && !one && !(err = rows_store(s, t, &e->who, r, !e->away)) && known)
+        err = rows_conflicts(s, t, &e->who, r, had, &conflicts);
+    struct pending_row *p;
+    if (!err && s->same->told && e->kind != CHANGE_DELETE && look->present && !pending_find(s, t, &e->who) &&
+        !(err = pending_set(s, t, &e->who, true, NULL, 0, NULL, &p)))
+        err = pending_store(s, p); /* it is to show the number of the row that stands for the one that it means */
+    if (err)
         return err;
     t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;
     s->drained_rows++;
     if (s->watched && !e->quiet && look->ms != LOOK_ADOPTED && look->ms != LOOK_OTHER)
         report_change(s, t, &e->who, e->kind, e->set, e->values, look->ms < 0 ? store_wall_ms(s) : look->ms);
     return 0;
+}
+
+static int delete_others(struct store *s, struct tio *io, const struct rowid *root, const struct row_look *look) {
+    struct origins_order o = store_order(s);
+    struct arena arena = {0};
+    struct rowid *list;
+    struct reg own;
+    uint32_t count;
+    bool home;
+    if (same_is_junior(s, io->tbl, root)) /* somebody deleted it where it was still shown by itself */
+        return 0;
+    reg_init(&own);
+    int err = same_members(s, io->tbl, root, &arena, &list, &count);
+    for (uint32_t i = 0; i < count && !err; i++) {
+        if (rowid_same(&list[i], root) || (err = rows_find(s, io->tbl, &list[i], &own, &home)) || !reg_alive(&own, &o))
+            continue;
+        struct row_look gone = *look;
+        struct edit e = {.kind = CHANGE_DELETE, .who = list[i], .quiet = true, .away = !home};
+        gone.present = false;
+        gone.place = list[i];
+        err = edit_apply(s, io, &own, &e, &gone, NULL);
+    }
+    reg_release(&own);
+    arena_release(&arena);
+    return err;
 }
 
 /* The file's whole content of this row is known now: what is pending about it is told anew. */
@@ -450,6 +524,16 @@ int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, in
     struct row_look look = {.io = io, .place = r->who, .ms = store_wall_ms(s), .present = true, .values = &v};
     struct edit e = {.kind = CHANGE_MEND, .who = r->who, .set = &set, .values = &v, .at = at, .quiet = true, .away = !home};
     return edit_apply(s, io, r, &e, &look, NULL);
+}
+
+int drain_same(struct store *s, struct tio *io, const struct rowid *who, const struct column_set *set, const struct value *values,
+               uint64_t at) {
+    struct edit e = {.kind = CHANGE_SAME, .who = *who, .set = set, .values = values};
+    int err = edit_write(s, io, &e, at);
+    hlc_observe(&s->clock, at);
+    if (at > s->own_last)
+        s->own_last = at;
+    return err;
 }
 
 int drain_row(struct store *s, struct row_look *look) {

@@ -18,6 +18,7 @@
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
+ *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
  *   mend.c     changes of ours that repair what merging would break; meet.c where it is a UNIQUE value; evict.c who is in its way
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
@@ -263,6 +264,7 @@ struct recheck;
 struct holders;
 struct foreign;
 struct mends;
+struct same;
 
 struct store {
     struct store_config config;
@@ -355,6 +357,7 @@ struct store {
     struct mends *mends; /* planned by the projection at hand */
     bool mending;        /* it may plan some */
     struct renumber *renumber;
+    struct same *same; /* which rows are one */
     struct scan *scan;
     struct recheck *recheck;
     uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
@@ -518,6 +521,12 @@ int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, 
 int renumber_undo(struct store *s);              /* the projection was taken back */
 int renumber_done(struct store *s);              /* it is there */
 
+/* ---- same.c: rows that are one; more in same.h */
+int same_load(struct store *s);
+void same_release(struct store *s);
+/* The row that had this number, and for which another stands now. 1 found. */
+int same_by_number(struct store *s, const struct tbl *t, int64_t number, struct rowid *who);
+
 /* ---- refs.c: references by number travel as identities */
 int refs_load(struct store *s); /* after the foreign keys */
 /* The row that this number of t means: to the application at the note `seq`, or now (INT64_MAX). 1 found, 0 none. */
@@ -605,6 +614,9 @@ int drain_row(struct store *s, struct row_look *look); /* compares with the regi
  * 0: now. */
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
                  struct value *row, const uint64_t *hashes, uint64_t at);
+/* A row is the same as another one: only the change itself, the caller tells the registers. */
+int drain_same(struct store *s, struct tio *io, const struct rowid *who, const struct column_set *set, const struct value *values,
+               uint64_t at);
 /* The death of the row in r, with this stamp; carried: from another name of the table. */
 int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried);
 /* The same for its number alone: a mend of ours. */
@@ -841,6 +853,10 @@ int mend_write(
 void mend_forget(struct store *s);
 int mend_remember_schema(struct store *s);                                       /* after the tables are bound */
 bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
+
+/* ---- twice.c */
+/* Both live and want one number: were they entered twice? Then a mend is planned that says so. 1; 0 no. r->who is set in both. */
+int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b);
 
 /* ---- project.c */
 enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4 };

@@ -42,14 +42,8 @@ static uint64_t identity_hash(const struct store *s, const struct tbl *t, const 
 
 /* ---- UNIQUE: where two rows meet */
 
-struct unique {
-    uint32_t count, at[KEYS_MAX]; /* columns, in io's order */
-    enum collation collations[KEYS_MAX];
-    bool plain; /* nothing but columns that are stored; else `at` are those that may be meant */
-};
-
-static bool same_value(struct refused *f, const struct value *a, const struct value *b, enum collation k) {
-    struct buf *x = &f->s->key, *y = &f->s->key2;
+bool meet_same_value(struct store *s, const struct value *a, const struct value *b, enum collation k) {
+    struct buf *x = &s->key, *y = &s->key2;
     if (a->type == VALUE_NULL || b->type == VALUE_NULL)
         return false;
     buf_clear(x);
@@ -61,7 +55,7 @@ static bool same_value(struct refused *f, const struct value *a, const struct va
 
 static bool meet_on(struct refused *f, const struct unique *u, const struct party *other) {
     for (uint32_t i = 0; i < u->count; i++)
-        if (!same_value(f, &f->self.values[u->at[i]], &other->values[u->at[i]], u->collations[i]))
+        if (!meet_same_value(f->s, &f->self.values[u->at[i]], &other->values[u->at[i]], u->collations[i]))
             return false;
     return u->count > 0;
 }
@@ -114,7 +108,7 @@ static int read_unique(struct refused *f, const char *index, const char *sql, st
 }
 
 /* All UNIQUE indexes besides the key: those that are nothing but columns first, and in an order that does not depend on when they were made. */
-static int read_uniques(struct refused *f, struct unique **out, uint32_t *count) {
+int meet_uniques(struct refused *f, struct unique **out, uint32_t *count) {
     sqlite3_stmt *q;
     uint32_t n = 0;
     int row, err = sql_prepare(
@@ -328,6 +322,10 @@ static int part(struct refused *f, const struct unique *uniques, uint32_t count,
             int err = meeting_of(f, u, other, &kind, &mine, &stamp);
             if (err || kind != MEETING_LATER)
                 return err;
+            if ((err = twice_entered(f->s, f->io, uniques, count, u, &f->self, other))) {
+                f->same = err == 1;
+                return err == 1 ? mend_plan_same(f->s, f->io->tbl, &f->self.reg, &other->reg) : err;
+            }
             if ((err = give_up(f, u, mine ? &f->self : other, mine ? other : &f->self, stamp)) < 0 || (err == 0 && plain))
                 return err;
         }
@@ -354,7 +352,7 @@ static int meet_one(struct refused *f, const struct unique *uniques, uint32_t co
 int meet_mend(struct refused *f) {
     struct unique *uniques;
     uint32_t count, n;
-    int err = read_uniques(f, &uniques, &count);
+    int err = meet_uniques(f, &uniques, &count);
     if (err || (err = evict_find_key(f)) || (err = mend_try_begin(f)))
         return err;
     if (!(err = evict_replace(f)))
@@ -367,7 +365,7 @@ int meet_mend(struct refused *f) {
     n = f->thrown_count;
     if (n)
         memcpy(others, f->thrown, n * sizeof *others);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n && !f->same; i++)
         if ((err = meet_one(f, uniques, count, &others[i])) != 1)
             return err;
     return n > 0;

@@ -4,6 +4,7 @@
  *   refused                      mend
  *   the same UNIQUE value in     the later write keeps it; in the other row a column of the index becomes NULL, or where that is not
  *   two rows                     allowed a value made of the old one and of the row's identity
+ *   the same, entered twice      they are one row from now on (twice.c, unify.c)
  *   CHECK, NOT NULL              those columns that were written first go back to what the file shows, where it shows the newest of the others
  *   a parent that is gone        the parent lives again (clash.c decides)
  *
@@ -21,6 +22,7 @@
 #include <string.h>
 
 #include "node/store/mend.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 struct mends {
@@ -164,7 +166,7 @@ int mend_plan_add(struct refused *f, const struct party *who, uint32_t at, const
     struct plan *p = arena_alloc(f->arena, sizeof *p);
     if (!p)
         return ERR_NOMEM;
-    *p = (struct plan){f->plans, f->io->tbl, who->who, CHANGE_MEND, at, *v, stamp};
+    *p = (struct plan){.next = f->plans, .tbl = f->io->tbl, .who = who->who, .kind = CHANGE_MEND, .at = at, .value = *v, .stamp = stamp};
     f->plans = p;
     return 0;
 }
@@ -323,9 +325,11 @@ int mend_row(struct store *s, const struct op *op, int code, const char *why) {
         return err;
     if (!err && (err = sql_exec(s->app.writer, "SAVEPOINT starling_mend")) == 0) {
         int mended = unique ? meet_mend(&f) : mend_form(&f, why);
-        if (mended == 1 && (mended = mend_write_planned(&f)) == 0 && (mended = f.op.count ? project_write(s, &f.op) : 0) == 0)
+        if (f.same) /* all of it is written again, then with both as one */
+            ;
+        else if (mended == 1 && (mended = mend_write_planned(&f)) == 0 && (mended = f.op.count ? project_write(s, &f.op) : 0) == 0)
             mended = 1;
-        if (mended != 1)
+        if (mended != 1 || f.same)
             err = sql_exec(s->app.writer, "ROLLBACK TO starling_mend");
         sql_exec(s->app.writer, "RELEASE starling_mend");
         if (mended == 1)
@@ -371,6 +375,32 @@ static int revive(struct store *s, struct tbl *t, const struct rowid *who, bool 
 int mend_revive(struct store *s, struct tbl *t, const struct rowid *place) { return revive(s, t, place, true); }
 
 int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who) { return revive(s, t, who, false); }
+
+/* ---- the same row */
+
+int mend_plan_same(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b) {
+    struct mends *m = mends_of(s);
+    struct plan **at = m ? &m->first : NULL;
+    if (!m)
+        return ERR_NOMEM;
+    for (; *at; at = &(*at)->next)
+        if ((*at)->kind == CHANGE_SAME && (*at)->tbl == t &&
+            ((rowid_same(&(*at)->who, &a->who) && rowid_same(&(*at)->other, &b->who)) ||
+             (rowid_same(&(*at)->who, &b->who) && rowid_same(&(*at)->other, &a->who))))
+            return 1;
+    struct plan *p = arena_alloc(&m->arena, sizeof *p);
+    uint64_t x = reg_top(a), y = reg_top(b);
+    if (!p)
+        return ERR_NOMEM;
+    *(*at = p) = (struct plan){.tbl = t,
+                               .who = a->who,
+                               .kind = CHANGE_SAME,
+                               .stamp = stamp_above(x > y ? x : y),
+                               .other = b->who,
+                               .rank = twice_rank(a),
+                               .others_rank = twice_rank(b)};
+    return 1;
+}
 
 /* ---- writing them */
 
@@ -425,6 +455,10 @@ int mend_write(struct store *s) {
     for (const struct plan *p = s->mends->first; p && !err; p = p->next) {
         bool home;
         bool revives = p->kind == CHANGE_REVIVE;
+        if (p->kind == CHANGE_SAME) {
+            err = unify_write(s, p->tbl, &p->who, p->rank, &p->other, p->others_rank, SAME_ONE, p->stamp);
+            continue;
+        }
         err = rows_find(s, p->tbl, &p->who, &r, &home);
         r.who = p->who;
         if (!err && reg_alive(&r, &o) != revives) {

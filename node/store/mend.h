@@ -14,6 +14,14 @@ struct plan {
     uint32_t at;        /* column, in io's order; CHANGE_REVIVE: none */
     struct value value; /* what it gets */
     uint64_t stamp;
+    struct rowid other; /* CHANGE_SAME */
+    uint64_t rank, others_rank;
+};
+
+struct unique {
+    uint32_t count, at[KEYS_MAX]; /* columns, in io's order */
+    enum collation collations[KEYS_MAX];
+    bool plain; /* nothing but columns that are stored; else `at` are those that may be meant */
 };
 
 /* A row of the file that keeps another one out, or the one that is kept out. */
@@ -30,6 +38,7 @@ struct refused { /* one row that the file does not take */
     struct arena *arena;
     struct party self;
     struct plan *plans;
+    bool same;          /* it is the same row as one that is there: nothing more is tried */
     int cids[KEYS_MAX]; /* of the key's columns in the table */
     struct rowid *thrown;
     uint32_t thrown_count, thrown_cap;
@@ -48,6 +57,7 @@ int mend_read_values(struct refused *f, const struct rowid *place, struct value 
 void mend_op_set(struct refused *f, uint32_t at, const struct value *v);
 int mend_write_column(struct refused *f, const struct rowid *place, uint32_t at, struct value *v);
 int mend_write_planned(struct refused *f);
+int mend_plan_same(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b); /* 1 */
 int mend_plan_add(struct refused *f, const struct party *who, uint32_t at, const struct value *v, uint64_t stamp);
 
 /* ---- evict.c */
@@ -55,7 +65,14 @@ int evict_find_key(struct refused *f); /* before the first */
 int evict_replace(struct refused *f);  /* writes the row, whoever is in its way: these are in f->thrown */
 bool evict_is_thrown(const struct refused *f, const struct rowid *place);
 
+/* ---- twice.c */
+/* Are they the same row, entered twice? met: the key on which they were found to be in each other's way, or NULL. 1 yes, 0 no. */
+int twice_entered(struct store *s, const struct tio *io, const struct unique *uniques, uint32_t count, const struct unique *met,
+                  const struct party *a, const struct party *b);
+
 /* ---- meet.c */
+int meet_uniques(struct refused *f, struct unique **out, uint32_t *count); /* of f->io */
+bool meet_same_value(struct store *s, const struct value *a, const struct value *b, enum collation k);
 int meet_mend(struct refused *f); /* 1: mends are planned that let the row in */
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 #define STAMP_MS_MAX 4102444800000u /* the year 2100: no clock is off by that much, and nothing above it could be replaced any more */
@@ -302,10 +302,53 @@ static int show_change(struct merging *m, const struct change *c, const struct r
     return before_add(&m->f->before, m->group.tbl, who, true, m->cells, cells);
 }
 
+/* Of one of several rows that are one: always shown from the registers. */
+static int merge_one(struct merging *m, const struct change *c, const struct rowid *who) {
+    struct store *s = m->s;
+    struct tbl *t = m->group.tbl;
+    struct write by = {m->origin, m->head->version, c->stamp, false, c->carried};
+    struct known_by known_by;
+    struct unify u;
+    bool watched = t->io && t->io->known_by;
+    int err = unify_begin(s, t, who, &u);
+    if (!err && u.formed && !(err = pending_map_flights(s)))
+        err = pending_merge_before(s, &m->f->before, 0);
+    if (!err) {
+        if (watched)
+            foreign_known_by(s, t, &u.root, &u.was, &m->seen, &known_by);
+        err = apply(m, c, &u.own, by);
+    }
+    by.mend = c->kind == CHANGE_MEND;
+    if (!err && !(err = unify_end(s, t, &u, c->kind, by, m->group.columns, c->columns_count, &m->seen)))
+        err = unify_pend(s, t, &u);
+    bool home;
+    if (!err && watched && !(err = remember_seen(m)) && !(err = rows_find(s, t, &u.root, &s->reg, &home)))
+        err = foreign_gone(s, t, &u.root, &s->reg, &known_by, &by);
+    unify_release(&u);
+    hlc_observe(&s->clock, c->stamp);
+    t->last_change_ms = (int64_t)hlc_ms(c->stamp);
+    s->again_due = s->again_due || c->stamp < s->recaptured_at;
+    return err;
+}
+
+static int merge_same(struct merging *m, const struct change *c, const struct rowid *who) {
+    struct store *s = m->s;
+    struct tbl *t;
+    if (!clean_name(c->table, c->table_len) || hlc_ms(c->stamp) > STAMP_MS_MAX)
+        return ERR_MALFORMED;
+    int err = state_table(s, c->table, c->table_len, &t);
+    if (err || (err = state_shape(s, t, who->text ? SHAPE_KEY : SHAPE_NUMBER)))
+        return err;
+    hlc_observe(&s->clock, c->stamp);
+    return unify_merge(s, t, c, who, m->origin, m->head->version, &m->f->before);
+}
+
 static int merge_change(struct merging *m, const struct change *c) {
     struct store *s = m->s;
     struct rowid who;
     int err = merge_rowid(s, c, &who);
+    if (!err && c->kind == CHANGE_SAME)
+        return merge_same(m, c, &who);
     if (err || (c->group != m->group.number && (err = group_enter(m, c, &who))))
         return err;
     if (hlc_ms(c->stamp) > STAMP_MS_MAX)
@@ -313,6 +356,8 @@ static int merge_change(struct merging *m, const struct change *c) {
     struct tbl *t = m->group.tbl;
     struct reg *r = &s->reg;
     bool home;
+    if (same_any(s) && unify_is(s, t, &who))
+        return merge_one(m, c, &who);
     if ((err = rows_find(s, t, &who, r, &home)))
         return err;
     struct origins_order o = store_order(s);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 /* ---- `before`: what the file showed of the rows of one flight; each entry: table u32, identity, present u8, count u32, cells */
@@ -337,6 +337,8 @@ int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place
     struct rowid holder = s->reg2.who;
     struct pending_row *h = pending_find(s, t, &holder);
     bool alive = reg_alive(&s->reg2, &o);
+    if (same_is_junior(s, t, &holder))
+        return h && !h->done && h->present ? 2 : 0;
     if (alive && !place->text) /* also if it is not shown yet */
         return numbers_wanted(s, t, &s->reg2) == place->number ? 1 : 2;
     if (h && !h->done && h->present)

@@ -11,6 +11,7 @@
 
 #include "node/store/engine.h"
 #include "node/store/report.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 #define TRIM_NOTES 4000
@@ -347,7 +348,7 @@ static int show_row(struct projecting *p, struct pending_row *row) {
     int err = rows_find(s, t, &row->who, r, &home);
     if (err)
         return err;
-    bool alive = reg_alive(r, &o);
+    bool alive = reg_alive(r, &o) && !same_is_junior(s, t, &row->who);
     if (alive && (err = find_place(p, row, r, home)) != 0)
         return err == SETTLED ? 0 : err;
     struct rowid other;
@@ -643,7 +644,7 @@ static int tick_off(struct store *s, int64_t seq) {
                 return err;
         }
         row->looked = row->moves = false;
-        if (row->done && (err = pending_done(s, row, seq, more)))
+        if (row->done && ((err = unify_left(s, row)) || (err = pending_done(s, row, seq, more))))
             return err;
     }
     sqlite3_bind_int64(s->s_flight_del, 1, seq);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/store/foreign.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 /* ---- which columns refer to what */
@@ -110,7 +111,7 @@ int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct
     if (!err && !reg_known(&s->meant) && t->io && scan_adopts(s))
         return adopted_row(s, t, &place, who);
     if (err || !reg_known(&s->meant))
-        return err;
+        return err ? err : same_by_number(s, t, number, who);
     *who = s->meant.who; /* also of one that is gone: what referred to it goes on meaning it */
     return 1;
 }
@@ -124,6 +125,7 @@ static int tell(struct store *s, struct tbl *to, int64_t seq, struct value *v, u
     int found = refs_row(s, to, v->as.i, seq, &who);
     if (found != 1 || !ref_of(s, to, &who, &ref))
         return found < 0 ? found : 0;
+    s->same->told = s->same->told || same_is_junior(s, to, &who);
     v->type = VALUE_REF;
     v->p = bytes;
     v->len = value_ref_pack(&ref, bytes);
@@ -186,7 +188,12 @@ int refs_find(struct store *s, const struct value *v, struct tbl **t, struct row
     who->version = ref.version;
     int origin = ref.adopted ? 0 : state_find_origin(s, &ref.origin);
     who->origin = origin < 0 ? UINT32_MAX : (uint32_t)origin;
-    return origin >= 0;
+    if (origin < 0)
+        return 0;
+    struct rowid root;
+    if (same_any(s) && !s->same->literal && same_root(s, *t, who, &s->same->key, &root) == 1)
+        *who = root;
+    return 1;
 }
 
 /* v->as.i becomes the number of the row that v means. 1: it lives, but is not shown here; then it is the number that it wants. */

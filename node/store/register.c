@@ -548,3 +548,50 @@ void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, c
     r->cells[keep] = (struct cell){column, w, hash};
     r->cells_count = keep + 1 + (n - to);
 }
+
+/* ---- rows that are one */
+
+void reg_supersede(struct reg *r, struct write by, uint32_t column, const struct seen *seen) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < r->cells_count; i++) {
+        bool gone = r->cells[i].column == column && !by.mend && replaces(by, &r->writes[r->cells[i].write], seen);
+        if (!gone)
+            r->cells[n++] = r->cells[i];
+    }
+    r->cells_count = n;
+}
+
+void reg_forget_deaths(struct reg *r, struct write by, const struct seen *seen, int *err) { forget_seen_deaths(r, by, seen, err); }
+
+static int join_cell(struct reg *r, const struct reg *from, const struct cell *c) {
+    int err = 0;
+    uint32_t w = intern_write(r, from->writes[c->write], &err), at = r->cells_count;
+    if (err || (err = grow((void **)&r->cells, &r->cells_cap, r->cells_count + 1, sizeof *r->cells)))
+        return err;
+    while (at > 0 && r->cells[at - 1].column > c->column)
+        at--;
+    for (uint32_t i = at; i > 0 && r->cells[i - 1].column == c->column; i--)
+        if (r->cells[i - 1].write == w && r->cells[i - 1].hash == c->hash)
+            return 0;
+    memmove(&r->cells[at + 1], &r->cells[at], (r->cells_count - at) * sizeof *r->cells);
+    r->cells[at] = (struct cell){c->column, w, c->hash};
+    r->cells_count++;
+    return 0;
+}
+
+int reg_join(struct reg *r, const struct reg *from, uint32_t without) {
+    int err = 0;
+    for (uint32_t i = 0; i < from->cells_count && !err; i++)
+        err = from->cells[i].column == without ? 0 : join_cell(r, from, &from->cells[i]);
+    for (uint32_t i = 0; i < from->deaths_count && !err; i++) {
+        const struct death *d = &from->deaths[i];
+        uint32_t k = 0;
+        while (k < r->deaths_count && !(r->deaths[k].origin == d->origin && r->deaths[k].version == d->version))
+            k++;
+        if (k == r->deaths_count && !(err = grow((void **)&r->deaths, &r->deaths_cap, k + 1, sizeof *r->deaths)))
+            r->deaths[r->deaths_count++] = *d;
+    }
+    for (uint32_t i = 0; i < from->copies_count && !err; i++)
+        copy_replaced(r, from->copies[i].column, from->copies[i].at, &err);
+    return err;
+}

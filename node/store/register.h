@@ -119,6 +119,11 @@ bool seen_covers(const struct seen *s, uint32_t origin, uint64_t version);
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err);
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err);
 void reg_revive(struct reg *r, struct write by, const struct origins_order *o); /* it lives again, and its deaths stay open */
+/* In another row that its author knew to be the same: this write replaces what he had seen of the column; this insert the deaths. */
+void reg_supersede(struct reg *r, struct write by, uint32_t column, const struct seen *seen);
+void reg_forget_deaths(struct reg *r, struct write by, const struct seen *seen, int *err);
+/* All that `from` holds, as siblings, but for one column; deaths too. */
+int reg_join(struct reg *r, const struct reg *from, uint32_t without);
 /* Supersedes the siblings that its author had seen; a mend only lesser mends, of which a column keeps the highest. */
 void reg_write(struct reg *r, struct write by, uint32_t column, uint64_t hash, const struct seen *seen, int *err);
 /* A carried copy that is no conflict where it loses: what became of its original is told under the old name. */

@@ -223,6 +223,9 @@ int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const st
         return ERR_NOMEM;
     if (junior->who.text || junior->who.kind == IDENT_GIVEN)
         return 0;
+    int one = twice_plan(s, t, a, b);
+    if (one)
+        return one;
     struct rowid who = junior->who; /* in_use() reads other registers */
     int64_t clash = numbers_wanted(s, t, junior), number;
     struct renumbering *r;

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 bool rowid_same(const struct rowid *a, const struct rowid *b) {
@@ -263,6 +263,8 @@ uint64_t rows_digest_hash(const struct store *s, const struct tbl *t, const stru
 
 void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *before, const struct reg *after) {
     struct origins_order o = store_order(s);
+    if (same_is_junior(s, t, who))
+        return;
     if (before && reg_alive(before, &o)) {
         uint64_t h = rows_digest_hash(s, t, who, before);
         s->hot.digest_a -= h;
@@ -349,6 +351,8 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
     struct origins_order o = store_order(s);
     bool alive = reg_alive(r, &o);
     struct buf knew[8];
+    if (same_is_junior(s, t, &r->who)) /* what it holds is listed of the row that stands for it */
+        return 0;
     uint32_t deaths = alive ? 0 : r->deaths_count < 8 ? r->deaths_count : 8;
     int err = 0;
     for (uint32_t i = 0; i < deaths; i++) {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 #define SLICE_ROWS 5000
@@ -482,7 +482,7 @@ static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t 
         if (err)
             return err;
         if (p->tbl == io->tbl)
-            *should += (int)p->present - (int)reg_alive(&s->reg, &o);
+            *should += (int)p->present - (int)(reg_alive(&s->reg, &o) && !same_is_junior(s, p->tbl, &p->who));
     }
     int err = sql_int(s->app.reader, 0, has, "SELECT count(*) FROM main.\"%w\"", io->table->name);
     if (!err && io->null_key && !(err = tables_count_nulls(s, io)))

@@ -42,6 +42,10 @@ static const char SCHEMAS[] =
     "  PRIMARY KEY(node, tbl, col)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS had(name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS demanded(schema INTEGER, name INTEGER, hash INTEGER, PRIMARY KEY(schema, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS same(tbl INTEGER, a BLOB, b BLOB, rank_a INTEGER, rank_b INTEGER, origin INTEGER, version INTEGER, at "
+    "INTEGER, state INTEGER,"
+    "  PRIMARY KEY(tbl, a, b, origin, version, state)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS own(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {
@@ -484,6 +488,7 @@ int state_commit(struct store *s) {
 
 static void drop_caches(struct store *s) {
     tables_unload(s);
+    same_release(s);
     for (uint32_t i = 0; i < s->tbls_count; i++)
         tbl_free(s->tbls[i]);
     free(s->tbls);
@@ -494,7 +499,8 @@ static void drop_caches(struct store *s) {
 int state_reload(struct store *s) {
     int err;
     drop_caches(s);
-    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = numbers_load(s)) || (err = find_own(s)))
+    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = numbers_load(s)) || (err = same_load(s)) ||
+        (err = find_own(s)))
         return err;
     int64_t bad;
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k GLOB 'bad *'")))

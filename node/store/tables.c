@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 /* ---- SQL text */
@@ -224,7 +224,9 @@ int tables_key_shown(struct store *s, const struct tbl *t, const struct rowid *w
 int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct rowid *who) {
     struct value values[16];
     int n = tables_key_values(who, values, 16);
+    s->same->literal = true; /* also of a row for which another one stands, and which is about to go from the file */
     int err = n > 0 && who->text ? refs_in_file(s, values, (uint32_t)n) : 0;
+    s->same->literal = false;
     if (err < 0)
         return err;
     for (int i = 0; i < n; i++)

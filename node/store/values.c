@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 #define CACHED_BATCHES 3
@@ -119,7 +119,7 @@ static int cache_load(struct store *s, struct cached_batch *c, uint32_t origin, 
         return err;
     struct change change;
     while ((err = batch_reader_next(c->reader, &change)) == 1)
-        if ((change.columns_count || change.orphan) && (err = cache_change(s, c, &change)))
+        if (change.kind != CHANGE_SAME && (change.columns_count || change.orphan) && (err = cache_change(s, c, &change)))
             return err;
     return err;
 }
@@ -156,7 +156,12 @@ static int find_row(struct store *s, uint32_t origin, uint64_t version, struct t
 int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
                 struct value *v) {
     struct known_row *row;
-    int err = find_row(s, origin, version, t, who, &row);
+    struct arena arena = {0};
+    struct rowid writer = *who;
+    int err = same_any(s) ? unify_writer(s, t, &writer, column, origin, version, &arena) : 0;
+    if (!err)
+        err = find_row(s, origin, version, t, &writer, &row);
+    arena_release(&arena);
     for (; !err && row; row = row->more)
         for (uint32_t i = 0; i < row->count; i++)
             if (row->values[i].column == column) {
@@ -169,9 +174,14 @@ int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *
 
 int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan) {
     struct known_row *row;
-    int err = find_row(s, origin, version, t, who, &row);
+    struct arena arena = {0};
+    struct rowid *list;
+    uint32_t count;
+    int err = same_members(s, t, who, &arena, &list, &count);
     *orphan = false;
-    for (; !err && row; row = row->more)
-        *orphan |= row->orphan;
+    for (uint32_t i = 0; i < count && !err; i++)
+        for (err = find_row(s, origin, version, t, &list[i], &row); !err && row; row = row->more)
+            *orphan |= row->orphan;
+    arena_release(&arena);
     return err == ERR_NOTFOUND ? 0 : err;
 }

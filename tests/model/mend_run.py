@@ -322,6 +322,9 @@ class Run(Checks):
         def note(by, before, have):
             rows = self.as_seen(by, table, name, before, have)
             self.writes += [Write(self.step.number, table, rows, c, v, by) for c, v in values.items()]
+            for born in self.births.get((table, name), ()):
+                if born.by.dot == by.dot and "number" in values:  # in one transaction: that is what it was inserted with
+                    born.number = values["number"]
         return note
 
     def death_of(self, table, name):
