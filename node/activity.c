@@ -1,6 +1,7 @@
 /* Starling node: which batches were made here and taken from others, for `starling log`: one line an origin and second at most, so that the log of a
  * busy node can be read, and costs nothing. */
 #include "node/node.h"
+#include "node/files/files.h"
 
 #include <inttypes.h>
 #include <sodium.h>
@@ -47,12 +48,16 @@ void activity_stored(struct database *db, const struct vv *have) {
     if (vv_equal(&db->stored, have) || vv_copy(&db->stored, have) != 0)
         return;
     db->untold = true;
+    if (db->internal)
+        return; /* what it means for files is told by those */
     if (clock_mono_ms() - db->told_ms >= TELL_MS)
         tell_all(db);
 }
 
 void activity_tick(struct node *n) {
+    if (n->files != NULL)
+        files_tick(n->files);
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
-        if (db->untold && clock_mono_ms() - db->told_ms >= TELL_MS)
+        if (db->untold && !db->internal && clock_mono_ms() - db->told_ms >= TELL_MS)
             tell_all(db);
 }

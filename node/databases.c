@@ -74,6 +74,18 @@ struct database *databases_find(const struct databases *d, const char *name) {
 struct database *databases_first(const struct databases *d) {
     return d->list;
 }
+static struct database *skip_internal(struct database *db) {
+    while (db != NULL && db->internal)
+        db = db->hh.next;
+    return db;
+}
+
+struct database *databases_app_first(const struct databases *d) {
+    return skip_internal(d->list);
+}
+struct database *databases_app_next(const struct database *db) {
+    return skip_internal(db->hh.next);
+}
 uint32_t databases_count(const struct databases *d) { return HASH_COUNT(d->list); }
 
 void database_failed(struct database *db, const char *why) {
@@ -94,22 +106,26 @@ const char *database_words(const struct database *db, const char *text) {
     return text;
 }
 
-static struct database *entry_new(struct databases *d, const char *name) {
-    struct database *db = calloc(1, sizeof(*db));
-    if (db == NULL)
-        return NULL;
-    db->node = d->node;
-    vv_init(&db->stored);
-    vv_init(&db->told);
-    db->name = strdup(name);
-    if (db->name == NULL || asprintf(&db->path, "%s/%s", d->instance, name) < 0) {
-        free(db->name);
+/* Takes path. */
+static struct database *entry_at(struct databases *d, const char *name, char *path) {
+    struct database *db = path == NULL ? NULL : calloc(1, sizeof(*db));
+    if (db == NULL || (db->name = strdup(name)) == NULL) {
         free(db);
+        free(path);
         return NULL;
     }
+    db->node = d->node;
+    db->path = path;
+    vv_init(&db->stored);
+    vv_init(&db->told);
     HASH_ADD_KEYPTR(hh, d->list, db->name, strlen(db->name), db);
     HASH_SORT(d->list, by_name);
     return db;
+}
+
+static struct database *entry_new(struct databases *d, const char *name) {
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", d->instance, name) < 0 ? NULL : entry_at(d, name, path);
 }
 
 static void worker_begin(struct databases *d, struct database *db, bool create) {
@@ -119,6 +135,7 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
     struct worker_config config = {
         .database = db,
         .inbox = &d->node->inbox,
+        .held = &d->node->held,
         .db = db->name,
         .app_path = db->path,
         .state_path = state_path,
@@ -432,6 +449,15 @@ static bool folders_make(const char *instance, const char *name) {
             return false;
     }
     return true;
+}
+
+struct database *databases_serve(struct databases *d, const char *name, const char *path) {
+    struct database *db = entry_at(d, name, strdup(path));
+    if (db == NULL)
+        return NULL;
+    db->internal = true;
+    worker_begin(d, db, false);
+    return db;
 }
 
 void databases_want(struct databases *d, const char *name) {

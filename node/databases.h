@@ -29,6 +29,7 @@ struct database {
     struct worker *worker; /* NULL: DB_ALIEN */
     enum database_state state;
     char *error;            /* NULL while it is served */
+    bool internal;          /* not the application's: the index of the files, in the state folder */
     bool in_core;           /* the core was told DB_OPEN */
     bool settled;           /* as the store said last */
     json_t *status;         /* the last `databases` entry; NULL none yet */
@@ -54,7 +55,12 @@ void databases_free(struct databases *d);
 
 struct database *databases_find(const struct databases *d, const char *name); /* NULL */
 struct database *databases_first(const struct databases *d);                  /* in order of names; then hh.next */
+/* The application's own alone. */
+struct database *databases_app_first(const struct databases *d);
+struct database *databases_app_next(const struct database *db);
 uint32_t databases_count(const struct databases *d);
+/* A database of the node's own, at this path, replicated as any other under a name that no file in an instance can have. */
+struct database *databases_serve(struct databases *d, const char *name, const char *path); /* NULL without memory */
 /* A peer has this database and we do not: makes it, empty, to be filled. Bad names are refused with a line in the log. */
 void databases_want(struct databases *d, const char *name);
 void database_failed(struct database *db, const char *why); /* sets state and error */

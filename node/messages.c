@@ -1,4 +1,5 @@
 /* Starling node: what the workers said, one message at a time, and who watches changes. */
+#include "node/files/files.h"
 #include "node/node.h"
 
 #include <sodium.h>
@@ -49,6 +50,8 @@ static void opened(struct node *n, struct database *db, struct message *m) {
     db->in_core = true;
     activity_opened(db, &m->state.have);
     node_step(n, &e);
+    if (files_index(n->files, db))
+        files_opened(n->files);
 }
 
 static void closed(struct node *n, struct database *db, const struct message *m) {
@@ -70,6 +73,8 @@ static void stored(struct node *n, struct database *db, struct message *m) {
     struct event e = {.type = EVENT_STORED, .db = db->name, .state = &m->state};
     db->settled = m->state.settled;
     activity_stored(db, &m->state.have);
+    if (files_index(n->files, db) && db->settled)
+        files_settled(n->files);
     if (db->in_core)
         node_step(n, &e);
 }
@@ -97,9 +102,22 @@ static void logged(struct node *n, struct database *db, const struct message *m)
                  database_words(db, m->text));
 }
 
+static void changed(struct node *n, const struct database *db, json_t *change) {
+    struct watcher *w, *next;
+    json_t *seen = json_incref(change);
+    if (files_index(n->files, db)) {
+        files_changed(n->files, change);
+        json_decref(seen);
+        if (n->watchers == NULL || (seen = files_watched(change)) == NULL)
+            return;
+    }
+    name_author(n, seen);
+    LL_FOREACH_SAFE(n->watchers, w, next) w->change(w->ctx, seen);
+    json_decref(seen);
+}
+
 static void act(struct node *n, struct message *m) {
     struct database *db = m->database;
-    struct watcher *w, *next;
     switch (m->type) {
     case MESSAGE_OPENED: opened(n, db, m); break;
     case MESSAGE_CLOSED: closed(n, db, m); break;
@@ -112,10 +130,7 @@ static void act(struct node *n, struct message *m) {
         break;
     }
     case MESSAGE_LOG: logged(n, db, m); break;
-    case MESSAGE_CHANGE:
-        name_author(n, m->json);
-        LL_FOREACH_SAFE(n->watchers, w, next) w->change(w->ctx, m->json);
-        break;
+    case MESSAGE_CHANGE: changed(n, db, m->json); break;
     case MESSAGE_ANSWER:
         node_answer(n, m->number, m->json);
         m->json = NULL;
@@ -139,12 +154,12 @@ static void watch_post(struct database *db, bool on) {
     struct job *job = db->worker == NULL ? NULL : job_new(JOB_WATCH);
     if (job == NULL)
         return;
-    job->on = on;
+    job->on = on || db->internal; /* the files follow their index */
     worker_post(db->worker, job);
 }
 
 void node_database_started(struct database *db) {
-    if (db->node->watchers != NULL)
+    if (db->node->watchers != NULL || db->internal)
         watch_post(db, true);
 }
 

@@ -18,6 +18,7 @@
 #include "node/admin/admin.h"
 #include "node/allow.h"
 #include "node/clock.h"
+#include "node/files/files.h"
 #include "node/rotate.h"
 #include "proto/err.h"
 
@@ -70,6 +71,9 @@ static bool all_opened(const struct node *n) {
 }
 
 static void end_check(struct node *n);
+
+/* A thread of ours has not ended yet. */
+static bool working(const struct node *n) { return databases_running(n->databases) || (n->files != NULL && files_running(n->files)); }
 
 void node_settle(struct node *n) {
     if (n->settling || n->state == NODE_ENDED)
@@ -138,6 +142,8 @@ static void everything_close(struct node *n) {
     transport_close(n->transport);
     databases_close(n->databases);
     content_peers_shut(n);
+    if (n->files != NULL)
+        files_close(n->files);
     rotation_close(n->rotation);
     allow_close(n->allow);
     inbox_end(&n->inbox);
@@ -153,7 +159,7 @@ static void end(struct node *n) {
     n->state = NODE_ENDED;
     if (n->left)
         members_clear(n->members); /* the core has said the last of them: a later start stays alone until it is told to join */
-    bool running = databases_running(n->databases);
+    bool running = working(n);
     if (running)
         log_line(n->log, LOG_WARNING, NULL, "a database did not finish in time: it continues where it was at the next start");
     if (running || transport_resolving(n->transport) || allow_resolving(n->allow)) {
@@ -183,7 +189,7 @@ static void ending_cb(uv_timer_t *timer) {
 }
 
 static void end_check(struct node *n) {
-    if (n->state == NODE_DRAINING && !databases_running(n->databases))
+    if (n->state == NODE_DRAINING && !working(n))
         uv_timer_start(&n->ending, ending_cb, 0, 0); /* not from within whatever called node_settle() */
     else if (n->state == NODE_PARTING && transport_links(n->transport) == 0)
         uv_timer_start(&n->ending, ending_cb, 0, 0);
@@ -197,7 +203,9 @@ void node_stop(struct node *n, bool leave) {
     log_line(n->log, LOG_INFO, NULL, leave ? "leaving the cluster" : "stopping");
     transport_quiet(n->transport);
     databases_stop(n->databases);
-    uv_timer_start(&n->ending, ending_cb, databases_running(n->databases) ? DRAIN_MS : 0, 0);
+    if (n->files != NULL)
+        files_stop(n->files);
+    uv_timer_start(&n->ending, ending_cb, working(n) ? DRAIN_MS : 0, 0);
 }
 
 static void signal_cb(uv_signal_t *signal, int number) {
@@ -307,6 +315,7 @@ int node_open(struct node *n, char *why, size_t why_len) {
     const char *state = config_text(&n->config, OPTION_STATE);
     n->started_ms = clock_mono_ms();
     n->tick_at = UINT64_MAX;
+    held_init(&n->held);
     snprintf(n->name, sizeof(n->name), "%s", config_text(&n->config, OPTION_NAME));
     if (uv_loop_init(&n->loop) != 0 || (n->members = members_open(state, why, why_len)) == NULL) {
         snprintf(why, why_len, "out of memory or descriptors: see ulimit -n");
@@ -334,6 +343,11 @@ int node_open(struct node *n, char *why, size_t why_len) {
         snprintf(why, why_len, "cannot serve %s/admin.sock: %s: see the permissions of the state folder", state, err_text(r));
         return r;
     }
+    r = files_open(&n->files, n, why, why_len);
+    if (r == ERR_NOMEM)
+        return r;
+    if (r != 0)
+        log_line(n->log, LOG_ERROR, NULL, "files are not replicated: %s", why);
     core_begin(n);
     databases_start(n->databases); /* settles */
     return 0;
@@ -348,7 +362,10 @@ void node_close(struct node *n) {
     transport_free(n->transport);
     secrets_close(&n->secrets);
     databases_free(n->databases);
+    if (n->files != NULL)
+        files_free(n->files);
     inbox_release(&n->inbox);
+    held_release(&n->held);
     core_free(n->core);
     members_close(n->members);
     int busy = uv_loop_close(&n->loop);

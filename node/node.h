@@ -13,6 +13,7 @@
 
 #include "node/config.h"
 #include "node/databases.h"
+#include "node/held.h"
 #include "node/identity.h"
 #include "node/inbox.h"
 #include "node/log.h"
@@ -30,6 +31,7 @@ enum node_state { NODE_STARTING, NODE_RUNNING, NODE_DRAINING, NODE_PARTING, NODE
 struct admin;
 struct content_door;
 struct content_peers;
+struct files;
 struct question_open;
 struct watcher;
 
@@ -50,6 +52,8 @@ struct node {
     struct transport *transport;
     struct databases *databases;
     struct inbox inbox;
+    struct held held;
+    struct files *files;
     struct admin *admin;
     uv_timer_t tick, saving, ending;
     uv_signal_t signals[3];
@@ -92,6 +96,7 @@ void activity_tick(struct node *n);
 typedef void (*answer_fn)(void *ctx, uint64_t number, json_t *answer); /* number: as asking returned; 0 there: no memory, no answer */
 uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx);
 uint64_t node_ask_with(struct node *n, struct database *db, enum question question, json_t *args, answer_fn fn, void *ctx); /* takes args */
+uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx);                    /* takes question */
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx); /* takes payload */
 void node_ask_cancel(struct node *n, void *ctx);                                                       /* all of this ctx */
 void node_answer(struct node *n, uint64_t number, json_t *answer);

@@ -1,7 +1,7 @@
 /* Starling node: questions to workers and to peers, and what peers ask us.
  *
  * A peer's question and its answer are JSON: {"ask": "verify", "db", "table"|null, "bucket"} is answered as store_verify() does, {"ask": "clock"} with
- * {"wall_ms"}; {"error": "…"} when there is no answer. */
+ * {"wall_ms"}, {"ask": "files"} with {"pending", "error"|null}; {"error": "…"} when there is no answer. */
 #include "node/node.h"
 #include "node/rotate.h"
 
@@ -11,6 +11,7 @@
 #include <utlist.h>
 
 #include "node/clock.h"
+#include "node/files/files.h"
 
 #define PEER_QUESTIONS_MAX 32
 #define REPLY_BYTES_MAX (FRAME_BYTES_MAX - 1024)
@@ -87,6 +88,22 @@ uint64_t node_ask_with(struct node *n, struct database *db, enum question questi
     else
         json_decref(args);
     return ask(n, db, job, fn, ctx);
+}
+
+uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx) {
+    struct question_open *q = question == NULL ? NULL : open_new(n, fn, ctx);
+    if (q == NULL) {
+        json_decref(question);
+        return 0;
+    }
+    uint64_t number = q->number;
+    if (n->files != NULL) {
+        files_ask(n->files, number, question);
+    } else {
+        json_decref(question);
+        node_answer(n, number, NULL);
+    }
+    return number;
 }
 
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx) {
@@ -198,6 +215,12 @@ void node_request(struct node *n, const struct effect *e) {
         json_int_t at = json_is_integer(bucket) ? json_integer_value(bucket) : -1;
         if (node_ask(n, db, QUESTION_VERIFY, json_string_value(json_object_get(request, "table")), at < 0 || at > 255 ? -1 : (int)at,
                      peer_answered, p) == 0)
+            free(p);
+        json_decref(request);
+        return;
+    }
+    if (strcmp(ask, "files") == 0 && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
+        if (node_ask_files(n, json_pack("{s:s}", "ask", "settled"), peer_answered, p) == 0)
             free(p);
         json_decref(request);
         return;

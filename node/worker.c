@@ -217,6 +217,7 @@ static void held(struct worker *w, bool holds, dev_t dev, ino_t ino) {
     w->dev = dev;
     w->ino = ino;
     pthread_mutex_unlock(&w->lock);
+    held_set(w->config.held, w, holds, dev, ino);
 }
 
 /* Closes what is open and says why; "" says nothing (a reopening that nobody needs to hear of). */

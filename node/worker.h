@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "node/held.h"
 #include "node/inbox.h"
 #include "proto/core.h"
 
@@ -18,6 +19,7 @@ struct worker;
 struct worker_config {
     struct database *database; /* for messages */
     struct inbox *inbox;
+    struct held *held;                      /* which file it has open is told there */
     const char *db, *app_path, *state_path; /* copied */
     const char *const *excluded;            /* must outlive the worker */
     bool follow;                            /* new tables and columns of other servers are made here, too */

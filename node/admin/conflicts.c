@@ -62,7 +62,7 @@ static void conflicts_done(struct conn *c, json_t *answers) {
     json_t *list = json_array(), *missing = json_array(), *conflict;
     size_t i, bytes = 0;
     bool more = false;
-    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
+    for (struct database *db = databases_app_first(c->node->databases); db != NULL; db = databases_app_next(db)) {
         json_t *own = json_object_get(answers, db->name);
         if (own == NULL)
             json_array_append_new(missing, json_string(db->name));
@@ -179,7 +179,7 @@ static void resolve_start(struct conn *c, const char *id, json_t *how) {
         conn_done(c, 1, NULL, "out of memory");
         return;
     }
-    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next)
+    for (struct database *db = databases_app_first(c->node->databases); db != NULL; db = databases_app_next(db))
         if ((r->names[r->names_count] = strdup(db->name)) != NULL)
             r->names_count++;
     r->how = how;

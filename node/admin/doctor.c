@@ -159,7 +159,7 @@ static void look_databases(struct doctor *d, struct node *n) {
 
 static void stores_done(struct conn *c, json_t *answers) {
     struct doctor *d = c->task;
-    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
+    for (struct database *db = databases_app_first(c->node->databases); db != NULL; db = databases_app_next(db)) {
         json_t *answer = json_object_get(answers, db->name), *problems = json_object_get(answer, "problems"), *problem;
         char text[1400];
         size_t i;

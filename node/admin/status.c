@@ -5,6 +5,7 @@
 
 #include "node/admin/conn.h"
 #include "node/clock.h"
+#include "node/files/files.h"
 
 #define STORES_MS 1500 /* the whole answer comes within 2 s, also when a worker is busy */
 
@@ -65,19 +66,26 @@ static json_t *entry(struct node *n, struct database *db, json_t *fresh) {
     return e;
 }
 
+static json_t *files_json(struct node *n) {
+    if (n->files != NULL)
+        return files_status(n->files);
+    return json_pack("{s:i, s:i, s:i, s:s, s:i, s:s, s:s}", "count", 0, "bytes", 0, "pending", 0, "digest", "", "conflicts", 0, "state",
+                     "error", "error", "not replicated: see the log");
+}
+
 static void status_done(struct conn *c, json_t *answers) {
     struct node *n = c->node;
     char id[2 * NODE_ID_BYTES + 1];
     json_t *databases = json_array();
-    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+    for (struct database *db = databases_app_first(n->databases); db != NULL; db = databases_app_next(db))
         json_array_append_new(databases, entry(n, db, json_object_get(answers, db->name)));
-    json_t *result = json_pack(
-        "{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}, s:{s:s, s:I, s:I}, s:o, s:{s:i, s:i, s:i, s:s, s:i}, s:o, s:o}", "node", "id",
-        identity_hex(n->identity.id, id), "name", n->name, "version", STARLING_VERSION, "state", node_state_text(n), "listen",
-        transport_listen_text(n->transport), "http", "off", "uptime_s", (json_int_t)((clock_mono_ms() - n->started_ms) / 1000), "rss_bytes",
-        (json_int_t)rss_bytes(), "cluster", "name", config_text(&n->config, OPTION_CLUSTER), "members", (json_int_t)member_count(n),
-        "alive", (json_int_t)alive_count(n), "databases", databases, "files", "count", 0, "bytes", 0, "pending", 0, "digest", "",
-        "conflicts", 0, "peers", peers_json(n), "unreachable", unreachable_json(n));
+    json_t *result =
+        json_pack("{s:{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:I}, s:{s:s, s:I, s:I}, s:o, s:o, s:o, s:o}", "node", "id",
+                  identity_hex(n->identity.id, id), "name", n->name, "version", STARLING_VERSION, "state", node_state_text(n), "listen",
+                  transport_listen_text(n->transport), "http", "off", "uptime_s", (json_int_t)((clock_mono_ms() - n->started_ms) / 1000),
+                  "rss_bytes", (json_int_t)rss_bytes(), "cluster", "name", config_text(&n->config, OPTION_CLUSTER), "members",
+                  (json_int_t)member_count(n), "alive", (json_int_t)alive_count(n), "databases", databases, "files", files_json(n), "peers",
+                  peers_json(n), "unreachable", unreachable_json(n));
     if (core_twin(n->core) != NULL)
         json_object_set_new(json_object_get(result, "node"), "error", json_string(core_twin(n->core)));
     json_decref(answers);

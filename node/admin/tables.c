@@ -12,7 +12,7 @@ static void tables_release(struct conn *c) { free(c->task); }
 static void tables_done(struct conn *c, json_t *answers) {
     const char *name = c->task;
     json_t *list = json_array();
-    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
+    for (struct database *db = databases_app_first(c->node->databases); db != NULL; db = databases_app_next(db)) {
         json_t *tables = json_object_get(answers, db->name);
         if (name != NULL && strcmp(name, db->name) != 0)
             continue;

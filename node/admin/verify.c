@@ -378,7 +378,7 @@ static bool verify_fill(struct verify *v, struct node *n, const char *db_name) {
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
         if (peer.member->state == MEMBER_ALIVE)
             member_add(v, peer.member->id, peer.member->name);
-    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
+    for (struct database *db = databases_app_first(n->databases); db != NULL; db = databases_app_next(db)) {
         if (db_name != NULL && strcmp(db_name, db->name) != 0)
             continue;
         if ((v->names[v->names_count] = strdup(db->name)) == NULL)

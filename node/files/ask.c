@@ -1,0 +1,446 @@
+/* Starling node: what people and other servers ask about the files, as JSON. Paths that are no text are shown as {"base64": …}, as everywhere. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "node/clock.h"
+#include "node/files/engine.h"
+#include "proto/err.h"
+
+#define LIST_MAX 20000
+#define KEPT_LIST_MAX 1000
+
+static json_t *text_json(const char *text) {
+    json_t *j = json_string(text);
+    if (j != NULL)
+        return j;
+    size_t n = strlen(text), max = sodium_base64_ENCODED_LEN(n, sodium_base64_VARIANT_ORIGINAL);
+    char *coded = malloc(max);
+    if (coded == NULL)
+        return json_null();
+    sodium_bin2base64(coded, max, (const uint8_t *)text, n, sodium_base64_VARIANT_ORIGINAL);
+    j = json_pack("{s:s}", "base64", coded);
+    free(coded);
+    return j;
+}
+
+static const char *kind_text(enum version_kind kind) {
+    static const char *const KINDS[] = {"deleted", "file", "folder", "link"};
+    return KINDS[kind];
+}
+
+static json_t *version_json(const struct version *v) {
+    char hex[2 * CONTENT_HASH_BYTES + 1];
+    json_t *j = json_pack("{s:s, s:I, s:I, s:s}", "kind", kind_text(v->kind), "size", (json_int_t)v->size, "time_ms", (json_int_t)v->at_ms,
+                          "node", v->name);
+    if (v->kind == VERSION_FILE)
+        json_object_set_new(j, "hash", json_string(sodium_bin2hex(hex, sizeof(hex), v->hash, sizeof(v->hash))));
+    if (v->kind == VERSION_LINK)
+        json_object_set_new(j, "target", text_json(v->target));
+    return j;
+}
+
+json_t *files_watched(const json_t *change) {
+    const char *content = json_string_value(json_object_get(json_object_get(json_object_get(change, "changes"), "content"), "base64"));
+    const char *table = json_string_value(json_object_get(change, "table"));
+    uint8_t bytes[VERSION_BYTES_MAX];
+    struct version v;
+    size_t len;
+    if (table == NULL || strcmp(table, "file") != 0 || content == NULL ||
+        sodium_base642bin(bytes, sizeof(bytes), content, strlen(content), NULL, &len, NULL, sodium_base64_VARIANT_ORIGINAL) != 0 ||
+        version_read(&v, bytes, len) != 0)
+        return NULL;
+    json_t *j = json_copy((json_t *)(uintptr_t)change);
+    json_object_set_new(j, "db", json_string(""));
+    json_object_set_new(j, "table", json_string("files"));
+    json_object_set_new(j, "changes", version_json(&v));
+    if (v.kind == VERSION_GONE)
+        json_object_set_new(j, "op", json_string("delete"));
+    return j;
+}
+
+/* ---- list */
+
+struct listing {
+    struct engine *e;
+    json_t *list;
+    bool more;
+};
+
+static void list_one(void *ctx, const char *path) {
+    struct listing *l = ctx;
+    struct version v;
+    struct disk d;
+    int mode;
+    if (index_get(l->e->ix, path, &v, &mode) != 1 || (v.kind == VERSION_GONE && item_find(l->e, path) == NULL))
+        return;
+    if (json_array_size(l->list) >= LIST_MAX) {
+        l->more = true;
+        return;
+    }
+    bool here = index_disk(l->e->ix, path, &d) == 1 && version_equal(&d.version, &v);
+    const struct item *it = item_find(l->e, path);
+    struct content_progress p;
+    json_t *j = version_json(&v);
+    json_object_set_new(j, "path", text_json(path));
+    json_object_set_new(j, "state",
+                        json_string(index_is_halted(l->e->ix, path)                       ? "halted"
+                                    : it != NULL && it->want != 0                         ? "fetching"
+                                    : here                                                ? "ok"
+                                    : !engine_takes(l->e, path, v.kind == VERSION_FOLDER) ? "excluded"
+                                                                                          : "pending"));
+    if (it != NULL && it->want != 0 && content_progress(l->e->content, it->want, &p)) {
+        json_object_set_new(j, "here", json_integer((json_int_t)p.here));
+        json_object_set_new(j, "sources", json_integer((json_int_t)p.sources));
+    }
+    json_array_append_new(l->list, j);
+}
+
+static json_t *answer_list(struct engine *e) {
+    struct listing l = {.e = e, .list = json_array()};
+    char *after = strdup("");
+    while (after != NULL && !l.more && index_paths(e->ix, &after, list_one, &l) > 0)
+        ;
+    free(after);
+    return json_pack("{s:o, s:b}", "files", l.list, "more", l.more);
+}
+
+/* ---- status */
+
+static void halted_one(void *ctx, const char *folder) { json_array_append_new(ctx, text_json(folder[0] != 0 ? folder : ".")); }
+
+static json_t *answer_status(struct engine *e) {
+    const struct index_sums *sums = index_sums(e->ix);
+    json_t *halted = json_array(), *transfers = json_array();
+    struct content_totals t = {0};
+    struct item *it, *next;
+    uint64_t pending = 0;
+    char digest[33];
+    (void)index_halted(e->ix, halted_one, halted);
+    content_totals(e->content, &t);
+    HASH_ITER(hh, e->items, it, next) {
+        struct content_progress p;
+        pending += !it->restless || it->show;
+        if (it->want != 0 && json_array_size(transfers) < 100 && content_progress(e->content, it->want, &p))
+            json_array_append_new(transfers, json_pack("{s:o, s:I, s:I, s:I}", "path", text_json(it->path), "size", (json_int_t)p.size,
+                                                       "here", (json_int_t)p.here, "sources", (json_int_t)p.sources));
+    }
+    snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)sums->files, "bytes",
+                     (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest", digest, "conflicts",
+                     (json_int_t)e->conflicts, "looked", e->looked, "error", e->error[0] != 0 ? e->error : NULL, "halted", halted,
+                     "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes", (json_int_t)t.wants_bytes, "sent_bytes",
+                     (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes", (json_int_t)t.copied);
+}
+
+/* ---- restore */
+
+struct wanted {
+    int64_t id;
+    struct kept found;
+    json_t *list;
+};
+
+static void kept_one(void *ctx, const struct kept *k) {
+    struct wanted *w = ctx;
+    if (w->list != NULL) {
+        json_t *j = version_json(&k->version);
+        json_object_set_new(j, "path", text_json(k->path));
+        json_object_set_new(j, "version", json_integer(k->id));
+        json_object_set_new(j, "kept_ms", json_integer((json_int_t)k->at_ms));
+        json_array_append_new(w->list, j);
+    } else if (w->found.name == NULL && (w->id == 0 || w->id == k->id)) {
+        w->found = *k;
+        w->found.path = NULL;
+        w->found.name = strdup(k->name);
+    }
+}
+
+/* A kept file is copied, not moved: it may be wanted again. */
+static int copy_out(struct engine *e, const char *name, const char *staged) {
+    int from = openat(e->kept, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r = 0;
+    int to = from < 0 ? -1 : openat(e->staging, staged, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    char *buffer = malloc(1 << 16);
+    ssize_t n = 0;
+    if (from < 0 || to < 0 || buffer == NULL)
+        r = -errno;
+    while (r == 0 && (n = read(from, buffer, 1 << 16)) > 0)
+        for (ssize_t at = 0, done; at < n && r == 0; at += done)
+            if ((done = write(to, buffer + at, (size_t)(n - at))) <= 0)
+                r = done < 0 ? -errno : -EIO;
+    if (r == 0 && (n < 0 || fsync(to) != 0))
+        r = -errno;
+    free(buffer);
+    if (from >= 0)
+        close(from);
+    if (to >= 0)
+        close(to);
+    return r;
+}
+
+/* As a person would: what is there now is kept, and the old version is put there, to be taken as an edit. */
+static int put_back(struct engine *e, const char *path, const struct kept *k) {
+    const char *name;
+    struct disk d;
+    int r = 0;
+    if (k->version.kind != VERSION_FILE)
+        return -EINVAL;
+    if ((r = copy_out(e, k->name, "restore")) != 0)
+        return r;
+    int folder = beneath_parent(e->root, path, true, &name);
+    if (folder < 0)
+        r = folder;
+    else if (renameat2(e->staging, "restore", folder, name, RENAME_EXCHANGE) == 0) {
+        if (index_disk(e->ix, path, &d) != 1 || place_keep(e, e->staging, "restore", path, &d.version) != 0)
+            unlinkat(e->staging, "restore", 0);
+    } else if (errno != ENOENT || renameat2(e->staging, "restore", folder, name, RENAME_NOREPLACE) != 0) {
+        r = -errno;
+    }
+    if (r != 0)
+        unlinkat(e->staging, "restore", 0);
+    if (folder >= 0)
+        close(folder);
+    if (r == 0)
+        item_touch(e, path, e->still_ms);
+    return r;
+}
+
+static json_t *answer_restore(struct engine *e, const json_t *question) {
+    const char *path = json_string_value(json_object_get(question, "path"));
+    const json_t *version = json_object_get(question, "version");
+    struct wanted w = {.id = json_is_integer(version) ? json_integer_value(version) : 0};
+    bool list = json_is_true(json_object_get(question, "list"));
+    if (!list && (path == NULL || !beneath_path_ok(path, strlen(path))))
+        return json_pack("{s:s}", "error", "no such path: name a file below the instance folder");
+    w.list = list ? json_array() : NULL;
+    (void)index_kept(e->ix, path, w.id != 0 || list ? KEPT_LIST_MAX : 1, kept_one, &w);
+    if (list)
+        return json_pack("{s:o}", "versions", w.list);
+    if (w.found.name == NULL)
+        return json_pack("{s:s}", "error", "no such version is kept here: see `starling files restore --list PATH`, or ask another server");
+    int r = put_back(e, path, &w.found);
+    free(w.found.name);
+    if (r != 0)
+        return json_pack("{s:s}", "error", strerror(-r));
+    engine_say(e, LOG_INFO, "%s: an earlier version of %s was brought back", path, w.found.version.name);
+    return json_pack("{s:o}", "restored", version_json(&w.found.version));
+}
+
+/* ---- accept */
+
+struct accepting {
+    struct engine *e;
+    const char *folder;
+    uint64_t count;
+};
+
+static void accept_one(void *ctx, const char *path) {
+    struct accepting *a = ctx;
+    size_t n = strlen(a->folder);
+    struct stat st;
+    if ((n == 0 || (strncmp(path, a->folder, n) == 0 && (path[n] == '/' || path[n] == 0))) &&
+        beneath_stat(a->e->root, path, &st) == -ENOENT) {
+        item_touch(a->e, path, 0);
+        a->count++;
+    }
+}
+
+static json_t *answer_accept(struct engine *e, const json_t *question) {
+    const char *path = json_string_value(json_object_get(question, "path"));
+    struct accepting a = {.e = e, .folder = path == NULL || strcmp(path, ".") == 0 ? "" : path};
+    if (!index_is_halted(e->ix, a.folder[0] != 0 ? a.folder : "?"))
+        return json_pack("{s:s}", "error", "that folder is not halted: see `starling files status`");
+    (void)index_halt(e->ix, a.folder, false);
+    struct disk d;
+    struct stat st;
+    struct content_stamp stamp;
+    if (beneath_stat(e->root, a.folder, &st) == 0 &&
+        index_disk(e->ix, a.folder, &d) == 1) { /* the device that it is on now is the right one */
+        content_stamp_of(&st, &stamp);
+        d.stamp.device = stamp.device;
+        d.stamp.inode = stamp.inode;
+        (void)index_disk_put(e->ix, a.folder, &d);
+    }
+    char *after = strdup("");
+    while (after != NULL && index_on_disk(e->ix, &after, accept_one, &a) > 0)
+        ;
+    free(after);
+    e->summary_due = true;
+    return json_pack("{s:I}", "deleted", (json_int_t)a.count);
+}
+
+/* ---- conflicts */
+
+static json_t *side_json(const struct version *v, const char *path) {
+    char node[2 * NODE_ID_BYTES + 1];
+    json_t *value = version_json(v);
+    if (path != NULL)
+        json_object_set_new(value, "path", text_json(path));
+    return json_pack("{s:o, s:s, s:I}", "value", value, "node", sodium_bin2hex(node, sizeof(node), v->by, sizeof(v->by)), "time_ms",
+                     (json_int_t)v->at_ms);
+}
+
+static void conflict_one(void *ctx, const struct conflict *c) {
+    char id[2 * CONFLICT_ID_BYTES + 1], stamp[24];
+    snprintf(stamp, sizeof(stamp), "%" PRIu64, c->loser.at_ms << 16);
+    json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:{s:o}, s:[o], s:s, s:s, s:o, s:o, s:s, s:s}", "id",
+                                         sodium_bin2hex(id, sizeof(id), c->id, sizeof(c->id)), "db", "", "table", "files", "key", "path",
+                                         text_json(c->path), "row", text_json(c->path), "kind", "file", "column", "content", "winner",
+                                         side_json(&c->winner, c->path), "loser", side_json(&c->loser, c->copy), "state", "open", "stamp",
+                                         stamp));
+}
+
+struct deciding {
+    const char *id;
+    struct conflict found;
+    bool any;
+};
+
+static void decide_find(void *ctx, const struct conflict *c) {
+    struct deciding *d = ctx;
+    char id[2 * CONFLICT_ID_BYTES + 1];
+    if (d->any || strcmp(sodium_bin2hex(id, sizeof(id), c->id, sizeof(c->id)), d->id) != 0)
+        return;
+    d->found = *c;
+    d->found.path = strdup(c->path);
+    d->found.copy = c->copy == NULL ? NULL : strdup(c->copy);
+    d->any = d->found.path != NULL;
+}
+
+/* A version of ours, made knowing what the index shows. */
+static int write_version(struct engine *e, const char *path, const struct version *content) {
+    struct version v = *content, there;
+    int mode = 0644, r = index_begin(e->ix), found = r != 0 ? r : index_get(e->ix, path, &there, &mode);
+    if (found < 0)
+        return found;
+    if (found == 1)
+        version_knows(&v, &there);
+    v.rank = RANK_MEANT;
+    version_sign(&v, e->id, e->name, clock_wall_ms());
+    item_show(e, path, 0);
+    return index_put(e->ix, path, &v, mode);
+}
+
+static json_t *answer_resolve(struct engine *e, const json_t *question) {
+    const char *id = json_string_value(json_object_get(question, "id")), *keep = json_string_value(json_object_get(question, "keep"));
+    const struct version gone = {.kind = VERSION_GONE};
+    struct deciding d = {.id = id != NULL ? id : ""};
+    struct version copy;
+    (void)index_conflicts(e->ix, decide_find, &d);
+    if (!d.any)
+        return json_pack("{s:b}", "unknown", 1);
+    json_t *list = json_array();
+    conflict_one(list, &d.found);
+    int r = 0;
+    if (keep != NULL) {
+        if (strcmp(keep, "loser") == 0)
+            r = write_version(e, d.found.path, &d.found.loser);
+        if (r == 0 && d.found.copy != NULL && index_get(e->ix, d.found.copy, &copy, NULL) == 1 && version_equal(&copy, &d.found.loser))
+            r = write_version(e, d.found.copy, &gone); /* not if somebody has worked on it since */
+        if (r == 0)
+            r = index_conflict_decide(e->ix, d.found.id);
+        e->conflicts = index_conflicts_count(e->ix);
+        e->summary_due = true;
+    }
+    json_t *answer = r != 0 ? json_pack("{s:s}", "error", err_text(r))
+                            : json_pack("{s:b, s:O, s:i}", "done", 1, "conflict", json_array_get(list, 0), "rows", 1);
+    json_decref(list);
+    free(d.found.path);
+    free(d.found.copy);
+    return answer;
+}
+
+/* ---- barrier: all that the disk held before the question is in the index */
+
+void ask_barriers(struct engine *e) {
+    struct barrier *b, *next;
+    uint64_t oldest = UINT64_MAX;
+    struct item *it, *it_next;
+    if (e->looked)
+        HASH_ITER(hh, e->items, it, it_next) oldest = it->disk && !it->restless && it->noted < oldest ? it->noted : oldest;
+    else
+        oldest = 0;
+    LL_FOREACH_SAFE(e->barriers, b, next) {
+        if (b->noted >= oldest)
+            continue;
+        LL_DELETE(e->barriers, b);
+        engine_answer(e, b->number, json_true());
+        free(b);
+    }
+}
+
+static json_t *answer_barrier(struct engine *e, uint64_t number) {
+    struct barrier *b = calloc(1, sizeof(*b));
+    if (b == NULL)
+        return json_false();
+    watch_drain(e);
+    b->number = number;
+    b->noted = e->noted_last;
+    LL_PREPEND(e->barriers, b);
+    return NULL;
+}
+
+/* ---- settled: the disk is as the index says, as far as this server wants it so */
+
+struct unsettled {
+    struct engine *e;
+    uint64_t count;
+};
+
+static void differing_one(void *ctx, const char *path) {
+    struct unsettled *u = ctx;
+    struct version v;
+    if (!beneath_path_ok(path, strlen(path)) || index_get(u->e->ix, path, &v, NULL) != 1 ||
+        !engine_takes(u->e, path, v.kind == VERSION_FOLDER) || (v.kind == VERSION_LINK && !beneath_link_inside(path, v.target)))
+        return;
+    u->count++;
+    item_show(u->e, path, 0);
+}
+
+static json_t *answer_settled(struct engine *e) {
+    struct unsettled u = {.e = e};
+    struct item *it, *next;
+    HASH_ITER(hh, e->items, it, next) u.count += !it->restless || it->show;
+    char *after = u.count == 0 ? strdup("") : NULL;
+    while (after != NULL && u.count == 0 && index_differing(e->ix, &after, differing_one, &u) > 0)
+        ;
+    free(after);
+    u.count += !e->looked;
+    return json_pack("{s:I, s:s?}", "pending", (json_int_t)u.count, "error",
+                     e->error[0] != 0               ? e->error
+                     : index_is_halted(e->ix, NULL) ? "a folder is halted: see `starling files status`"
+                                                    : NULL);
+}
+
+json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question) {
+    const char *ask = json_string_value(json_object_get(question, "ask"));
+    json_t *list;
+    if (ask == NULL)
+        return json_pack("{s:s}", "error", "what?");
+    if (strcmp(ask, "list") == 0)
+        return answer_list(e);
+    if (strcmp(ask, "status") == 0)
+        return answer_status(e);
+    if (strcmp(ask, "restore") == 0)
+        return answer_restore(e, question);
+    if (strcmp(ask, "accept") == 0)
+        return answer_accept(e, question);
+    if (strcmp(ask, "barrier") == 0)
+        return answer_barrier(e, number);
+    if (strcmp(ask, "settled") == 0)
+        return answer_settled(e);
+    if (strcmp(ask, "resolve") == 0)
+        return answer_resolve(e, question);
+    if (strcmp(ask, "conflicts") == 0) {
+        list = json_array();
+        (void)index_conflicts(e->ix, conflict_one, list);
+        return list;
+    }
+    return json_pack("{s:s}", "error", "not in this build");
+}

@@ -1,0 +1,121 @@
+/* Starling node: what the parts of the files thread share. See files.h for what it is about; each part says what it owns.
+ *
+ *   a path, from the disk to the others                        from the others to the disk
+ *   watch.c  inotify, scans ─▶ item_touch()                    files.c  the index changed ─▶ item_show()
+ *   take.c   still? read, hashed (content) ─▶ commit           place.c  fetched (content) ─▶ into its place
+ *   clash.c  both changed: who stays, and the copy of the other
+ *
+ * An item is a path with something to do. It is queued by the time when it is due, or waits for content. */
+#ifndef NODE_FILES_ENGINE_H
+#define NODE_FILES_ENGINE_H
+
+#include <uthash.h>
+#include <uv.h>
+
+#include "node/files/beneath.h"
+#include "node/files/content.h"
+#include "node/files/files.h"
+#include "node/files/index.h"
+#include "node/files/rules.h"
+#include "node/held.h"
+
+enum { ROOT_INSTANCE, ROOT_KEPT };
+
+#define AGAIN_MS 100
+#define RESTLESS_AFTER 3 /* looks at a file that is being written, until nobody waits for it any more */
+
+struct item {
+    char *path;
+    uint64_t due_ms, noted, noted_ms; /* noted: in the order in which they came */
+    bool disk, show;                  /* look at the disk; show what the index says */
+    bool queued, restless;
+    unsigned tries;
+    uint64_t scan, want;              /* numbers of content's, 0 none */
+    uint8_t hash[CONTENT_HASH_BYTES]; /* that is wanted */
+    struct item *prev, *next;
+    UT_hash_handle hh, hh_want;
+};
+
+struct watch;
+struct walk;
+
+struct barrier {
+    uint64_t number, noted;
+    struct barrier *next;
+};
+
+struct engine {
+    struct files *files;
+    uv_loop_t loop;
+    uv_timer_t tick, walking, daily;
+    uv_check_t check;
+    uv_poll_t poll;
+    bool polling, stopping, closing;
+
+    struct index *ix;
+    struct content *content;
+    struct held *held;
+    struct rules rules;
+    char *instance, *state, *name;
+    uint8_t id[NODE_ID_BYTES];
+    uint64_t still_ms, bandwidth_kib;
+    enum version_rank rank; /* of a first version */
+    bool served, looked;
+    int root, staging, kept; /* descriptors */
+    struct stat state_stat;
+
+    struct item *items, *wants, *queue;
+    uint64_t noted_last;
+    struct watch *watch;
+    struct walk *walk;
+    struct barrier *barriers;
+    char error[300];
+    uint64_t conflicts;
+    bool summary_due;
+};
+
+/* ---- files.c */
+void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
+void item_show(struct engine *e, const char *path, uint64_t in_ms);  /* the index may say something new */
+struct item *item_find(struct engine *e, const char *path);
+void item_again(struct engine *e, struct item *it, uint64_t in_ms);
+__attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
+void engine_answer(struct engine *e, uint64_t number, json_t *answer);
+void engine_trouble(struct engine *e, const char *text); /* "" : over */
+bool engine_takes(struct engine *e, const char *path, bool folder);
+
+/* ---- watch.c */
+int watch_open(struct engine *e);
+void watch_close(struct engine *e);
+void watch_drain(struct engine *e);                    /* what inotify has to say now */
+void watch_folder(struct engine *e, const char *path); /* from now on */
+void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
+void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
+bool walk_under_way(const struct engine *e);
+
+/* ---- take.c */
+void take_look(struct engine *e, struct item *it);
+void take_scanned(struct engine *e, const struct content_scanned *s);
+/* This is on disk now, made after what `before` (NULL: nothing) holds: into the index. */
+int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,
+                int mode);
+
+/* ---- place.c */
+void place_look(struct engine *e, struct item *it);
+void place_staged(struct engine *e, const struct content_staged *staged, uint32_t count);
+/* Moves what is at path away, to the kept versions. 0 or -errno. */
+int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v);
+int place_open(struct engine *e);  /* the folders in the state folder */
+void place_tidy(struct engine *e); /* forgets the oldest of the kept versions */
+
+/* ---- clash.c */
+/* `loser` was not known to whoever made `winner`: a copy of it beside it, and an entry in the list. copies: false: only listed. */
+int clash_note(struct engine *e, const char *path, const struct version *winner, const struct version *loser, bool copies);
+/* The name of a copy: "name (conflict 2026-11-21 pit).ext"; n > 1: another one of that day. */
+void clash_name(const char *path, const struct version *loser, int n, char *out, size_t out_len);
+
+/* ---- ask.c */
+json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question); /* NULL: it is answered later */
+void ask_barriers(struct engine *e);
+
+#endif

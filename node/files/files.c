@@ -1,0 +1,662 @@
+/* The happy path for files is:
+ *   files_open: the index is made and served, the thread starts -> files_opened -> a walk over the folder -> items come and go ... files_stop ->
+ *   content_close -> the thread's loop ends -> ENDED -> files_close -> files_free.
+ * Possible failure modes are:
+ *   - the index cannot be opened: the section `files` of the status says why; the databases are replicated as ever;
+ *   - the thread does not end in time: node.c ends without it. */
+#include "node/files/files.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "node/clock.h"
+#include "node/databases.h"
+#include "node/dbname.h"
+#include "node/files/engine.h"
+#include "node/node.h"
+#include "proto/err.h"
+
+#define STACK_BYTES (1u << 20)
+#define ITEMS_PER_TICK 256
+#define TICK_NS 10000000
+#define RESTLESS_MS 5000
+
+/* Words between the two threads. */
+enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
+
+struct word {
+    enum word_type type;
+    uint64_t number;
+    int level;
+    char *text;
+    size_t len;
+    json_t *json;
+    struct word *prev, *next;
+};
+
+struct files {
+    struct node *node;
+    struct database *db;
+    pthread_t thread;
+    bool running, met;
+    json_t *changed; /* paths of the index, until they can be seen there */
+    uv_async_t out;  /* on the node's loop */
+    struct engine e;
+    uv_async_t in; /* on the thread's loop */
+
+    pthread_mutex_t lock; /* guards what follows */
+    struct word *to_thread, *to_loop;
+    bool open_in;
+    struct files_summary summary;
+};
+
+/* ---- words */
+
+static void word_free(struct word *w) {
+    json_decref(w->json);
+    free(w->text);
+    free(w);
+}
+
+static struct word *word_new(enum word_type type) {
+    struct word *w = calloc(1, sizeof(*w));
+    if (w != NULL)
+        w->type = type;
+    return w;
+}
+
+static void tell_thread(struct files *f, struct word *w) {
+    if (w == NULL)
+        return;
+    pthread_mutex_lock(&f->lock);
+    bool open = f->open_in;
+    if (open)
+        DL_APPEND(f->to_thread, w);
+    if (open)
+        uv_async_send(&f->in);
+    pthread_mutex_unlock(&f->lock);
+    if (!open)
+        word_free(w);
+}
+
+static void tell_loop(struct files *f, struct word *w) {
+    if (w == NULL)
+        return;
+    pthread_mutex_lock(&f->lock);
+    DL_APPEND(f->to_loop, w);
+    uv_async_send(&f->out);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static struct word *words_take(struct files *f, struct word **list) {
+    pthread_mutex_lock(&f->lock);
+    struct word *all = *list;
+    *list = NULL;
+    pthread_mutex_unlock(&f->lock);
+    return all;
+}
+
+void engine_say(struct engine *e, enum log_level level, const char *format, ...) {
+    struct word *w = word_new(WORD_SAY);
+    va_list args;
+    if (w == NULL)
+        return;
+    w->level = (int)level;
+    va_start(args, format);
+    if (vasprintf(&w->text, format, args) < 0)
+        w->text = NULL;
+    va_end(args);
+    tell_loop(e->files, w);
+}
+
+void engine_answer(struct engine *e, uint64_t number, json_t *answer) {
+    struct word *w = word_new(WORD_ANSWER);
+    if (w == NULL) {
+        json_decref(answer);
+        return;
+    }
+    w->number = number;
+    w->json = answer;
+    tell_loop(e->files, w);
+}
+
+void engine_trouble(struct engine *e, const char *text) {
+    if (strcmp(e->error, text) == 0)
+        return;
+    snprintf(e->error, sizeof(e->error), "%s", text);
+    if (text[0] != 0)
+        engine_say(e, LOG_ERROR, "%s", text);
+    e->summary_due = true;
+}
+
+bool engine_takes(struct engine *e, const char *path, bool folder) { return rules_take(&e->rules, path, folder, NULL); }
+
+/* ---- items */
+
+static void tick_cb(uv_timer_t *timer);
+
+static void tick_arm(struct engine *e) {
+    uv_update_time(&e->loop);
+    uint64_t now = uv_now(&e->loop);
+    if (e->queue != NULL && e->served && !e->stopping)
+        uv_timer_start(&e->tick, tick_cb, e->queue->due_ms > now ? e->queue->due_ms - now : 0, 0);
+}
+
+struct item *item_find(struct engine *e, const char *path) {
+    struct item *it;
+    HASH_FIND_STR(e->items, path, it);
+    return it;
+}
+
+/* Nearly always the last one: what comes later is due later. */
+static void queue_put(struct engine *e, struct item *it) {
+    struct item *at = e->queue == NULL ? NULL : e->queue->prev;
+    it->queued = true;
+    while (at != NULL && at->due_ms > it->due_ms)
+        at = at == e->queue ? NULL : at->prev;
+    if (at == NULL)
+        DL_PREPEND(e->queue, it);
+    else
+        DL_APPEND_ELEM(e->queue, at, it);
+}
+
+void item_again(struct engine *e, struct item *it, uint64_t in_ms) {
+    if (it->queued)
+        DL_DELETE(e->queue, it);
+    it->due_ms = clock_mono_ms() + in_ms;
+    queue_put(e, it);
+    if (e->queue == it)
+        tick_arm(e);
+}
+
+static struct item *item_get(struct engine *e, const char *path) {
+    struct item *it = item_find(e, path);
+    if (it != NULL)
+        return it;
+    if ((it = calloc(1, sizeof(*it))) == NULL || (it->path = strdup(path)) == NULL) {
+        free(it);
+        return NULL; /* the next walk finds it */
+    }
+    it->noted = ++e->noted_last;
+    it->noted_ms = clock_mono_ms();
+    HASH_ADD_KEYPTR(hh, e->items, it->path, strlen(it->path), it);
+    e->summary_due = true;
+    return it;
+}
+
+void item_touch(struct engine *e, const char *path, uint64_t in_ms) {
+    struct item *it = item_get(e, path);
+    if (it == NULL)
+        return;
+    if (it->disk && clock_mono_ms() - it->noted_ms > RESTLESS_MS)
+        it->restless = true;
+    it->disk = true;
+    if (it->scan == 0)
+        item_again(e, it, in_ms);
+}
+
+void item_show(struct engine *e, const char *path, uint64_t in_ms) {
+    struct item *it = item_get(e, path);
+    if (it == NULL)
+        return;
+    it->show = true;
+    if (!it->queued)
+        item_again(e, it, in_ms);
+}
+
+static void item_free(struct engine *e, struct item *it) {
+    if (it->queued)
+        DL_DELETE(e->queue, it);
+    if (it->want != 0)
+        HASH_DELETE(hh_want, e->wants, it);
+    HASH_DEL(e->items, it);
+    free(it->path);
+    free(it);
+    e->summary_due = true;
+}
+
+static void item_work(struct engine *e, struct item *it) {
+    DL_DELETE(e->queue, it);
+    it->queued = false;
+    if (it->scan != 0)
+        return; /* its answer comes */
+    if (it->disk)
+        take_look(e, it);
+    if (!it->disk && it->show && !it->queued)
+        place_look(e, it);
+    if (!it->disk && !it->show && !it->queued && it->scan == 0 && it->want == 0)
+        item_free(e, it);
+}
+
+static void tick_cb(uv_timer_t *timer) {
+    struct engine *e = timer->data;
+    uint64_t begin = uv_hrtime();
+    for (int i = 0; e->queue != NULL && i < ITEMS_PER_TICK && uv_hrtime() - begin < TICK_NS; i++) {
+        if (e->queue->due_ms > clock_mono_ms())
+            break;
+        item_work(e, e->queue);
+    }
+    tick_arm(e);
+}
+
+/* ---- after each round of the loop: one commit, and what there is to say */
+
+static void summarize(struct engine *e) {
+    struct files_summary s = {0};
+    const struct index_sums *sums = index_sums(e->ix);
+    struct item *it, *next;
+    HASH_ITER(hh, e->items, it, next) s.pending += !it->restless || it->show;
+    s.pending += !e->looked;
+    s.count = sums->files;
+    s.bytes = sums->bytes;
+    s.conflicts = e->conflicts;
+    s.looked = e->looked;
+    snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
+    snprintf(s.error, sizeof(s.error), "%s", e->error);
+    if (s.error[0] == 0 && index_is_halted(e->ix, NULL))
+        s.error[0] = 0;
+    pthread_mutex_lock(&e->files->lock);
+    e->files->summary = s;
+    pthread_mutex_unlock(&e->files->lock);
+}
+
+static void check_cb(uv_check_t *check) {
+    struct engine *e = check->data;
+    if (index_in_transaction(e->ix)) {
+        int r = index_commit(e->ix);
+        if (r != 0) {
+            engine_say(e, LOG_ERROR, "the index of the files cannot be written: %s", err_text(r));
+            walk_all(e, true);
+        }
+        e->summary_due = true;
+    }
+    if (e->barriers != NULL)
+        ask_barriers(e);
+    if (e->summary_due) {
+        e->summary_due = false;
+        summarize(e);
+    }
+}
+
+static void daily_cb(uv_timer_t *timer) {
+    struct engine *e = timer->data;
+    index_tidy(e->ix);
+}
+
+/* ---- content's side */
+
+static int content_open_file(void *ctx, uint32_t root, const char *path) {
+    struct engine *e = ctx;
+    struct stat st;
+    int look = beneath_look(root == ROOT_KEPT ? e->kept : e->root, path), fd;
+    if (look < 0)
+        return look;
+    if (fstat(look, &st) != 0)
+        fd = -errno;
+    else
+        fd = !S_ISREG(st.st_mode) || held_database(e->held, look) ? -EINVAL : beneath_reopen(look, O_RDONLY | O_NONBLOCK);
+    close(look);
+    return fd;
+}
+
+static int content_staging(void *ctx, uint32_t root) {
+    const struct engine *e = ctx;
+    return root == ROOT_INSTANCE ? e->staging : -ENOENT;
+}
+
+static void content_scanned_cb(void *ctx, const struct content_scanned *s) { take_scanned(ctx, s); }
+static void content_staged_cb(void *ctx, const struct content_staged *s, uint32_t count) { place_staged(ctx, s, count); }
+static void content_say(void *ctx, enum log_level level, const char *text) { engine_say(ctx, level, "%s", text); }
+
+static void content_closed(void *ctx) {
+    struct engine *e = ctx;
+    e->content = NULL;
+    uv_stop(&e->loop);
+}
+
+/* ---- the thread */
+
+static void engine_stop(struct engine *e) {
+    if (e->stopping)
+        return;
+    e->stopping = true;
+    uv_timer_stop(&e->tick);
+    uv_timer_stop(&e->walking);
+    if (e->content != NULL)
+        content_close(e->content, content_closed);
+    else
+        uv_stop(&e->loop);
+}
+
+/* The key of a changed row: its path. */
+static void index_changed(struct engine *e, const json_t *path) {
+    char *bytes = NULL;
+    const char *text = json_string_value(path), *base64 = json_string_value(json_object_get(path, "base64"));
+    size_t len = 0, max = base64 == NULL ? 0 : strlen(base64);
+    if (base64 != NULL && (bytes = malloc(max + 1)) != NULL &&
+        sodium_base642bin((uint8_t *)bytes, max, base64, max, NULL, &len, NULL, sodium_base64_VARIANT_ORIGINAL) == 0)
+        bytes[len] = 0;
+    else if (text != NULL && (bytes = strdup(text)) != NULL)
+        len = strlen(bytes);
+    if (bytes != NULL && beneath_path_ok(bytes, len))
+        item_show(e, bytes, 0);
+    free(bytes);
+}
+
+static void hear(struct engine *e, struct word *w) {
+    json_t *answer, *path;
+    size_t i;
+    switch (w->type) {
+    case WORD_OPENED:
+        if (e->served)
+            break;
+        e->served = true;
+        walk_all(e, false);
+        tick_arm(e);
+        break;
+    case WORD_CHANGED: json_array_foreach(w->json, i, path) { index_changed(e, path);
+        }
+        if (w->json == NULL)
+            e->conflicts = index_conflicts_count(e->ix), e->summary_due = true;
+        break;
+    case WORD_MET:
+        if (e->rank == RANK_MEANT)
+            break;
+        e->rank = RANK_MEANT;
+        (void)index_meta_put(e->ix, "met", 1);
+        break;
+    case WORD_ASK:
+        if ((answer = ask_answer(e, w->number, w->json)) != NULL)
+            engine_answer(e, w->number, answer);
+        break;
+    case WORD_STOP: engine_stop(e); break;
+    case WORD_SAY:
+    case WORD_ANSWER:
+    case WORD_ENDED: break;
+    }
+}
+
+static void in_cb(uv_async_t *async) {
+    struct files *f = async->data;
+    struct word *w, *next, *all = words_take(f, &f->to_thread);
+    DL_FOREACH_SAFE(all, w, next) {
+        DL_DELETE(all, w);
+        if (!f->e.stopping)
+            hear(&f->e, w);
+        word_free(w);
+    }
+}
+
+static int engine_open(struct engine *e, char *why, size_t why_len) {
+    struct content_config config = {
+        .loop = &e->loop,
+        .state = e->state,
+        .bandwidth_kib = e->bandwidth_kib,
+        .ctx = e,
+        .open_file = content_open_file,
+        .staging = content_staging,
+        .scanned = content_scanned_cb,
+        .staged = content_staged_cb,
+        .say = content_say,
+    };
+    int r = index_open(&e->ix, e->state, why, why_len);
+    if (r != 0)
+        return r;
+    if ((e->root = beneath_root(e->instance)) < 0 || stat(e->state, &e->state_stat) != 0 || place_open(e) != 0) {
+        snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
+        return ERR_IO;
+    }
+    if (index_meta(e->ix, "met", 0) != 0)
+        e->rank = RANK_MEANT;
+    e->conflicts = index_conflicts_count(e->ix);
+    if (watch_open(e) != 0 || (r = content_open(&e->content, &config)) != 0) {
+        snprintf(why, why_len, "files cannot be replicated: %s", r != 0 ? err_text(r) : "out of memory");
+        return ERR_IO;
+    }
+    return 0;
+}
+
+static void close_all(uv_handle_t *handle, void *ctx) {
+    (void)ctx;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+static void engine_close(struct engine *e) {
+    struct item *it, *next;
+    uv_walk(&e->loop, close_all, NULL);
+    uv_run(&e->loop, UV_RUN_DEFAULT);
+    int busy = uv_loop_close(&e->loop);
+    assert(busy == 0);
+    (void)busy;
+    HASH_ITER(hh, e->items, it, next) item_free(e, it);
+    watch_close(e);
+    if (e->ix != NULL)
+        (void)index_commit(e->ix);
+    index_close(e->ix);
+    const int fds[] = {e->root, e->staging, e->kept};
+    for (int i = 0; i < 3; i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
+}
+
+static void *thread_main(void *arg) {
+    struct files *f = arg;
+    struct engine *e = &f->e;
+    char why[300] = "";
+    uv_timer_init(&e->loop, &e->tick);
+    uv_timer_init(&e->loop, &e->walking);
+    uv_timer_init(&e->loop, &e->daily);
+    uv_check_init(&e->loop, &e->check);
+    e->tick.data = e->walking.data = e->daily.data = e->check.data = e;
+    if (engine_open(e, why, sizeof(why)) != 0) {
+        engine_say(e, LOG_ERROR, "%s", why);
+        pthread_mutex_lock(&f->lock);
+        snprintf(f->summary.error, sizeof(f->summary.error), "%s", why);
+        pthread_mutex_unlock(&f->lock);
+        e->served = true; /* never: nothing is taken up */
+        e->stopping = e->content == NULL;
+        while (e->stopping && uv_run(&e->loop, UV_RUN_ONCE) != 0) {
+            struct word *w, *next, *all = words_take(f, &f->to_thread);
+            bool stop = false;
+            DL_FOREACH_SAFE(all, w, next) {
+                stop = stop || w->type == WORD_STOP;
+                if (w->type == WORD_ASK)
+                    engine_answer(e, w->number, json_pack("{s:s}", "error", why));
+                word_free(w);
+            }
+            if (stop)
+                break;
+        }
+    } else {
+        uv_check_start(&e->check, check_cb);
+        uv_timer_start(&e->daily, daily_cb, 10000, 10000);
+        summarize(e);
+        uv_run(&e->loop, UV_RUN_DEFAULT);
+    }
+    pthread_mutex_lock(&f->lock);
+    f->open_in = false;
+    pthread_mutex_unlock(&f->lock);
+    engine_close(e);
+    tell_loop(f, word_new(WORD_ENDED));
+    return NULL;
+}
+
+/* ---- loop side */
+
+static void out_cb(uv_async_t *async) {
+    struct files *f = async->data;
+    struct word *w, *next, *all = words_take(f, &f->to_loop);
+    DL_FOREACH_SAFE(all, w, next) {
+        if (w->type == WORD_SAY && w->text != NULL) {
+            if (w->level == LOG_DEBUG)
+                log_activity(f->node->log, NULL, w->text);
+            else
+                log_line(f->node->log, (enum log_level)w->level, NULL, "%s", w->text);
+        } else if (w->type == WORD_ANSWER) {
+            node_answer(f->node, w->number, w->json);
+            w->json = NULL;
+        } else if (w->type == WORD_ENDED) {
+            pthread_join(f->thread, NULL);
+            f->running = false;
+        }
+        word_free(w);
+    }
+    node_settle(f->node);
+}
+
+static bool replicated_before(const char *state) {
+    char escaped[64], path[4096];
+    return dbname_escape(INDEX_DB, escaped, sizeof(escaped)) &&
+           snprintf(path, sizeof(path), "%s/db/%s.state", state, escaped) < (int)sizeof(path) && access(path, F_OK) == 0;
+}
+
+static int configure(struct files *f) {
+    const struct config *c = &f->node->config;
+    struct engine *e = &f->e;
+    e->files = f;
+    e->held = &f->node->held;
+    e->instance = strdup(config_text(c, OPTION_INSTANCE));
+    e->state = strdup(config_text(c, OPTION_STATE));
+    e->name = strdup(f->node->name);
+    memcpy(e->id, f->node->identity.id, sizeof(e->id));
+    e->still_ms = config_number(c, OPTION_STILL_MS);
+    e->bandwidth_kib = config_number(c, OPTION_BANDWIDTH_KIB);
+    e->rank = c->settings[OPTION_JOIN].count > 0 ? RANK_BEFORE_JOINING : RANK_FIRST;
+    e->root = e->staging = e->kept = -1;
+    return e->instance == NULL || e->state == NULL || e->name == NULL ? ERR_NOMEM : 0;
+}
+
+static int thread_start(struct files *f) {
+    pthread_attr_t attr;
+    sigset_t all, before;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV); /* blocked, a fault ends the process without a word from anybody */
+    sigdelset(&all, SIGBUS);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the loop */
+    int r = pthread_create(&f->thread, &attr, thread_main, f);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return r;
+}
+
+int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
+    const char *state = config_text(&n->config, OPTION_STATE);
+    struct files *f = calloc(1, sizeof(*f));
+    char path[4096];
+    int r;
+    snprintf(why, why_len, "out of memory or descriptors: see ulimit -n");
+    if (f == NULL || (f->changed = json_array()) == NULL)
+        return ERR_NOMEM;
+    f->node = n;
+    pthread_mutex_init(&f->lock, NULL);
+    if ((r = index_prepare(state, !replicated_before(state), path, sizeof(path), why, why_len)) != 0) {
+        json_decref(f->changed);
+        free(f);
+        return r;
+    }
+    if (configure(f) != 0 || uv_loop_init(&f->e.loop) != 0 || uv_async_init(&f->e.loop, &f->in, in_cb) != 0 ||
+        uv_async_init(&n->loop, &f->out, out_cb) != 0)
+        return ERR_NOMEM;
+    f->in.data = f->out.data = f;
+    f->open_in = f->running = true;
+    if ((f->db = databases_serve(n->databases, INDEX_DB, path)) == NULL || thread_start(f) != 0)
+        return ERR_NOMEM;
+    *out = f;
+    return 0;
+}
+
+void files_stop(struct files *f) { tell_thread(f, word_new(WORD_STOP)); }
+bool files_running(const struct files *f) { return f->running; }
+void files_close(struct files *f) { uv_close((uv_handle_t *)&f->out, NULL); }
+
+void files_free(struct files *f) {
+    struct word *w, *next;
+    assert(!f->running);
+    DL_FOREACH_SAFE(f->to_thread, w, next) word_free(w);
+    DL_FOREACH_SAFE(f->to_loop, w, next) word_free(w);
+    pthread_mutex_destroy(&f->lock);
+    json_decref(f->changed);
+    free(f->e.instance);
+    free(f->e.state);
+    free(f->e.name);
+    free(f);
+}
+
+bool files_index(const struct files *f, const struct database *db) { return f != NULL && f->db == db; }
+void files_opened(struct files *f) { tell_thread(f, word_new(WORD_OPENED)); }
+
+void files_tick(struct files *f) {
+    struct peer_info peer;
+    for (uint32_t i = 0; !f->met && core_peer(f->node->core, i, &peer); i++) {
+        f->met = peer.in_sync;
+        if (f->met)
+            tell_thread(f, word_new(WORD_MET));
+    }
+}
+
+static void changed_tell(struct files *f, json_t *paths) {
+    struct word *w = word_new(WORD_CHANGED);
+    if (w != NULL)
+        w->json = paths;
+    else
+        json_decref(paths);
+    tell_thread(f, w);
+}
+
+void files_changed(struct files *f, const json_t *change) {
+    const char *table = json_string_value(json_object_get(change, "table"));
+    json_t *path = json_object_get(json_object_get(change, "key"), "path");
+    if (table == NULL || json_is_true(json_object_get(change, "local")))
+        return;
+    if (strcmp(table, "file") != 0 || path == NULL) {
+        changed_tell(f, NULL);
+        return;
+    }
+    json_array_append(f->changed, path);
+    changed_tell(f, json_pack("[O]", path));
+}
+
+void files_settled(struct files *f) {
+    if (json_array_size(f->changed) == 0)
+        return;
+    changed_tell(f, f->changed);
+    f->changed = json_array();
+}
+
+void files_ask(struct files *f, uint64_t number, json_t *question) {
+    struct word *w = word_new(WORD_ASK);
+    if (w == NULL) {
+        json_decref(question);
+        return;
+    }
+    w->number = number;
+    w->json = question;
+    tell_thread(f, w);
+}
+
+void files_summary(struct files *f, struct files_summary *out) {
+    pthread_mutex_lock(&f->lock);
+    *out = f->summary;
+    pthread_mutex_unlock(&f->lock);
+}
+
+json_t *files_status(struct files *f) {
+    struct files_summary s;
+    files_summary(f, &s);
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:s, s:s?}", "count", (json_int_t)s.count, "bytes", (json_int_t)s.bytes, "pending",
+                     (json_int_t)s.pending, "digest", s.digest, "conflicts", (json_int_t)s.conflicts, "state",
+                     s.error[0] != 0 ? "error" : "ok", "error", s.error[0] != 0 ? s.error : NULL);
+}

@@ -1,0 +1,464 @@
+/* Starling node: from the index onto the disk. What is fetched stands whole and durable in the staging folder; one rename puts it in its place. Where
+ * something is there already the two change places (RENAME_EXCHANGE), and only then what came out is held against what was known to be there: if
+ * the application wrote in between, they change back, and its write is a local edit first. So a reader sees the old or the new, never none, and
+ * nothing is overwritten that is not in the index. What was replaced or deleted is kept for a while.
+ *
+ * Possible failures: the disk is full, or the folder may not be written: said, red, tried again; the disk is not as it was known to be: the path is
+ * looked at first (take.c); a name leads out, or is none: never. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "node/clock.h"
+#include "node/files/engine.h"
+#include "proto/err.h"
+
+#define FOREIGN_MS 4000 /* who wrote what lost, or won, settles it; after so long whoever sees it does */
+#define RETRY_MS 5000
+#define KEPT_MS (30ull * 24 * 3600 * 1000)
+#define KEPT_MAX 2000
+#define RESERVE_BYTES (64ull << 20) /* of the disk stay free */
+#define SYNCS_MAX 16
+#define LEFT_TRIES 20
+
+/* ---- the folders in the state folder */
+
+static int folder_open(const char *base, const char *name) {
+    char path[4096];
+    if (snprintf(path, sizeof(path), "%s/%s", base, name) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return -errno;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    return fd < 0 ? -errno : fd;
+}
+
+int place_open(struct engine *e) {
+    char beside[4096];
+    const char *base = e->state;
+    struct stat st;
+    if (fstat(e->root, &st) == 0 && st.st_dev != e->state_stat.st_dev) { /* a rename does not cross file systems */
+        if (snprintf(beside, sizeof(beside), "%s/.starling", e->instance) >= (int)sizeof(beside))
+            return -ENAMETOOLONG;
+        if (mkdir(beside, 0700) != 0 && errno != EEXIST)
+            return -errno;
+        base = beside;
+    }
+    if ((e->staging = folder_open(base, "staging")) < 0)
+        return e->staging;
+    return (e->kept = folder_open(base, "kept")) < 0 ? e->kept : 0;
+}
+
+int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v) {
+    char kept[48];
+    uint8_t random[8];
+    char hex[2 * sizeof(random) + 1];
+    randombytes_buf(random, sizeof(random));
+    sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
+    snprintf(kept, sizeof(kept), "%012llx-%s", (unsigned long long)clock_wall_ms(), hex);
+    if (renameat2(folder, name, e->kept, kept, RENAME_NOREPLACE) != 0)
+        return -errno;
+    if (v->kind == VERSION_FILE)
+        content_moved(e->content, ROOT_INSTANCE, path, ROOT_KEPT, kept);
+    return index_keep(e->ix, path, kept, v, clock_wall_ms()) == 0 ? 0 : -EIO;
+}
+
+struct oldest {
+    struct engine *e;
+    uint32_t count;
+};
+
+static void forget_old(void *ctx, const struct kept *k) {
+    struct oldest *o = ctx;
+    if (++o->count <= KEPT_MAX && clock_wall_ms() - k->at_ms < KEPT_MS)
+        return;
+    content_gone(o->e->content, ROOT_KEPT, k->name);
+    unlinkat(o->e->kept, k->name, 0);
+    index_kept_drop(o->e->ix, k->id);
+}
+
+void place_tidy(struct engine *e) {
+    struct oldest o = {e, 0};
+    (void)index_kept(e->ix, NULL, UINT32_MAX, forget_old, &o);
+}
+
+/* ---- syncing folders, each once for all that was put into it */
+
+struct syncs {
+    int fds[SYNCS_MAX];
+    ino_t inodes[SYNCS_MAX];
+    int count;
+};
+
+static void syncs_do(struct syncs *s) {
+    for (int i = 0; i < s->count; i++) {
+        fsync(s->fds[i]);
+        close(s->fds[i]);
+    }
+    s->count = 0;
+}
+
+static void syncs_add(struct syncs *s, int folder) {
+    struct stat st;
+    if (fstat(folder, &st) != 0)
+        return;
+    for (int i = 0; i < s->count; i++)
+        if (s->inodes[i] == st.st_ino)
+            return;
+    if (s->count == SYNCS_MAX)
+        syncs_do(s);
+    int fd = beneath_reopen(folder, O_RDONLY | O_DIRECTORY);
+    if (fd >= 0) {
+        s->inodes[s->count] = st.st_ino;
+        s->fds[s->count++] = fd;
+    }
+}
+
+/* ---- what the disk should be like, and is */
+
+/* Is at path what disk says? Otherwise somebody else's hand was at it. */
+static bool as_known(struct engine *e, const char *path, const struct disk *d) {
+    struct content_stamp now;
+    struct stat st;
+    int r = beneath_stat(e->root, path, &st);
+    if (r == -ENOENT || r == -ENOTDIR)
+        return d == NULL || d->version.kind == VERSION_GONE;
+    if (r != 0 || d == NULL)
+        return false;
+    content_stamp_of(&st, &now);
+    switch (d->version.kind) {
+    case VERSION_GONE: return S_ISDIR(st.st_mode) && now.inode == d->stamp.inode; /* left for what is in it */
+    case VERSION_FOLDER: return S_ISDIR(st.st_mode);
+    case VERSION_LINK: return S_ISLNK(st.st_mode) && now.mtime_ns == d->stamp.mtime_ns;
+    case VERSION_FILE:
+        return S_ISREG(st.st_mode) && now.inode == d->stamp.inode && now.size == d->stamp.size && now.mtime_ns == d->stamp.mtime_ns;
+    }
+    return false;
+}
+
+static void unwant(struct engine *e, struct item *it) {
+    if (it->want == 0)
+        return;
+    HASH_DELETE(hh_want, e->wants, it);
+    content_cancel(e->content, it->want);
+    it->want = 0;
+}
+
+static void shown(struct engine *e, struct item *it, const struct version *v, int mode) {
+    struct disk now = {.version = *v, .mode = mode};
+    struct stat st;
+    if (beneath_stat(e->root, it->path, &st) == 0) {
+        content_stamp_of(&st, &now.stamp);
+        if (S_ISDIR(st.st_mode))
+            now.stamp.size = 0, now.stamp.mtime_ns = now.stamp.ctime_ns = 0;
+        else if (v->kind == VERSION_FILE)
+            content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
+    }
+    it->show = false;
+    if (index_disk_put(e->ix, it->path, &now) == 0)
+        engine_trouble(e, "");
+}
+
+static void failed(struct engine *e, struct item *it, int error) {
+    char text[300];
+    if (error == -ENOSPC || error == -EDQUOT || error == -EACCES || error == -EPERM || error == -EROFS) {
+        snprintf(text, sizeof(text), "%.180s cannot be written here: %s", it->path, strerror(-error));
+        engine_trouble(e, text);
+    }
+    engine_say(e, LOG_DEBUG, "%s cannot be put into its place now: %s", it->path, strerror(-error));
+    item_again(e, it, RETRY_MS);
+}
+
+static void disk_first(struct engine *e, struct item *it) {
+    it->disk = true;
+    item_again(e, it, it->tries++ < 4 ? 0 : RETRY_MS);
+}
+
+/* Takes away what is at path, as disk says. 0, or -errno; -EBUSY: it is not what disk says. */
+static int clear(struct engine *e, struct item *it, const struct disk *d, int folder, const char *name) {
+    struct stat st;
+    if (d == NULL || d->version.kind == VERSION_GONE)
+        return 0;
+    if (d->version.kind == VERSION_FOLDER)
+        return unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno != ENOENT ? -errno : 0;
+    /* Out of sight first, then looked at: whoever wrote meanwhile wrote into this file. */
+    char aside[48];
+    snprintf(aside, sizeof(aside), "away-%llu", (unsigned long long)it->noted);
+    if (renameat2(folder, name, e->staging, aside, 0) != 0)
+        return errno == ENOENT ? 0 : -errno;
+    struct content_stamp now;
+    bool same = fstatat(e->staging, aside, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    if (same) {
+        content_stamp_of(&st, &now);
+        same = now.inode == d->stamp.inode && now.size == d->stamp.size && now.mtime_ns == d->stamp.mtime_ns;
+    }
+    if (!same && renameat2(e->staging, aside, folder, name, RENAME_NOREPLACE) == 0)
+        return -EBUSY;
+    if (place_keep(e, e->staging, aside, it->path, &d->version) != 0)
+        unlinkat(e->staging, aside, 0);
+    return 0;
+}
+
+/* ---- folders, links, deletions, files */
+
+static int put_gone(struct engine *e, struct item *it, const struct disk *d) {
+    const char *name;
+    int folder = beneath_parent(e->root, it->path, false, &name);
+    if (folder == -ENOENT || folder == -ENOTDIR)
+        return 0;
+    if (folder < 0)
+        return folder;
+    int r = clear(e, it, d, folder, name);
+    close(folder);
+    bool full = r == -ENOTEMPTY || r == -EEXIST;
+    return full && it->tries > LEFT_TRIES ? 1 : r; /* left for what is in it that is not replicated */
+}
+
+static int put_folder(struct engine *e, struct item *it, const struct disk *d, int mode) {
+    const char *name;
+    int folder = beneath_parent(e->root, it->path, true, &name);
+    if (folder < 0)
+        return folder;
+    int r = d != NULL && d->version.kind == VERSION_FOLDER ? 0 : clear(e, it, d, folder, name);
+    if (r == 0 && mkdirat(folder, name, 0777) != 0 && errno != EEXIST)
+        r = -errno;
+    (void)mode; /* who may do what with a folder is up to this server */
+    close(folder);
+    if (r == 0)
+        watch_folder(e, it->path);
+    return r;
+}
+
+/* Puts staging/name at it->path in place of what d says. */
+static int put_staged(struct engine *e, struct item *it, const struct disk *d, const char *staged, struct syncs *syncs) {
+    const char *name;
+    struct stat st;
+    struct content_stamp was;
+    int folder = beneath_parent(e->root, it->path, true, &name), r = 0;
+    if (folder < 0)
+        return folder;
+    if (d == NULL || d->version.kind == VERSION_GONE) {
+        r = renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0 ? errno == EEXIST ? -EBUSY : -errno : 0;
+    } else if (d->version.kind == VERSION_FOLDER) {
+        r = clear(e, it, d, folder, name);
+        if (r == 0 && renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0)
+            r = errno == EEXIST ? -EBUSY : -errno;
+    } else if (renameat2(e->staging, staged, folder, name, RENAME_EXCHANGE) != 0) {
+        r = errno == ENOENT ? -EBUSY : -errno;
+    } else {
+        bool same = fstatat(e->staging, staged, &st, AT_SYMLINK_NOFOLLOW) == 0;
+        if (same) {
+            content_stamp_of(&st, &was);
+            same = was.inode == d->stamp.inode && was.size == d->stamp.size && was.mtime_ns == d->stamp.mtime_ns;
+        }
+        if (!same && renameat2(e->staging, staged, folder, name, RENAME_EXCHANGE) == 0)
+            r = -EBUSY;
+        else if (place_keep(e, e->staging, staged, it->path, &d->version) != 0)
+            unlinkat(e->staging, staged, 0);
+    }
+    if (r == 0)
+        syncs_add(syncs, folder);
+    close(folder);
+    return r;
+}
+
+static int put_link(struct engine *e, struct item *it, const struct disk *d, const struct version *v) {
+    struct syncs syncs = {.count = 0};
+    char staged[48];
+    if (!beneath_link_inside(it->path, v->target))
+        return 1;
+    snprintf(staged, sizeof(staged), "link-%llu", (unsigned long long)it->noted);
+    unlinkat(e->staging, staged, 0);
+    if (symlinkat(v->target, e->staging, staged) != 0)
+        return -errno;
+    int r = put_staged(e, it, d, staged, &syncs);
+    if (r != 0)
+        unlinkat(e->staging, staged, 0);
+    syncs_do(&syncs);
+    return r;
+}
+
+static void finish(struct engine *e, struct item *it, const struct version *v, int mode, int r) {
+    if (r == -EBUSY)
+        disk_first(e, it);
+    else if (r < 0)
+        failed(e, it, r);
+    else
+        shown(e, it, v, mode);
+}
+
+static int dress(int fd, const char *name, const struct version *v, int mode) {
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = v->mtime_ns / 1000000000, .tv_nsec = v->mtime_ns % 1000000000}};
+    if (times[1].tv_nsec < 0) {
+        times[1].tv_sec--;
+        times[1].tv_nsec += 1000000000;
+    }
+    mode &= 0666; /* nothing that came from elsewhere can be run */
+    if (fchmodat(fd, name, (mode_t)(mode != 0 ? mode | 0600 : 0644), 0) != 0)
+        return -errno;
+    return utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
+}
+
+/* The others wait for the rename of this one's content: one want a path. */
+static void file_wanted(struct engine *e, struct item *it, const struct version *v, const struct disk *d) {
+    struct content_want want = {.size = v->size, .root = ROOT_INSTANCE, .hinted = true};
+    struct statvfs fs;
+    if (it->want != 0 && memcmp(it->hash, v->hash, sizeof(it->hash)) == 0)
+        return; /* under way */
+    unwant(e, it);
+    if (fstatvfs(e->staging, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < v->size + RESERVE_BYTES && v->size > 0) {
+        failed(e, it, -ENOSPC);
+        return;
+    }
+    memcpy(want.hash, v->hash, sizeof(want.hash));
+    memcpy(want.peer, v->by, sizeof(want.peer));
+    if (d != NULL && d->version.kind == VERSION_FILE) {
+        want.based = true;
+        memcpy(want.base, d->version.hash, sizeof(want.base));
+    }
+    memcpy(it->hash, v->hash, sizeof(it->hash));
+    it->want = content_want(e->content, &want);
+    if (it->want == 0)
+        item_again(e, it, AGAIN_MS * 10);
+    else
+        HASH_ADD(hh_want, e->wants, want, sizeof(it->want), it);
+}
+
+/* ---- both sides changed */
+
+/* Returns true when v may be shown now. */
+static bool settle(struct engine *e, struct item *it, const struct version *v, const struct disk *d) {
+    bool ours = memcmp(d->version.by, e->id, sizeof(e->id)) == 0, late = clock_wall_ms() - v->at_ms > FOREIGN_MS;
+    struct version again = d->version;
+    int r;
+    if (version_descends(v, &d->version) || version_equal(v, &d->version))
+        return true;
+    if (version_prevails(v, &d->version)) {
+        if (d->version.kind == VERSION_GONE || (!ours && !late))
+            return true; /* nothing is lost; or its author sees to it */
+        if ((r = clash_note(e, it->path, v, &d->version, d->version.rank == RANK_MEANT)) == 0)
+            return true;
+    } else if (!ours && !late) {
+        item_again(e, it, FOREIGN_MS);
+        return false;
+    } else {
+        if (v->kind != VERSION_GONE)
+            (void)clash_note(e, it->path, &d->version, v, false);
+        version_knows(&again, v);
+        again.rank = RANK_MEANT;
+        version_sign(&again, e->id, e->name, clock_wall_ms());
+        struct disk now = *d;
+        now.version = again;
+        if ((r = index_put(e->ix, it->path, &again, d->mode)) == 0 && (r = index_disk_put(e->ix, it->path, &now)) == 0) {
+            it->show = false;
+            return false;
+        }
+    }
+    engine_say(e, LOG_WARNING, "%s: what was changed at once here and elsewhere cannot be settled now: %s", it->path, err_text(r));
+    item_again(e, it, RETRY_MS);
+    return false;
+}
+
+static void mode_shown(struct engine *e, struct item *it, const struct version *v, struct disk *d, int mode) {
+    int fd = v->kind == VERSION_FILE && d->mode != mode ? beneath_look(e->root, it->path) : -1;
+    char proc[40];
+    if (fd >= 0) {
+        snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+        (void)chmod(proc, (mode_t)((mode & 0666) | 0600));
+        close(fd);
+    }
+    d->mode = mode;
+    shown(e, it, v, mode);
+}
+
+void place_look(struct engine *e, struct item *it) {
+    struct disk record, *d = NULL;
+    struct version v;
+    int mode = 0644, r = index_get(e->ix, it->path, &v, &mode);
+    if (r != 1 || !engine_takes(e, it->path, v.kind == VERSION_FOLDER) || index_is_halted(e->ix, it->path)) {
+        unwant(e, it);
+        it->show = false;
+        return;
+    }
+    if ((r = index_disk(e->ix, it->path, &record)) == 1)
+        d = &record;
+    if (d == NULL && v.kind == VERSION_GONE && as_known(e, it->path, NULL)) {
+        shown(e, it, &v, mode);
+        return;
+    }
+    if (!as_known(e, it->path, d)) {
+        disk_first(e, it);
+        return;
+    }
+    if (d != NULL && !settle(e, it, &v, d))
+        return;
+    if (d != NULL && version_equal(&v, &d->version)) {
+        unwant(e, it);
+        mode_shown(e, it, &v, d, mode);
+        return;
+    }
+    if (v.kind == VERSION_FILE) {
+        file_wanted(e, it, &v, d);
+        return;
+    }
+    unwant(e, it);
+    if (v.kind == VERSION_GONE)
+        r = put_gone(e, it, d);
+    else
+        r = v.kind == VERSION_FOLDER ? put_folder(e, it, d, mode) : put_link(e, it, d, &v);
+    if (r == -ENOTEMPTY || r == -EEXIST) { /* a folder whose content is still to go */
+        it->tries++;
+        item_again(e, it, AGAIN_MS);
+        return;
+    }
+    finish(e, it, &v, mode, r);
+}
+
+static void staged_one(struct engine *e, const struct content_staged *s, struct syncs *syncs) {
+    struct disk record, *d = NULL;
+    struct version v;
+    struct item *it;
+    int mode = 0644, r;
+    HASH_FIND(hh_want, e->wants, &s->want, sizeof(s->want), it);
+    if (it != NULL) {
+        HASH_DELETE(hh_want, e->wants, it);
+        it->want = 0;
+    }
+    if (it == NULL || s->error != 0) {
+        if (s->name[0] != 0)
+            unlinkat(s->dir, s->name, 0);
+        if (it != NULL)
+            failed(e, it, s->error == ERR_FULL ? -ENOSPC : -EIO);
+        return;
+    }
+    r = index_begin(e->ix);
+    if (r == 0 && index_disk(e->ix, it->path, &record) == 1)
+        d = &record;
+    if (r != 0 || index_get(e->ix, it->path, &v, &mode) != 1 || v.kind != VERSION_FILE || memcmp(v.hash, s->hash, sizeof(v.hash)) != 0 ||
+        index_is_halted(e->ix, it->path)) { /* there is something newer */
+        unlinkat(s->dir, s->name, 0);
+        item_again(e, it, 0);
+        return;
+    }
+    r = dress(s->dir, s->name, &v, mode);
+    if (r == 0)
+        r = as_known(e, it->path, d) ? put_staged(e, it, d, s->name, syncs) : -EBUSY;
+    if (r != 0)
+        unlinkat(s->dir, s->name, 0);
+    finish(e, it, &v, mode, r);
+    if (!it->queued)
+        item_again(e, it, 0);
+}
+
+void place_staged(struct engine *e, const struct content_staged *staged, uint32_t count) {
+    struct syncs syncs = {.count = 0};
+    for (uint32_t i = 0; i < count; i++)
+        staged_one(e, &staged[i], &syncs);
+    syncs_do(&syncs);
+}

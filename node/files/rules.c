@@ -1,0 +1,67 @@
+#include "node/files/rules.h"
+
+#include <fnmatch.h>
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+
+#include "node/dbname.h"
+#include "node/files/beneath.h"
+
+static const char *const USUAL[] = {
+    ".*",           "*.bak",        "*.bak[0-9]", "*.backup",      "*.old",       "*.orig",    "*~",          "backup/", "backups/",
+    "*.log",        "*.log.[0-9]*", "logs/",      "*.lock",        "*.lck",       "*.pid",     "*.sock",      "lock/",   "locks/",
+    "*.tmp",        "*.temp",       "*.part",     "*.swp",         "*.swo",       "#*#",       "tmp/",        "temp/",   "cache/",
+    "__pycache__/", "*.pyc",        "*.pyo",      "node_modules/", "lost+found/", "Thumbs.db", "desktop.ini", NULL,
+};
+
+/* One component [part, part + len) of path, that begins at its start or after a '/'; folder: whether it is one. */
+static bool matches(const char *pattern, const char *path, size_t upto, size_t part, bool folder) {
+    char text[BENEATH_PATH_MAX + 1], clean[BENEATH_PATH_MAX + 1];
+    size_t n = strlen(pattern);
+    if (n == 0 || n > BENEATH_PATH_MAX || upto > BENEATH_PATH_MAX)
+        return false;
+    if (pattern[n - 1] == '/') {
+        if (!folder)
+            return false;
+        n--;
+    }
+    memcpy(clean, pattern, n);
+    clean[n] = 0;
+    bool whole = strchr(clean, '/') != NULL;
+    size_t from = whole ? 0 : part;
+    memcpy(text, path + from, upto - from);
+    text[upto - from] = 0;
+    return fnmatch(clean[0] == '/' ? clean + 1 : clean, text, FNM_PATHNAME) == 0;
+}
+
+static const char *any(const char *const *patterns, const char *path, size_t upto, size_t part, bool folder) {
+    for (; patterns != NULL && *patterns != NULL; patterns++)
+        if (matches(*patterns, path, upto, part, folder))
+            return *patterns;
+    return NULL;
+}
+
+bool rules_take(const struct rules *r, const char *path, bool folder, const char **why) {
+    const char *rule = NULL;
+    bool included = false;
+    for (size_t part = 0;;) {
+        size_t upto = part + strcspn(path + part, "/");
+        bool last = path[upto] == 0, dir = !last || folder;
+        size_t len = upto - part;
+        if (len == strlen(DBNAME_STATE_FOLDER) && strncasecmp(path + part, DBNAME_STATE_FOLDER, len) == 0)
+            rule = DBNAME_STATE_FOLDER;
+        else if (last && !folder && (dbname_usual(path + part) || dbname_companion(path + part)))
+            rule = "a database, or a part of one: it is replicated by rows";
+        if (rule == NULL && any(r->include, path, upto, part, dir) != NULL)
+            included = true;
+        else if (rule == NULL && (rule = any(r->exclude, path, upto, part, dir)) == NULL && !included)
+            rule = any(USUAL, path, upto, part, dir);
+        if (rule != NULL || last)
+            break;
+        part = upto + 1;
+    }
+    if (why != NULL)
+        *why = rule;
+    return rule == NULL;
+}

@@ -1,0 +1,301 @@
+/* Starling node: from the disk into the index. A path that may have changed is looked at once it has been still for a moment: what it is, whether
+ * that is news (size, times, inode), and what it holds.
+ *
+ * Possible failures: it cannot be read: said, tried again with the next scan; it is written while it is read: again; the index cannot be
+ * written: again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "node/clock.h"
+#include "node/files/engine.h"
+#include "proto/err.h"
+
+#define JSON_BYTES_MAX (16u << 20)
+#define JSON_BROKEN_MS 60000
+#define JSON_LOOK_MS 2000
+
+static void done(struct item *it) { it->disk = false; }
+
+static void say_refused(struct engine *e, const char *path, const char *why) {
+    engine_say(e, LOG_DEBUG, "%s is not replicated: %s", path, why);
+}
+
+static bool same_stamp(const struct content_stamp *a, const struct content_stamp *b) {
+    return a->size == b->size && a->inode == b->inode && a->device == b->device && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+}
+
+/* What others have and this server has not seen on disk is no reason to forget what was found here, and the other way round. */
+int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,
+                int mode) {
+    struct disk now = {.mode = mode};
+    struct version there;
+    int r = index_begin(e->ix), found = r != 0 ? r : index_get(e->ix, path, &there, NULL);
+    if (found < 0 && found != ERR_MALFORMED)
+        return found;
+    if (stamp != NULL)
+        now.stamp = *stamp;
+    if (before != NULL)
+        version_knows(v, &before->version);
+    if (found == 1 && version_equal(v, &there)) { /* it came to the same: theirs */
+        now.version = there;
+        return index_disk_put(e->ix, path, &now);
+    }
+    bool known = found != 1 || (before != NULL && version_descends(&before->version, &there));
+    v->rank = found != 1 && before == NULL ? e->rank : RANK_MEANT;
+    if (found == 1 && !known && v->kind == VERSION_GONE) { /* deleted, but what others have was changed since */
+        now.version = *v;
+        version_sign(&now.version, e->id, e->name, clock_wall_ms());
+        item_show(e, path, 0);
+        return index_disk_put(e->ix, path, &now);
+    }
+    if (found == 1 && !known && before == NULL && e->rank != RANK_MEANT &&
+        there.kind != VERSION_GONE) { /* what the others have counts for more */
+        v->rank = e->rank;
+        version_sign(v, e->id, e->name, clock_wall_ms());
+        now.version = *v;
+        if ((r = clash_note(e, path, &there, v, false)) == 0)
+            r = index_disk_put(e->ix, path, &now);
+        item_show(e, path, 0);
+        return r;
+    }
+    if (found == 1)
+        version_knows(v, &there);
+    version_sign(v, e->id, e->name, clock_wall_ms());
+    if (found == 1 && !known && there.kind != VERSION_GONE && (r = clash_note(e, path, v, &there, true)) != 0)
+        return r;
+    now.version = *v;
+    if ((r = index_put(e->ix, path, v, mode)) == 0)
+        r = index_disk_put(e->ix, path, &now);
+    if (r == 0)
+        engine_say(e, LOG_DEBUG, "%s %s", path, v->kind == VERSION_GONE ? "was deleted" : found == 1 ? "was changed" : "is new");
+    return r;
+}
+
+static void commit(struct engine *e, struct item *it, struct version *v, const struct disk *before, const struct content_stamp *stamp,
+                   int mode) {
+    int r = take_commit(e, it->path, v, before, stamp, mode);
+    if (r == 0) {
+        done(it);
+        return;
+    }
+    engine_say(e, LOG_WARNING, "%s cannot be taken into the index now: %s", it->path, err_text(r));
+    item_again(e, it, AGAIN_MS * 10);
+}
+
+static void absent(struct engine *e, struct item *it, const struct disk *before) {
+    struct version v = {.kind = VERSION_GONE};
+    if (before == NULL || before->version.kind == VERSION_GONE || index_is_halted(e->ix, it->path)) {
+        done(it);
+        return;
+    }
+    if (before->version.kind == VERSION_FILE)
+        content_gone(e->content, ROOT_INSTANCE, it->path);
+    commit(e, it, &v, before, NULL, 0);
+}
+
+static void folder_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
+    struct version v = {.kind = VERSION_FOLDER};
+    struct content_stamp stamp;
+    content_stamp_of(st, &stamp);
+    stamp.size = 0;
+    stamp.mtime_ns = stamp.ctime_ns = 0; /* what happens in it is of no account */
+    if (before != NULL && before->version.kind == VERSION_GONE && before->stamp.inode == stamp.inode &&
+        before->stamp.device == stamp.device) {
+        done(it); /* deleted elsewhere, and left here for what is in it that is not replicated */
+        return;
+    }
+    if (before != NULL && before->version.kind == VERSION_FOLDER) {
+        struct disk now = *before;
+        now.stamp = stamp;
+        if (!same_stamp(&stamp, &before->stamp) && !index_is_halted(e->ix, it->path))
+            (void)index_disk_put(e->ix, it->path, &now);
+        done(it);
+        return;
+    }
+    commit(e, it, &v, before, &stamp, (int)(st->st_mode & 0777));
+    walk_begin(e, it->path);
+}
+
+static void link_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
+    struct version v = {.kind = VERSION_LINK};
+    struct content_stamp stamp;
+    content_stamp_of(st, &stamp);
+    v.mtime_ns = stamp.mtime_ns;
+    int n = beneath_link(e->root, it->path, v.target, sizeof(v.target));
+    if (n <= 0 || !beneath_link_inside(it->path, v.target)) {
+        say_refused(e, it->path, "a symbolic link that points out of the folder");
+        done(it);
+        return;
+    }
+    if (before != NULL && version_equal(&before->version, &v))
+        done(it);
+    else
+        commit(e, it, &v, before, &stamp, 0777);
+}
+
+/* Written a moment ago, or, by its times, still to be written: not yet. */
+static bool is_still(struct engine *e, const struct content_stamp *stamp) {
+    int64_t now_ms = (int64_t)clock_wall_ms(), newest = stamp->mtime_ns > stamp->ctime_ns ? stamp->mtime_ns : stamp->ctime_ns;
+    int64_t age = now_ms - newest / 1000000;
+    return age >= (int64_t)e->still_ms || age < -2000; /* a file from the future is as still as it will ever be */
+}
+
+static bool mode_changed(struct engine *e, const char *path, const struct disk *before, int mode) {
+    struct disk now = *before;
+    struct version v;
+    now.mode = mode;
+    return before->mode != mode && index_get(e->ix, path, &v, NULL) == 1 && version_descends(&before->version, &v) &&
+           index_put(e->ix, path, &v, mode) == 0 && index_disk_put(e->ix, path, &now) == 0;
+}
+
+static void file_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
+    struct content_stamp stamp;
+    content_stamp_of(st, &stamp);
+    int mode = (int)(st->st_mode & 0666);
+    if (before != NULL && before->version.kind == VERSION_FILE && same_stamp(&before->stamp, &stamp)) {
+        done(it);
+        return;
+    }
+    if (!is_still(e, &stamp)) {
+        if (++it->tries >= RESTLESS_AFTER)
+            it->restless = true;
+        item_again(e, it, e->still_ms < 20 ? 20 : e->still_ms);
+        return;
+    }
+    if (before != NULL && before->version.kind == VERSION_FILE && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size &&
+        before->stamp.mtime_ns == stamp.mtime_ns && before->stamp.device == stamp.device) { /* chmod, link, rename: not the content */
+        struct disk now = *before;
+        now.stamp = stamp;
+        if (!mode_changed(e, it->path, &now, mode))
+            (void)index_disk_put(e->ix, it->path, &now);
+        done(it);
+        return;
+    }
+    it->scan = content_scan(e->content, ROOT_INSTANCE, it->path);
+    if (it->scan == 0)
+        item_again(e, it, 20);
+}
+
+/* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone. */
+static int look(struct engine *e, const char *path, struct stat *st, const char **why) {
+    int fd = beneath_look(e->root, path), r = 1;
+    if (fd == -ENOENT || fd == -ENOTDIR)
+        return 0;
+    *why = fd == -EACCES || fd == -EPERM ? "it cannot be read: give the user who runs starlingd the right to" : "it cannot be looked at";
+    if (fd < 0)
+        return -1;
+    if (fstat(fd, st) != 0) {
+        r = -1;
+    } else if (!S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode) && !S_ISLNK(st->st_mode)) {
+        *why = "neither a file nor a folder";
+        r = -1;
+    } else if (S_ISDIR(st->st_mode) && st->st_dev == e->state_stat.st_dev && st->st_ino == e->state_stat.st_ino) {
+        *why = "the state folder";
+        r = -1;
+    } else if (S_ISREG(st->st_mode) && held_database(e->held, fd)) {
+        *why = "a database: it is replicated by rows";
+        r = -1;
+    }
+    close(fd);
+    return r;
+}
+
+void take_look(struct engine *e, struct item *it) {
+    struct disk record, *before = NULL;
+    const char *why = NULL;
+    struct stat st;
+    int there = look(e, it->path, &st, &why);
+    if (there < 0 || !engine_takes(e, it->path, there == 1 && S_ISDIR(st.st_mode))) {
+        if (there < 0)
+            say_refused(e, it->path, why);
+        done(it);
+        return;
+    }
+    int r = index_disk(e->ix, it->path, &record);
+    if (r < 0) {
+        item_again(e, it, AGAIN_MS * 10);
+        return;
+    }
+    before = r == 1 ? &record : NULL;
+    if (there == 0)
+        absent(e, it, before);
+    else if (S_ISDIR(st.st_mode))
+        folder_found(e, it, before, &st);
+    else if (S_ISLNK(st.st_mode))
+        link_found(e, it, before, &st);
+    else
+        file_found(e, it, before, &st);
+}
+
+/* ---- what was read */
+
+/* Half a JSON file: somebody is writing it, slowly. After a minute it is what it is. */
+static bool json_broken(struct engine *e, const struct content_scanned *s) {
+    size_t n = strlen(s->path), len = (size_t)s->stamp.size, at = 0;
+    if (n < 5 || strcasecmp(s->path + n - 5, ".json") != 0 || s->stamp.size > JSON_BYTES_MAX || s->stamp.size == 0 ||
+        (int64_t)clock_wall_ms() - s->stamp.mtime_ns / 1000000 > JSON_BROKEN_MS)
+        return false;
+    int fd = beneath_read(e->root, s->path, NULL);
+    char *text = fd < 0 ? NULL : malloc(len);
+    ssize_t got;
+    while (text != NULL && at < len && (got = read(fd, text + at, len - at)) > 0)
+        at += (size_t)got;
+    if (fd >= 0)
+        close(fd);
+    json_error_t error;
+    json_t *j = text == NULL ? NULL : json_loadb(text, at, JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK, &error);
+    bool broken = text != NULL && j == NULL;
+    json_decref(j);
+    free(text);
+    return broken;
+}
+
+static void taken(struct engine *e, struct item *it, const struct content_scanned *s) {
+    struct version v = {.kind = VERSION_FILE, .size = s->stamp.size, .mtime_ns = s->stamp.mtime_ns};
+    struct disk record;
+    struct stat st;
+    memcpy(v.hash, s->hash, sizeof(v.hash));
+    int r = index_disk(e->ix, it->path, &record), mode = beneath_stat(e->root, it->path, &st) == 0 ? (int)(st.st_mode & 0666) : 0644;
+    if (r == 1 && version_equal(&record.version, &v)) { /* written anew, and the same */
+        record.stamp = s->stamp;
+        if (!mode_changed(e, it->path, &record, mode))
+            (void)index_disk_put(e->ix, it->path, &record);
+        done(it);
+        return;
+    }
+    commit(e, it, &v, r == 1 ? &record : NULL, &s->stamp, mode);
+}
+
+void take_scanned(struct engine *e, const struct content_scanned *s) {
+    struct item *it = item_find(e, s->path);
+    if (it == NULL || it->scan != s->number)
+        return;
+    it->scan = 0;
+    if (s->error == ERR_BUSY) {
+        it->restless = ++it->tries >= RESTLESS_AFTER;
+        item_again(e, it, e->still_ms);
+        return;
+    }
+    if (s->error == ERR_NOTFOUND) {
+        item_again(e, it, 0);
+        return;
+    }
+    if (s->error != 0) {
+        engine_say(e, s->error == ERR_UNSUPPORTED ? LOG_DEBUG : LOG_WARNING, "%s cannot be read: %s", it->path, err_text(s->error));
+        done(it);
+    } else if (json_broken(e, s)) {
+        it->restless = true;
+        item_again(e, it, JSON_LOOK_MS);
+        return;
+    } else {
+        taken(e, it, s);
+    }
+    if (!it->queued)
+        item_again(e, it, 0); /* whatever else there is to do with it */
+}
