@@ -1,7 +1,6 @@
 /* Starling node: which batches were made here and taken from others, for `starling log`: one line an origin and second at most, so that the log of a
  * busy node can be read, and costs nothing. */
 #include "node/node.h"
-#include "node/files/files.h"
 
 #include <inttypes.h>
 #include <sodium.h>
@@ -55,8 +54,6 @@ void activity_stored(struct database *db, const struct vv *have) {
 }
 
 void activity_tick(struct node *n) {
-    if (n->files != NULL)
-        files_tick(n->files);
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
         if (db->untold && !db->internal && clock_mono_ms() - db->told_ms >= TELL_MS)
             tell_all(db);

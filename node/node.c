@@ -93,6 +93,8 @@ void node_settle(struct node *n) {
         }
     }
     n->settling = false;
+    if (n->files != NULL)
+        files_tick(n->files);
     if (n->state == NODE_STARTING && all_opened(n))
         n->state = NODE_RUNNING;
     tick_set(n);

@@ -38,6 +38,12 @@ static const struct option conflicts_options[] = {
     {NULL, NULL, NULL, false},
 };
 
+static const struct option files_options[] = {
+    {"--version", "V", "restore: this version of the path (without it: what was replaced or deleted last)", false},
+    {"--list", NULL, "restore: show which versions are kept here", false},
+    {NULL, NULL, NULL, false},
+};
+
 static const struct option doctor_options[] = {
     {"--join", "HOST[:PORT]", "what joining that cluster would do to the data here (not in this build)", false},
     {NULL, NULL, NULL, false},
@@ -62,7 +68,8 @@ const struct verb cli_verbs[] = {
     {"why", "DB TABLE KEY [COL]", "who wrote this value, when, and what it beat", 3, 4, verb_why, NULL},
     {"log", "", "the activity log", 0, 0, verb_log, log_options},
     {"watch", "[DB[/TABLE]...]", "each change as it happens, one JSON object a line", 0, 64, verb_watch, NULL},
-    {"files", "", "the replicated files", 0, -1, NULL, NULL},
+    {"files", "[list | status | restore PATH | accept PATH]", "the replicated files, their transfers, and bringing back what was replaced",
+     0, 2, verb_files, files_options},
     {"pause", "", "stop exchanging data; capture goes on, nothing is lost", 0, 0, verb_pause, NULL},
     {"resume", "", "exchange data again", 0, 0, verb_resume, NULL},
     {"snapshot", "DEST", "a consistent copy of all databases and files", 0, -1, NULL, NULL},
@@ -220,12 +227,12 @@ static void parse(struct cli *cli, struct switches *sw, int argc, char **argv) {
         if (!options_over && !strcmp(word, "--")) {
             options_over = true;
         } else if (!options_over && word[0] == '-' && word[1]) {
-            int at = option_find(cli_options, strcmp(word, "-h") ? word : "--help", &value);
-            if (at >= 0) {
-                take_global(cli, sw, cli_options[at].name, option_value(&cli_options[at], value, argc, argv, &i));
+            int at = cli->verb ? option_find(cli->verb->options, word, &value) : -1; /* a verb's own option comes before one of all */
+            int global = at < 0 ? option_find(cli_options, strcmp(word, "-h") ? word : "--help", &value) : -1;
+            if (global >= 0) {
+                take_global(cli, sw, cli_options[global].name, option_value(&cli_options[global], value, argc, argv, &i));
                 continue;
             }
-            at = cli->verb ? option_find(cli->verb->options, word, &value) : -1;
             if (at >= 0) {
                 cli->given[at] = option_value(&cli->verb->options[at], value, argc, argv, &i);
                 if (cli->verb->options[at].many)

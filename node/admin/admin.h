@@ -10,7 +10,7 @@
  * rotate {"secret"} or {"finish":true} · join {"addresses":[…]} · leave · forget {"node"} · wait {"converged":bool,"members":n,"timeout_s":n} ·
  * verify {"db":…,"table":…} · tables {"db":…} · log {"n":n,"follow":bool,"db":…} · watch {"filters":["db","db/table"]} · pause · resume ·
  * conflicts {"id"} · resolve {"id","keep":"winner"|"loser"} or {"id","set":{"column":value…}} · why {"db","table","key":value|[…],"column"} ·
- * doctor · stop (ends the daemon; used by uninstall). */
+ * files {"ask":"list"|"status"} or {"ask":"restore","path","version","list"} or {"ask":"accept","path"} · doctor · stop (ends the daemon; used by uninstall). */
 #ifndef NODE_ADMIN_ADMIN_H
 #define NODE_ADMIN_ADMIN_H
 

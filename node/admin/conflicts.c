@@ -58,6 +58,19 @@ static void unknown(struct conn *c, const char *id, bool all_asked) {
 
 /* ---- conflicts */
 
+static void list_release(struct conn *c) { json_decref(c->task); }
+
+/* Those of the files come last. */
+static void files_listed(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    json_t *result = json_incref(c->task), *conflict;
+    size_t i;
+    (void)number;
+    json_array_foreach(answer, i, conflict) { json_array_append(json_object_get(result, "conflicts"), polish(c->node, conflict)); }
+    json_decref(answer);
+    conn_done(c, 0, result, NULL);
+}
+
 static void conflicts_done(struct conn *c, json_t *answers) {
     json_t *list = json_array(), *missing = json_array(), *conflict;
     size_t i, bytes = 0;
@@ -80,7 +93,10 @@ static void conflicts_done(struct conn *c, json_t *answers) {
     if (json_array_size(missing) > 0)
         json_object_set(result, "missing", missing);
     json_decref(missing);
-    conn_done(c, 0, result, NULL);
+    c->task = result;
+    c->release = list_release;
+    if (c->node->files == NULL || node_ask_files(c->node, json_pack("{s:s}", "ask", "conflicts"), files_listed, c) == 0)
+        files_listed(c, 0, NULL);
 }
 
 static void resolve_start(struct conn *c, const char *id, json_t *how);
@@ -100,7 +116,7 @@ struct resolve {
     json_t *how;
     char **names;
     uint32_t names_count, at;
-    bool later, all_asked;
+    bool later, all_asked, files_asked;
     uint64_t deadline_ms;
 };
 
@@ -158,6 +174,14 @@ static void resolve_next(struct conn *c) {
                           resolve_answered, c) != 0)
             return;
         r->all_asked = false;
+    }
+    if (!r->files_asked && c->node->files != NULL) {
+        r->files_asked = true;
+        if (node_ask_files(c->node,
+                           json_pack("{s:s, s:s, s:O*, s:b}", "ask", "resolve", "id", r->id, "keep", json_object_get(r->how, "keep"), "set",
+                                     json_object_get(r->how, "set") != NULL),
+                           resolve_answered, c) != 0)
+            return;
     }
     if (!r->later)
         unknown(c, r->id, r->all_asked);

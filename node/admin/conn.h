@@ -71,6 +71,7 @@ void verb_resolve(struct conn *c, const json_t *args);
 void verb_why(struct conn *c, const json_t *args);
 void verb_log(struct conn *c, const json_t *args);
 void verb_watch(struct conn *c, const json_t *args);
+void verb_files(struct conn *c, const json_t *args);
 void verb_doctor(struct conn *c, const json_t *args);
 
 /* status.c: the first of our own databases that is in state error, NULL: none. While there is one, nobody is in sync with us. */

@@ -44,7 +44,7 @@ static const struct verb VERBS[] = {
     {"resume", verb_resume, false},   {"doctor", verb_doctor, false},
     {"stop", verb_stop, false},       {"conflicts", verb_conflicts, false},
     {"resolve", verb_resolve, false}, {"why", verb_why, false},
-    {"rotate", verb_rotate, false},
+    {"rotate", verb_rotate, false},   {"files", verb_files, false},
 };
 
 /* ---- one connection */

@@ -1,5 +1,5 @@
 /* Starling node: `wait`. First everything that the application had committed before the call becomes durable batches (a barrier in each
- * database); then our versions are remembered; then the state is looked at until every alive member has acknowledged them and is in sync. What is
+ * database, and the files that are there in the index); then our versions are remembered; then the state is looked at until every alive member has acknowledged them and is in sync. What is
  * missing is said when time is up. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +25,9 @@ struct wait {
     uint64_t lacking_most;                      /* versions, here or there: what there was to do */
     uint32_t members;
     struct target *targets;
+    uint64_t files_asked; /* number of the question under way; 0 none */
+    bool files_taken;     /* what was in the folder before the call is in the index */
+    uint32_t files_next;  /* who is asked whether his files are as the index says: 0 this server, then the peers */
     char missing[400];
 };
 
@@ -64,6 +67,67 @@ static void barrier_answered(void *ctx, uint64_t number, json_t *answer) {
             remember(c->node, t);
     }
     json_decref(answer);
+}
+
+static void files_taken(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    struct wait *w = c->task;
+    (void)number;
+    w->files_asked = 0;
+    w->files_taken = json_is_true(answer);
+    json_decref(answer);
+}
+
+/* The files first: taking them up commits into their index. */
+static bool files_drained(struct conn *c) {
+    struct wait *w = c->task;
+    if (w->files_taken || c->node->files == NULL)
+        return true;
+    misses(w, "%s%s", "", "files that were written have not been taken up");
+    if (w->files_asked == 0)
+        w->files_asked = node_ask_files(c->node, json_pack("{s:s}", "ask", "barrier"), files_taken, c);
+    return false;
+}
+
+static void files_told(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    struct wait *w = c->task;
+    struct peer_info peer;
+    const char *who = w->files_next == 0 ? c->node->name : core_peer(c->node->core, w->files_next - 1, &peer) ? peer.member->name : "?";
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    json_int_t pending = json_integer_value(json_object_get(answer, "pending"));
+    char text[120];
+    (void)number;
+    w->files_asked = 0;
+    snprintf(text, sizeof(text), "%lld file%s", (long long)pending, pending == 1 ? "" : "s");
+    if (error != NULL)
+        misses(w, "%s: %s", who, error);
+    else if (answer == NULL || pending > 0)
+        misses(w, "%s has %s to fetch or to put into place", who, answer == NULL ? "files" : text);
+    else
+        w->files_next++;
+    if (error != NULL || answer == NULL || pending > 0)
+        w->files_next = 0; /* from the beginning */
+    json_decref(answer);
+}
+
+/* The index is equal everywhere: is the folder as it says, here and at every alive member? One after the other. */
+static bool files_equal(struct conn *c) {
+    struct wait *w = c->task;
+    struct peer_info peer;
+    if (c->node->files == NULL)
+        return true;
+    if (w->files_asked != 0)
+        return false;
+    while (w->files_next > 0 && core_peer(c->node->core, w->files_next - 1, &peer) && peer.member->state != MEMBER_ALIVE)
+        w->files_next++;
+    if (w->files_next == 0)
+        w->files_asked = node_ask_files(c->node, json_pack("{s:s}", "ask", "settled"), files_told, c);
+    else if (core_peer(c->node->core, w->files_next - 1, &peer))
+        w->files_asked = node_ask_peer(c->node, peer.member->id, json_pack("{s:s}", "ask", "files"), files_told, c);
+    else
+        return true;
+    return false;
 }
 
 /* True when all targets are drained; asks those that are not. */
@@ -197,7 +261,10 @@ static void progress(struct conn *c) {
 static void wait_look(struct conn *c) {
     struct wait *w = c->task;
     uint64_t now = clock_mono_ms();
-    if (drained(c) && converged(c->node, w)) {
+    bool equal = files_drained(c) && drained(c) && converged(c->node, w);
+    if (!equal && w->files_asked == 0)
+        w->files_next = 0;
+    if (equal && files_equal(c)) {
         conn_done(c, 0, json_pack("{s:b, s:I}", "converged", 1, "alive", (json_int_t)alive_count(c->node)), NULL);
         return;
     }

@@ -57,8 +57,7 @@ json_t *files_watched(const json_t *change) {
         version_read(&v, bytes, len) != 0)
         return NULL;
     json_t *j = json_copy((json_t *)(uintptr_t)change);
-    json_object_set_new(j, "db", json_string(""));
-    json_object_set_new(j, "table", json_string("files"));
+    json_object_set_new(j, "db", json_string("files"));
     json_object_set_new(j, "changes", version_json(&v));
     if (v.kind == VERSION_GONE)
         json_object_set_new(j, "op", json_string("delete"));
@@ -290,10 +289,10 @@ static void conflict_one(void *ctx, const struct conflict *c) {
     char id[2 * CONFLICT_ID_BYTES + 1], stamp[24];
     snprintf(stamp, sizeof(stamp), "%" PRIu64, c->loser.at_ms << 16);
     json_array_append_new(ctx, json_pack("{s:s, s:s, s:s, s:{s:o}, s:[o], s:s, s:s, s:o, s:o, s:s, s:s}", "id",
-                                         sodium_bin2hex(id, sizeof(id), c->id, sizeof(c->id)), "db", "", "table", "files", "key", "path",
-                                         text_json(c->path), "row", text_json(c->path), "kind", "file", "column", "content", "winner",
-                                         side_json(&c->winner, c->path), "loser", side_json(&c->loser, c->copy), "state", "open", "stamp",
-                                         stamp));
+                                         sodium_bin2hex(id, sizeof(id), c->id, sizeof(c->id)), "db", "files", "table", "file", "key",
+                                         "path", text_json(c->path), "row", text_json(c->path), "kind", "file", "column", "content",
+                                         "winner", side_json(&c->winner, c->path), "loser", side_json(&c->loser, c->copy), "state", "open",
+                                         "stamp", stamp));
 }
 
 struct deciding {
@@ -338,7 +337,9 @@ static json_t *answer_resolve(struct engine *e, const json_t *question) {
     json_t *list = json_array();
     conflict_one(list, &d.found);
     int r = 0;
-    if (keep != NULL) {
+    if (json_is_true(json_object_get(question, "set")))
+        r = ERR_USAGE;
+    if (r == 0 && keep != NULL) {
         if (strcmp(keep, "loser") == 0)
             r = write_version(e, d.found.path, &d.found.loser);
         if (r == 0 && d.found.copy != NULL && index_get(e->ix, d.found.copy, &copy, NULL) == 1 && version_equal(&copy, &d.found.loser))
@@ -348,8 +349,10 @@ static json_t *answer_resolve(struct engine *e, const json_t *question) {
         e->conflicts = index_conflicts_count(e->ix);
         e->summary_due = true;
     }
-    json_t *answer = r != 0 ? json_pack("{s:s}", "error", err_text(r))
-                            : json_pack("{s:b, s:O, s:i}", "done", 1, "conflict", json_array_get(list, 0), "rows", 1);
+    json_t *answer = r != 0
+                         ? json_pack("{s:s}", "error",
+                                     r == ERR_USAGE ? "of a file one version is kept, whole: --keep winner or --keep loser" : err_text(r))
+                         : json_pack("{s:b, s:O, s:i}", "done", 1, "conflict", json_array_get(list, 0), "rows", 1);
     json_decref(list);
     free(d.found.path);
     free(d.found.copy);
@@ -413,9 +416,9 @@ static json_t *answer_settled(struct engine *e) {
     free(after);
     u.count += !e->looked;
     return json_pack("{s:I, s:s?}", "pending", (json_int_t)u.count, "error",
-                     e->error[0] != 0               ? e->error
-                     : index_is_halted(e->ix, NULL) ? "a folder is halted: see `starling files status`"
-                                                    : NULL);
+                     e->error[0] != 0          ? e->error
+                     : index_any_halted(e->ix) ? "a folder is halted: see `starling files status`"
+                                               : NULL);
 }
 
 json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question) {

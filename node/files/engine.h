@@ -36,6 +36,7 @@ struct item {
     UT_hash_handle hh, hh_want;
 };
 
+struct content_door;
 struct watch;
 struct walk;
 
@@ -49,11 +50,12 @@ struct engine {
     uv_loop_t loop;
     uv_timer_t tick, walking, daily;
     uv_check_t check;
-    uv_poll_t poll;
+    uv_poll_t poll, mounts;
     bool polling, stopping, closing;
 
     struct index *ix;
     struct content *content;
+    struct content_door *door; /* to the peers */
     struct held *held;
     struct rules rules;
     char *instance, *state, *name;

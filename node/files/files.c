@@ -263,8 +263,8 @@ static void summarize(struct engine *e) {
     s.looked = e->looked;
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
-    if (s.error[0] == 0 && index_is_halted(e->ix, NULL))
-        s.error[0] = 0;
+    if (s.error[0] == 0 && index_any_halted(e->ix))
+        snprintf(s.error, sizeof(s.error), "a folder vanished whole: its files are left alone: see `starling files status`");
     pthread_mutex_lock(&e->files->lock);
     e->files->summary = s;
     pthread_mutex_unlock(&e->files->lock);
@@ -401,6 +401,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
     struct content_config config = {
         .loop = &e->loop,
         .state = e->state,
+        .door = e->door,
         .bandwidth_kib = e->bandwidth_kib,
         .ctx = e,
         .open_file = content_open_file,
@@ -526,6 +527,7 @@ static int configure(struct files *f) {
     struct engine *e = &f->e;
     e->files = f;
     e->held = &f->node->held;
+    e->door = content_peers_open(f->node);
     e->instance = strdup(config_text(c, OPTION_INSTANCE));
     e->state = strdup(config_text(c, OPTION_STATE));
     e->name = strdup(f->node->name);

@@ -524,6 +524,8 @@ bool index_is_halted(struct index *ix, const char *path) {
     return l.found;
 }
 
+bool index_any_halted(const struct index *ix) { return ix->halted; }
+
 const struct index_sums *index_sums(const struct index *ix) { return &ix->sums; }
 
 void index_tidy(struct index *ix) {

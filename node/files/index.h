@@ -86,6 +86,7 @@ int index_meta_put(struct index *ix, const char *key, int64_t value);
 int index_halt(struct index *ix, const char *folder, bool on);
 int index_halted(struct index *ix, index_each each, void *ctx);
 bool index_is_halted(struct index *ix, const char *path); /* it or a folder above */
+bool index_any_halted(const struct index *ix);
 
 struct index_sums { /* of what is on disk */
     uint64_t files, bytes;

@@ -30,6 +30,7 @@
 #define PERIOD_PER_WALK 2000 /* times the time that a walk takes: 0.05 % of a core */
 #define BLIND_MIN_MS 2000    /* without inotify */
 #define BLIND_PER_WALK 50
+#define MOUNT_MS 100 /* after disks were mounted or unmounted: several at once */
 #define GONE_MIN 20 /* found missing by a walk, more than this and a tenth: not taken for deletions */
 
 struct watched {
@@ -39,7 +40,7 @@ struct watched {
 };
 
 struct watch {
-    int fd;
+    int fd, mounts_fd;
     struct watched *folders;
     bool blind;
 };
@@ -150,6 +151,8 @@ static void event(struct engine *e, const struct inotify_event *ev) {
     }
     if (folder && (ev->mask & (IN_CREATE | IN_MOVED_TO)) != 0)
         walk_begin(e, path);
+    if (folder && index_any_halted(e->ix))
+        walk_all(e, false); /* perhaps it is back */
     if (!folder || (ev->mask & IN_ATTRIB) == 0)
         item_touch(e, path, e->still_ms);
 }
@@ -172,6 +175,19 @@ static void poll_cb(uv_poll_t *poll, int status, int events) {
         watch_drain(poll->data);
 }
 
+/* inotify does not tell that something was mounted over a folder. */
+static void mounts_cb(uv_poll_t *poll, int status, int events) {
+    struct engine *e = poll->data;
+    (void)events;
+    uint64_t soon = MOUNT_MS + e->walk->spent_ns / 1000000 * BLIND_PER_WALK;
+    if (status != 0)
+        uv_poll_stop(poll);
+    else if (e->walk->phase != WALK_IDLE)
+        walk_all(e, false);
+    else if (e->looked && uv_timer_get_due_in(&e->walking) > soon)
+        walk_arm(e, soon);
+}
+
 int watch_open(struct engine *e) {
     if ((e->watch = calloc(1, sizeof(*e->watch))) == NULL || (e->walk = calloc(1, sizeof(*e->walk))) == NULL)
         return -ENOMEM;
@@ -181,6 +197,10 @@ int watch_open(struct engine *e) {
     e->polling = e->watch->fd >= 0 && uv_poll_init(&e->loop, &e->poll, e->watch->fd) == 0;
     if (e->polling)
         uv_poll_start(&e->poll, UV_READABLE, poll_cb);
+    e->mounts.data = e;
+    e->watch->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    if (e->watch->mounts_fd >= 0 && uv_poll_init(&e->loop, &e->mounts, e->watch->mounts_fd) == 0)
+        uv_poll_start(&e->mounts, UV_PRIORITIZED, mounts_cb);
     if (!e->polling) {
         e->watch->blind = true;
         engine_say(e, LOG_WARNING,
@@ -456,7 +476,7 @@ static void walk_ended(struct engine *e) {
         return;
     place_tidy(e);
     uint64_t ms = w->spent_ns / 1000000, period = ms * (e->watch->blind ? BLIND_PER_WALK : PERIOD_PER_WALK);
-    uint64_t least = e->watch->blind || index_is_halted(e->ix, "?") ? BLIND_MIN_MS : PERIOD_MIN_MS;
+    uint64_t least = e->watch->blind || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
     walk_arm(e, period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
 }
 
@@ -517,6 +537,8 @@ void watch_close(struct engine *e) {
     HASH_ITER(hh, e->watch->folders, f, next) forget_folder(e->watch, f);
     if (e->watch->fd >= 0)
         close(e->watch->fd);
+    if (e->watch->mounts_fd >= 0)
+        close(e->watch->mounts_fd);
     LL_FOREACH_SAFE(e->walk->todo, t, t_next) {
         free(t->path);
         free(t);

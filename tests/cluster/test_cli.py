@@ -325,7 +325,7 @@ class Cli(ClusterTest):
 
     def test_verbs_of_later_builds(self):
         a = self.make("n0").start()
-        for verb in ("files", "snapshot"):
+        for verb in ("snapshot",):
             done = a.cli(verb)
             self.assertEqual(done.code, 2, done)
             self.assertEqual(len(done.err.strip().splitlines()), 1, done)

@@ -125,7 +125,7 @@ class CliTest(unittest.TestCase):
         self.assertIn("version", json.loads(self.run_cli("version", "--json").stdout))
 
     def test_verbs_of_other_builds(self):
-        for verb in ("files", "snapshot", "restore"):
+        for verb in ("snapshot", "restore"):
             self.expect(self.run_cli(verb, "x", "--any"), 2, err=f"starling: {verb}: not in this build\n")
         self.expect(self.run_cli("doctor", "--join", "x"), 2, err="not in this build")
 

@@ -1,0 +1,390 @@
+"""The instance folder is the same everywhere: files beside the databases."""
+import json
+import os
+import random
+import shutil
+import stat
+import unittest
+
+import harness
+from harness import ClusterTest, holds, poll
+
+STILL = ["--set", "still_ms=50"]
+
+
+def write(node, path, data, mode="wb"):
+    os.makedirs(os.path.dirname(node.path(path)), exist_ok=True)
+    with open(node.path(path), mode) as f:
+        f.write(data)
+
+
+def read(node, path):
+    """None: not there."""
+    try:
+        with open(node.path(path), "rb") as f:
+            return f.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def tree(node):
+    """Everything in the folder that is replicated as a file: path -> content, or what it is."""
+    root, out = os.fsencode(node.instance), {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if not f.startswith(b".")]
+        for name in folders + names:
+            path = os.path.join(folder, name)
+            short = os.path.relpath(path, root)
+            if os.path.islink(path):
+                out[short] = ("link", os.readlink(path))
+            elif os.path.isdir(path):
+                out[short] = "folder"
+            elif not name.startswith(b".") and b".db" not in name:
+                with open(path, "rb") as f:
+                    out[short] = f.read()
+    return out
+
+
+class FilesTest(ClusterTest):
+    def files(self, n, **kw):
+        return self.cluster(n, extra=STILL + kw.pop("extra", []), **kw)
+
+    def everywhere(self, c, path, data, deadline=15.0):
+        for node in c:
+            poll(lambda: read(node, path) == data, deadline, "%s has %r" % (node.name, path))
+
+    def converge(self, c):
+        c.wait(30)
+        self.same(c)
+
+    def same(self, c):
+        trees = [tree(n) for n in c]
+        for node, t in zip(c, trees):
+            if t != trees[0]:
+                raise AssertionError("%s differs from %s: %s" % (node.name, c[0].name, harness.shorten(
+                    {k: (trees[0].get(k), t.get(k)) for k in set(t) | set(trees[0]) if trees[0].get(k) != t.get(k)})))
+        return trees[0]
+
+    def conflicts(self, node):
+        return [x for x in node.json("conflicts")["conflicts"] if x["kind"] == "file"]
+
+
+class Changes(FilesTest):
+    def test_create_edit_rename_delete_from_any_server(self):
+        c = self.files(3)
+        write(c[0], "uploads/photo.jpg", b"\xff\xd8" * 5000)
+        write(c[1], "config/team.json", b'{"number": 254}')
+        write(c[2], "empty", b"")
+        os.makedirs(c[2].path("only/folders/here"))
+        self.everywhere(c, "uploads/photo.jpg", b"\xff\xd8" * 5000)
+        self.everywhere(c, "config/team.json", b'{"number": 254}')
+        self.everywhere(c, "empty", b"")
+        for node in c:
+            poll(lambda: os.path.isdir(node.path("only/folders/here")))
+        write(c[2], "config/team.json", b'{"number": 1678}')
+        self.everywhere(c, "config/team.json", b'{"number": 1678}')
+        os.rename(c[1].path("uploads"), c[1].path("pictures"))
+        self.everywhere(c, "pictures/photo.jpg", b"\xff\xd8" * 5000)
+        os.unlink(c[0].path("empty"))
+        shutil.rmtree(c[0].path("only"))
+        for node in c:
+            poll(lambda: not os.path.exists(node.path("uploads")) and not os.path.exists(node.path("only")) and read(node, "empty") is None)
+        self.converge(c)
+        self.assertEqual(sorted(tree(c[0])), [b"config", b"config/team.json", b"pictures", b"pictures/photo.jpg"])
+        for node in c:
+            self.assertEqual(node.status()["files"]["count"], 2)
+            self.assertEqual(node.status()["files"]["digest"], c[0].status()["files"]["digest"])
+
+    def test_names_times_modes_links_and_kinds(self):
+        c = self.files(2)
+        names = [b"a b", "Größe".encode(), "日本語.txt".encode(), b"\xff\xfe\x01", b"quote'\"", b"new\nline", b"-rf", b"x" * 255, b"%2F", b"back\\slash"]
+        for name in names:
+            with open(os.path.join(os.fsencode(c[0].instance), name), "wb") as f:
+                f.write(name)
+        script = c[0].path("run.sh")
+        write(c[0], "run.sh", b"#!/bin/sh\n")
+        os.chmod(script, 0o750)
+        os.utime(script, ns=(10**18, 10**18 + 123456789))
+        os.symlink("run.sh", c[0].path("link"))
+        os.symlink("/etc/passwd", c[0].path("out"))
+        os.symlink("../../x", c[0].path("up"))
+        os.mkfifo(c[0].path("fifo"))
+        for name in names:
+            poll(lambda: os.path.exists(os.path.join(os.fsencode(c[1].instance), name)), what=repr(name))
+        poll(lambda: os.path.islink(c[1].path("link")) and read(c[1], "run.sh"))
+        c.wait()
+        st = os.stat(c[1].path("run.sh"))
+        self.assertEqual(st.st_mtime_ns, 10**18 + 123456789)
+        self.assertEqual(stat.S_IMODE(st.st_mode) & 0o111, 0)  # nothing that came from elsewhere can be run
+        self.assertEqual(os.readlink(c[1].path("link")), "run.sh")
+        for name in ("out", "up", "fifo"):
+            self.assertFalse(os.path.lexists(c[1].path(name)), name)
+        for name in names:
+            with open(os.path.join(os.fsencode(c[1].instance), name), "rb") as f:
+                self.assertEqual(f.read(), name)
+
+    def test_a_file_becomes_a_folder_and_back(self):
+        c = self.files(2)
+        write(c[0], "thing", b"file")
+        self.everywhere(c, "thing", b"file")
+        os.unlink(c[0].path("thing"))
+        write(c[0], "thing/inside", b"in")
+        self.everywhere(c, "thing/inside", b"in")
+        shutil.rmtree(c[1].path("thing"))
+        write(c[1], "thing", b"file again")
+        self.everywhere(c, "thing", b"file again")
+        self.converge(c)
+
+    def test_what_is_never_a_file(self):
+        c = self.cluster(2, "CREATE TABLE t(id INTEGER PRIMARY KEY, v); INSERT INTO t(v) VALUES (1);", extra=STILL)
+        for name in ("app.log", "x.tmp", "x.bak", ".hidden", "a.lock", "__pycache__/m.pyc", "backup/app", "fake.db-wal"):
+            write(c[0], name, b"of one server")
+        other = harness.connect(c[0].path("odd.name"))
+        other.execute("CREATE TABLE odd(id INTEGER PRIMARY KEY)")
+        other.close()
+        write(c[0], "marker", b"last")
+        self.everywhere(c, "marker", b"last")
+        c.wait()
+        self.assertEqual([f["path"] for f in c[1].json("files", "list")["files"]], ["marker"])
+        self.assertFalse(os.path.exists(c[1].path("app.log")))
+        self.assertTrue(c[1].has_tables("odd", db="odd.name"))  # by rows
+
+    def test_a_server_that_joins_empty_gets_all(self):
+        c = self.files(1)
+        rng = random.Random(7)
+        want = {}
+        for i in range(300):
+            path = "d%d/f%d" % (i % 7, i)
+            want[path] = rng.randbytes(rng.choice((0, 1, 700, 40000)))
+            write(c[0], path, want[path])
+        late = self.make("late", join=[c[0]], extra=STILL).start()
+        for path, data in want.items():
+            poll(lambda: read(late, path) == data, 30, path)
+        c.nodes.append(late)
+        self.converge(c)
+
+    def test_changes_while_a_node_was_down(self):
+        c = self.files(2, ports=True)
+        for name in ("edited", "deleted", "moved"):
+            write(c[0], name, name.encode())
+            self.everywhere(c, name, name.encode())
+        c[1].stop()
+        write(c[1], "edited", b"while down")
+        os.unlink(c[1].path("deleted"))
+        os.rename(c[1].path("moved"), c[1].path("moved-on"))
+        write(c[0], "new", b"meanwhile")
+        c[1].start()
+        self.everywhere(c, "edited", b"while down")
+        self.everywhere(c, "moved-on", b"moved")
+        self.everywhere(c, "new", b"meanwhile")
+        for node in c:
+            poll(lambda: read(node, "deleted") is None and read(node, "moved") is None)
+        self.converge(c)
+        self.assertEqual(self.conflicts(c[0]), [])
+
+
+class Apart(FilesTest):
+    """Both servers change a file while they cannot talk."""
+
+    def apart(self, first=b"first", change=None):
+        c = self.files(2, ports=True)
+        write(c[0], "doc.txt", first)
+        self.everywhere(c, "doc.txt", first)
+        c.wait()
+        for node in c:
+            node.cli("pause")
+        return c
+
+    def together(self, c):
+        for node in c:
+            poll(lambda: node.status()["files"]["pending"] == 0)
+            self.assertEqual(node.cli("wait", "--timeout", "0").code, 1)
+        for node in c:
+            self.assertEqual(node.cli("resume").code, 0)
+        self.converge(c)
+
+    def changed(self, node, path, data):
+        """Written and taken up, so that the order of both is what the test says."""
+        write(node, path, data)
+        poll(lambda: any(f["path"] == path and f["size"] == len(data) and f["node"] == node.name for f in node.json("files", "list")["files"]))
+
+    def test_edit_against_edit_keeps_both(self):
+        c = self.apart()
+        self.changed(c[0], "doc.txt", b"from the first server")
+        self.changed(c[1], "doc.txt", b"from the second")
+        self.together(c)
+        all_files = tree(c[0])
+        copies = [p for p in all_files if b"(conflict " in p]
+        self.assertEqual(len(copies), 1, all_files)
+        self.assertRegex(copies[0].decode(), r"^doc \(conflict \d{4}-\d\d-\d\d n0\)\.txt$")
+        self.assertEqual(all_files[copies[0]], b"from the first server")
+        self.assertEqual(all_files[b"doc.txt"], b"from the second")
+        for node in c:
+            listed = self.conflicts(node)
+            self.assertEqual([x["key"]["path"] for x in listed], ["doc.txt"])
+            self.assertEqual(listed[0]["winner"]["name"], "n1")
+        done = c[1].cli("conflicts", "resolve", listed[0]["id"], "--keep", "loser")
+        self.assertEqual(done.code, 0, done)
+        self.everywhere(c, "doc.txt", b"from the first server")
+        self.converge(c)
+        self.assertEqual(list(tree(c[0])), [b"doc.txt"])
+        self.assertEqual(self.conflicts(c[0]), [])
+
+    def test_the_same_edit_is_no_conflict(self):
+        c = self.apart()
+        self.changed(c[0], "doc.txt", b"the same")
+        self.changed(c[1], "doc.txt", b"the same")
+        self.together(c)
+        self.assertEqual(tree(c[0]), {b"doc.txt": b"the same"})
+        self.assertEqual(self.conflicts(c[1]), [])
+
+    def test_an_edit_survives_a_later_deletion(self):
+        c = self.apart()
+        self.changed(c[0], "doc.txt", b"worked on")
+        os.unlink(c[1].path("doc.txt"))
+        poll(lambda: c[1].status()["files"]["count"] == 0)
+        self.together(c)
+        self.assertEqual(tree(c[1]), {b"doc.txt": b"worked on"})
+
+    def test_an_edit_survives_an_earlier_deletion(self):
+        c = self.apart()
+        os.unlink(c[1].path("doc.txt"))
+        poll(lambda: c[1].status()["files"]["count"] == 0)
+        self.changed(c[0], "doc.txt", b"worked on")
+        self.together(c)
+        self.assertEqual(tree(c[1]), {b"doc.txt": b"worked on"})
+
+    def test_two_new_files_of_one_name(self):
+        c = self.apart()
+        self.changed(c[0], "new.md", b"one")
+        self.changed(c[1], "new.md", b"two")
+        self.together(c)
+        self.assertEqual(sorted(tree(c[0]).values()), [b"first", b"one", b"two"])
+
+    def test_a_quick_edit_of_what_just_came_is_none(self):
+        c = self.files(2)
+        for i in range(8):
+            write(c[i % 2], "chat.json", json.dumps(list(range(i))).encode())
+            self.everywhere(c, "chat.json", json.dumps(list(range(i))).encode())
+        self.converge(c)
+        self.assertEqual(list(tree(c[0])), [b"chat.json"])
+
+    def test_a_default_of_who_joins_loses(self):
+        c = self.files(1)
+        write(c[0], "settings.json", b'{"theme": "ours"}')
+        write(c[0], "same.json", b"{}")
+        poll(lambda: c[0].status()["files"]["count"] == 2)
+        late = self.make("late", join=[c[0]], extra=STILL)
+        write(late, "settings.json", b'{"theme": "default"}')
+        write(late, "same.json", b"{}")
+        write(late, "own.json", b"[]")
+        late.start()
+        c.nodes.append(late)
+        self.everywhere(c, "own.json", b"[]")
+        self.everywhere(c, "settings.json", b'{"theme": "ours"}')
+        self.converge(c)
+        self.assertEqual(sorted(tree(late)), [b"own.json", b"same.json", b"settings.json"])
+        self.assertEqual([x["key"]["path"] for x in self.conflicts(c[0])], ["settings.json"])
+
+
+class Care(FilesTest):
+    def test_half_a_json_is_not_taken_and_slow_writers_are_waited_for(self):
+        c = self.files(2)
+        write(c[0], "chat.json", b'[{"id": 1}, {"id"')
+        with open(c[0].path("slow.bin"), "wb") as f:
+            for _ in range(20):
+                f.write(b"x" * 1000)
+                f.flush()
+                holds(lambda: read(c[1], "slow.bin") is None, 0.02)
+        self.everywhere(c, "slow.bin", b"x" * 20000)
+        self.assertIsNone(read(c[1], "chat.json"))
+        write(c[0], "chat.json", b'[{"id": 1}, {"id": 2}]')
+        self.everywhere(c, "chat.json", b'[{"id": 1}, {"id": 2}]')
+
+    def test_what_was_replaced_and_deleted_comes_back(self):
+        c = self.files(2)
+        write(c[0], "plan", b"one")
+        self.everywhere(c, "plan", b"one")
+        write(c[0], "plan", b"two")
+        self.everywhere(c, "plan", b"two")
+        os.unlink(c[0].path("plan"))
+        poll(lambda: read(c[1], "plan") is None)
+        versions = c[1].json("files", "restore", "--list", "plan")["versions"]
+        self.assertEqual([v["size"] for v in versions], [3, 3])
+        self.assertEqual(c[1].cli("files", "restore", "plan").code, 0)
+        self.everywhere(c, "plan", b"two")
+        self.assertEqual(c[1].cli("files", "restore", "plan", "--version", versions[-1]["version"]).code, 0)
+        self.everywhere(c, "plan", b"one")
+        self.assertEqual(c[0].cli("files", "restore", "nothing").code, 1)
+
+    def test_a_folder_whose_disk_is_not_mounted_wipes_nothing(self):
+        c = self.files(2, ports=True)
+        self.small_disk(c[0].path("uploads"), "4m")
+        for i in range(5):
+            write(c[0], "uploads/%d" % i, b"photo %d" % i)
+        for i in range(5):
+            self.everywhere(c, "uploads/%d" % i, b"photo %d" % i)
+        c.wait()
+        self.assertEqual(harness.run(["umount", "-l", c[0].path("uploads")]).code, 0)
+        poll(lambda: c[0].json("files", "status")["halted"] == ["uploads"], 30)
+        self.assertNotEqual(c[0].status()["files"]["state"], "ok")
+        holds(lambda: read(c[1], "uploads/3") == b"photo 3", 0.5)
+        self.assertEqual(c[0].cli("files", "accept", "uploads").code, 0)
+        poll(lambda: read(c[1], "uploads/3") is None)
+        self.assertEqual(c[0].status()["files"]["state"], "ok")
+
+    def test_far_more_is_gone_than_people_delete(self):
+        c = self.files(2, ports=True)
+        for i in range(60):
+            write(c[0], "data/%d" % i, b"%d" % i)
+        self.everywhere(c, "data/59", b"59")
+        c.wait()
+        c[0].stop()
+        os.rename(c[0].path("data"), c[0].path(".data"))
+        c[0].start()
+        poll(lambda: c[0].json("files", "status")["halted"] == ["data"], 30)
+        holds(lambda: read(c[1], "data/7") == b"7", 0.3)
+        os.rename(c[0].path(".data"), c[0].path("data"))
+        poll(lambda: c[0].json("files", "status")["halted"] == [], 30)
+        self.converge(c)
+        self.assertEqual(len(tree(c[1])), 61)
+
+    def test_verbs(self):
+        c = self.files(2)
+        write(c[0], "a.txt", b"abc")
+        self.everywhere(c, "a.txt", b"abc")
+        c.wait()
+        for words in (("files",), ("files", "status"), ("files", "list"), ("files", "restore", "--list")):
+            done = c[1].cli(*words)
+            self.assertEqual(done.code, 0, done)
+        self.assertIn("a.txt", c[1].cli("files", "list").out)
+        self.assertEqual(c[1].cli("files", "accept", "a.txt").code, 1)
+        self.assertEqual(c[1].cli("files", "dance").code, 2)
+
+
+class Kill(FilesTest):
+    def test_kill_in_the_middle(self):
+        """kill -9 at random moments while files come and change: nothing half-written is ever seen, and all of it arrives."""
+        c = self.files(2, ports=True)
+        seed = int(os.environ.get("STARLING_SEED", random.randrange(1 << 30)))
+        print("seed %d" % seed)
+        rng = random.Random(seed)
+        sound = {}
+        for round_ in range(5):
+            for i in range(40):
+                path = "f%d" % rng.randrange(60)
+                data = rng.randbytes(rng.randrange(1, 60000))
+                sound.setdefault(path, set()).add(data)
+                write(c[0], path, data)
+            victim = c[rng.randrange(2)]
+            harness.time_passes(rng.random() * 0.4)  # a random moment
+            victim.kill()
+            for path, data in tree(c[1]).items():
+                self.assertIn(data, sound[path.decode()], "half a file: %r" % path)
+            victim.start()
+        self.converge(c)
+        self.assertEqual(tree(c[0]).keys(), {p.encode() for p in sound})
+
+
+if __name__ == "__main__":
+    unittest.main()
