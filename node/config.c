@@ -99,6 +99,7 @@ void config_release(struct config *c) {
     for (uint32_t i = 0; i < c->ddl_count; i++)
         free(c->ddl[i].db);
     free(c->ddl);
+    config_files_release(&c->files);
     free(c->file);
     memset(c, 0, sizeof(*c));
 }
@@ -420,10 +421,11 @@ void config_print(const struct config *c, FILE *out) {
         }
         fputs("}\n", out);
     }
+    config_files_print(&c->files, out);
 }
 
 void config_help(FILE *out) {
-    fprintf(out, "starlingd: keeps an application's SQLite databases the same on every server that runs it\n\n"
+    fprintf(out, "starlingd: keeps an application's SQLite databases and files the same on every server that runs it\n\n"
                  "usage: starlingd --instance DIR [--join HOST[:PORT]]... [flags]\n\n");
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if ((SPECS[i].places & AS_FLAG) == 0)

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "node/config_files.h"
+
 enum option_id {
 #define OPTION(id, name, kind, fallback, values, only, places, argument, help) OPTION_##id,
 #include "node/options.def"
@@ -61,6 +63,7 @@ struct config {
     uint32_t databases_count;
     struct ddl_policy *ddl;
     uint32_t ddl_count;
+    struct files_policy files;
 };
 
 /* Reads all sources and validates. On failure why has one line, and c is released. 0 or ERR_USAGE, ERR_NOMEM. */

@@ -36,8 +36,10 @@ static cfg_opt_t DATABASE_OPTIONS[] = {CFG_SEC("table", TABLE_OPTIONS, CFGF_MULT
                                        CFG_STR("orphans", NULL, CFGF_NODEFAULT),
                                        CFG_STR("ddl", NULL, CFGF_NODEFAULT),
                                        CFG_END()};
+static cfg_opt_t PATH_OPTIONS[] = {CFG_STR("run", NULL, CFGF_NODEFAULT), CFG_END()};
 static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT), CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
-                                    CFG_END()};
+                                    CFG_INT("max_mb", 0, CFGF_NODEFAULT),
+                                    CFG_SEC("path", PATH_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES), CFG_END()};
 
 static int not_built(const struct config *c, const char *what, char *why, size_t why_len) {
     snprintf(why, why_len, "%s: %s: not in this build: leave it out", c->file, what);
@@ -146,8 +148,8 @@ static int options_take(struct config *c, cfg_t *cfg, char *why, size_t why_len)
     for (unsigned i = 0; i < cfg_size(cfg, "database") && r == 0; i++)
         r = database_read(c, cfg_getnsec(cfg, "database", i), why, why_len);
     cfg_t *files = cfg_size(cfg, "files") > 0 ? cfg_getsec(cfg, "files") : NULL;
-    if (r == 0 && files != NULL && (cfg_size(files, "exclude") > 0 || cfg_size(files, "include") > 0))
-        r = not_built(c, "files", why, why_len);
+    if (r == 0 && files != NULL)
+        r = config_files_read(&c->files, files, c->file, why, why_len);
     return r;
 }
 

@@ -12,6 +12,7 @@
 #include <uthash.h>
 #include <uv.h>
 
+#include "node/config_files.h"
 #include "node/files/beneath.h"
 #include "node/files/content.h"
 #include "node/files/files.h"
@@ -37,6 +38,7 @@ struct item {
 };
 
 struct content_door;
+struct hooks;
 struct watch;
 struct walk;
 
@@ -58,6 +60,8 @@ struct engine {
     struct content_door *door; /* to the peers */
     struct held *held;
     struct rules rules;
+    const struct files_policy *policy;
+    struct hooks *hooks;
     char *instance, *state, *name;
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
@@ -109,6 +113,12 @@ void place_staged(struct engine *e, const struct content_staged *staged, uint32_
 int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v);
 int place_open(struct engine *e);  /* the folders in the state folder */
 void place_tidy(struct engine *e); /* forgets the oldest of the kept versions */
+
+/* ---- hooks.c */
+int hooks_open(struct engine *e);
+void hooks_run(struct engine *e, const char *path, const char *op); /* a change of others is in its place; op: "change" or "delete" */
+void hooks_stop(struct engine *e);
+void hooks_close(struct engine *e); /* after its handles */
 
 /* ---- clash.c */
 /* `loser` was not known to whoever made `winner`: a copy of it beside it, and an entry in the list. copies: false: only listed. */

@@ -332,6 +332,7 @@ static void engine_stop(struct engine *e) {
     e->stopping = true;
     uv_timer_stop(&e->tick);
     uv_timer_stop(&e->walking);
+    hooks_stop(e);
     if (e->content != NULL)
         content_close(e->content, content_closed);
     else
@@ -417,6 +418,8 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
         snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
         return ERR_IO;
     }
+    if (hooks_open(e) != 0)
+        return ERR_NOMEM;
     if (index_meta(e->ix, "met", 0) != 0)
         e->rank = RANK_MEANT;
     e->conflicts = index_conflicts_count(e->ix);
@@ -442,6 +445,7 @@ static void engine_close(struct engine *e) {
     (void)busy;
     HASH_ITER(hh, e->items, it, next) item_free(e, it);
     watch_close(e);
+    hooks_close(e);
     if (e->ix != NULL)
         (void)index_commit(e->ix);
     index_close(e->ix);
@@ -527,6 +531,9 @@ static int configure(struct files *f) {
     struct engine *e = &f->e;
     e->files = f;
     e->held = &f->node->held;
+    e->policy = &c->files;
+    e->rules.exclude = (const char *const *)c->files.exclude;
+    e->rules.include = (const char *const *)c->files.include;
     e->door = content_peers_open(f->node);
     e->instance = strdup(config_text(c, OPTION_INSTANCE));
     e->state = strdup(config_text(c, OPTION_STATE));

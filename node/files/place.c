@@ -289,8 +289,10 @@ static void finish(struct engine *e, struct item *it, const struct version *v, i
         disk_first(e, it);
     else if (r < 0)
         failed(e, it, r);
-    else
+    else {
         shown(e, it, v, mode);
+        hooks_run(e, it->path, v->kind == VERSION_GONE ? "delete" : "change");
+    }
 }
 
 static int dress(int fd, const char *name, const struct version *v, int mode) {

@@ -177,6 +177,12 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         done(it);
         return;
     }
+    if (e->policy->max_mb > 0 && stamp.size > e->policy->max_mb << 20) {
+        engine_say(e, LOG_WARNING, "%s is not replicated: it is larger than max_mb = %llu", it->path,
+                   (unsigned long long)e->policy->max_mb);
+        done(it);
+        return;
+    }
     it->scan = content_scan(e->content, ROOT_INSTANCE, it->path);
     if (it->scan == 0)
         item_again(e, it, 20);

@@ -31,7 +31,7 @@
 #define BLIND_MIN_MS 2000    /* without inotify */
 #define BLIND_PER_WALK 50
 #define MOUNT_MS 100 /* after disks were mounted or unmounted: several at once */
-#define GONE_MIN 20 /* found missing by a walk, more than this and a tenth: not taken for deletions */
+#define GONE_MIN 20  /* found missing by a walk, more than this and a tenth: not taken for deletions */
 
 struct watched {
     int wd;

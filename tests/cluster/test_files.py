@@ -349,6 +349,29 @@ class Care(FilesTest):
         self.converge(c)
         self.assertEqual(len(tree(c[1])), 61)
 
+    def test_rules_and_hooks(self):
+        config = os.path.join(self.root, "config")
+        said = os.path.join(self.root, "said")
+        with open(config, "w") as f:
+            f.write('files { exclude = { "*.cache", "secrets/" }\n include = { "*.log" }\n max_mb = 1\n'
+                    ' path "config/*.json" { run = "echo $STARLING_OP $STARLING_PATH >> %s" } }\n' % said)
+        c = self.files(2, extra=["--config", config])
+        write(c[0], "a.cache", b"x")
+        write(c[0], "secrets/key", b"x")
+        write(c[0], "big", b"x" * (1 << 20) + b"x")
+        write(c[0], "app.log", b"wanted")
+        write(c[0], "config/team.json", b"{}")
+        self.everywhere(c, "app.log", b"wanted")
+        self.everywhere(c, "config/team.json", b"{}")
+        os.unlink(c[0].path("config/team.json"))
+
+        def heard():
+            with open(said) as f:
+                return f.read() == "change config/team.json\ndelete config/team.json\n"
+        poll(heard)
+        c.wait()
+        self.assertEqual(sorted(tree(c[1])), [b"app.log", b"config"])
+
     def test_verbs(self):
         c = self.files(2)
         write(c[0], "a.txt", b"abc")

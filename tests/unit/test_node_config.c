@@ -140,7 +140,7 @@ static void file_refusals(void **state) {
         {"database \"x.db\" { orphans = delete }\n", "orphans = delete: not in this build"},
         {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
         {"database \"x.db\" { replicate = no }\n", "not in this build"},
-        {"files { exclude = { \"*.log\" } }\n", "files: not in this build"},
+        {"files { max_mb = -1 }\n", "max_mb"},
         {"database \"x.db\" { table \"t\" { replicate = perhaps } }\n", "c.conf:1"},
     };
     struct config c;

@@ -1,0 +1,31 @@
+/* Starling node: the section `files` of the configuration file:
+ *   files {
+ *       exclude = { "*.cache", "secrets/" }    never replicated, in or out; patterns as in files/rules.h
+ *       include = { "*.log" }                  replicated although the usual exclusions name it
+ *       max_mb = 2048                          larger files are left alone; 0: no limit
+ *       path "*.json" { run = "…" }             a command after a change of others arrived there: sh -c, with STARLING_PATH and STARLING_OP
+ *   } */
+#ifndef NODE_CONFIG_FILES_H
+#define NODE_CONFIG_FILES_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+struct files_hook {
+    char *pattern, *run;
+};
+
+struct files_policy {
+    char **exclude, **include; /* NULL-terminated; NULL: none */
+    uint64_t max_mb;
+    struct files_hook *hooks;
+    uint32_t hooks_count;
+};
+
+struct cfg_t;
+/* section: of libconfuse. 0, ERR_NOMEM, or ERR_USAGE: why has a line. */
+int config_files_read(struct files_policy *p, struct cfg_t *section, const char *file, char *why, size_t why_len);
+void config_files_release(struct files_policy *p);
+void config_files_print(const struct files_policy *p, FILE *out); /* nothing where nothing is set */
+
+#endif
