@@ -1,0 +1,94 @@
+/* Which paths are replicated as files, and what the copy of one that lost is called. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "node/files/engine.h"
+
+static void usual(void **state) {
+    static const char *const YES[] = {"a", "uploads/photo.jpg", "config.json", "logs.txt", "a/tmpfile", "database", "x.dbx", "b/restart"};
+    static const char *const NO[] = {"app.db",
+                                     "d/app.sqlite3",
+                                     "app.db-wal",
+                                     "app.sqlite-journal",
+                                     "x.bak",
+                                     "backup/x",
+                                     "a/backups/b/c",
+                                     "app.log",
+                                     "app.log.1",
+                                     ".env",
+                                     ".git/config",
+                                     "a/.x/b",
+                                     "x.tmp",
+                                     "x.lock",
+                                     "x~",
+                                     "__pycache__/a.pyc",
+                                     ".starling/a",
+                                     "tmp/x",
+                                     ".STARLING/x",
+                                     "a/node_modules/b",
+                                     "x.swp"};
+    struct rules none = {NULL, NULL};
+    const char *why;
+    (void)state;
+    for (size_t i = 0; i < sizeof(YES) / sizeof(YES[0]); i++)
+        assert_true(rules_take(&none, YES[i], false, &why));
+    for (size_t i = 0; i < sizeof(NO) / sizeof(NO[0]); i++) {
+        assert_false(rules_take(&none, NO[i], false, &why));
+        assert_non_null(why);
+    }
+    assert_true(rules_take(&none, "backup", false, NULL)); /* a file of that name */
+    assert_false(rules_take(&none, "backup", true, NULL));
+    assert_true(rules_take(&none, "folder.db", true, NULL));
+}
+
+static void of_the_configuration(void **state) {
+    static const char *const EXCLUDE[] = {"*.cache", "secrets/", "conf/*.local", "/top", NULL}, *const INCLUDE[] = {"*.log", ".well-known/",
+                                                                                                                    NULL};
+    struct rules r = {EXCLUDE, INCLUDE};
+    (void)state;
+    assert_false(rules_take(&r, "d/x.cache", false, NULL));
+    assert_false(rules_take(&r, "d/secrets/key", false, NULL));
+    assert_true(rules_take(&r, "d/secrets", false, NULL));
+    assert_false(rules_take(&r, "conf/a.local", false, NULL));
+    assert_true(rules_take(&r, "other/conf/a.local", false, NULL));
+    assert_true(rules_take(&r, "app.log", false, NULL));
+    assert_true(rules_take(&r, ".well-known/x", false, NULL));
+    assert_false(rules_take(&r, ".other/x", false, NULL));
+    static const char *const ALL[] = {"*", NULL};
+    struct rules everything = {NULL, ALL};
+    assert_true(rules_take(&everything, ".env", false, NULL));
+    assert_false(rules_take(&everything, "app.db", false, NULL)); /* never as a file */
+    assert_false(rules_take(&everything, ".starling/node.key", false, NULL));
+}
+
+static void copies(void **state) {
+    struct version v = {.at_ms = 1795219200000u, .name = "pit"};
+    char out[BENEATH_PATH_MAX + NAME_MAX + 1], path[300], *long_name = path + 2;
+    (void)state;
+    clash_name("a/plan.tar.gz", &v, 1, out, sizeof(out));
+    assert_string_equal(out, "a/plan.tar (conflict 2026-11-21 pit).gz");
+    clash_name("plan", &v, 3, out, sizeof(out));
+    assert_string_equal(out, "plan (conflict 2026-11-21 pit 3)");
+    clash_name("d.x/.env", &v, 1, out, sizeof(out));
+    assert_string_equal(out, "d.x/.env (conflict 2026-11-21 pit)");
+    memcpy(path, "d/", 2);
+    for (int i = 0; i < 84; i++)
+        memcpy(long_name + 3 * i, "\xe2\x82\xac", 4); /* 252 bytes */
+    memcpy(long_name + 249, ".md", 4);
+    clash_name(path, &v, 1, out, sizeof(out));
+    assert_true(strlen(out + 2) <= NAME_MAX && strlen(out + 2) > NAME_MAX - 3);
+    assert_true(beneath_path_ok(out, strlen(out)));
+    assert_string_equal(out + strlen(out) - 4, ").md"); /* and no character is cut in half */
+    assert_int_equal((strchr(out, ' ') - out - 2) % 3, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(usual), cmocka_unit_test(of_the_configuration), cmocka_unit_test(copies)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
