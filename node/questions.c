@@ -72,7 +72,25 @@ static struct job *question_new(enum question question) {
     return job;
 }
 
+uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx) {
+    struct question_open *q = question == NULL ? NULL : open_new(n, fn, ctx);
+    if (q == NULL) {
+        json_decref(question);
+        return 0;
+    }
+    uint64_t number = q->number;
+    if (n->files != NULL) {
+        files_ask(n->files, number, question);
+    } else {
+        json_decref(question);
+        node_answer(n, number, NULL);
+    }
+    return number;
+}
+
 uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx) {
+    if (question == QUESTION_VERIFY && files_index(n->files, db)) /* not what the index says, but what is there */
+        return node_ask_files(n, json_pack("{s:s, s:s?, s:i}", "ask", "verify", "table", table, "bucket", bucket), fn, ctx);
     struct job *job = question_new(question);
     if (job != NULL) {
         job->table = table == NULL ? NULL : strdup(table);
@@ -88,22 +106,6 @@ uint64_t node_ask_with(struct node *n, struct database *db, enum question questi
     else
         json_decref(args);
     return ask(n, db, job, fn, ctx);
-}
-
-uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx) {
-    struct question_open *q = question == NULL ? NULL : open_new(n, fn, ctx);
-    if (q == NULL) {
-        json_decref(question);
-        return 0;
-    }
-    uint64_t number = q->number;
-    if (n->files != NULL) {
-        files_ask(n->files, number, question);
-    } else {
-        json_decref(question);
-        node_answer(n, number, NULL);
-    }
-    return number;
 }
 
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx) {

@@ -137,6 +137,7 @@ int verb_watch(struct cli *cli);
 int verb_pause(struct cli *cli);
 int verb_resume(struct cli *cli);
 int verb_files(struct cli *cli);
+int verify_files(struct cli *cli); /* `verify`, of the files alone */
 int verb_doctor(struct cli *cli);
 int verb_uninstall(struct cli *cli);
 int verb_completion(struct cli *cli);

@@ -125,6 +125,8 @@ int verb_files(struct cli *cli) {
             json_object_set_new(args, "version", json_integer(cli_number("--version", version, 1, 1L << 52)));
         return ask(cli, args, print_restored);
     }
-    complain("files takes: list, status, restore PATH [--version V], restore --list [PATH], accept PATH");
+    if (!strcmp(what, "verify") && !path)
+        return verify_files(cli);
+    complain("files takes: list, status, verify, restore PATH [--version V], restore --list [PATH], accept PATH");
     return EXIT_USAGE;
 }

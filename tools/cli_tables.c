@@ -171,14 +171,9 @@ static void print_verify(const struct cli *cli, const json_t *result) {
     printf("\n");
 }
 
-int verb_verify(struct cli *cli) {
+/* Takes args. */
+static int verify(struct cli *cli, json_t *args) {
     struct answer answer;
-    json_t *args = json_object();
-    int code = cli->words_count ? name_split(cli, cli->words[0], args) : EXIT_YES;
-    if (code) {
-        json_decref(args);
-        return code;
-    }
     cli_ask(cli, &(struct request){.verb = "verify", .args = args, .silence_s = SILENCE_S}, &answer);
     const json_t *differences = json_object_get(answer.result, "differences");
     if (answer.exit == EXIT_NO && !answer.error && json_array_size(differences)) {
@@ -187,4 +182,17 @@ int verb_verify(struct cli *cli) {
         free(first);
     }
     return cli_answer(cli, &answer, print_verify);
+}
+
+int verify_files(struct cli *cli) { return verify(cli, json_pack("{s:s}", "db", "files")); }
+
+int verb_verify(struct cli *cli) {
+    if (cli->words_count && !strcmp(cli->words[0], "files"))
+        return verify_files(cli);
+    json_t *args = json_object();
+    int code = cli->words_count ? name_split(cli, cli->words[0], args) : EXIT_YES;
+    if (!code)
+        return verify(cli, args);
+    json_decref(args);
+    return code;
 }

@@ -10,6 +10,7 @@
 
 #include "node/admin/conn.h"
 #include "node/clock.h"
+#include "node/files/files.h"
 
 #define CLOCKS_MS 1500
 #define STORES_MS 90000
@@ -149,6 +150,24 @@ static void look_seeds(struct doctor *d, struct node *n) {
     }
 }
 
+static void look_files(struct doctor *d, struct node *n) {
+    struct files_summary s;
+    char text[400];
+    if (n->files == NULL) {
+        found(d, FINDING_ERROR, "files: not replicated: see the log", "mend what it says and start starlingd again");
+        return;
+    }
+    files_summary(n->files, &s);
+    snprintf(text, sizeof(text), "files: %llu, %llu pending", (unsigned long long)s.count, (unsigned long long)s.pending);
+    found(d, FINDING_OK, text, NULL);
+    snprintf(text, sizeof(text), "files: %s", s.error);
+    if (s.error[0] != 0)
+        found(d, FINDING_ERROR, text, "see `starling files status`");
+    if (s.blind)
+        found(d, FINDING_WARN, "files: not all folders can be watched: changes are found by looking, later",
+              "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024, then start starlingd again");
+}
+
 static void look_databases(struct doctor *d, struct node *n) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
         if (db->state == DB_FAILED || db->state == DB_ALIEN)
@@ -254,5 +273,6 @@ void verb_doctor(struct conn *c, const json_t *args) {
     look_peers(d, n);
     look_seeds(d, n);
     look_databases(d, n);
+    look_files(d, n);
     ask_clocks(c);
 }

@@ -12,6 +12,7 @@
 
 #include "node/admin/conn.h"
 #include "node/clock.h"
+#include "node/files/files.h"
 
 #define SETTLE_MS 10000
 #define AGAIN_MS 150
@@ -69,6 +70,8 @@ static void verify_release(struct conn *c) {
 }
 
 static const char *database(const struct verify *v) { return v->names[v->name_at - 1]; }
+
+static const char *shown_name(const struct verify *v) { return strcmp(database(v), FILES_DB) == 0 ? FILES_SHOWN : database(v); }
 
 /* ---- asking everyone */
 
@@ -134,7 +137,7 @@ static void difference(struct verify *v, const char *table, json_t *key, const c
     v->equal = false;
     if (json_array_size(v->differences) < DIFFERENCES_MAX)
         json_array_append_new(v->differences,
-                              json_pack("{s:s, s:s?, s:O?, s:s}", "db", database(v), "table", table, "key", key, "what", what));
+                              json_pack("{s:s, s:s?, s:O?, s:s}", "db", shown_name(v), "table", table, "key", key, "what", what));
 }
 
 static const json_t *table_of(const struct verify *v, uint32_t member, const char *name) {
@@ -185,7 +188,7 @@ static bool all_equal(const json_t *entries) {
 
 static void database_done(struct conn *c) {
     struct verify *v = c->task;
-    json_array_append_new(v->databases, json_pack("{s:s, s:O}", "name", database(v), "tables", v->tables));
+    json_array_append_new(v->databases, json_pack("{s:s, s:O}", "name", shown_name(v), "tables", v->tables));
     json_decref(v->tables);
     v->tables = NULL;
     next_database(c);
@@ -378,7 +381,7 @@ static bool verify_fill(struct verify *v, struct node *n, const char *db_name) {
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
         if (peer.member->state == MEMBER_ALIVE)
             member_add(v, peer.member->id, peer.member->name);
-    for (struct database *db = databases_app_first(n->databases); db != NULL; db = databases_app_next(db)) {
+    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
         if (db_name != NULL && strcmp(db_name, db->name) != 0)
             continue;
         if ((v->names[v->names_count] = strdup(db->name)) == NULL)
@@ -396,6 +399,8 @@ void verb_verify(struct conn *c, const json_t *args) {
     struct verify *v = calloc(1, sizeof(*v));
     char why[400];
     databases_scan(c->node->databases);
+    if (db_name != NULL && strcmp(db_name, FILES_SHOWN) == 0 && databases_find(c->node->databases, FILES_SHOWN) == NULL)
+        db_name = FILES_DB;
     c->task = v;
     c->release = v != NULL ? verify_release : NULL;
     if (v == NULL || !verify_fill(v, c->node, db_name) || (table != NULL && (v->only_table = strdup(table)) == NULL)) {

@@ -421,6 +421,91 @@ static json_t *answer_settled(struct engine *e) {
                                                : NULL);
 }
 
+/* ---- verify: in the form of store_verify(), as if the files were the rows of one table, by path */
+
+struct verifying {
+    struct engine *e;
+    uint64_t rows;
+    uint8_t all[16], buckets[256][16];
+    int bucket;
+    json_t *list;
+};
+
+/* What really stands there: what was read of it counts as long as it looks as it did. */
+static void verify_one(void *ctx, const char *path) {
+    struct verifying *w = ctx;
+    struct content_stamp now = {0};
+    crypto_generichash_state h;
+    uint8_t name[16], hash[16];
+    char hex[2 * sizeof(hash) + 1];
+    struct disk d;
+    struct stat st;
+    if (index_disk(w->e->ix, path, &d) != 1)
+        return;
+    if (beneath_stat(w->e->root, path, &st) == 0)
+        content_stamp_of(&st, &now);
+    bool same = now.inode != 0 && (d.version.kind != VERSION_FILE ||
+                                   (now.inode == d.stamp.inode && now.size == d.stamp.size && now.mtime_ns == d.stamp.mtime_ns));
+    uint8_t kind = (uint8_t)d.version.kind;
+    crypto_generichash(name, sizeof(name), (const uint8_t *)path, strlen(path), NULL, 0);
+    crypto_generichash_init(&h, NULL, 0, sizeof(hash));
+    crypto_generichash_update(&h, name, sizeof(name));
+    crypto_generichash_update(&h, &kind, 1);
+    if (!same)
+        crypto_generichash_update(&h, (const uint8_t *)&now, sizeof(now));
+    else if (d.version.kind == VERSION_FILE)
+        crypto_generichash_update(&h, d.version.hash, sizeof(d.version.hash));
+    else
+        crypto_generichash_update(&h, (const uint8_t *)d.version.target, strlen(d.version.target));
+    crypto_generichash_final(&h, hash, sizeof(hash));
+    if (!same)
+        item_touch(w->e, path, 0);
+    for (size_t i = 0; i < sizeof(hash); i++) {
+        w->all[i] ^= hash[i];
+        w->buckets[name[0]][i] ^= hash[i];
+    }
+    w->rows++;
+    if (w->list != NULL && name[0] == w->bucket)
+        json_array_append_new(w->list, json_pack("[[o], s]", text_json(path), sodium_bin2hex(hex, sizeof(hex), hash, sizeof(hash))));
+}
+
+static json_t *answer_verify(struct engine *e, const json_t *question) {
+    struct verifying *w = calloc(1, sizeof(*w));
+    const char *table = json_string_value(json_object_get(question, "table"));
+    char *after = strdup(""), hex[33], vector[64];
+    struct item *it, *next;
+    uint64_t busy = !e->looked;
+    json_t *answer = NULL, *buckets;
+    if (w == NULL || (table != NULL && strcmp(table, "file") != 0)) {
+        free(w);
+        free(after);
+        return json_pack("{s:s}", "error", "no such table");
+    }
+    w->e = e;
+    w->bucket = (int)json_integer_value(json_object_get(question, "bucket"));
+    w->list = table != NULL && w->bucket >= 0 ? json_array() : NULL;
+    while (after != NULL && index_on_disk(e->ix, &after, verify_one, w) > 0)
+        ;
+    HASH_ITER(hh, e->items, it, next) busy += !it->restless || it->show;
+    snprintf(vector, sizeof(vector), busy > 0 ? "%s is at work" : "at rest", e->name);
+    if (table == NULL && w->rows == 0) {
+        answer = json_pack("{s:{}, s:s}", "tables", "vector", vector);
+    } else if (table == NULL) {
+        sodium_bin2hex(hex, sizeof(hex), w->all, sizeof(w->all));
+        answer = json_pack("{s:{s:{s:I, s:s}}, s:s}", "tables", "file", "rows", (json_int_t)w->rows, "digest", hex, "vector", vector);
+    } else if (w->list != NULL) {
+        answer = json_pack("{s:o}", "rows", w->list);
+    } else {
+        buckets = json_array();
+        for (int b = 0; b < 256; b++)
+            json_array_append_new(buckets, json_string(sodium_bin2hex(hex, sizeof(hex), w->buckets[b], sizeof(w->buckets[b]))));
+        answer = json_pack("{s:I, s:o}", "rows", (json_int_t)w->rows, "buckets", buckets);
+    }
+    free(after);
+    free(w);
+    return answer;
+}
+
 json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question) {
     const char *ask = json_string_value(json_object_get(question, "ask"));
     json_t *list;
@@ -436,6 +521,8 @@ json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question) {
         return answer_accept(e, question);
     if (strcmp(ask, "barrier") == 0)
         return answer_barrier(e, number);
+    if (strcmp(ask, "verify") == 0)
+        return answer_verify(e, question);
     if (strcmp(ask, "settled") == 0)
         return answer_settled(e);
     if (strcmp(ask, "resolve") == 0)

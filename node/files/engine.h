@@ -97,7 +97,7 @@ void watch_drain(struct engine *e);                    /* what inotify has to sa
 void watch_folder(struct engine *e, const char *path); /* from now on */
 void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
 void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
-bool walk_under_way(const struct engine *e);
+bool watch_blind(const struct engine *e);              /* changes are found by looking alone */
 
 /* ---- take.c */
 void take_look(struct engine *e, struct item *it);

@@ -261,6 +261,7 @@ static void summarize(struct engine *e) {
     s.bytes = sums->bytes;
     s.conflicts = e->conflicts;
     s.looked = e->looked;
+    s.blind = watch_blind(e);
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
     if (s.error[0] == 0 && index_any_halted(e->ix))
@@ -522,7 +523,7 @@ static void out_cb(uv_async_t *async) {
 
 static bool replicated_before(const char *state) {
     char escaped[64], path[4096];
-    return dbname_escape(INDEX_DB, escaped, sizeof(escaped)) &&
+    return dbname_escape(FILES_DB, escaped, sizeof(escaped)) &&
            snprintf(path, sizeof(path), "%s/db/%s.state", state, escaped) < (int)sizeof(path) && access(path, F_OK) == 0;
 }
 
@@ -581,7 +582,7 @@ int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
         return ERR_NOMEM;
     f->in.data = f->out.data = f;
     f->open_in = f->running = true;
-    if ((f->db = databases_serve(n->databases, INDEX_DB, path)) == NULL || thread_start(f) != 0)
+    if ((f->db = databases_serve(n->databases, FILES_DB, path)) == NULL || thread_start(f) != 0)
         return ERR_NOMEM;
     *out = f;
     return 0;

@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define FILES_DB ".starling/files" /* the index as a database on the wire: no file in an instance can have this name */
+#define FILES_SHOWN "files"        /* and what people see where others stand under the name of their database */
+
 struct node;
 struct files;
 struct database;
@@ -38,6 +41,7 @@ struct files_summary {
     char digest[33];
     char error[300]; /* "": none */
     bool looked;     /* the folder was read once since the start */
+    bool blind;      /* no more folders can be watched */
 };
 void files_summary(struct files *f, struct files_summary *out);
 json_t *files_status(struct files *f); /* the section of `status` */

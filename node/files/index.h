@@ -20,8 +20,7 @@
 #include "node/files/content.h"
 #include "node/files/version.h"
 
-#define INDEX_DB ".starling/files" /* as a database on the wire: no file in an instance can have this name */
-#define INDEX_PAGE 256             /* paths a call */
+#define INDEX_PAGE 256 /* paths a call */
 #define CONFLICT_ID_BYTES 8
 
 struct index;

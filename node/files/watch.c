@@ -227,7 +227,7 @@ static void walk_push(struct walk *w, const char *path) {
     LL_PREPEND(w->todo, f);
 }
 
-bool walk_under_way(const struct engine *e) { return e->walk->phase != WALK_IDLE || e->walk->again; }
+bool watch_blind(const struct engine *e) { return e->watch->blind; }
 
 void walk_begin(struct engine *e, const char *folder) {
     struct walk *w = e->walk;

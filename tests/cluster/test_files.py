@@ -377,11 +377,13 @@ class Care(FilesTest):
         write(c[0], "a.txt", b"abc")
         self.everywhere(c, "a.txt", b"abc")
         c.wait()
-        for words in (("files",), ("files", "status"), ("files", "list"), ("files", "restore", "--list")):
+        for words in (("files",), ("files", "status"), ("files", "list"), ("files", "restore", "--list"), ("files", "verify"), ("verify", "files"), ("verify",),
+                      ("doctor",)):
             done = c[1].cli(*words)
             self.assertEqual(done.code, 0, done)
         self.assertIn("a.txt", c[1].cli("files", "list").out)
         self.assertEqual(c[1].cli("files", "accept", "a.txt").code, 1)
+        self.assertEqual([d["name"] for d in c[1].json("files", "verify")["databases"]], ["files"])
         self.assertEqual(c[1].cli("files", "dance").code, 2)
 
 
