@@ -161,28 +161,6 @@ static void kept_one(void *ctx, const struct kept *k) {
     }
 }
 
-/* A kept file is copied, not moved: it may be wanted again. */
-static int copy_out(struct engine *e, const char *name, const char *staged) {
-    int from = openat(e->kept, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r = 0;
-    int to = from < 0 ? -1 : openat(e->staging, staged, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    char *buffer = malloc(1 << 16);
-    ssize_t n = 0;
-    if (from < 0 || to < 0 || buffer == NULL)
-        r = -errno;
-    while (r == 0 && (n = read(from, buffer, 1 << 16)) > 0)
-        for (ssize_t at = 0, done; at < n && r == 0; at += done)
-            if ((done = write(to, buffer + at, (size_t)(n - at))) <= 0)
-                r = done < 0 ? -errno : -EIO;
-    if (r == 0 && (n < 0 || fsync(to) != 0))
-        r = -errno;
-    free(buffer);
-    if (from >= 0)
-        close(from);
-    if (to >= 0)
-        close(to);
-    return r;
-}
-
 /* As a person would: what is there now is kept, and the old version is put there, to be taken as an edit. */
 static int put_back(struct engine *e, const char *path, const struct kept *k) {
     const char *name;
@@ -190,19 +168,13 @@ static int put_back(struct engine *e, const char *path, const struct kept *k) {
     int r = 0;
     if (k->version.kind != VERSION_FILE)
         return -EINVAL;
-    if ((r = copy_out(e, k->name, "restore")) != 0)
+    if ((r = place_copy(e->kept, k->name, e->staging, "restore")) != 0) /* copied, not moved: it may be wanted again */
         return r;
     int folder = beneath_parent(e->root, path, true, &name);
     if (folder < 0)
         r = folder;
-    else if (renameat2(e->staging, "restore", folder, name, RENAME_EXCHANGE) == 0) {
-        if (index_disk(e->ix, path, &d) != 1 || place_keep(e, e->staging, "restore", path, &d.version) != 0)
-            unlinkat(e->staging, "restore", 0);
-    } else if (errno != ENOENT || renameat2(e->staging, "restore", folder, name, RENAME_NOREPLACE) != 0) {
-        r = -errno;
-    }
-    if (r != 0)
-        unlinkat(e->staging, "restore", 0);
+    else
+        r = place_put(e, path, folder, name, "restore", index_disk(e->ix, path, &d) == 1 ? &d.version : NULL, NULL);
     if (folder >= 0)
         close(folder);
     if (r == 0)

@@ -111,6 +111,11 @@ void place_look(struct engine *e, struct item *it);
 void place_staged(struct engine *e, const struct content_staged *staged, uint32_t count);
 /* Moves what is at path away, to the kept versions. 0 or -errno. */
 int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v);
+int place_copy(int from, const char *name, int to, const char *as); /* whole and durable; 0 or -errno */
+/* Puts the file `staged` of the staging folder at folder/name (path), in place of what is there: `was` (NULL: it is not kept). expected, if not NULL:
+ * only if that is what is there; VERSION_GONE: nothing. 0, -EBUSY: it was not, and nothing has changed; or -errno. The staged file is gone in any case. */
+int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
+              const struct disk *expected);
 int place_open(struct engine *e);  /* the folders in the state folder */
 void place_tidy(struct engine *e); /* forgets the oldest of the kept versions */
 

@@ -25,6 +25,7 @@
 #define KEPT_MAX 2000
 #define RESERVE_BYTES (64ull << 20) /* of the disk stay free */
 #define SYNCS_MAX 16
+#define COPY_BYTES (1u << 16)
 #define LEFT_TRIES 20
 
 /* ---- the folders in the state folder */
@@ -55,6 +56,45 @@ int place_open(struct engine *e) {
     return (e->kept = folder_open(base, "kept")) < 0 ? e->kept : 0;
 }
 
+int place_copy(int from, const char *name, int to, const char *as) {
+    int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r = 0;
+    int out = in < 0 ? -1 : openat(to, as, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    char *buffer = malloc(COPY_BYTES);
+    struct stat st;
+    ssize_t n = 0;
+    if (in < 0 || out < 0 || buffer == NULL || fstat(in, &st) != 0)
+        r = -errno;
+    while (r == 0 && (n = read(in, buffer, COPY_BYTES)) > 0)
+        for (ssize_t at = 0, done; at < n && r == 0; at += done)
+            if ((done = write(out, buffer + at, (size_t)(n - at))) <= 0)
+                r = done < 0 ? -errno : -EIO;
+    if (r == 0) {
+        const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st.st_mtim};
+        if (n < 0 || fchmod(out, st.st_mode & 0666) != 0 || futimens(out, times) != 0 || fsync(out) != 0)
+            r = -errno;
+    }
+    free(buffer);
+    if (in >= 0)
+        close(in);
+    if (out >= 0)
+        close(out);
+    if (r != 0 && in >= 0)
+        unlinkat(to, as, 0);
+    return r;
+}
+
+/* A rename, or a copy where that crosses file systems. */
+static int move(int from, const char *name, int to, const char *as) {
+    if (renameat2(from, name, to, as, RENAME_NOREPLACE) == 0)
+        return 0;
+    if (errno != EXDEV)
+        return -errno;
+    int r = place_copy(from, name, to, as);
+    if (r == 0)
+        unlinkat(from, name, 0);
+    return r;
+}
+
 int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v) {
     char kept[48];
     uint8_t random[8];
@@ -62,10 +102,10 @@ int place_keep(struct engine *e, int folder, const char *name, const char *path,
     randombytes_buf(random, sizeof(random));
     sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
     snprintf(kept, sizeof(kept), "%012llx-%s", (unsigned long long)clock_wall_ms(), hex);
-    if (renameat2(folder, name, e->kept, kept, RENAME_NOREPLACE) != 0)
-        return -errno;
-    if (v->kind == VERSION_FILE)
-        content_moved(e->content, ROOT_INSTANCE, path, ROOT_KEPT, kept);
+    int r = v->kind == VERSION_FILE ? move(folder, name, e->kept, kept) : -EINVAL;
+    if (r != 0)
+        return r;
+    content_moved(e->content, ROOT_INSTANCE, path, ROOT_KEPT, kept);
     return index_keep(e->ix, path, kept, v, clock_wall_ms()) == 0 ? 0 : -EIO;
 }
 
@@ -167,7 +207,7 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
 
 static void failed(struct engine *e, struct item *it, int error) {
     char text[300];
-    if (error == -ENOSPC || error == -EDQUOT || error == -EACCES || error == -EPERM || error == -EROFS) {
+    if (error == -ENOSPC || error == -EDQUOT || error == -EACCES || error == -EPERM || error == -EROFS || error == -EXDEV) {
         snprintf(text, sizeof(text), "%.180s cannot be written here: %s", it->path, strerror(-error));
         engine_trouble(e, text);
     }
@@ -180,6 +220,12 @@ static void disk_first(struct engine *e, struct item *it) {
     item_again(e, it, it->tries++ < 4 ? 0 : RETRY_MS);
 }
 
+static bool as_read(const struct stat *st, const struct disk *d) {
+    struct content_stamp now;
+    content_stamp_of(st, &now);
+    return now.inode == d->stamp.inode && now.size == d->stamp.size && now.mtime_ns == d->stamp.mtime_ns;
+}
+
 /* Takes away what is at path, as disk says. 0, or -errno; -EBUSY: it is not what disk says. */
 static int clear(struct engine *e, struct item *it, const struct disk *d, int folder, const char *name) {
     struct stat st;
@@ -189,19 +235,15 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
         return unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno != ENOENT ? -errno : 0;
     /* Out of sight first, then looked at: whoever wrote meanwhile wrote into this file. */
     char aside[48];
-    snprintf(aside, sizeof(aside), "away-%llu", (unsigned long long)it->noted);
-    if (renameat2(folder, name, e->staging, aside, 0) != 0)
+    snprintf(aside, sizeof(aside), ".starling-%llu", (unsigned long long)it->noted);
+    if (renameat2(folder, name, folder, aside, 0) != 0)
         return errno == ENOENT ? 0 : -errno;
-    struct content_stamp now;
-    bool same = fstatat(e->staging, aside, &st, AT_SYMLINK_NOFOLLOW) == 0;
-    if (same) {
-        content_stamp_of(&st, &now);
-        same = now.inode == d->stamp.inode && now.size == d->stamp.size && now.mtime_ns == d->stamp.mtime_ns;
+    if (fstatat(folder, aside, &st, AT_SYMLINK_NOFOLLOW) != 0 || !as_read(&st, d)) {
+        if (renameat2(folder, aside, folder, name, RENAME_NOREPLACE) == 0)
+            return -EBUSY;
     }
-    if (!same && renameat2(e->staging, aside, folder, name, RENAME_NOREPLACE) == 0)
-        return -EBUSY;
-    if (place_keep(e, e->staging, aside, it->path, &d->version) != 0)
-        unlinkat(e->staging, aside, 0);
+    if (place_keep(e, folder, aside, it->path, &d->version) != 0)
+        unlinkat(folder, aside, 0);
     return 0;
 }
 
@@ -235,33 +277,54 @@ static int put_folder(struct engine *e, struct item *it, const struct disk *d, i
     return r;
 }
 
-/* Puts staging/name at it->path in place of what d says. */
+int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
+              const struct disk *expected) {
+    struct stat here, there;
+    char beside[48];
+    const char *from_name = staged;
+    int from = e->staging, r = 0;
+    if (fstat(folder, &there) != 0 || fstat(e->staging, &here) != 0) {
+        r = -errno;
+    } else if (there.st_dev != here.st_dev) { /* another disk is mounted there: renamed from beside it */
+        snprintf(beside, sizeof(beside), ".starling-%llx", (unsigned long long)uv_hrtime());
+        if ((r = place_copy(e->staging, staged, folder, beside)) == 0)
+            unlinkat(e->staging, staged, 0);
+        from = r == 0 ? folder : from;
+        from_name = r == 0 ? beside : staged;
+    }
+    bool nothing = expected != NULL && expected->version.kind == VERSION_GONE;
+    if (r != 0)
+        ;
+    else if (!nothing && renameat2(from, from_name, folder, name, RENAME_EXCHANGE) == 0) {
+        bool same = expected == NULL || (fstatat(from, from_name, &there, AT_SYMLINK_NOFOLLOW) == 0 && as_read(&there, expected));
+        if (!same && renameat2(from, from_name, folder, name, RENAME_EXCHANGE) == 0)
+            r = -EBUSY;
+        else if (was != NULL && place_keep(e, from, from_name, path, was) == 0)
+            return 0;
+    } else if (!nothing && (errno != ENOENT || expected != NULL)) {
+        r = errno == ENOENT ? -EBUSY : -errno;
+    } else if (renameat2(from, from_name, folder, name, RENAME_NOREPLACE) == 0) {
+        return 0;
+    } else {
+        r = errno == EEXIST ? -EBUSY : -errno;
+    }
+    unlinkat(from, from_name, 0);
+    return r;
+}
+
+/* Puts the staged file at it->path in place of what d says. */
 static int put_staged(struct engine *e, struct item *it, const struct disk *d, const char *staged, struct syncs *syncs) {
+    static const struct disk NOTHING = {.version = {.kind = VERSION_GONE}};
     const char *name;
-    struct stat st;
-    struct content_stamp was;
     int folder = beneath_parent(e->root, it->path, true, &name), r = 0;
     if (folder < 0)
         return folder;
-    if (d == NULL || d->version.kind == VERSION_GONE) {
-        r = renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0 ? errno == EEXIST ? -EBUSY : -errno : 0;
-    } else if (d->version.kind == VERSION_FOLDER) {
+    if (d != NULL && d->version.kind == VERSION_FOLDER)
         r = clear(e, it, d, folder, name);
-        if (r == 0 && renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0)
-            r = errno == EEXIST ? -EBUSY : -errno;
-    } else if (renameat2(e->staging, staged, folder, name, RENAME_EXCHANGE) != 0) {
-        r = errno == ENOENT ? -EBUSY : -errno;
-    } else {
-        bool same = fstatat(e->staging, staged, &st, AT_SYMLINK_NOFOLLOW) == 0;
-        if (same) {
-            content_stamp_of(&st, &was);
-            same = was.inode == d->stamp.inode && was.size == d->stamp.size && was.mtime_ns == d->stamp.mtime_ns;
-        }
-        if (!same && renameat2(e->staging, staged, folder, name, RENAME_EXCHANGE) == 0)
-            r = -EBUSY;
-        else if (place_keep(e, e->staging, staged, it->path, &d->version) != 0)
-            unlinkat(e->staging, staged, 0);
-    }
+    if (d == NULL || d->version.kind == VERSION_FOLDER)
+        d = &NOTHING;
+    if (r == 0)
+        r = place_put(e, it->path, folder, name, staged, &d->version, d);
     if (r == 0)
         syncs_add(syncs, folder);
     close(folder);

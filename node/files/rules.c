@@ -49,8 +49,9 @@ bool rules_take(const struct rules *r, const char *path, bool folder, const char
         size_t upto = part + strcspn(path + part, "/");
         bool last = path[upto] == 0, dir = !last || folder;
         size_t len = upto - part;
-        if (len == strlen(DBNAME_STATE_FOLDER) && strncasecmp(path + part, DBNAME_STATE_FOLDER, len) == 0)
-            rule = DBNAME_STATE_FOLDER;
+        size_t ours = strlen(DBNAME_STATE_FOLDER);
+        if (len >= ours && strncasecmp(path + part, DBNAME_STATE_FOLDER, ours) == 0 && (len == ours || path[part + ours] == '-'))
+            rule = "our own";
         else if (last && !folder && (dbname_usual(path + part) || dbname_companion(path + part)))
             rule = "a database, or a part of one: it is replicated by rows";
         if (rule == NULL && any(r->include, path, upto, part, dir) != NULL)

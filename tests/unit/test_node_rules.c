@@ -65,6 +65,7 @@ static void of_the_configuration(void **state) {
     assert_true(rules_take(&everything, ".env", false, NULL));
     assert_false(rules_take(&everything, "app.db", false, NULL)); /* never as a file */
     assert_false(rules_take(&everything, ".starling/node.key", false, NULL));
+    assert_false(rules_take(&everything, "d/.starling-17", false, NULL));
 }
 
 static void copies(void **state) {
