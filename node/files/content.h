@@ -77,8 +77,6 @@ int content_open(struct content **out, const struct content_config *config);
 /* Ends everything; half-fetched contents stay for the next start. closed() is the last callback. */
 void content_close(struct content *c, void (*closed)(void *ctx));
 void content_set_bandwidth(struct content *c, uint64_t kib);
-/* A root's staging folder is there, or again: takes up what was half-fetched, and removes what nobody wants. Once all wants of a start are told. */
-void content_resume(struct content *c, uint32_t root);
 
 /* ---- files that are here */
 

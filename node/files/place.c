@@ -5,6 +5,7 @@
  *
  * Possible failures: the disk is full, or the folder may not be written: said, red, tried again; the disk is not as it was known to be: the path is
  * looked at first (take.c); a name leads out, or is none: never. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -23,6 +24,7 @@
 #define RETRY_MS 5000
 #define KEPT_MS (30ull * 24 * 3600 * 1000)
 #define KEPT_MAX 2000
+#define LEFTOVER_MS (24ull * 3600 * 1000)
 #define RESERVE_BYTES (64ull << 20) /* of the disk stay free */
 #define SYNCS_MAX 16
 #define COPY_BYTES (1u << 16)
@@ -123,9 +125,26 @@ static void forget_old(void *ctx, const struct kept *k) {
     index_kept_drop(o->e->ix, k->id);
 }
 
+/* What was half fetched and has not been wanted again for a day, and what a crash left. */
+static void staging_tidy(struct engine *e) {
+    int fd = openat(e->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    struct stat st;
+    if (dir == NULL && fd >= 0)
+        close(fd);
+    while (dir != NULL && (entry = readdir(dir)) != NULL)
+        if (fstatat(e->staging, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode) &&
+            (uint64_t)st.st_ctim.tv_sec * 1000 + LEFTOVER_MS < clock_wall_ms())
+            unlinkat(e->staging, entry->d_name, 0);
+    if (dir != NULL)
+        closedir(dir);
+}
+
 void place_tidy(struct engine *e) {
     struct oldest o = {e, 0};
     (void)index_kept(e->ix, NULL, UINT32_MAX, forget_old, &o);
+    staging_tidy(e);
 }
 
 /* ---- syncing folders, each once for all that was put into it */

@@ -457,10 +457,7 @@ static void walk_ended(struct engine *e) {
     bool all = w->all;
     w->phase = WALK_IDLE;
     w->all = false;
-    if (all && !e->looked) {
-        e->looked = true;
-        content_resume(e->content, ROOT_INSTANCE);
-    }
+    e->looked = e->looked || all;
     e->summary_due = true;
     if (w->again) {
         w->again = false;
