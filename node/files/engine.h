@@ -97,7 +97,11 @@ void watch_drain(struct engine *e);                    /* what inotify has to sa
 void watch_folder(struct engine *e, const char *path); /* from now on */
 void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
 void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
-bool watch_blind(const struct engine *e);              /* changes are found by looking alone */
+/* path is gone: is that because what was mounted above it is not? Then that folder is halted. */
+bool watch_unmounted(struct engine *e, const char *path);
+/* A folder is on another device than it was: halted, if all that was in it is gone. */
+bool watch_emptied(struct engine *e, const char *folder);
+bool watch_blind(const struct engine *e); /* changes are found by looking alone */
 
 /* ---- take.c */
 void take_look(struct engine *e, struct item *it);

@@ -90,7 +90,7 @@ static void commit(struct engine *e, struct item *it, struct version *v, const s
 
 static void absent(struct engine *e, struct item *it, const struct disk *before) {
     struct version v = {.kind = VERSION_GONE};
-    if (before == NULL || before->version.kind == VERSION_GONE || index_is_halted(e->ix, it->path)) {
+    if (before == NULL || before->version.kind == VERSION_GONE || watch_unmounted(e, it->path)) {
         done(it);
         return;
     }
@@ -113,7 +113,8 @@ static void folder_found(struct engine *e, struct item *it, const struct disk *b
     if (before != NULL && before->version.kind == VERSION_FOLDER) {
         struct disk now = *before;
         now.stamp = stamp;
-        if (!same_stamp(&stamp, &before->stamp) && !index_is_halted(e->ix, it->path))
+        if (!same_stamp(&stamp, &before->stamp) && !index_is_halted(e->ix, it->path) &&
+            (stamp.device == before->stamp.device || !watch_emptied(e, it->path)))
             (void)index_disk_put(e->ix, it->path, &now);
         done(it);
         return;
@@ -158,7 +159,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
     int mode = (int)(st->st_mode & 0666);
-    if (before != NULL && before->version.kind == VERSION_FILE && same_stamp(&before->stamp, &stamp)) {
+    bool read = before != NULL && before->version.kind == VERSION_FILE && content_here(e->content, before->version.hash);
+    if (read && same_stamp(&before->stamp, &stamp)) {
         done(it);
         return;
     }
@@ -168,8 +170,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         item_again(e, it, e->still_ms < 20 ? 20 : e->still_ms);
         return;
     }
-    if (before != NULL && before->version.kind == VERSION_FILE && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size &&
-        before->stamp.mtime_ns == stamp.mtime_ns && before->stamp.device == stamp.device) { /* chmod, link, rename: not the content */
+    if (read && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size && before->stamp.mtime_ns == stamp.mtime_ns &&
+        before->stamp.device == stamp.device) { /* chmod, link, rename: not the content */
         struct disk now = *before;
         now.stamp = stamp;
         if (!mode_changed(e, it->path, &now, mode))

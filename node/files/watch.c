@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "node/clock.h"
 #include "node/files/engine.h"
 
 #define EVENTS                                                                                                                             \
@@ -62,7 +63,8 @@ struct walk {
     char *after; /* where paging is */
     char **missing;
     size_t missing_count, missing_cap;
-    uint64_t spent_ns;
+    uint64_t spent_ns; /* for the last walk over everything */
+    uint64_t due_ms;   /* when the next one begins */
 };
 
 static void walk_cb(uv_timer_t *timer);
@@ -70,6 +72,12 @@ static void walk_cb(uv_timer_t *timer);
 static void walk_arm(struct engine *e, uint64_t ms) {
     if (!e->stopping)
         uv_timer_start(&e->walking, walk_cb, ms, 0);
+}
+
+/* Until the next one over everything. */
+static void walk_wait(struct engine *e) {
+    uint64_t now = clock_mono_ms();
+    walk_arm(e, e->walk->due_ms > now ? e->walk->due_ms - now : 0);
 }
 
 /* ---- watching */
@@ -179,13 +187,15 @@ static void poll_cb(uv_poll_t *poll, int status, int events) {
 static void mounts_cb(uv_poll_t *poll, int status, int events) {
     struct engine *e = poll->data;
     (void)events;
-    uint64_t soon = MOUNT_MS + e->walk->spent_ns / 1000000 * BLIND_PER_WALK;
+    uint64_t soon = clock_mono_ms() + MOUNT_MS + e->walk->spent_ns / 1000000 * BLIND_PER_WALK;
     if (status != 0)
         uv_poll_stop(poll);
     else if (e->walk->phase != WALK_IDLE)
         walk_all(e, false);
-    else if (e->looked && uv_timer_get_due_in(&e->walking) > soon)
-        walk_arm(e, soon);
+    else if (e->looked && e->walk->due_ms > soon) {
+        e->walk->due_ms = soon;
+        walk_wait(e);
+    }
 }
 
 int watch_open(struct engine *e) {
@@ -261,6 +271,8 @@ static bool known(struct engine *e, const char *path, const struct stat *st) {
     if (S_ISDIR(st->st_mode))
         return (d.version.kind == VERSION_FOLDER || d.version.kind == VERSION_GONE) && d.stamp.inode == now.inode &&
                d.stamp.device == now.device;
+    if (S_ISREG(st->st_mode) && !e->looked && d.version.kind == VERSION_FILE && !content_here(e->content, d.version.hash))
+        return false; /* a crash came between noting it in the index and noting its chunks */
     return d.version.kind == (S_ISLNK(st->st_mode) ? VERSION_LINK : VERSION_FILE) && d.stamp.inode == now.inode &&
            d.stamp.size == now.size && d.stamp.mtime_ns == now.mtime_ns && d.stamp.ctime_ns == now.ctime_ns;
 }
@@ -372,12 +384,49 @@ static void common_folder(char **paths, size_t count, char *out, size_t out_len)
     }
 }
 
+bool watch_unmounted(struct engine *e, const char *path) {
+    char folder[BENEATH_PATH_MAX + 1];
+    if (index_is_halted(e->ix, path) || !other_device(e, path, folder, sizeof(folder)))
+        return index_is_halted(e->ix, path);
+    halt(e, folder, "what was mounted there is not");
+    return true;
+}
+
+struct emptied {
+    struct engine *e;
+    const char *folder;
+    uint64_t there, gone;
+};
+
+static void emptied_one(void *ctx, const char *path) {
+    struct emptied *m = ctx;
+    size_t n = strlen(m->folder);
+    struct stat st;
+    if (strncmp(path, m->folder, n) != 0 || path[n] != '/')
+        return;
+    if (beneath_stat(m->e->root, path, &st) == 0)
+        m->there++;
+    else
+        m->gone++;
+}
+
+bool watch_emptied(struct engine *e, const char *folder) {
+    struct emptied m = {e, folder, 0, 0};
+    char *after = strdup(folder);
+    if (after != NULL)
+        (void)index_on_disk(e->ix, &after, emptied_one, &m);
+    free(after);
+    if (m.there > 0 || m.gone == 0)
+        return false;
+    halt(e, folder, "what was mounted there is not");
+    return true;
+}
+
 static void missing_judged(struct engine *e, struct walk *w) {
     char folder[BENEATH_PATH_MAX + 1];
     uint64_t files = index_sums(e->ix)->files;
     for (size_t i = 0; i < w->missing_count; i++)
-        if (!index_is_halted(e->ix, w->missing[i]) && other_device(e, w->missing[i], folder, sizeof(folder)))
-            halt(e, folder, "what was mounted there is not");
+        (void)watch_unmounted(e, w->missing[i]);
     if (!w->trusting && w->missing_count > GONE_MIN && w->missing_count > files / 10) {
         common_folder(w->missing, w->missing_count, folder, sizeof(folder));
         if (!index_is_halted(e->ix, w->missing[0]))
@@ -469,12 +518,15 @@ static void walk_ended(struct engine *e) {
         walk_arm(e, 0);
         return;
     }
-    if (!all)
+    if (!all) {
+        walk_wait(e);
         return;
+    }
     place_tidy(e);
     uint64_t ms = w->spent_ns / 1000000, period = ms * (e->watch->blind ? BLIND_PER_WALK : PERIOD_PER_WALK);
     uint64_t least = e->watch->blind || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
-    walk_arm(e, period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
+    w->due_ms = clock_mono_ms() + (period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
+    walk_wait(e);
 }
 
 /* False: the walk is over. */
@@ -519,7 +571,7 @@ static void walk_cb(uv_timer_t *timer) {
         more = step(e, w);
         now = uv_hrtime();
     }
-    w->spent_ns += now - begin;
+    w->spent_ns += w->all ? now - begin : 0;
     if (more)
         walk_arm(e, e->looked ? 5 : 0); /* at the start somebody waits */
     else
