@@ -243,7 +243,7 @@ static void on_closed(void *ctx, const char *name, int error) {
             return;
         }
         HASH_ADD_KEYPTR(hh, d->closed, f->name, strlen(f->name), f);
-        log_line(d->node->log, LOG_WARNING, NULL, "folder %s cannot be looked into: %s: databases in it are not replicated: %s", name,
+        log_line(d->node->log, LOG_WARNING, NULL, "folder %s cannot be looked into: %s: what is in it is not replicated: %s", name,
                  strerror(error), databases_closed_mend(error));
     }
     f->scan = d->scans;

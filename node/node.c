@@ -64,7 +64,7 @@ static void tick_set(struct node *n) {
 }
 
 static bool all_opened(const struct node *n) {
-    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+    for (struct database *db = databases_app_first(n->databases); db != NULL; db = databases_app_next(db))
         if (db->state == DB_OPENING)
             return false;
     return true;

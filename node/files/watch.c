@@ -305,10 +305,6 @@ static bool folder_next(struct engine *e, struct walk *w) {
     int look = beneath_look(e->root, f->path), fd = look < 0 ? look : beneath_reopen(look, O_RDONLY | O_DIRECTORY);
     if (look >= 0)
         close(look);
-    if (fd == -EACCES || fd == -EPERM)
-        engine_say(e, LOG_WARNING,
-                   "folder %s cannot be looked into: what is in it is not replicated: give the user who runs starlingd the right to",
-                   f->path);
     if (fd >= 0 && (w->dir = fdopendir(fd)) == NULL)
         close(fd);
     w->dir_path = f->path;
