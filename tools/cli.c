@@ -34,7 +34,7 @@ static const struct option log_options[] = {
 static const struct option conflicts_options[] = {
     {"--keep", "winner|loser", "resolve: what won stays, or what lost comes back", false},
     {"--set", "COL=VALUE", "resolve: write this instead (VALUE is JSON, else text; may be given again)", true},
-    {"--split", NULL, "resolve: one row becomes two again (not in this build)", false},
+    {"--split", NULL, "resolve: one row becomes two again", false},
     {NULL, NULL, NULL, false},
 };
 

@@ -121,7 +121,7 @@ static void print_side(const struct cli *cli, const json_t *conflict, const char
 static void print_show(const struct cli *cli, const json_t *result) {
     const json_t *c = json_array_get(json_object_get(result, "conflicts"), 0);
     const char *id = field_text(c, "id", "?"), *kind = field_text(c, "kind", "?");
-    bool death = is_death(c), dead = field_true(json_object_get(c, "winner"), "deleted");
+    bool death = is_death(c), dead = field_true(json_object_get(c, "winner"), "deleted"), same = field_true(c, "same");
     char *key = key_text(json_object_get(c, "key"), 0);
     say(cli, TONE_HEAD, "%s/%s", field_text(c, "db", "?"), field_text(c, "table", "?"));
     say(cli, TONE_PLAIN, " row %s%s%s", key, death ? "" : ", column ", death ? "" : field_text(c, "column", "?"));
@@ -132,6 +132,12 @@ static void print_show(const struct cli *cli, const json_t *result) {
     say(cli, TONE_PLAIN, "--keep winner    %s", dead ? "the row stays deleted" : death ? "the row stays" : "it stays as it is");
     say(cli, TONE_FAINT, "  (starling conflicts resolve %s --keep winner)", id);
     printf("\n");
+    if (same) {
+        say(cli, TONE_PLAIN, "--split          they are two rows again, as they were entered; the younger one gives up the UNIQUE value");
+        printf("\n");
+        free(key);
+        return;
+    }
     say(cli, TONE_PLAIN, "--keep loser     %s",
         dead    ? "the row comes back with this value, and with it what was deleted together with it"
         : death ? "the row is deleted"
@@ -152,7 +158,9 @@ static void print_resolved(const struct cli *cli, const json_t *result, const ch
     json_int_t rows = field_count(result, "rows");
     say(cli, TONE_GOOD, "resolved");
     say(cli, TONE_PLAIN, ": %s/%s row %s: ", field_text(c, "db", "?"), field_text(c, "table", "?"), key);
-    if (death || (dead && kept && !loser))
+    if (field_true(c, "same"))
+        say(cli, TONE_PLAIN, "%s", kept ? "it stays one row" : "they are two rows again");
+    else if (death || (dead && kept && !loser))
         say(cli, TONE_PLAIN, "%s", death && !loser ? "it stays" : death ? "it is deleted" : "it stays deleted");
     else if (dead)
         say(cli, TONE_PLAIN, "it is back");
@@ -160,7 +168,7 @@ static void print_resolved(const struct cli *cli, const json_t *result, const ch
         say(cli, TONE_PLAIN, "%s %s %s", field_text(c, "column", "?"), loser ? "is again" : "stays", value);
     else
         say(cli, TONE_PLAIN, "written");
-    if (rows > 1)
+    if (rows > 1 && !field_true(c, "same"))
         say(cli, TONE_PLAIN, ", and with it %s %s deleted together with it", text_count(count, rows - 1),
             rows == 2 ? "row that was" : "rows that were");
     printf("\n");
@@ -214,19 +222,18 @@ static int usage(const char *what) {
 }
 
 static int resolve(struct cli *cli) {
-    const char *keep = cli_option(cli, "--keep"), *set = cli_option(cli, "--set");
+    const char *keep = cli_option(cli, "--keep"), *set = cli_option(cli, "--set"), *split = cli_option(cli, "--split");
     struct answer answer;
-    if (cli_option(cli, "--split")) {
-        complain("conflicts resolve --split: not in this build");
-        return EXIT_USAGE;
-    }
     if (!id_of(cli))
         return usage("say which conflict: starling conflicts resolve ID");
-    if (!keep == !set || (keep && cli->words_count > 2) || (keep && strcmp(keep, "winner") != 0 && strcmp(keep, "loser") != 0))
-        return usage("say one of --keep winner, --keep loser, --set COL=VALUE");
+    if (!!keep + !!set + !!split != 1 || ((keep || split) && cli->words_count > 2) ||
+        (keep && strcmp(keep, "winner") != 0 && strcmp(keep, "loser") != 0))
+        return usage("say one of --keep winner, --keep loser, --set COL=VALUE, --split");
     json_t *args = json_pack("{s:s}", "id", id_of(cli)), *values = NULL;
     if (keep) {
         json_object_set_new(args, "keep", json_string(keep));
+    } else if (split) {
+        json_object_set_new(args, "split", json_true());
     } else if ((values = set_of(cli))) {
         json_object_set_new(args, "set", values);
     } else {

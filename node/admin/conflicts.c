@@ -217,13 +217,15 @@ void verb_resolve(struct conn *c, const json_t *args) {
     const char *id = json_string_value(json_object_get(args, "id")), *keep = json_string_value(json_object_get(args, "keep"));
     json_t *set = json_object_get(args, "set");
     bool kept = keep != NULL && (strcmp(keep, "winner") == 0 || strcmp(keep, "loser") == 0);
-    json_t *how = id == NULL || kept == (json_object_size(set) > 0) ? NULL
-                  : kept                                            ? json_pack("{s:s}", "keep", keep)
-                                                                    : json_pack("{s:O}", "set", set);
+    bool split = json_is_true(json_object_get(args, "split"));
+    json_t *how = id == NULL || kept + (json_object_size(set) > 0) + split != 1 ? NULL
+                  : split                                                       ? json_pack("{s:b}", "split", 1)
+                  : kept                                                        ? json_pack("{s:s}", "keep", keep)
+                                                                                : json_pack("{s:O}", "set", set);
     if (how != NULL)
         resolve_start(c, id, how);
     else
-        conn_done(c, 2, NULL, "say one of --keep winner, --keep loser, --set COL=VALUE");
+        conn_done(c, 2, NULL, "say one of --keep winner, --keep loser, --set COL=VALUE, --split");
 }
 
 /* ---- why */

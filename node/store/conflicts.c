@@ -8,6 +8,7 @@
 
 #include "node/store/engine.h"
 #include "node/store/report.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 #include "proto/hlc.h"
 
@@ -168,6 +169,43 @@ static int list_one(void *ctx, const struct cell *c, const struct death *d) {
     return l->wanted ? found_one(l, c, &by) : 0;
 }
 
+/* That this row stands for others. */
+static int list_same(struct listing *l) {
+    struct store *s = l->s;
+    struct origins_order o = store_order(s);
+    const struct same_node *root = same_node(s, l->tbl, &l->who);
+    int err = 0;
+    if (!root || !reg_alive(&s->reg, &o))
+        return 0;
+    int64_t shown = numbers_wanted(s, l->tbl, &s->reg);
+    uint32_t elder = root->who.kind == IDENT_BORN ? root->who.origin : s->reg.inserted.origin;
+    for (const struct same_node *n = same_next_open(s, l->tbl, &root->who, NULL); n; n = same_next_open(s, l->tbl, &root->who, n)) {
+        char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
+        const struct write nobody = {0};
+        bool home;
+        if ((err = rows_find(s, l->tbl, &n->who, &s->reg2, &home)))
+            break;
+        uint32_t by = n->who.kind == IDENT_BORN ? n->who.origin : s->reg2.inserted.origin;
+        json_int_t number = (json_int_t)numbers_wanted(s, l->tbl, &s->reg2);
+        l->who = n->who;
+        name_of(l, "(one)", &nobody, id);
+        l->who = root->who;
+        if (l->wanted && (json_array_size(l->list) || strcmp(id, l->wanted) != 0))
+            continue;
+        uint64_t born[2] = {root->rank < SAME_YOUNGEST ? root->rank : 0, n->rank < SAME_YOUNGEST ? n->rank : 0};
+        snprintf(stamp, sizeof stamp, "%" PRIu64, born[1]);
+        json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "id", id, "db",
+                                                 s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
+                                                 row_of(s, l->tbl, &l->who), "kind", "unique", "column", number_name(l->tbl), "winner",
+                                                 side(s, elder, born[0], json_integer((json_int_t)shown)), "loser",
+                                                 side(s, by, born[1], json_integer(number)), "state", "open", "stamp", stamp, "origin",
+                                                 origin_text(&s->origin_ids[by], origin), "value", number, "same", 1));
+        if (l->wanted)
+            *l->found = (struct lost){.tbl = l->tbl, .who = n->who, .same = true};
+    }
+    return err;
+}
+
 static int each_conflict(struct store *s, struct listing *l) {
     sqlite3_stmt *q;
     int row = 0, err = sql_prepare(s->db, &q, "SELECT tbl, who FROM open");
@@ -184,6 +222,8 @@ static int each_conflict(struct store *s, struct listing *l) {
             continue;
         if (!(err = rows_find(s, l->tbl, &l->who, &s->reg, &home)))
             err = rows_each_conflict(s, l->tbl, &s->reg, list_one, l);
+        if (!err && same_any(s))
+            err = list_same(l);
     }
     sqlite3_finalize(q);
     return err ? err : row < 0 ? row : 0;

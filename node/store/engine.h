@@ -18,7 +18,7 @@
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
- *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers
+ *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
  *   mend.c     changes of ours that repair what merging would break; meet.c where it is a UNIQUE value; evict.c who is in its way
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
@@ -812,6 +812,7 @@ struct lost { /* an open conflict: what lost */
     struct tbl *tbl;
     struct rowid who; /* its key is to be freed */
     bool death;
+    bool same; /* nothing did: another row stands for this one */
     uint32_t column;
     struct write by;
 };

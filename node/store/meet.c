@@ -322,10 +322,12 @@ static int part(struct refused *f, const struct unique *uniques, uint32_t count,
             int err = meeting_of(f, u, other, &kind, &mine, &stamp);
             if (err || kind != MEETING_LATER)
                 return err;
-            if ((err = twice_entered(f->s, f->io, uniques, count, u, &f->self, other))) {
-                f->same = err == 1;
-                return err == 1 ? mend_plan_same(f->s, f->io->tbl, &f->self.reg, &other->reg) : err;
-            }
+            int twice = twice_entered(f->s, f->io, uniques, count, u, &f->self, other);
+            f->same = twice == 1;
+            if (f->same || twice < 0)
+                return f->same ? mend_plan_same(f->s, f->io->tbl, &f->self.reg, &other->reg) : twice;
+            if (twice == TWICE_APART)
+                mine = twice_elder(f->s, f->io->tbl, other, &f->self);
             if ((err = give_up(f, u, mine ? &f->self : other, mine ? other : &f->self, stamp)) < 0 || (err == 0 && plain))
                 return err;
         }

@@ -67,8 +67,11 @@ bool evict_is_thrown(const struct refused *f, const struct rowid *place);
 
 /* ---- twice.c */
 /* Are they the same row, entered twice? met: the key on which they were found to be in each other's way, or NULL. 1 yes, 0 no. */
+enum { TWICE_APART = 2 }; /* they were, and a person took them apart */
 int twice_entered(struct store *s, const struct tio *io, const struct unique *uniques, uint32_t count, const struct unique *met,
                   const struct party *a, const struct party *b);
+
+bool twice_elder(struct store *s, const struct tbl *t, const struct party *a, const struct party *b); /* of such two: is a the elder? */
 
 /* ---- meet.c */
 int meet_uniques(struct refused *f, struct unique **out, uint32_t *count); /* of f->io */

@@ -8,6 +8,9 @@
  *                                                               and with it what was deleted together    values instead
  *                                                               with it and refers to it
  *
+ *   stands for  (another row)    it goes on doing so              -                                        -
+ *   another                      split: both are rows again, apart.c
+ *
  * A death says nothing about two values that were written apart: before a dead row is deleted again, the winners of such columns are written again.
  *
  * What would change the application's file is first written there, with foreign keys enforced, and taken back: who decides hears of a broken
@@ -19,6 +22,7 @@
 
 #include "node/store/engine.h"
 #include "node/store/report.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 enum { REFUSED = 1, LATER = 2 };
@@ -44,7 +48,7 @@ struct offered { /* what rows that come back are referred to by */
 struct deciding {
     struct store *s;
     struct lost lost;
-    bool keep_loser;
+    bool keep_loser, split;
     const json_t *set; /* {"column": value…}, may be NULL */
     struct arena arena;
     struct planned *rows, **tail, *by_name;
@@ -402,6 +406,20 @@ static int plan_all(struct deciding *d) {
     return err;
 }
 
+/* Rows that are one. What is to be shown then is found out by unify.c, and its mends by meet.c. */
+static int decide_same(struct deciding *d) {
+    struct store *s = d->s;
+    if (!d->lost.tbl->io)
+        return refuse(d, "the application here has no table \"%.100s\" now: decide it on a server that has", d->lost.tbl->name);
+    if (d->keep_loser || d->set)
+        return refuse(d, "both are one row: --keep winner (it stays so), or --split (they are two again)");
+    int err = drain_begin_changes(s, store_wall_ms(s));
+    if (err || (err = same_decide(s, d->lost.tbl, &d->lost.who, d->split)))
+        return err;
+    d->count = d->split ? 2 : 1;
+    return 0;
+}
+
 /* ---- trying, and writing the change */
 
 static int try_rows(struct deciding *d) {
@@ -491,7 +509,9 @@ static int decide(struct deciding *d) {
     struct store *s = d->s;
     bool shows = false;
     int err = state_begin(s);
-    if (err || (err = plan_all(d)))
+    if (!err && d->split && !d->lost.same)
+        err = refuse(d, "this is one row's own: say one of --keep winner, --keep loser, --set COL=VALUE");
+    if (err || (err = d->lost.same ? decide_same(d) : plan_all(d)))
         return err;
     for (struct planned *p = d->rows; p; p = p->next)
         shows = shows || p->shows;
@@ -510,6 +530,7 @@ int store_resolve(struct store *s, const char *id, const json_t *how, json_t **a
     *answer = NULL;
     d.tail = &d.rows;
     d.keep_loser = keep && !strcmp(keep, "loser");
+    d.split = json_is_true(json_object_get(how, "split"));
     if (how && (!s->app_open || s->flights || s->delivered_count || store_barrier(s) != 1)) {
         *answer = json_pack("{s:b}", "retry", 1);
         return 0;

@@ -407,6 +407,8 @@ int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, cons
     *count = 0;
     struct origins_order o = store_order(s);
     int err = suspicious(t, r) || !reg_alive(r, &o) ? rows_each_conflict(s, t, r, count_one, count) : 0;
+    if (reg_alive(r, &o))
+        *count += same_open(s, t, who);
     if (err || (!*count && !had))
         return err;
     buf_clear(&s->key);

@@ -74,6 +74,8 @@ static int elder(const struct store *s, const struct same_node *a, const struct 
     return rowid_cmp(s, &a->who, &b->who);
 }
 
+bool same_elder(const struct store *s, const struct same_node *a, const struct same_node *b) { return elder(s, a, b) < 0; }
+
 static struct same_pair *pair_of(const struct same_node *a, const struct same_node *b) {
     for (uint32_t i = 0; i < a->pairs_count; i++)
         if (a->pairs[i]->a == b || a->pairs[i]->b == b)

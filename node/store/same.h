@@ -72,6 +72,14 @@ int same_add(struct store *s, struct tbl *t, const struct rowid *a, uint64_t ran
 /* Had the author of this version seen that one? As his batches say. */
 int same_had_seen(struct store *s, const struct write *author, const struct write *what, bool *seen);
 
+bool same_elder(const struct store *s, const struct same_node *a, const struct same_node *b); /* is a the elder? */
+
+/* ---- apart.c */
+/* Rows for which this one stands, and of which that is an open conflict. */
+struct same_node *same_next_open(struct store *s, const struct tbl *t, const struct rowid *root, const struct same_node *after);
+uint32_t same_open(struct store *s, const struct tbl *t, const struct rowid *root);
+int same_decide(struct store *s, struct tbl *t, const struct rowid *who, bool split); /* into the batch at hand */
+
 /* ---- unify.c */
 struct unify { /* a change to one of several rows that are one */
     struct rowid member, root;

@@ -86,7 +86,7 @@ json_t *store_tables(struct store *s);
 /* Open conflicts (about the first STORE_CONFLICTS_MAX), one for each losing write or death, the same on every server: the interface's objects, and "row" (the key as an array), "stamp",
  * "origin" and "value" of what lost. A value above 64 KiB is {"bytes": n, "begins": value}. */
 json_t *store_conflicts(struct store *s);
-/* Decides one. how: {"keep": "winner"|"loser"} or {"set": {"column": value…}}; NULL: it is only shown. *answer: {"done", "conflict": as it was listed, "rows": how many
+/* Decides one. how: {"keep": "winner"|"loser"} or {"set": {"column": value…}} or {"split": true}; NULL: it is only shown. *answer: {"done", "conflict": as it was listed, "rows": how many
  * changed}, {"unknown"}: no conflict of this name is open here, {"retry"}: in a moment (something is under way, was shown less than 2 s ago, or somebody
  * reads), or {"error": one line}. An error: close, and open again. */
 int store_resolve(struct store *s, const char *id, const json_t *how, json_t **answer);

@@ -85,7 +85,7 @@ int twice_entered(struct store *s, const struct tio *io, const struct unique *un
     int same = 0;
     const struct same_node *x = same_node(s, io->tbl, &a->who), *y = same_node(s, io->tbl, &b->who);
     if (a->who.text || b->who.text || a->who.kind == IDENT_GIVEN || b->who.kind == IDENT_GIVEN || io->key_ref ||
-        (x && y && (x->root == y->root || same_is_apart(s, x, y))))
+        (x && y && x->root == y->root))
         return 0;
     for (uint32_t i = 0; i < count && same >= 0; i++) {
         bool own = &uniques[i] == met && !met->plain; /* what it compares is not in the columns */
@@ -96,7 +96,11 @@ int twice_entered(struct store *s, const struct tio *io, const struct unique *un
         if (&uniques[i] == met && same != 1)
             return same;
     }
-    return same;
+    return same == 1 && x && y && same_is_apart(s, x, y) ? TWICE_APART : same;
+}
+
+bool twice_elder(struct store *s, const struct tbl *t, const struct party *a, const struct party *b) {
+    return same_elder(s, same_node(s, t, &a->who), same_node(s, t, &b->who));
 }
 
 int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b) {
@@ -112,5 +116,5 @@ int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct
     y.reg = *b; /* their arrays are borrowed */
     int err = meet_uniques(&f, &uniques, &count), same = err ? err : twice_entered(s, t->io, uniques, count, NULL, &x, &y);
     arena_release(&arena);
-    return same == 1 ? mend_plan_same(s, t, a, b) : same;
+    return same == 1 ? mend_plan_same(s, t, a, b) : same < 0 ? same : 0;
 }

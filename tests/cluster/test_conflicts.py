@@ -115,7 +115,7 @@ class Conflicts(ClusterTest):
                 (("conflicts", "resolve", "x", "--keep", "loser", "--set", "a=1"), 2, "--keep"),
                 (("conflicts", "resolve", "x", "--set", "a"), 2, "not COL=VALUE"),
                 (("conflicts", "resolve", "--keep", "loser"), 2, "which conflict"),
-                (("conflicts", "resolve", "x", "--split"), 2, "not in this build")):
+                (("conflicts", "resolve", "x", "--split", "--keep", "loser"), 2, "--split")):
             done = c[0].cli(*words)
             self.assertEqual((done.code, len(done.err.splitlines())), (code, 1), (words, done))
             self.assertIn(part, done.err)

@@ -136,12 +136,156 @@ static void test_not_the_same(void **state) {
     }
 }
 
+/* ---- as people see it */
+
+/* How many rows are listed as standing for others: the same on every server, under the same names. The name of one of them in id. */
+static size_t listed(struct rig *r, char id[32]) {
+    size_t count[RIG_PEERS_MAX] = {0};
+    for (uint32_t i = 0; i < r->count; i++) {
+        json_t *list = store_conflicts(r->peers[i].s.store), *c;
+        size_t k;
+        json_array_foreach(list, k, c) {
+            if (!json_is_true(json_object_get(c, "same")))
+                continue;
+            assert_string_equal(json_string_value(json_object_get(c, "kind")), "unique");
+            if (i > 0 && count[i] == 0 && count[0] == 1)
+                assert_string_equal(id, json_string_value(json_object_get(c, "id")));
+            snprintf(id, 32, "%s", json_string_value(json_object_get(c, "id")));
+            count[i]++;
+        }
+        json_decref(list);
+        assert_int_equal(count[i], count[0]);
+        assert_int_equal(peer_status(&r->peers[i], "conflicts"), peer_conflicts(&r->peers[i]));
+    }
+    return count[0];
+}
+
+static json_t *decide(struct peer *p, const char *id, const char *how) {
+    json_t *answer = NULL, *j = json_loads(how, 0, NULL);
+    for (int i = 0; i < 20; i++) {
+        json_decref(answer);
+        assert_int_equal(store_resolve(p->s.store, id, j, &answer), 0);
+        peer_rest(p);
+        if (!json_object_get(answer, "retry"))
+            break;
+        side_skip(300);
+        store_time_passes(p->s.store);
+    }
+    json_decref(j);
+    return answer;
+}
+
+static void assert_done(struct peer *p, const char *id, const char *how) {
+    json_t *answer = decide(p, id, how);
+    if (!json_object_get(answer, "done"))
+        fail_msg("%s", json_dumps(answer, JSON_COMPACT));
+    json_decref(answer);
+}
+
+#define APART                                                                                                                              \
+    "SELECT ifnull(t.number, 'none'), t.name, (SELECT group_concat(event) FROM match WHERE red = t.id), (SELECT group_concat(note) FROM "  \
+    "tag WHERE team = t.id), (SELECT photo FROM profile WHERE team = t.id) FROM team t ORDER BY t.name"
+
+static void two_teams(struct rig *r, uint32_t count) {
+    rig_open(r, count, TEAMS);
+    rig_act(r, 0,
+            "INSERT INTO team(number, name) VALUES(1, 'x'), (254, 'a'); INSERT INTO match(event, red) VALUES('ea', 2); INSERT INTO tag "
+            "VALUES(2, 'l', 'ta'); INSERT INTO profile VALUES(2, 'pa')");
+    rig_tick();
+    rig_act(r, 1,
+            "INSERT INTO team(number, name) VALUES(254, 'b'); INSERT INTO match(event, red) VALUES('eb', 1); INSERT INTO tag "
+            "VALUES(1, 'l', 'tb'), (1, 'm', 'um'); INSERT INTO profile VALUES(1, 'pb')");
+    share_same(r);
+    assert_everywhere(r, APART, "i254|tb|tea,eb|ttb,um|tpb|;i1|tx|n|n|n|;");
+}
+
+static void test_taken_apart(void **state) {
+    (void)state;
+    for (uint32_t by = 0; by < 3; by++) {
+        struct rig r;
+        char id[32];
+        two_teams(&r, 3);
+        assert_int_equal(listed(&r, id), 1);
+        json_t *answer = decide(&r.peers[by], id, "{\"keep\":\"loser\"}");
+        assert_non_null(strstr(json_string_value(json_object_get(answer, "error")), "--split"));
+        json_decref(answer);
+        assert_done(&r.peers[by], id, "{\"split\":true}");
+        share_same(&r);
+        for (int again = 0; again < 2; again++) {
+            assert_everywhere(&r, APART, "i254|ta|tea|tta|tpa|;tnone|tb|teb|ttb,um|tpb|;i1|tx|n|n|n|;");
+            assert_everywhere(&r, "PRAGMA foreign_key_check", "");
+            assert_int_equal(listed(&r, id), 0);
+            assert_true(peer_lost(&r.peers[0], "number", "254"));
+            restart_all(&r);
+        }
+        rig_act(&r, by,
+                "UPDATE team SET name = 'c' WHERE name = 'b'; INSERT INTO match(event, red) SELECT 'ec', id FROM team WHERE name = 'c'");
+        rig_act(&r, (by + 1) % 3,
+                "DELETE FROM profile; DELETE FROM tag; DELETE FROM match WHERE event = 'ea'; DELETE FROM team WHERE name = 'a'");
+        share_same(&r);
+        assert_everywhere(&r, APART, "tnone|tc|teb,ec|n|n|;i1|tx|n|n|n|;");
+        rig_close(&r);
+    }
+}
+
+static void test_content_with_it(void **state) {
+    (void)state;
+    struct rig r;
+    char id[32];
+    two_teams(&r, 2);
+    assert_int_equal(listed(&r, id), 1);
+    assert_done(&r.peers[1], id, "{\"keep\":\"winner\"}");
+    share_same(&r);
+    assert_int_equal(listed(&r, id), 0);
+    restart_all(&r);
+    assert_int_equal(listed(&r, id), 0);
+    assert_everywhere(&r, APART, "i254|tb|tea,eb|ttb,um|tpb|;i1|tx|n|n|n|;");
+    rig_close(&r);
+}
+
+/* ---- databases that were filled before */
+
+static void yield_base(struct peer *p) {
+    side_close_store(&p->s);
+    assert_int_equal(store_set_aside(p->s.state_path), 0);
+    peer_open(p);
+    peer_rest(p);
+}
+
+static void test_databases_that_join(void **state) {
+    (void)state;
+    struct rig r;
+    rig_start(&r, 2);
+    static const char *const FILLED[] = {
+        "INSERT INTO team(number, name) VALUES(1, 'one'), (254, 'a'), (3, 'three'); INSERT INTO match(event, red) VALUES('ea', 2)",
+        "INSERT INTO team(number, name) VALUES(254, 'b'), (7, 'seven'), (1, 'one'); INSERT INTO match(event, red) VALUES('eb', 1), ('e7', "
+        "2)"};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct peer *p = &r.peers[i];
+        assert_int_equal(side_open_app(&p->s), SQLITE_OK);
+        app_exec(p->s.app, TEAMS);
+        app_exec(p->s.app, FILLED[i]);
+        peer_open(p);
+        peer_rest(p);
+    }
+    struct db_state mine, theirs;
+    store_state(r.peers[0].s.store, &mine);
+    store_state(r.peers[1].s.store, &theirs);
+    assert_true(mine.base && theirs.base && mine.base != theirs.base);
+    yield_base(&r.peers[1]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT number, name FROM team ORDER BY number", "i1|tone|;i3|tthree|;i7|tseven|;i254|ta|;");
+    assert_everywhere(&r, "SELECT event, number FROM match JOIN team ON team.id = red ORDER BY event", "te7|i7|;tea|i254|;teb|i254|;");
+    assert_everywhere(&r, "SELECT id FROM team WHERE number IN (1, 254, 3) ORDER BY number", "i1|;i3|;i2|;");
+    assert_true(peer_lost(&r.peers[0], "name", "\"b\""));
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),
-        cmocka_unit_test(test_columns_merge),
-        cmocka_unit_test(test_written_while_apart),
-        cmocka_unit_test(test_not_the_same),
+        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge), cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),        cmocka_unit_test(test_taken_apart),   cmocka_unit_test(test_content_with_it),
+        cmocka_unit_test(test_databases_that_join),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
