@@ -65,7 +65,8 @@ struct engine {
     char *instance, *state, *name;
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
-    enum version_rank rank; /* of a first version */
+    enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
+    uint64_t noted_first;               /* the last item that the first walk noted */
     bool served, looked;
     int root, staging, kept; /* descriptors */
     struct stat state_stat;

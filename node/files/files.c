@@ -422,7 +422,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
     if (hooks_open(e) != 0)
         return ERR_NOMEM;
     if (index_meta(e->ix, "met", 0) != 0)
-        e->rank = RANK_MEANT;
+        e->rank = e->rank_begun = RANK_MEANT;
     e->conflicts = index_conflicts_count(e->ix);
     if (watch_open(e) != 0 || (r = content_open(&e->content, &config)) != 0) {
         snprintf(why, why_len, "files cannot be replicated: %s", r != 0 ? err_text(r) : "out of memory");
@@ -543,6 +543,7 @@ static int configure(struct files *f) {
     e->still_ms = config_number(c, OPTION_STILL_MS);
     e->bandwidth_kib = config_number(c, OPTION_BANDWIDTH_KIB);
     e->rank = c->settings[OPTION_JOIN].count > 0 ? RANK_BEFORE_JOINING : RANK_FIRST;
+    e->rank_begun = e->rank;
     e->root = e->staging = e->kept = -1;
     return e->instance == NULL || e->state == NULL || e->name == NULL ? ERR_NOMEM : 0;
 }

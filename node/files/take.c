@@ -30,9 +30,16 @@ static bool same_stamp(const struct content_stamp *a, const struct content_stamp
     return a->size == b->size && a->inode == b->inode && a->device == b->device && a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
+/* Of a first version: what was here before this server met the others was made without them, however soon it met them then. */
+static enum version_rank rank_of(struct engine *e, const char *path) {
+    const struct item *it = item_find(e, path);
+    return it != NULL && (!e->looked || it->noted <= e->noted_first) ? e->rank_begun : e->rank;
+}
+
 /* What others have and this server has not seen on disk is no reason to forget what was found here, and the other way round. */
 int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,
                 int mode) {
+    enum version_rank rank = before == NULL ? rank_of(e, path) : RANK_MEANT;
     struct disk now = {.mode = mode};
     struct version there;
     int r = index_begin(e->ix), found = r != 0 ? r : index_get(e->ix, path, &there, NULL);
@@ -47,16 +54,16 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
         return index_disk_put(e->ix, path, &now);
     }
     bool known = found != 1 || (before != NULL && version_descends(&before->version, &there));
-    v->rank = found != 1 && before == NULL ? e->rank : RANK_MEANT;
+    v->rank = found != 1 ? rank : RANK_MEANT;
     if (found == 1 && !known && v->kind == VERSION_GONE) { /* deleted, but what others have was changed since */
         now.version = *v;
         version_sign(&now.version, e->id, e->name, clock_wall_ms());
         item_show(e, path, 0);
         return index_disk_put(e->ix, path, &now);
     }
-    if (found == 1 && !known && before == NULL && e->rank != RANK_MEANT &&
+    if (found == 1 && !known && before == NULL && rank != RANK_MEANT &&
         there.kind != VERSION_GONE) { /* what the others have counts for more */
-        v->rank = e->rank;
+        v->rank = rank;
         version_sign(v, e->id, e->name, clock_wall_ms());
         now.version = *v;
         if ((r = clash_note(e, path, &there, v, false)) == 0)

@@ -502,7 +502,10 @@ static void walk_ended(struct engine *e) {
     bool all = w->all;
     w->phase = WALK_IDLE;
     w->all = false;
-    e->looked = e->looked || all;
+    if (all && !e->looked) {
+        e->looked = true;
+        e->noted_first = e->noted_last;
+    }
     e->summary_due = true;
     if (w->again) {
         w->again = false;
