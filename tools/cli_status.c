@@ -176,8 +176,11 @@ static void print_verdict(const struct cli *cli, const json_t *peers, bool joini
     printf("\n");
 }
 
-static void print_files(const json_t *files) {
+static void print_files(const struct cli *cli, const json_t *files) {
     char a[TEXT_MAX], b[TEXT_MAX];
+    const char *error = field_text(files, "error", NULL);
+    if (error)
+        say_problem(cli, TONE_BAD, error, "`starling files status`, `starling doctor`");
     if (field_count(files, "count"))
         printf("files: %s, %s, %" JSON_INTEGER_FORMAT " pending\n\n", text_count(a, field_count(files, "count")),
                text_bytes(b, field_count(files, "bytes")), field_count(files, "pending"));
@@ -192,7 +195,7 @@ static void print_status(const struct cli *cli, const json_t *result) {
     json_t *each;
     print_node(cli, result);
     print_databases(cli, databases);
-    print_files(json_object_get(result, "files"));
+    print_files(cli, json_object_get(result, "files"));
     print_peers(cli, peers);
     if (!strcmp(field_text(json_object_get(result, "node"), "state", ""), "paused"))
         say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");

@@ -187,7 +187,9 @@ void verb_stop(struct conn *c, const json_t *args) {
 /* ---- leave: barrier -> somebody alive has all that is here -> the node ends */
 
 struct leaving {
-    uint64_t deadline_ms;
+    uint64_t deadline_ms, asked; /* asked: number of the question under way */
+    uint32_t next;               /* the peer who is asked next whether he has all files */
+    bool files;                  /* somebody has */
 };
 
 /* NULL: one alive member has everything; else what is missing. */
@@ -220,10 +222,34 @@ static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
     return why;
 }
 
+static void files_told(void *ctx, uint64_t number, json_t *answer) {
+    struct conn *c = ctx;
+    struct leaving *l = c->task;
+    (void)number;
+    l->asked = 0;
+    l->files = answer != NULL && json_string_value(json_object_get(answer, "error")) == NULL &&
+               json_integer_value(json_object_get(answer, "pending")) == 0;
+    json_decref(answer);
+}
+
+/* Has somebody who is alive the content of all files, too? Asked one after the other, again and again. */
+static bool files_handed_over(struct conn *c, char *why, size_t why_len) {
+    struct leaving *l = c->task;
+    struct peer_info peer;
+    if (l->files || c->node->files == NULL || member_count(c->node) == 1)
+        return true;
+    snprintf(why, why_len, "no other member has the content of all files yet");
+    if (l->asked == 0 && !core_peer(c->node->core, l->next, &peer))
+        l->next = 0;
+    if (l->asked == 0 && core_peer(c->node->core, l->next++, &peer) && peer.member->state == MEMBER_ALIVE)
+        l->asked = node_ask_peer(c->node, peer.member->id, json_pack("{s:s}", "ask", "files"), files_told, c);
+    return false;
+}
+
 static void leave_poll(struct conn *c) {
     struct leaving *l = c->task;
     char why[300] = "", text[400];
-    if (not_handed_over(c->node, why, sizeof(why)) == NULL) {
+    if (not_handed_over(c->node, why, sizeof(why)) == NULL && files_handed_over(c, why, sizeof(why))) {
         struct node *n = c->node;
         conn_done(c, 0, NULL, NULL);
         node_stop(n, true);

@@ -373,6 +373,7 @@ static void finish(struct engine *e, struct item *it, const struct version *v, i
         failed(e, it, r);
     else {
         shown(e, it, v, mode);
+        engine_say(e, LOG_DEBUG, "%s: %s by %s", it->path, v->kind == VERSION_GONE ? "deleted" : "as written", v->name);
         hooks_run(e, it->path, v->kind == VERSION_GONE ? "delete" : "change");
     }
 }
