@@ -141,14 +141,16 @@ static bool same_place(const struct tbl *t, const struct rowid *a, const struct 
 }
 
 /* A living row that cannot be shown here would be the parent. */
-static int parent_parked(struct check *c, const struct foreign *f, const struct rowid *place, const struct value *v) {
+static int parent_parked(struct check *c, const struct foreign *f, const struct rowid *place, bool meant, const struct value *v) {
     struct store *s = c->s;
     struct origins_order o = store_order(s);
     struct pending_row *p, *next;
     if (!s->parked_count)
         return 0;
     HASH_ITER(hh, s->pending, p, next) {
-        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done && (!place || same_place(p->tbl, place, &p->who));
+        bool home, same = p->tbl == f->parent->tbl && p->reason && !p->done;
+        if (same && place)
+            same = meant ? rowid_same(place, &p->who) : same_place(p->tbl, place, &p->who);
         if (!same)
             continue;
         int err = rows_find(s, p->tbl, &p->who, &s->reg2, &home);
@@ -329,10 +331,10 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
         return err;
     if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
         return 0;
-    int clash = parent_parked(c, f, f->to_key ? &parent : NULL, v), revived = 0;
-    int meant = !clash && clear ? parent_meant(s, f, &who, &s->reg, &parent) : 0;
-    if (clash < 0 || meant < 0)
-        return clash < 0 ? clash : meant;
+    int meant = clear ? parent_meant(s, f, &who, &s->reg, &parent) : 0, revived = 0;
+    int clash = meant < 0 ? meant : parent_parked(c, f, f->to_key ? &parent : NULL, meant, v);
+    if (clash < 0)
+        return clash;
     const struct gone *g = f->to_key ? NULL : gone_find(f, v);
     const struct rowid *dead = f->to_key ? &parent : g ? &g->who : NULL;
     if (!clash && (clash = clashes(c, f, v, &parent, meant, clear && !back ? &w : NULL)) == 1 && clear && dead)

@@ -336,14 +336,15 @@ int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place
         return err;
     struct rowid holder = s->reg2.who;
     struct pending_row *h = pending_find(s, t, &holder);
-    bool alive = reg_alive(&s->reg2, &o);
     if (same_is_junior(s, t, &holder))
         return h && !h->done && h->present ? 2 : 0;
-    if (alive && !place->text) /* also if it is not shown yet */
+    if (!reg_alive(&s->reg2, &o)) {
+        int there = is_there(s, t, place);
+        return there != 1 ? there : h && !h->done && pending_wants_showing(h) ? 2 : 1;
+    }
+    if (!place->text) /* also if it is not shown yet */
         return numbers_wanted(s, t, &s->reg2) == place->number ? 1 : 2;
-    if (h && !h->done && h->present)
-        return alive ? 1 : pending_wants_showing(h) ? 2 : is_there(s, t, place);
-    return alive && !(h && !h->done);
+    return (h && !h->done && h->present) || !(h && !h->done);
 }
 
 int pending_take_home(struct store *s, struct pending_row *row, const struct reg *r) {

@@ -31,7 +31,7 @@ struct move { /* a row of the file that gets its number */
     struct move *next;
     struct tbl *tbl;
     struct rowid who;
-    int64_t from, to;
+    int64_t from, to, temporary;
 };
 
 struct told { /* a register that refers to such a row, to be put back if the projection is taken back */
@@ -39,6 +39,7 @@ struct told { /* a register that refers to such a row, to be put back if the pro
     struct tbl *tbl;
     struct rowid who;
     uint32_t column;
+    struct write by;
     uint64_t from, to;
 };
 
@@ -325,7 +326,7 @@ int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64
     struct move *m = n ? arena_alloc(&n->arena, sizeof *m) : NULL;
     if (!m)
         return ERR_NOMEM;
-    *m = (struct move){n->wanted, t, *who, numbers_shown(t, who), to};
+    *m = (struct move){n->wanted, t, *who, numbers_shown(t, who), to, 0};
     n->wanted = m;
     return 0;
 }
@@ -353,7 +354,7 @@ static bool drop_blocked(struct store *s, struct renumber *n, int *err) {
 }
 
 /* A row may have asked twice. */
-static int fill(struct store *s, const struct move *list) {
+static int fill(struct store *s, struct move *list) {
     sqlite3_stmt *q;
     int64_t n = 0;
     int err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
@@ -363,7 +364,7 @@ static int fill(struct store *s, const struct move *list) {
     for (; list && !err; list = list->next) {
         sqlite3_bind_int64(q, 1, list->from);
         sqlite3_bind_int64(q, 2, list->to);
-        sqlite3_bind_int64(q, 3, TEMPORARY + n++);
+        sqlite3_bind_int64(q, 3, list->temporary = TEMPORARY + n++);
         err = sql_run(q);
     }
     sqlite3_finalize(q);
@@ -371,8 +372,8 @@ static int fill(struct store *s, const struct move *list) {
 }
 
 /* In two steps, so that rows may change places. */
-static int move_column(struct store *s, const struct tbl *t, const char *column) {
-    const char *name = t->io->table->name;
+static int move_number(struct store *s, const struct tbl *t) {
+    const char *name = t->io->table->name, *column = t->io->table->columns[t->io->table->key[0]].name;
     return sql_exec(s->app.writer,
                     "UPDATE main.\"%w\" AS c SET \"%w\"=(SELECT m.t FROM temp.starling_move AS m WHERE m.a=c.\"%w\") WHERE c.\"%w\" IN "
                     "(SELECT m.a FROM temp.starling_move AS m);"
@@ -381,33 +382,51 @@ static int move_column(struct store *s, const struct tbl *t, const char *column)
                     name, column, column, column, name, column, column, column);
 }
 
-static int tell_cell(struct store *s, struct renumber *n, struct tbl *t, uint32_t column, uint64_t from, uint64_t to) {
-    struct reg *r = &s->meant;
-    struct rowid who = r->who;
-    bool home, any = false;
-    int err = rows_find(s, t, &who, r, &home);
-    if (err)
-        return err;
-    for (uint32_t i = 0; i < r->cells_count; i++)
-        any = any || (r->cells[i].column == column && r->cells[i].hash == from);
-    if (!any)
-        return 0;
-    rows_account(s, t, &r->who, r, NULL);
-    for (uint32_t i = 0; i < r->cells_count; i++)
-        if (r->cells[i].column == column && r->cells[i].hash == from)
-            r->cells[i].hash = to;
-    rows_account(s, t, &r->who, NULL, r);
-    struct told *told = arena_alloc(&n->arena, sizeof *told);
-    uint8_t *key = told ? arena_alloc(&n->arena, r->who.key_len + 1) : NULL;
-    if (!key)
-        return ERR_NOMEM;
-    *told = (struct told){n->told, t, r->who, column, from, to};
-    if (r->who.text) {
-        memcpy(key, r->who.key, r->who.key_len);
-        told->who.key = key;
+/* ---- what refers to them: all rows but those that are in starling_stay, by their keys as they are before */
+
+static void put_key(sqlite3_str *q, const struct table *t, const char *of) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, ", %s.%s", of, t->rowid);
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sqlite3_str_appendf(q, ", %s.\"%w\"", of, t->columns[t->key[i]].name);
+}
+
+static int run_text(sqlite3 *db, sqlite3_str *q) {
+    char *sql = sqlite3_str_finish(q);
+    int err = sql ? sql_exec(db, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    return err;
+}
+
+/* All columns that refer to t at once, since a key may hold some of them; the first of the two steps, or the second. */
+static int move_references(struct store *s, const struct tio *io, const struct tbl *t, bool first) {
+    const struct table *table = io->table;
+    sqlite3_str *q = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendf(q, "UPDATE main.\"%w\" AS c SET ", table->name);
+    const char *of = "";
+    for (uint32_t k = 0; k < io->count; k++) {
+        if (io->ref_to[k] != t)
+            continue;
+        sqlite3_str_appendf(q, "%s\"%w\"=ifnull((SELECT m.%s FROM temp.starling_move AS m WHERE m.%s=c.\"%w\"", of, io->names[k],
+                            first ? "t" : "b", first ? "a" : "t", io->names[k]);
+        if (first) {
+            sqlite3_str_appendf(q, " AND NOT EXISTS(SELECT 1 FROM temp.starling_stay AS s WHERE s.c=%u AND (s.k0", k);
+            for (uint32_t i = 1; i <= table_key_width(table); i++)
+                sqlite3_str_appendf(q, ", s.k%u", i);
+            sqlite3_str_appendall(q, ") IS (1");
+            put_key(q, table, "c");
+            sqlite3_str_appendall(q, "))");
+        }
+        sqlite3_str_appendf(q, "), c.\"%w\")", io->names[k]);
+        of = ", ";
     }
-    n->told = told;
-    return rows_store(s, t, &told->who, r, home);
+    of = " WHERE ";
+    for (uint32_t k = 0; k < io->count; k++)
+        if (io->ref_to[k] == t) {
+            sqlite3_str_appendf(q, "%sc.\"%w\" IN (SELECT m.%s FROM temp.starling_move AS m)", of, io->names[k], first ? "a" : "t");
+            of = " OR ";
+        }
+    return run_text(s->app.writer, q);
 }
 
 static uint64_t hash_of(struct store *s, struct tio *io, uint32_t at, int64_t number) {
@@ -418,17 +437,119 @@ static uint64_t hash_of(struct store *s, struct tio *io, uint32_t at, int64_t nu
     return hash;
 }
 
+/* Does this cell mean the row that moves? A number that its author knew nobody under, or a given key, is no name of this one. */
+static int means(struct store *s, struct tbl *t, const struct reg *r, const struct cell *c, const struct tbl *to,
+                 const struct rowid *moves) {
+    const struct write *w = &r->writes[c->write];
+    struct rowid who;
+    struct tbl *table;
+    struct value v;
+    int err = values_find(s, w->origin, w->version, t, &r->who, c->column, &v);
+    if (err)
+        return err == ERR_NOTFOUND ? 1 : err;
+    return v.type == VALUE_REF && refs_find(s, &v, &table, &who) && table == to && rowid_same(&who, moves);
+}
+
+/* The register (in s->reg2) is told the new number, where it means that row. 0: what the file shows there stays. */
+static int tell_cells(struct store *s, struct renumber *n, struct tio *io, uint32_t at, const struct tbl *to, const struct move *m) {
+    struct reg *r = &s->reg2;
+    struct origins_order o = store_order(s);
+    struct tbl *t = io->tbl;
+    uint32_t column = io->numbers[at];
+    uint64_t from = hash_of(s, io, at, m->from), now = hash_of(s, io, at, m->to);
+    struct rowid who = r->who;
+    bool home, follows = true;
+    int err = rows_find(s, t, &who, r, &home);
+    r->who = who;
+    const struct cell *best = err ? NULL : reg_winner(r, column, &o);
+    for (uint32_t i = 0; i < r->cells_count && !err; i++) {
+        struct cell *c = &r->cells[i];
+        if (c->column != column || c->hash != from)
+            continue;
+        int meant = means(s, t, r, c, to, &m->who);
+        if (meant < 0)
+            return meant;
+        if (c == best)
+            follows = meant;
+        if (!meant)
+            continue;
+        struct told *told = arena_alloc(&n->arena, sizeof *told);
+        uint8_t *key = told ? arena_alloc(&n->arena, who.key_len + 1) : NULL;
+        if (!key)
+            return ERR_NOMEM;
+        *told = (struct told){n->told, t, who, column, r->writes[c->write], from, now};
+        if (who.text) {
+            memcpy(key, who.key, who.key_len);
+            told->who.key = key;
+        }
+        n->told = told;
+        rows_account(s, t, &who, r, NULL);
+        c->hash = now;
+        rows_account(s, t, &who, NULL, r);
+        err = rows_store(s, t, &told->who, r, home);
+    }
+    return err ? err : follows;
+}
+
+static int stays(struct store *s, const struct table *t, uint32_t column, const struct value *key) {
+    sqlite3_stmt *q;
+    sqlite3_str *text = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendf(text, "INSERT INTO temp.starling_stay(c, k0");
+    for (uint32_t i = 1; i <= table_key_width(t); i++)
+        sqlite3_str_appendf(text, ", k%u", i);
+    sqlite3_str_appendf(text, ") VALUES(%u, 1", column);
+    for (uint32_t i = 0; i < table_key_width(t); i++)
+        sqlite3_str_appendall(text, ", ?");
+    sqlite3_str_appendall(text, ")");
+    char *sql = sqlite3_str_finish(text);
+    int err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    if (err)
+        return err;
+    for (uint32_t i = 0; i < table_key_width(t); i++)
+        sql_bind_value(q, (int)i + 1, &key[i]);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
+}
+
+/* Where the row of the file with these key columns has its register; bytes in `name`. 0: it has none. */
+static int register_of(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
+    struct rowid place = {.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
+    uint8_t keyless[KEYLESS_KEY_BYTES];
+    int known = 1, err = 0;
+    if (io->table->key_kind == KEY_ROWID) {
+        known = keyless_name(io, key[0].as.i, keyless);
+        buf_clear(name);
+        buf_append(name, keyless, sizeof keyless);
+        err = known < 0 ? known : 0;
+    } else if (place.text) {
+        err = tables_key_of(io, key, name);
+    } else {
+        place.number = key[0].as.i;
+    }
+    place.key = name->data;
+    place.key_len = place.text ? name->len : 0;
+    if (!err && known)
+        err = rows_at_home(s, io->tbl, &place, &s->reg2);
+    if (!err && known && !reg_known(&s->reg2) && io->key_refs) { /* it is named by a number that meant nobody */
+        if ((err = tables_key_plain(io, key, name)))
+            return err;
+        place.key = name->data;
+        place.key_len = name->len;
+        err = rows_at_home(s, io->tbl, &place, &s->reg2);
+    }
+    return err ? err : known && reg_known(&s->reg2);
+}
+
 /* Registers of rows that refer to those which move: they hold what the file shows. */
-static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at) {
+static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at, const struct tbl *to, const struct move *list) {
     const struct table *t = io->table;
     sqlite3_stmt *q;
     int row;
     sqlite3_str *text = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendall(text, "SELECT m.a, m.b");
-    if (t->key_kind == KEY_ROWID)
-        sqlite3_str_appendf(text, ", c.%s", t->rowid);
-    for (uint32_t i = 0; i < t->key_count; i++)
-        sqlite3_str_appendf(text, ", c.\"%w\"", t->columns[t->key[i]].name);
+    sqlite3_str_appendall(text, "SELECT m.t");
+    put_key(text, t, "c");
     sqlite3_str_appendf(text, " FROM main.\"%w\" AS c JOIN temp.starling_move AS m ON c.\"%w\"=m.a", t->name, io->names[at]);
     char *sql = sqlite3_str_finish(text);
     int err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
@@ -438,35 +559,40 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
     struct buf name;
     buf_init(&name, 1 << 20);
     while (!err && (row = sql_step(q)) != 0) {
-        struct rowid place = {.kind = IDENT_GIVEN, .text = t->key_kind != KEY_INTEGER};
         struct value key[16];
-        uint8_t keyless[KEYLESS_KEY_BYTES];
+        const struct move *m = list;
         if (row < 0) {
             err = row;
             break;
         }
+        while (m && m->temporary != sqlite3_column_int64(q, 0))
+            m = m->next;
         for (uint32_t i = 0; i < table_key_width(t); i++)
-            sql_column_value(q, 2 + (int)i, &key[i]);
-        int known = 1;
-        if (t->key_kind == KEY_ROWID) {
-            known = keyless_name(io, key[0].as.i, keyless);
-            buf_clear(&name);
-            buf_append(&name, keyless, sizeof keyless);
-            err = known < 0 ? known : 0;
-        } else if (place.text) {
-            err = tables_key_of(io, key, &name);
-        } else {
-            place.number = key[0].as.i;
-        }
-        place.key = name.data;
-        place.key_len = place.text ? name.len : 0;
-        uint64_t from = hash_of(s, io, at, sqlite3_column_int64(q, 0)), to = hash_of(s, io, at, sqlite3_column_int64(q, 1));
-        if (!err && known && !(err = rows_at_home(s, io->tbl, &place, &s->meant)) && reg_known(&s->meant))
-            err = tell_cell(s, n, io->tbl, io->numbers[at], from, to);
+            sql_column_value(q, 1 + (int)i, &key[i]);
+        int follows = m ? register_of(s, io, key, &name) : 0;
+        if (follows == 1 && (follows = tell_cells(s, n, io, at, to, m)) == 0)
+            err = stays(s, t, at, key);
+        err = follows < 0 ? follows : err;
     }
     sqlite3_finalize(q);
     buf_release(&name);
     return err;
+}
+
+static int tell_table(struct store *s, struct renumber *n, struct tio *io, const struct tbl *t, const struct move *list) {
+    bool any = false;
+    sqlite3_str *q = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendall(q, "DROP TABLE IF EXISTS temp.starling_stay; CREATE TEMP TABLE starling_stay(c, k0");
+    for (uint32_t i = 1; i <= table_key_width(io->table); i++)
+        sqlite3_str_appendf(q, ", k%u", i);
+    sqlite3_str_appendall(q, ")");
+    int err = run_text(s->app.writer, q);
+    for (uint32_t k = 0; k < io->count && !err; k++)
+        if (io->ref_to[k] == t) {
+            err = tell_registers(s, n, io, k, t, list);
+            any = true;
+        }
+    return err ? err : any;
 }
 
 /* Rows whose own key is the reference move along. */
@@ -484,26 +610,63 @@ static int move_keys(struct store *s, struct tio *io, const struct move *list) {
     return 0;
 }
 
-static int move_table(struct store *s, struct renumber *n, struct tbl *t, const struct move *list) {
-    const struct table *table = t->io->table;
+/* The references first, while keys still find the rows that have them; then the rows. */
+static int move_table(struct store *s, struct renumber *n, struct tbl *t, struct move *list) {
     int err = fill(s, list);
     for (uint32_t i = 0; i < s->tios_count && !err; i++) {
         struct tio *io = &s->tios[i];
-        for (uint32_t k = 0; io->tbl && k < io->count && !err; k++)
-            if (io->ref_to[k] == t)
-                err = tell_registers(s, n, io, k); /* while keys still find them */
-    }
-    if (!err)
-        err = move_column(s, t, table->columns[table->key[0]].name);
-    for (uint32_t i = 0; i < s->tios_count && !err; i++) {
-        struct tio *io = &s->tios[i];
-        for (uint32_t k = 0; io->tbl && k < io->count && !err; k++)
-            if (io->ref_to[k] == t)
-                err = move_column(s, io->tbl, io->names[k]);
+        int any = io->tbl ? tell_table(s, n, io, t, list) : 0;
+        if (any == 1 && !(err = move_references(s, io, t, true)))
+            err = move_references(s, io, t, false);
+        err = any < 0 ? any : err;
         if (!err && io->tbl && io->key_ref == t)
             err = move_keys(s, io, list);
     }
+    return err ? err : move_number(s, t);
+}
+
+static bool same_write(const struct reg *r, const struct cell *c, const struct write *by) {
+    const struct write *w = &r->writes[c->write];
+    return w->origin == by->origin && w->version == by->version && w->at == by->at;
+}
+
+/* Registers say again what they said before, back to this one. */
+static int untell(struct store *s, struct renumber *n, const struct told *until) {
+    int err = 0;
+    for (; n->told != until && !err; n->told = n->told->next) {
+        const struct told *t = n->told;
+        bool home;
+        if ((err = state_begin(s)) || (err = rows_find(s, t->tbl, &t->who, &s->meant, &home)))
+            break;
+        rows_account(s, t->tbl, &t->who, &s->meant, NULL);
+        for (uint32_t i = 0; i < s->meant.cells_count; i++)
+            if (s->meant.cells[i].column == t->column && s->meant.cells[i].hash == t->to &&
+                same_write(&s->meant, &s->meant.cells[i], &t->by))
+                s->meant.cells[i].hash = t->from;
+        rows_account(s, t->tbl, &t->who, NULL, &s->meant);
+        err = rows_store(s, t->tbl, &t->who, &s->meant, home);
+    }
     return err;
+}
+
+/* 1: they have moved; 0: the file does not take them there, by some constraint, and they wait. */
+static int try_moves(struct store *s, struct renumber *n, struct tbl *t, struct move *list, int64_t seq) {
+    struct told *told = n->told;
+    struct move *others = n->wanted;
+    int err = sql_exec(s->app.writer, "SAVEPOINT starling_numbers");
+    if (err)
+        return err;
+    if ((err = move_table(s, n, t, list)))
+        sql_exec(s->app.writer, "ROLLBACK TO starling_numbers");
+    sql_exec(s->app.writer, "RELEASE starling_numbers");
+    if (err) {
+        n->wanted = others;
+        int back = untell(s, n, told);
+        return back ? back : err == ERR_CONSTRAINT ? 0 : err;
+    }
+    for (const struct move *m = list; m && !err; m = m->next)
+        err = numbers_show_at(s, t, &m->who, m->to, seq);
+    return err ? err : 1;
 }
 
 /* Everything that wants to move, and can; then whose keys refer to these. */
@@ -521,10 +684,18 @@ static int move_all(struct store *s, struct renumber *n, int64_t seq, bool *any)
             *to = m;
         }
         n->wanted = others;
-        err = move_table(s, n, t, mine);
-        for (const struct move *m = mine; m && !err; m = m->next)
-            err = numbers_show_at(s, t, &m->who, m->to, seq);
-        *any = true;
+        bool several = mine->next;
+        int moved = try_moves(s, n, t, mine, seq);
+        *any = *any || moved == 1;
+        for (struct move *m = mine, *next; m && several && moved == 0; m = next) { /* each alone: what one meets need not keep all */
+            next = m->next;
+            m->next = NULL;
+            if ((moved = try_moves(s, n, t, m, seq)) == 1)
+                *any = true;
+            m->next = next;
+            moved = moved < 0 ? moved : 0;
+        }
+        err = moved < 0 ? moved : 0;
     }
     return err;
 }
@@ -553,17 +724,8 @@ int renumber_undo(struct store *s) {
         if ((err = state_begin(s)) || (err = sql_exec(s->db, "DELETE FROM moving")))
             return err;
     }
-    for (const struct told *t = n->told; t && !err; t = t->next) {
-        bool home;
-        if ((err = state_begin(s)) || (err = rows_find(s, t->tbl, &t->who, &s->meant, &home)))
-            break;
-        rows_account(s, t->tbl, &t->who, &s->meant, NULL);
-        for (uint32_t i = 0; i < s->meant.cells_count; i++)
-            if (s->meant.cells[i].column == t->column && s->meant.cells[i].hash == t->to)
-                s->meant.cells[i].hash = t->from;
-        rows_account(s, t->tbl, &t->who, NULL, &s->meant);
-        err = rows_store(s, t->tbl, &t->who, &s->meant, home);
-    }
+    if (!err)
+        err = untell(s, n, NULL);
     n->told = NULL;
     n->wanted = NULL;
     arena_release(&n->arena);

@@ -88,11 +88,63 @@ static void test_a_key_under_a_number_that_moved_and_died(void **state) {
     rig_close(&r);
 }
 
+/* A number that meant nobody does not follow the row that had it for a while; what meant that row does, in the same table and in one key. */
+static void test_a_number_that_meant_nobody_stays(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3,
+             TEAMS "; PRAGMA foreign_keys=OFF;"
+                   "CREATE TABLE edge(a INTEGER REFERENCES team(id), b INTEGER REFERENCES team(id), v, PRIMARY KEY(a, b)) WITHOUT ROWID");
+    rig_act(&r, 0, "INSERT INTO match(team, score) VALUES(1, 'nobody'); INSERT INTO tag VALUES(1, 'a', 'nobody')");
+    rig_act(&r, 0, "INSERT INTO edge VALUES(1, 7, 'none'), (7, 1, 'none')");
+    share_same(&r);
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('senior')");
+    rig_tick();
+    rig_act(&r, 2, "INSERT INTO team(name) VALUES('junior')");
+    rig_act(&r, 2, "INSERT INTO match(team, score) VALUES(1, 'of junior'); INSERT INTO tag VALUES(1, 'b', 'of junior')");
+    rig_act(&r, 2, "INSERT INTO edge VALUES(1, 1, 'both')");
+    peer_pull(&r.peers[0], &r.peers[2]);
+    peer_pull(&r.peers[0], &r.peers[1]);
+    share_same(&r);
+    assert_everywhere(&r, MATCHES, "tnobody|tsenior|;tof junior|tjunior|;");
+    assert_everywhere(&r, TAGS, "tnobody|tsenior|;tof junior|tjunior|;");
+    assert_everywhere(&r, "SELECT v, (SELECT name FROM team WHERE id = a), (SELECT name FROM team WHERE id = b) FROM edge ORDER BY 1, 2",
+                      "tboth|tjunior|tjunior|;tnone|n|tsenior|;tnone|tsenior|n|;");
+    rig_close(&r);
+}
+
+/* Where a row is to move there is, by a number that means nobody, what keeps out those that refer to it: that one row is parked, and the rest goes on. */
+static void test_a_number_that_cannot_be_given(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, TEAMS "; PRAGMA foreign_keys=OFF");
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('senior')");
+    rig_tick();
+    rig_act(&r, 2, "INSERT INTO team(name) VALUES('junior'); INSERT INTO tag VALUES(1, 'b', 'of junior')");
+    peer_pull(&r.peers[1], &r.peers[2]);
+    int64_t number = app_int(rig_app(&r, 1), "SELECT id FROM team WHERE name = 'junior'");
+    char sql[100];
+    snprintf(sql, sizeof sql, "INSERT INTO tag VALUES(%lld, 'b', 'nobody')", (long long)number);
+    rig_act(&r, 0, sql);
+    peer_pull(&r.peers[2], &r.peers[0]);
+    peer_pull(&r.peers[2], &r.peers[1]);
+    assert_int_equal(r.peers[2].reopened, 0);
+    assert_true(peer_status(&r.peers[2], "parked") > 0);
+    rig_act(&r, 0, "INSERT INTO match(score) VALUES('goes on')");
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT score FROM match", "tgoes on|;");
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(r.peers[i].reopened, 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_number_that_is_left_and_taken_at_once),
         cmocka_unit_test(test_a_parent_that_died_under_another_number),
         cmocka_unit_test(test_a_key_under_a_number_that_moved_and_died),
+        cmocka_unit_test(test_a_number_that_meant_nobody_stays),
+        cmocka_unit_test(test_a_number_that_cannot_be_given),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
