@@ -100,6 +100,7 @@ static void take_config(struct core *core, const struct core_config *config) {
     take_default(&c->ack_ms, 20);
     take_default(&c->lazy_ms, 40);
     take_default(&c->pull_timeout_ms, 3000);
+    take_default(&c->mesh_max, 50);
     if (!c->link_queue_max)
         c->link_queue_max = 4u << 20;
     if (!c->hold_bytes_max)
@@ -122,6 +123,7 @@ struct core *core_new(const struct core_config *config) {
     buf_init(&core->scratch, 16u << 20); /* several frames of at most FRAME_BYTES_MAX */
     vv_init(&core->vv_scratch);
     core->dials_left = DIALS_BURST;
+    overlay_init(core);
     gossip_card(core);
     return core;
 }
@@ -158,6 +160,7 @@ static void run_timers(struct core *core) {
         probe_timers(core);
         member_timers(core);
         gossip_timers(core);
+        overlay_timers(core);
         dial_timers(core);
         call_timers(core);
         pull_timers(core);
@@ -252,6 +255,7 @@ void core_step(struct core *core, const struct event *e) {
     case EVENT_FORGET: member_forget(core, e->member->id); break;
     case EVENT_BLOCK:
     case EVENT_UNBLOCK: greet_block(core, e->peer, e->type == EVENT_BLOCK); break;
+    case EVENT_VISIT: overlay_visit(core, e->peer); break;
     case EVENT_REQUEST: call_request(core, e->peer, e->request, e->data, e->len); break;
     case EVENT_REPLY: call_reply(core, e->link, e->request, e->data, e->len); break;
     }
@@ -336,6 +340,7 @@ const struct vv *core_vector(const struct core *core, const char *name) {
 }
 
 const char *core_twin(const struct core *core) { return core->twin[0] ? core->twin : NULL; }
+bool core_overlay(const struct core *core) { return core->overlay.on; }
 bool core_paused(const struct core *core) { return core->paused; }
 
 uint64_t core_acked(const struct core *core, uint32_t i, const char *name, const struct origin *origin) {

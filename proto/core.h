@@ -7,7 +7,8 @@
  *            then msgpack. First frame each way is HELLO. Whose link it is the caller knows (its handshake proved a key). Two nodes that dialled each other keep one link: the one dialled
  *            by the smaller node id. A link to ourselves is closed and that address not dialled again.
  *   members  Everyone known: alive (a live link, or vouched for by an alive member), suspect, dead, left, forgotten. Learned
- *            from HELLO and from MEMBERS frames, by signed cards (card.h); the higher incarnation wins. Full mesh: every alive
+ *            from HELLO and from MEMBERS frames, by signed cards (card.h); the higher incarnation wins. Up to mesh_max members
+ *            all are linked with all; beyond, overlay.h says who with whom. There every alive
  *            or unknown member is dialled (backoff 200 ms doubling to 15 s, with jitter; within a budget until it was met);
  *            seeds for ever. A closed socket makes the member suspect at
  *            once and is redialled at once; refused or silent then: dead. Silence on a link that was asked for a sign of life
@@ -67,6 +68,7 @@ struct core_config {
     uint64_t seed;                    /* for jitter */
     /* milliseconds; 0 takes the default */
     uint32_t beat_ms, idle_ms, suspect_ms, dead_ms, ack_ms, lazy_ms, pull_timeout_ms; /* 500 10000 1300 2700 20 40 3000 */
+    uint32_t mesh_max;     /* up to so many members all are linked with all; default 50 */
     size_t link_queue_max; /* bytes queued to one link before pushes are dropped, default 4 MiB */
     size_t hold_bytes_max; /* default 16 MiB a database */
 };
@@ -116,6 +118,7 @@ enum event_type {
     EVENT_FORGET,  /* member.id: nobody waits for that member any more; all are told */
     EVENT_BLOCK,   /* peer id: no link with that node, whether it is known or not */
     EVENT_UNBLOCK, /* peer id */
+    EVENT_VISIT,   /* peer id: a link for a moment, so that it is known what it has; where all are linked with all there is nothing to do */
     EVENT_REQUEST, /* peer id, request (caller's number), data: an application request (verify) for that peer */
     EVENT_REPLY,   /* link, request, data: answers EFFECT_REQUEST; at most FRAME_BYTES_MAX - 1024 bytes */
 };
@@ -205,6 +208,7 @@ uint64_t core_waiting(const struct core *core, const char *db);
 const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
 const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
 bool core_paused(const struct core *core);
+bool core_overlay(const struct core *core);     /* linked with some members only (proto/overlay.h) */
 const char *core_twin(const struct core *core); /* NULL, or the clear line about another node with our key */
 struct seed_info {
     const char *address; /* to join */

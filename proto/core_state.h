@@ -39,6 +39,7 @@ struct call {
 
 struct core {
     struct core_config config;
+    struct overlay overlay;
     uint8_t id[NODE_ID_BYTES];
     uint64_t incarnation;
     uint32_t issue;

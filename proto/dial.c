@@ -214,7 +214,7 @@ void dial_timers(struct core *core) {
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[i];
         char address[CORE_ADDRESS_MAX];
-        if (p->link || p->left || p->forgotten || p->dialling.self || p->m.state == MEMBER_BLOCKED || !p->told)
+        if (p->link || p->left || p->forgotten || p->dialling.self || p->m.state == MEMBER_BLOCKED || !p->told || !overlay_wants(core, p))
             continue;
         if (due(core, &p->dialling) && dial_address(core, p, address) && (p->met || afford(core)))
             start(core, &p->dialling, address);
@@ -223,7 +223,7 @@ void dial_timers(struct core *core) {
         struct seed *s = core->seeds[i];
         if (s->dialling.self || !due(core, &s->dialling))
             continue;
-        if (covered(core, s))
+        if (covered(core, s) || overlay_content(core))
             dial_soon(core, &s->dialling, jitter(core, 1000)); /* cheap: only a look */
         else
             start(core, &s->dialling, s->address);

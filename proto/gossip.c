@@ -81,7 +81,7 @@ void gossip_twin(struct core *core, const char *name, const char *address) {
 /* What is said of ourselves: if it is from a future of ours, or says that we left, we must rise above it. */
 static void about_us(struct core *core, const struct card *c, const struct wire_member *w) {
     bool later = c->incarnation > core->incarnation;
-    bool over = c->incarnation == core->incarnation && (c->left || (w->flags & WIRE_FORGOTTEN));
+    bool over = c->incarnation == core->incarnation && (c->left || (w->flags & (WIRE_FORGOTTEN | WIRE_DEAD)));
     if ((!later && !over) || c->incarnation == UINT64_MAX || !card_holds(w->card, w->card_len, core->config.cluster, core->config.key))
         return;
     if (later && ++core->outbid >= OUTBID_TWIN) {
@@ -155,20 +155,48 @@ int gossip_take(struct core *core, struct peer *p, const uint8_t *data, size_t l
     return take(core, p, &c, data, len);
 }
 
-static int learn(struct core *core, struct link *l, const struct wire_member *w) {
+void gossip_itself(struct core *core, struct peer *p) {
+    stream_begin(core);
+    size_t at = wire_pack_members(&core->scratch, 1);
+    wire_pack_member(&core->scratch, &(struct wire_member){.card = p->m.card, .card_len = p->m.card_len, .flags = WIRE_DEAD});
+    wire_end(&core->scratch, at);
+    stream_send(core, p->link);
+}
+
+/* What goes round of it, at the incarnation that is known here. True: it is news. */
+static bool rumour(struct core *core, struct peer *p, bool newer, unsigned flags) {
+    if (flags & WIRE_DEAD && p->link) { /* it is not, and can say so to all */
+        gossip_itself(core, p);
+        return false;
+    }
+    if (flags & WIRE_DEAD && (newer || p->rumour != RUMOUR_DEAD)) {
+        bool news = p->rumour == RUMOUR_ALIVE && core->overlay.on;
+        p->rumour = RUMOUR_DEAD;
+        p->doubt_until_ms = 0;
+        return news;
+    }
+    if (flags & WIRE_ALIVE && (newer || p->rumour == RUMOUR_NONE) && p->rumour != RUMOUR_ALIVE) {
+        p->rumour = RUMOUR_ALIVE;
+        return core->overlay.on;
+    }
+    return false;
+}
+
+int gossip_learn(struct core *core, struct link *l, const struct wire_member *w, uint8_t id[NODE_ID_BYTES]) {
     struct card c;
     bool forgotten = w->flags & WIRE_FORGOTTEN;
     int r = card_read(&c, w->card, w->card_len);
     if (r)
         return r;
+    node_id_of_key(id, c.key);
     if (memcmp(c.key, core->config.key, sizeof c.key) == 0) {
         about_us(core, &c, w);
-        return 0;
+        return 1;
     }
     struct peer *p = member_take(core, c.key, false);
     if (!p)
         return 0;
-    bool itself = l->peer == p;
+    bool itself = l->peer == p, risen = c.incarnation > p->m.incarnation;
     r = take(core, p, &c, w->card, w->card_len);
     if (r < 0) {
         if (!p->told)
@@ -176,6 +204,8 @@ static int learn(struct core *core, struct link *l, const struct wire_member *w)
         return r;
     }
     bool changed = r > 0;
+    if (c.incarnation >= p->m.incarnation && !itself)
+        changed = rumour(core, p, risen, w->flags) || changed;
     if (forgotten && !p->forgotten && !p->link && c.incarnation >= p->m.incarnation)
         p->forgotten = changed = true;
     if (p->forgotten)
@@ -187,18 +217,19 @@ static int learn(struct core *core, struct link *l, const struct wire_member *w)
     member_refresh(core, p, changed);
     if (changed && !p->link) /* the smaller id dials first, so that mostly one link is made */
         dial_soon(core, &p->dialling, memcmp(core->id, p->m.id, NODE_ID_BYTES) < 0 ? 0 : 100);
-    return 0;
+    return 1;
 }
 
 int gossip_receive(struct core *core, struct link *l, const struct wire_members *w) {
     struct mpk m = w->members;
     struct wire_member member;
+    uint8_t id[NODE_ID_BYTES];
     int r = 0;
-    for (uint32_t i = 0; i < w->count && !r && l->state == LINK_UP; i++) {
+    for (uint32_t i = 0; i < w->count && r >= 0 && l->state == LINK_UP; i++) {
         wire_next_member(&m, &member);
-        r = learn(core, l, &member);
+        r = gossip_learn(core, l, &member, id);
     }
-    return r;
+    return r < 0 ? r : 0;
 }
 
 /* ---- telling */
@@ -211,11 +242,26 @@ void gossip_soon(struct core *core, struct peer *p) {
     core_arm(core, core->gossip_at);
 }
 
-static void pack(struct core *core, const struct peer *p) {
+unsigned gossip_flags(const struct core *core, const struct peer *p) {
     bool linked = p->link && !probe_silent(core, p->link);
-    wire_pack_member(&core->scratch, &(struct wire_member){.card = p->m.card,
-                                                           .card_len = p->m.card_len,
-                                                           .flags = (linked ? WIRE_LINKED : 0u) | (p->forgotten ? WIRE_FORGOTTEN : 0u)});
+    unsigned flags = (linked ? WIRE_LINKED : 0u) | (p->forgotten ? WIRE_FORGOTTEN : 0u);
+    if (p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT)
+        flags |= WIRE_ALIVE;
+    else if (core->overlay.on && p->rumour == RUMOUR_DEAD)
+        flags |= WIRE_DEAD;
+    return flags;
+}
+
+uint64_t gossip_digest(const uint8_t id[NODE_ID_BYTES], uint64_t incarnation, uint32_t issue, unsigned flags) {
+    uint64_t h = 0xcbf29ce484222325u ^ incarnation;
+    for (unsigned i = 0; i < NODE_ID_BYTES; i++)
+        h = (h ^ id[i]) * 0x100000001b3u;
+    h = (h ^ issue ^ (uint64_t)flags << 32) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+
+static void pack(struct core *core, const struct peer *p) {
+    wire_pack_member(&core->scratch, &(struct wire_member){.card = p->m.card, .card_len = p->m.card_len, .flags = gossip_flags(core, p)});
 }
 
 static bool to_tell(const struct core *core, uint32_t i, bool all) {

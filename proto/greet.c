@@ -320,7 +320,7 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
     core_log(core, 2, "%s: connected", greet_who(l, who, sizeof who));
     check_clock(core, l, h);
     gossip_host(core, h->seen.p, h->seen.len, m->id);
-    gossip_tell_all(core, l);
+    overlay_linked(core, l);
     announce_link_up(core, l);
     if (l->state == LINK_UP)
         stream_beat(core, l, 0);

@@ -109,12 +109,17 @@ static bool deliver(struct core *core, struct db *db, struct source *s, uint64_t
     assert(version == s->delivered + 1);
     assert(db->inflight_count < INFLIGHT_MAX);
     size_t bytes = batch->len;
+    struct bytes *relayed = core->overlay.on ? bytes_ref(batch) : NULL;
     if (!core_emit(core,
                    &(struct effect){
-                       .type = EFFECT_DELIVER, .db = db->name, .batch = batch, .peer = from, .origin = s->origin, .version = version}))
+                       .type = EFFECT_DELIVER, .db = db->name, .batch = batch, .peer = from, .origin = s->origin, .version = version})) {
+        bytes_unref(relayed);
         return false;
+    }
     s->delivered = version;
-    db->inflight[db->inflight_count++] = (struct inflight){s, version, bytes};
+    struct inflight *f = &db->inflight[db->inflight_count++];
+    *f = (struct inflight){.source = s, .version = version, .bytes = bytes, .batch = relayed};
+    memcpy(f->from, from, sizeof f->from);
     db->inflight_bytes += bytes;
     s->retry_ms = 0;
     return true;
@@ -152,10 +157,14 @@ void hold_stored(struct core *core, struct db *db) {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < db->inflight_count; i++) {
         struct inflight *f = &db->inflight[i];
-        if (f->source->have >= f->version || f->source->bad)
-            db->inflight_bytes -= f->bytes;
-        else
+        if (f->source->have < f->version && !f->source->bad) {
             db->inflight[kept++] = *f;
+            continue;
+        }
+        db->inflight_bytes -= f->bytes;
+        if (f->batch && f->source->have >= f->version) /* only what our store took: it looked at the signature */
+            sync_relay(core, db, f);
+        bytes_unref(f->batch);
     }
     db->inflight_count = kept;
     hold_ready(core, db);
@@ -174,13 +183,16 @@ static void no_room(struct core *core, struct db *db, struct source *s) {
 }
 
 /* True when the batch went to the store or is held; else the caller drops it. */
-static bool arrive(struct core *core, struct link *l, struct db *db, struct batch_head *head, struct bytes *batch) {
+static bool arrive(struct core *core, struct link *l, struct db *db, struct batch_head *head, struct bytes *batch, bool bulk) {
     struct source *s = sync_source(db, &head->origin, true);
     if (!s)
         return false;
     if (s->pull_link == l->id)
         s->pull_ms = core->now;
-    if (s->bad || head->version <= s->delivered || sync_ours(core, db, &s->origin) || is_held(s, head->version))
+    bool here = head->version <= s->delivered || is_held(s, head->version);
+    if (!bulk)
+        overlay_pushed(core, l, here);
+    if (s->bad || here || sync_ours(core, db, &s->origin))
         return false;
     if (head->version > s->claimed)
         s->claimed = head->version;
@@ -202,7 +214,7 @@ static bool arrive(struct core *core, struct link *l, struct db *db, struct batc
     return false;
 }
 
-void hold_receive(struct core *core, struct link *l, struct bytes *batch) {
+void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk) {
     struct batch_head head;
     int r = batch_head_read(&head, batch->data, batch->len);
     char who[CORE_NAME_MAX + CORE_ADDRESS_MAX + 8], why[128];
@@ -217,7 +229,7 @@ void hold_receive(struct core *core, struct link *l, struct bytes *batch) {
     bool taken = false;
     if (!r) {
         struct db *db = sync_find(core, head.db, head.db_len);
-        taken = db && sync_exchanges(core, l, db) && head.version && arrive(core, l, db, &head, batch);
+        taken = db && sync_exchanges(core, l, db) && head.version && arrive(core, l, db, &head, batch, bulk);
         batch_head_release(&head);
     }
     if (!taken)

@@ -5,6 +5,7 @@
 
 #define SHUFFLE_MS 10000u /* a quarter more or less */
 #define ROUND_MS 1000u    /* between two rounds through the passive view */
+#define CALM_MS 30000u    /* the same, where half are there: maybe nobody else has room */
 #define ASK_MS 3000u      /* for an answer to NEIGHBOR */
 #define NOWHERE UINT32_MAX
 
@@ -141,6 +142,9 @@ static const uint8_t *other(struct hyparview *h, const uint8_t * not, const uint
 
 /* ---- repair */
 
+/* Not even half. (In the paper: none.) */
+static bool few(const struct hyparview *h) { return h->active_count * 2 < h->active_max; }
+
 static void ask(struct hyparview *h, const hyparview_id id, bool urgent, uint64_t now_ms, struct hyparview_out *out) {
     assert(h->asking_count < HYPARVIEW_ASKING);
     tell(out, id, HYPARVIEW_NEIGHBOR)->urgent = urgent;
@@ -160,11 +164,11 @@ static void fill(struct hyparview *h, uint64_t now_ms, struct hyparview_out *out
         }
         if (at == NOWHERE) {
             if (h->round_ms == UINT64_MAX && h->asking_count == 0)
-                h->round_ms = now_ms + around(h, ROUND_MS);
+                h->round_ms = now_ms + around(h, few(h) ? ROUND_MS : CALM_MS);
             return;
         }
         h->tried[at] = true;
-        ask(h, h->passive[at], h->active_count == 0, now_ms, out);
+        ask(h, h->passive[at], few(h), now_ms, out);
     }
 }
 
@@ -333,6 +337,15 @@ void hyparview_join(struct hyparview *h, const hyparview_id contact, struct hypa
     out->count = 0;
     if (!same(contact, h->self) && !is_active(h, contact))
         tell(out, contact, HYPARVIEW_JOIN);
+}
+
+void hyparview_invite(struct hyparview *h, const hyparview_id id, uint64_t now_ms, struct hyparview_out *out) {
+    out->count = 0;
+    if (same(id, h->self) || is_active(h, id) || hyparview_is_asking(h, id))
+        return;
+    if (h->asking_count == HYPARVIEW_ASKING)
+        h->asking_count--;
+    ask(h, id, true, now_ms, out);
 }
 
 void hyparview_offer(struct hyparview *h, const hyparview_id id) { passive_add(h, id); }

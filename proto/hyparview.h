@@ -6,7 +6,7 @@
  *
  *   joining    JOIN to one member; it takes the newcomer in and sends FORWARD_JOIN on a walk from each of its others, whose ends ask
  *              the newcomer with an urgent NEIGHBOR.
- *   repair     a lost neighbour is replaced from the passive view: NEIGHBOR, urgent when the active view is empty. Urgent ones are
+ *   repair     a lost neighbour is replaced from the passive view: NEIGHBOR, urgent when less than half of the active view is there (the paper: none). Urgent ones are
  *              always taken in, if need be in place of another, which is told with DISCONNECT; others only where there is room.
  *   shuffle    now and then some of both views go on a walk; its end answers with as many of its own. The walk notes its way and the
  *              answer goes back along it, so that it needs no link of its own (which the paper opens).
@@ -91,6 +91,8 @@ uint32_t hyparview_active_for(uint64_t nodes);
 /* The cluster has grown or shrunk. */
 void hyparview_resize(struct hyparview *h, uint64_t nodes, uint64_t now_ms, struct hyparview_out *out);
 void hyparview_join(struct hyparview *h, const hyparview_id contact, struct hyparview_out *out);
+/* Into the active view with it, whoever else is there: the link joins two parts that had lost each other. */
+void hyparview_invite(struct hyparview *h, const hyparview_id id, uint64_t now_ms, struct hyparview_out *out);
 /* A node that exists, heard of elsewhere: into the passive view. */
 void hyparview_offer(struct hyparview *h, const hyparview_id id);
 /* The link to id is lost, or cannot be made; gone: it is not there any more, so that it is not tried again. */

@@ -32,6 +32,7 @@ void member_free(struct peer *p) {
     if (!p)
         return;
     sync_peer_release(p);
+    free(p->letter);
     free(p->refused);
     free(p);
 }
@@ -99,10 +100,24 @@ static enum member_state state_of(struct core *core, const struct peer *p) {
         core_arm(core, p->doubt_until_ms);
         return MEMBER_SUSPECT;
     }
+    if (core->overlay.on)
+        return p->rumour == RUMOUR_ALIVE ? MEMBER_ALIVE : MEMBER_DEAD;
     return p->vouchers_count ? MEMBER_ALIVE : MEMBER_DEAD;
 }
 
+/* It was in doubt, and did not come back: all are told. */
+static void settle(struct core *core, struct peer *p) {
+    if (!core->overlay.on || p->link || !p->doubt_until_ms || core->now < p->doubt_until_ms)
+        return;
+    p->doubt_until_ms = 0;
+    if (p->rumour != RUMOUR_ALIVE)
+        return;
+    p->rumour = RUMOUR_DEAD;
+    gossip_soon(core, p);
+}
+
 void member_refresh(struct core *core, struct peer *p, bool changed) {
+    settle(core, p);
     enum member_state state = state_of(core, p);
     if (state == p->m.state && !changed && p->told)
         return;
@@ -110,6 +125,7 @@ void member_refresh(struct core *core, struct peer *p, bool changed) {
         gossip_soon(core, p); /* who is suspect here is vouched for no longer */
     p->m.state = state;
     p->told = true;
+    overlay_news(core);
     core_emit(core, &(struct effect){.type = EFFECT_MEMBER, .member = &p->m, .peer = p->m.id});
 }
 
@@ -148,22 +164,27 @@ void member_linked(struct core *core, struct peer *p, struct link *l) {
     assert(!p->link);
     p->link = l;
     p->doubt_until_ms = 0;
-    gossip_soon(core, p);
+    if (!core->overlay.on)
+        gossip_soon(core, p);
     member_refresh(core, p, true);
 }
 
 void member_unvouched(struct core *core, struct peer *p, uint32_t i) {
     p->vouchers[i] = p->vouchers[--p->vouchers_count];
-    if (!p->vouchers_count && !p->link && p->doubt_until_ms <= core->now)
+    if (!p->vouchers_count && !p->link && p->doubt_until_ms <= core->now && !core->overlay.on)
         p->doubt_until_ms = core->now + core->config.dead_ms - core->config.suspect_ms;
 }
 
 void member_decided(struct core *core, struct peer *p) {
     p->doubt_until_ms = 0;
+    if (core->overlay.on && p->rumour == RUMOUR_ALIVE &&
+        !p->link) /* a link over which nothing came may have been at fault: dialled anew first */
+        p->doubt_until_ms = core->now + core->config.dead_ms;
     member_refresh(core, p, false);
 }
 
 void member_unreached(struct core *core, struct peer *p) {
+    overlay_unreached(core, p);
     if (p->doubt_until_ms > core->now + REDIAL_GRACE_MS)
         p->doubt_until_ms = core->now + REDIAL_GRACE_MS;
     member_refresh(core, p, false);
@@ -174,9 +195,11 @@ void member_unlinked(struct core *core, struct peer *p, bool bye) {
     assert(l);
     p->link = NULL;
     p->current = false;
-    p->doubt_until_ms = bye ? 0 : core->now + core->config.dead_ms;
+    p->doubt_until_ms = bye || p->parted ? 0 : core->now + core->config.dead_ms;
     gossip_unvouch(core, l->id);
-    gossip_soon(core, p);
+    overlay_unlinked(core, p, bye);
+    if (!core->overlay.on)
+        gossip_soon(core, p);
     member_refresh(core, p, false);
     dial_again(core, &p->dialling, core->now - l->opened_ms >= STABLE_MS);
 }

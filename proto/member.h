@@ -16,6 +16,7 @@
 #define PROTO_MEMBER_H
 
 #include "proto/core.h"
+#include "proto/overlay.h"
 #include "proto/sync.h"
 #include "proto/wire.h"
 
@@ -29,6 +30,9 @@ struct dialling {
     uint32_t turn; /* which of its addresses comes next */
 };
 
+/* What goes round of a member, where not everybody is linked with everybody (overlay.h). */
+enum rumour { RUMOUR_NONE, RUMOUR_ALIVE, RUMOUR_DEAD };
+
 struct peer {
     struct member m;
     struct link *link;   /* up, or NULL */
@@ -40,8 +44,13 @@ struct peer {
     bool left, forgotten;
     bool met; /* we had a link, in this run or an earlier one */
     bool gossip_due;
-    bool told;                       /* the caller has seen it (EFFECT_MEMBER) */
-    uint64_t vouchers[VOUCHERS_MAX]; /* links whose peers have a link to it */
+    bool told; /* the caller has seen it (EFFECT_MEMBER) */
+    enum rumour rumour;
+    /* overlay.c */
+    struct hyparview_message *letter; /* waits for a link; NULL none */
+    uint64_t wanted_ms, idle_ms;      /* dialled until then; its link is nobody's since then */
+    bool parted;                      /* DISCONNECT was said: the end of the link means nothing */
+    uint64_t vouchers[VOUCHERS_MAX];  /* links whose peers have a link to it */
     uint32_t vouchers_count;
     /* from its beats */
     bool paused, current;
@@ -96,7 +105,12 @@ int gossip_take(struct core *core, struct peer *p, const uint8_t *card, size_t l
 /* Another process has our key: says so. */
 void gossip_twin(struct core *core, const char *name, const char *address);
 int gossip_receive(struct core *core, struct link *l, const struct wire_members *w); /* 0, or an error that ends the link */
-/* Everyone, to a link that just came up. */
+/* One member, as a link's peer tells it: its id. 1, 0 (not taken in), or an error that ends the link. */
+int gossip_learn(struct core *core, struct link *l, const struct wire_member *w, uint8_t id[NODE_ID_BYTES]);
+void gossip_itself(struct core *core, struct peer *p);                /* it is told, over its link, that it was called dead */
+unsigned gossip_flags(const struct core *core, const struct peer *p); /* as it is told to others */
+uint64_t gossip_digest(const uint8_t id[NODE_ID_BYTES], uint64_t incarnation, uint32_t issue, unsigned flags);
+/* Everyone. */
 void gossip_tell_all(struct core *core, struct link *l);
 void gossip_timers(struct core *core);
 

@@ -7,6 +7,7 @@
 #include "proto/core_state.h"
 
 #define CREDIT_A_VERSION (64u << 10) /* short ranges take little credit, so that many origins are fetched side by side */
+#define GRAFT_VERSIONS 16u           /* so few were to come by push */
 #define CREDIT_MIN (64u << 10)
 
 /* ---- asking */
@@ -48,7 +49,12 @@ static uint64_t last_missing(const struct source *s, uint64_t from) {
     return s->claimed;
 }
 
-/* The author itself if it can, else whoever is asked least. */
+static bool better(const struct core *core, const struct link *l, const struct link *best) {
+    bool stays = overlay_stays(core, l);
+    return !best || (stays != overlay_stays(core, best) ? stays : l->pulls < best->pulls);
+}
+
+/* The author itself if it can, else whoever is asked least; though not over a link that is about to go. */
 static struct link *choose(struct core *core, const struct db *db, const struct source *s, uint64_t from) {
     struct link *best = NULL;
     for (uint32_t i = 0; i < core->links_count; i++) {
@@ -59,9 +65,9 @@ static struct link *choose(struct core *core, const struct db *db, const struct 
             continue;
         if (vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin) < from)
             continue;
-        if (memcmp(l->peer->m.id, s->origin.node, NODE_ID_BYTES) == 0)
+        if (memcmp(l->peer->m.id, s->origin.node, NODE_ID_BYTES) == 0 && overlay_stays(core, l))
             return l;
-        if (!best || l->pulls < best->pulls)
+        if (better(core, l, best))
             best = l;
     }
     return best;
@@ -79,6 +85,8 @@ static bool offered(const struct core *core, const struct db *db, const struct s
 }
 
 static void ask(struct core *core, struct db *db, struct source *s, struct link *l, uint64_t from, uint64_t to) {
+    if (to - from < GRAFT_VERSIONS)
+        overlay_ask(core, l);
     uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin);
     if (to > has)
         to = has;

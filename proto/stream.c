@@ -175,7 +175,7 @@ static int take_batch(struct core *core, struct link *l, struct mpk *m, uint32_t
     if (w.flags & WIRE_BULK)
         l->answer_ms = core->now;
     if (whole)
-        hold_receive(core, l, whole);
+        hold_receive(core, l, whole, w.flags & WIRE_BULK);
     return 0;
 }
 
@@ -195,6 +195,12 @@ static int take_vector(struct core *core, struct link *l, struct mpk *m, uint32_
     return r;
 }
 
+static int take_overlay(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_overlay w;
+    int r = wire_unpack_overlay(&w, m, fields);
+    return r ? r : overlay_receive(core, l, &w);
+}
+
 static int take_call(struct core *core, struct link *l, enum wire_type type, struct mpk *m, uint32_t fields) {
     struct wire_call c;
     int r = wire_unpack_call(&c, m, fields);
@@ -212,6 +218,10 @@ static int take_bye(struct core *core, struct link *l, enum wire_type type, stru
     core_log(core, 2, "%s %s", greet_who(l, who, sizeof who), type == WIRE_LEAVE ? "left the cluster" : "stops");
     greet_close(core, l, 0, type == WIRE_LEAVE ? "the peer left the cluster" : "the peer stops");
     p->vouchers_count = 0;
+    if (core->overlay.on && p->rumour == RUMOUR_ALIVE) {
+        p->rumour = RUMOUR_DEAD;
+        gossip_soon(core, p);
+    }
     member_decided(core, p); /* it said so: nothing to suspect */
     dial_soon(core, &p->dialling, core->config.beat_ms);
     return 0;
@@ -261,6 +271,7 @@ static int take(struct core *core, struct link *l, const uint8_t *frame, size_t 
     case WIRE_REPLY: return take_call(core, l, (enum wire_type)type, &m, fields);
     case WIRE_BYE:
     case WIRE_LEAVE: return take_bye(core, l, (enum wire_type)type, &m, fields);
+    case WIRE_OVERLAY: return take_overlay(core, l, &m, fields);
     case WIRE_HELLO: return ERR_MALFORMED; /* only the first frame may be one */
     default:
         if (type < 0)

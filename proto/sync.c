@@ -11,6 +11,7 @@
 /* A peer that lacks no more than this, and whose queue is short, is pushed to again: it holds what it gets and pulls the gap.
  * Else a peer that once fell behind a steady writer would pull for ever, always one batch late. */
 #define PUSH_GAP 16u
+#define RELAY_GAP 64u /* of what is passed on nobody notes what was pushed: it is what comes in while acknowledgements are under way */
 
 /* ---- databases and origins */
 
@@ -77,7 +78,8 @@ static void clear_sources(struct db *db) {
         free(db->sources[i]);
     }
     db->sources_count = 0;
-    db->inflight_count = 0;
+    while (db->inflight_count)
+        bytes_unref(db->inflight[--db->inflight_count].batch);
     db->inflight_bytes = db->pull_bytes = 0;
 }
 
@@ -277,7 +279,7 @@ static void claim(struct core *core, struct link *l, struct db *db, const struct
     if (e->version > s->delivered && s->claimed <= s->delivered) {
         /* Its author may be pushing it to us at this moment; the author's own word comes behind its push. */
         const struct peer *author = member_find(core, e->origin.node);
-        bool pushing = author && author->link && author->link != l;
+        bool pushing = (author && author->link && author->link != l) || core->overlay.on;
         s->due_ms = core->now + (pushing ? core->config.lazy_ms : 0);
     }
     if (e->version > s->claimed)
@@ -489,7 +491,7 @@ void sync_local(struct core *core, const char *name, struct bytes *batch) {
         s->delivered = version;
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
-        if (!sync_exchanges(core, l, db) || !stream_takes(core, l, batch))
+        if (!sync_exchanges(core, l, db) || !stream_takes(core, l, batch) || !overlay_eager(core, l))
             continue;
         struct peer_db *pd = sync_peer_db(core, l->peer, db);
         if (origin_cmp(&pd->pushed_origin, &origin) != 0) {
@@ -507,6 +509,17 @@ void sync_local(struct core *core, const char *name, struct bytes *batch) {
     }
     if (s && db->held_count) /* something may have waited for it */
         hold_ready(core, db);
+}
+
+void sync_relay(struct core *core, struct db *db, const struct inflight *f) {
+    for (uint32_t i = 0; i < core->links_count && core->overlay.on; i++) {
+        struct link *l = core->links[i];
+        if (!sync_exchanges(core, l, db) || !stream_takes(core, l, f->batch) || !overlay_eager(core, l))
+            continue;
+        uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &f->source->origin);
+        if (memcmp(l->peer->m.id, f->from, NODE_ID_BYTES) != 0 && f->version > has && f->version <= has + RELAY_GAP)
+            stream_batch(core, l, f->batch, false);
+    }
 }
 
 void sync_timers(struct core *core) {

@@ -56,6 +56,8 @@ struct inflight {
     struct source *source;
     uint64_t version;
     size_t bytes;
+    struct bytes *batch; /* to be passed on when it is stored; NULL: not */
+    uint8_t from[NODE_ID_BYTES];
 };
 
 struct db {
@@ -109,6 +111,8 @@ void sync_close(struct core *core, const char *name);
 void sync_stored(struct core *core, const char *name, const struct db_state *state);
 void sync_batch_bad(struct core *core, const char *name, const struct origin *o, uint64_t version, const char *text);
 void sync_local(struct core *core, const char *name, struct bytes *batch);
+/* What came from another one, and is stored, to those neighbours in the tree that lack it. */
+void sync_relay(struct core *core, struct db *db, const struct inflight *f);
 struct source *sync_source(struct db *db, const struct origin *o, bool add); /* NULL: absent, or without memory */
 /* An origin of this very node that must not be fetched (its versions are ours to make). */
 bool sync_ours(const struct core *core, const struct db *db, const struct origin *o);
@@ -135,7 +139,7 @@ void announce_beat(struct core *core, struct link *l, struct wire_beat *w); /* f
 void announce_timers(struct core *core);
 
 /* ---- hold.c */
-void hold_receive(struct core *core, struct link *l, struct bytes *batch);
+void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk);
 void hold_ready(struct core *core, struct db *db); /* delivers what can be delivered now */
 void hold_stored(struct core *core, struct db *db);
 void hold_drop(struct db *db, struct source *s); /* all that is held of s */

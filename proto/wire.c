@@ -125,6 +125,22 @@ void wire_pack_pull(struct buf *b, const struct wire_pull *p) {
     wire_end(b, at);
 }
 
+size_t wire_pack_overlay(struct buf *b, const struct wire_overlay *w) {
+    size_t at = begin(b, WIRE_OVERLAY, 6);
+    buf_pack_u64(b, w->kind);
+    buf_pack_u64(b, w->steps);
+    buf_pack_bool(b, w->urgent);
+    buf_pack_u64(b, w->digest);
+    buf_pack_array(b, w->members_count);
+    return at;
+}
+
+void wire_pack_path(struct buf *b, const hyparview_id *path, uint32_t count) {
+    buf_pack_array(b, count);
+    for (uint32_t i = 0; i < count; i++)
+        buf_pack_bin(b, path[i], NODE_ID_BYTES);
+}
+
 void wire_pack_done(struct buf *b, const struct wire_done *d) {
     size_t at = begin(b, WIRE_DONE, 4);
     put_text(b, &d->db);
@@ -314,6 +330,25 @@ int wire_unpack_pull(struct wire_pull *p, struct mpk *m, uint32_t fields) {
     p->bytes = mpk_u64(m, UINT64_MAX);
     if (p->from == 0 || p->from > p->to)
         mpk_fail(m, ERR_MALFORMED);
+    return mpk_finish(m);
+}
+
+int wire_unpack_overlay(struct wire_overlay *w, struct mpk *m, uint32_t fields) {
+    if (fields != 6)
+        return ERR_MALFORMED;
+    w->kind = (unsigned)mpk_u64(m, UINT32_MAX);
+    w->steps = (uint32_t)mpk_u64(m, UINT32_MAX);
+    w->urgent = mpk_bool(m);
+    w->digest = mpk_u64(m, UINT64_MAX);
+    w->members_count = mpk_array(m, HYPARVIEW_SHUFFLE);
+    w->members = *m;
+    struct wire_member member;
+    for (uint32_t i = 0; i < w->members_count && !m->err; i++)
+        wire_next_member(m, &member);
+    w->path_count = mpk_array(m, HYPARVIEW_WALK);
+    w->path = *m;
+    for (uint32_t i = 0; i < w->path_count && !m->err; i++)
+        mpk_bin_exact(m, NODE_ID_BYTES);
     return mpk_finish(m);
 }
 

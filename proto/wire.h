@@ -13,6 +13,7 @@
 
 #include "proto/buf.h"
 #include "proto/core.h"
+#include "proto/hyparview.h"
 #include "proto/mpk.h"
 #include "proto/origin.h"
 #include "proto/vv.h"
@@ -38,6 +39,7 @@ enum wire_type {
     WIRE_REPLY,
     WIRE_BYE,
     WIRE_LEAVE,
+    WIRE_OVERLAY,
 };
 
 enum { WIRE_PAUSED = 1 }; /* hello, beat: exchanges nothing for now */
@@ -45,8 +47,13 @@ enum {
     WIRE_BEAT_CURRENT = 2,
     WIRE_BEAT_WANT = 4,
     WIRE_BEAT_ASK = 8
-};                                            /* beat: what was announced here is my latest; tell me everything again; answer */
-enum { WIRE_LINKED = 1, WIRE_FORGOTTEN = 2 }; /* member: the sender has a live link to it; nobody waits for it any more */
+}; /* beat: what was announced here is my latest; tell me everything again; answer */
+enum {
+    WIRE_LINKED = 1,
+    WIRE_FORGOTTEN = 2,
+    WIRE_ALIVE = 4,
+    WIRE_DEAD = 8
+}; /* member: the sender has a live link to it; nobody waits for it any more; it counts it as alive; it was told that it is dead */
 enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
 enum { WIRE_BULK = 1 };                                    /* batch: it answers a PULL, or is large: fresh ones overtake it */
 
@@ -120,6 +127,18 @@ struct wire_batch {
     size_t chunk_len;
 };
 
+/* overlay: those of enum hyparview_type, and */
+enum { WIRE_OVERLAY_GRAFT = 32, WIRE_OVERLAY_PRUNE, WIRE_OVERLAY_SUMMARY, WIRE_OVERLAY_TELL };
+
+struct wire_overlay {
+    unsigned kind;
+    uint32_t steps;
+    bool urgent;
+    uint64_t digest; /* SUMMARY */
+    uint32_t members_count, path_count;
+    struct mpk members, path; /* the path: node ids */
+};
+
 struct wire_call { /* REQUEST, REPLY */
     uint64_t number;
     const uint8_t *data;
@@ -145,6 +164,9 @@ void wire_pack_done(struct buf *b, const struct wire_done *d);
 /* The frame's front alone: chunk_len bytes of the batch follow it. */
 void wire_pack_batch(struct buf *b, const struct wire_batch *w);
 void wire_pack_call(struct buf *b, enum wire_type type, const struct wire_call *c);
+/* overlay: pass members_count, then the members with wire_pack_member, then wire_pack_path, then wire_end. */
+size_t wire_pack_overlay(struct buf *b, const struct wire_overlay *w);
+void wire_pack_path(struct buf *b, const hyparview_id *path, uint32_t count);
 void wire_pack_bye(struct buf *b, enum wire_type type); /* BYE, LEAVE */
 
 int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields);
@@ -156,6 +178,7 @@ int wire_unpack_pull(struct wire_pull *p, struct mpk *m, uint32_t fields);
 int wire_unpack_done(struct wire_done *d, struct mpk *m, uint32_t fields);
 int wire_unpack_batch(struct wire_batch *w, struct mpk *m, uint32_t fields);
 int wire_unpack_call(struct wire_call *c, struct mpk *m, uint32_t fields);
+int wire_unpack_overlay(struct wire_overlay *w, struct mpk *m, uint32_t fields);
 int wire_unpack_bye(struct mpk *m, uint32_t fields);
 void wire_next_db(struct mpk *m, struct wire_db *db);
 void wire_next_member(struct mpk *m, struct wire_member *w);

@@ -4,11 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uthash.h>
 
 #include "node/admin/conn.h"
 #include "node/clock.h"
 
 #define POLL_MS 10
+#define VISITS 8 /* at a time */
 #define PROGRESS_MS 500
 #define TIMEOUT_S 60
 
@@ -20,7 +22,13 @@ struct target { /* one database */
     struct target *next;
 };
 
+struct equal { /* a member that had all, and was equal, when there was a link with it */
+    uint8_t id[NODE_ID_BYTES];
+    UT_hash_handle hh;
+};
+
 struct wait {
+    struct equal *equal;
     uint64_t deadline_ms, progress_ms, capture; /* capture: number of the question how far a first capture is */
     uint64_t lacking_most;                      /* versions, here or there: what there was to do */
     uint32_t members;
@@ -33,6 +41,11 @@ struct wait {
 
 static void wait_release(struct conn *c) {
     struct wait *w = c->task;
+    struct equal *e, *after;
+    HASH_ITER(hh, w->equal, e, after) {
+        HASH_DEL(w->equal, e);
+        free(e);
+    }
     for (struct target *t = w->targets, *next; t != NULL; t = next) {
         next = t->next;
         vv_release(&t->ours);
@@ -193,6 +206,33 @@ static bool peer_has_all(struct node *n, struct wait *w, uint32_t i, const struc
     return true;
 }
 
+/* Where this node is not linked with everybody, one after the other is visited, and counts from then on. */
+static bool each_has_all(struct node *n, struct wait *w) {
+    struct peer_info peer;
+    uint32_t visits = 0;
+    bool all = true;
+    for (uint32_t i = 0; core_peer(n->core, i, &peer) && visits < VISITS; i++) {
+        struct equal *e;
+        if (peer.member->state != MEMBER_ALIVE)
+            continue;
+        HASH_FIND(hh, w->equal, peer.member->id, NODE_ID_BYTES, e);
+        if (e != NULL)
+            continue;
+        if (!peer.linked) {
+            struct event visit = {.type = EVENT_VISIT, .peer = peer.member->id};
+            node_step(n, &visit);
+            visits++;
+            all = misses(w, "%s has not been asked yet%s", peer.member->name, "");
+        } else if (!peer_has_all(n, w, i, &peer)) {
+            all = false;
+        } else if ((e = calloc(1, sizeof(*e))) != NULL) {
+            memcpy(e->id, peer.member->id, sizeof(e->id));
+            HASH_ADD(hh, w->equal, id, NODE_ID_BYTES, e);
+        }
+    }
+    return all;
+}
+
 static bool converged(struct node *n, struct wait *w) {
     char text[100];
     struct peer_info peer;
@@ -205,9 +245,11 @@ static bool converged(struct node *n, struct wait *w) {
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
         if (peer.member->state == MEMBER_SUSPECT)
             return misses(w, "%s is suspect%s", peer.member->name, "");
-        if (peer.member->state == MEMBER_ALIVE && !peer_has_all(n, w, i, &peer))
+        if (!core_overlay(n->core) && peer.member->state == MEMBER_ALIVE && !peer_has_all(n, w, i, &peer))
             return false;
     }
+    if (core_overlay(n->core) && !each_has_all(n, w))
+        return false;
     snprintf(text, sizeof(text), "%u of %u members are alive", alive_count(n), w->members);
     return alive_count(n) >= w->members || misses(w, "%s%s", "only ", text);
 }

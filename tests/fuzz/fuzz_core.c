@@ -306,8 +306,13 @@ static void other_event(struct world *w, struct input *in, uint8_t op) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct input in = {data, size};
-    struct core_config config = {
-        .name = "me", .cluster = "c", .advertise = ":1", .incarnation = 100, .link_queue_max = 4096, .hold_bytes_max = 4096};
+    struct core_config config = {.mesh_max = size % 2 ? 50 : 2, /* every other input: views and a tree from three members on */
+                                 .name = "me",
+                                 .cluster = "c",
+                                 .advertise = ":1",
+                                 .incarnation = 100,
+                                 .link_queue_max = 4096,
+                                 .hold_bytes_max = 4096};
     pair_of(0, config.key, config.secret);
     struct world w = {.core = core_new(&config), .now = 1000};
     assert(w.core);

@@ -134,6 +134,8 @@ static void set_up(struct play *p) {
         sim->queue_max = any ? queues[sim_below(sim, 3)] : (size_t)n;
     } else if (strcmp(what, "hold") == 0) {
         sim->hold_max = any ? holds[sim_below(sim, 3)] : (size_t)n;
+    } else if (strcmp(what, "mesh") == 0) {
+        sim->config.mesh_max = (uint32_t)n;
     } else if (strcmp(what, "batch") == 0) {
         sim->write_bytes = (size_t)n;
     }
@@ -448,7 +450,7 @@ static void act(struct play *p, bool *in) {
 }
 
 static void play(struct play *p, const char *script) {
-    static const char *const world[] = {"nodes", "databases", "queue", "hold", "batch", NULL};
+    static const char *const world[] = {"nodes", "databases", "queue", "hold", "batch", "mesh", NULL};
     static const char *const weathers[] = {"delay", "bandwidth", "loss", "duplicate", "reorder", "noise", "stalls", NULL};
     bool *in = NULL;
     int r = 0;

@@ -445,7 +445,8 @@ void sim_until(struct sim *sim, uint64_t at_us) {
 static const char *unwell_peer(const struct sim *sim, unsigned i, const struct peer_info *info, bool *up, char *text, size_t cap) {
     int other = sim_node_of(sim, info->member->id);
     *up = other >= 0 && sim->node[other].core != NULL;
-    if (!*up || (info->member->state == MEMBER_ALIVE && info->linked && info->in_sync && !info->we_lack && !info->they_lack))
+    bool mesh = !core_overlay(sim->node[i].core), linked = info->linked && info->in_sync && !info->we_lack && !info->they_lack;
+    if (!*up || (info->member->state == MEMBER_ALIVE && (linked || (!info->linked && !mesh))))
         return NULL;
     snprintf(text, cap, "node %u says of %s: state %d, linked %d, in sync %d, we lack %llu, they lack %llu", i, info->member->name,
              (int)info->member->state, info->linked, info->in_sync, (unsigned long long)info->we_lack, (unsigned long long)info->they_lack);
