@@ -105,7 +105,7 @@ struct content_want {
 
 /* Several wants of one content are fetched once. Small ones are fetched first. Lasts until it is staged or cancelled. 0: no memory. */
 uint64_t content_want(struct content *c, const struct content_want *want);
-/* It is not wanted any more, as when a newer version came: not answered. What was fetched stays a while for a later want. */
+/* It is not wanted any more, as when a newer version came: not answered, and what was fetched of it is removed. */
 void content_cancel(struct content *c, uint64_t want);
 
 /* ---- looking in */

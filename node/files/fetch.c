@@ -41,7 +41,7 @@ struct fetch_item {
     uint32_t know_count, know_cap;
     struct peer *list_peer; /* asked for the list */
     uint64_t list_ms;
-    uint32_t runs; /* outstanding */
+    uint32_t runs, live; /* outstanding; of these, not given back */
     uint64_t again_ms;
     UT_hash_handle hh;
     struct fetch_item *prev, *next;
@@ -206,6 +206,7 @@ static void run_end(struct peer *p, struct run *r, bool back) {
             bit_clear(r->item->asked, r->first + i);
     p->outstanding -= cost(r->item, r->count);
     r->item->runs--;
+    r->item->live -= !r->given_back;
     DL_DELETE(p->runs, r);
     free(r);
 }
@@ -328,7 +329,7 @@ void fetch_peer_down(struct fetch *f, const uint8_t *id) {
             know_set(k, KNOW_NOTHING, 0);
         if (item->list_peer == p)
             item->list_peer = NULL;
-        if (item->small && item->where == WHERE_BUSY && item->runs == 0 && item->left > 0)
+        if (item->small && item->where == WHERE_BUSY && item->live == 0 && item->left > 0)
             move(f, item, WHERE_READY);
     }
 }
@@ -340,7 +341,7 @@ static void shun(struct fetch *f, struct peer *p, uint64_t until) {
     HASH_ITER(hh, f->items, item, next) {
         if (item->list_peer == p)
             item->list_peer = NULL;
-        if (item->small && item->where == WHERE_BUSY && item->runs == 0 && item->left > 0 && !bit(item->asked, 0))
+        if (item->small && item->where == WHERE_BUSY && item->live == 0 && item->left > 0 && !bit(item->asked, 0))
             move(f, item, WHERE_READY);
     }
 }
@@ -427,7 +428,7 @@ static void not_from(struct fetch *f, struct peer *p, struct fetch_item *item, u
         know_set(k, KNOW_NONE, again_ms);
     if (item->list_peer == p)
         item->list_peer = NULL;
-    if (item->small && item->where == WHERE_BUSY && item->runs == 0)
+    if (item->small && item->where == WHERE_BUSY && item->live == 0)
         move(f, item, WHERE_READY);
 }
 
@@ -474,10 +475,11 @@ static void stalled(struct fetch *f, struct peer *p, uint64_t now) {
         if (r->given_back)
             continue;
         r->given_back = true;
+        r->item->live--;
         for (uint32_t i = 0; i < r->count; i++)
             if (!bit(r->came, i))
                 bit_clear(r->item->asked, r->first + i);
-        if (r->item->small && r->item->where == WHERE_BUSY)
+        if (r->item->small && r->item->where == WHERE_BUSY && r->item->live == 0)
             move(f, r->item, WHERE_READY);
     }
 }
@@ -509,6 +511,7 @@ static bool run_add(struct fetch *f, struct peer *p, struct fetch_item *item, ui
         p->progress_ms = now; /* it has had nothing to do */
     DL_APPEND(p->runs, r);
     item->runs++;
+    item->live++;
     p->outstanding += cost(item, count);
     *ask = (struct fetch_ask){.kind = FETCH_CHUNKS, .item = item, .first = first, .count = count};
     memcpy(ask->peer, p->id, NODE_ID_BYTES);
@@ -592,11 +595,16 @@ static bool ask_who(struct fetch *f, struct fetch_item *item, uint64_t now, stru
     return false;
 }
 
+/* How long to wait for the list: less where somebody else has it. */
+static uint64_t list_patience(const struct fetch *f, const struct fetch_item *item) {
+    return fetch_sources(f, item) > 1 ? FETCH_STALL_MS : FETCH_DEAD_MS;
+}
+
 static bool ask_list(struct fetch *f, struct fetch_item *item, uint64_t now, struct fetch_ask *ask) {
     struct peer *from = NULL;
     (void)f;
     if (item->list_peer != NULL) {
-        if (now - item->list_ms < FETCH_DEAD_MS)
+        if (now - item->list_ms < list_patience(f, item))
             return false;
         not_from(f, item->list_peer, item, now + FETCH_DEAD_MS);
     }
@@ -657,7 +665,7 @@ static bool ask_chunks(struct fetch *f, struct fetch_item *item, uint64_t now, s
 
 /* Nobody has it, and nobody is left to ask: another content may take its turn. What is being looked for here, or verified, keeps it. */
 static bool hopeless(const struct fetch *f, const struct fetch_item *item, uint64_t now) {
-    if (item->runs > 0 || item->list_peer != NULL || fetch_sources(f, item) > 0)
+    if (item->live > 0 || item->list_peer != NULL || fetch_sources(f, item) > 0)
         return false;
     for (const struct peer *p = f->peers; p != NULL; p = p->next) {
         const struct know *k = know_of(item, p);
@@ -707,7 +715,7 @@ uint64_t fetch_deadline(const struct fetch *f) {
     DL_FOREACH(f->stuck, item) { at = sooner(at, item->again_ms); }
     DL_FOREACH(f->busy, item) {
         if (item->list_peer != NULL)
-            at = sooner(at, item->list_ms + FETCH_DEAD_MS);
+            at = sooner(at, item->list_ms + list_patience(f, item));
         for (uint32_t i = 0; i < item->know_count; i++)
             if (usable(item->know[i].peer, f->now) && item->know[i].state > KNOW_NOTHING)
                 at = sooner(at, item->know[i].again_ms);

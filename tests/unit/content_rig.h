@@ -102,8 +102,13 @@ static void connect_servers(struct server *a, struct server *b, int *end, struct
     door_put(b->door, &e);
 }
 
+static bool (*dialled_deaf)(struct server *by); /* where the test itself answers */
+
 static void wanted(void *ctx, const uint8_t *peer) {
     struct server *s = ctx;
+    for (int i = 0; i < SERVERS_MAX; i++)
+        if (servers[i].deaf && dialled_deaf != NULL && memcmp(servers[i].id, peer, NODE_ID_BYTES) == 0 && dialled_deaf(s))
+            return;
     for (int i = 0; i < SERVERS_MAX; i++)
         if (servers[i].content != NULL && !servers[i].deaf && memcmp(servers[i].id, peer, NODE_ID_BYTES) == 0) {
             connect_servers(s, &servers[i], NULL, NULL);
