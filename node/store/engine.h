@@ -54,12 +54,13 @@ enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 #define COLUMN_GONE (-1) /* it had, and dropped it */
 #define TABLE_GONE INT64_MIN
 struct column_move {
-    int32_t placed; /* place among the table's columns, from 1; or the above */
-    int32_t noted;  /* the same, as the state has it: of a table that is to be read again, as it was when that was read last */
-    bool elsewhere; /* another server told of it last, or nobody told of anything; set by follow_elsewhere() */
-    bool fresh;     /* it has come just now: what others know of it has not been shown yet */
-    uint32_t from;  /* 1 + number of the column that it was before RENAME COLUMN, until it is read again; 0: none */
-    uint32_t came;  /* the same, from then on */
+    int32_t placed;  /* place among the table's columns, from 1; or the above */
+    int32_t noted;   /* the same, as the state has it: of a table that is to be read again, as it was when that was read last */
+    bool elsewhere;  /* another server told of it last, or nobody told of anything; set by follow_elsewhere() */
+    bool fresh;      /* it has come just now: what others know of it has not been shown yet */
+    uint32_t from;   /* 1 + number of the column that it was before RENAME COLUMN, until it is read again; 0: none */
+    uint32_t came;   /* the same, from then on */
+    uint64_t filled; /* hash of what a migration filled it with in place of a default, while it is fresh; 0: not looked for yet */
 };
 
 struct tbl {

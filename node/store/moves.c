@@ -281,6 +281,7 @@ static int columns_of(struct store *s, struct tio *io, const struct sequence *wa
     for (uint32_t i = 0; i < io->count && !err; i++) {
         struct column_move *m = &t->moves[io->numbers[i]];
         m->fresh |= m->placed <= 0;
+        m->filled = 0;
         *came |= m->placed <= 0;
         m->placed = (int32_t)io->order[i] + 1;
     }
@@ -452,6 +453,27 @@ static void put(struct moved_cell *cells, uint32_t *count, uint32_t i, uint64_t 
     cells[(*count)++] = (struct moved_cell){.column = i, .at = at, .carried = carried};
 }
 
+/* A column that can be neither NULL nor by default anything was filled by the migration that made it: Django knows the defaults of its columns itself,
+ * and each server fills in the same. So what most rows have there is no more than a default is. */
+static int filled_with(struct store *s, struct tio *io, uint32_t i, uint64_t standard, uint64_t *hash) {
+    struct column_move *m = &io->tbl->moves[io->numbers[i]];
+    const struct value none = {.type = VALUE_NULL};
+    sqlite3_stmt *q;
+    *hash = m->filled ? m->filled : standard;
+    if (m->filled || !m->fresh || !io->table->columns[io->order[i]].not_null || standard != value_hash(&none))
+        return 0;
+    int row = sql_prepare(s->app.reader, &q,
+                          "SELECT v FROM (SELECT \"%w\" AS v FROM main.\"%w\" LIMIT 1000) GROUP BY v ORDER BY count(*) DESC LIMIT 1",
+                          io->names[i], io->table->name);
+    if (!row && (row = sql_step(q)) == 1) {
+        struct value v;
+        sql_column_value(q, 0, &v);
+        m->filled = *hash = value_hash(&v);
+    }
+    sqlite3_finalize(q);
+    return row < 0 ? row : 0;
+}
+
 /* Is this column's content in the file to be written, and with which stamp (0: as any write)? *overruled: what others know is to be shown instead.
  *
  * The file's content is no write of now where a migration put it there: carried over from another name it is as old as it was there; in a
@@ -490,8 +512,10 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     if (err)
         return err;
     bool fresh = io->tbl->moves[column].fresh && (scan || !io->tbl->captured || (p && !p->reason && pending)),
-         others = c && reg_cell_stamp(r, c).origin != s->own,
-         unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
+         others = c && reg_cell_stamp(r, c).origin != s->own;
+    if (fresh && others && (err = filled_with(s, io, i, standard, &standard)))
+        return err;
+    bool unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
     if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
         put(cells, count, i, unseen ? STAMP_COPY : 0, CARRIED_NOT);
     *overruled |= unseen && hash != c->hash;
