@@ -193,6 +193,46 @@ static void test_a_row_without_a_key_that_was_thrown_out_before_a_rename(void **
     rig_close(&r);
 }
 
+/* A column is renamed, and then its table made anew, twice; the node looks at any moment of it, or at none. */
+static void test_a_renamed_column_and_then_rebuilds(void **state) {
+    static const char *const STEPS[] = {
+        "ALTER TABLE t RENAME COLUMN a TO b",
+        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT); INSERT INTO new__t SELECT k, b, n FROM t; DROP TABLE t; ALTER TABLE "
+        "new__t RENAME TO t; COMMIT",
+        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT, CHECK (n < 1000)); INSERT INTO new__t SELECT k, b, n FROM t; DROP "
+        "TABLE "
+        "t; ALTER TABLE new__t RENAME TO t; COMMIT"};
+    (void)state;
+    for (int mode = 0; mode < 64; mode++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, a, n INT)");
+        rig_act(&r, 1, "INSERT INTO t VALUES('one', 1, 1), ('two', 2, 2), ('three', 3, 3), ('four', 4, 4), ('five', 5, 5)");
+        share(&r);
+        for (int i = 0; i < 3; i++)
+            rig_act(&r, 0, STEPS[i]);
+        share(&r);
+        rig_act(&r, 1, "UPDATE t SET a = 11 WHERE k = 'one'");
+        if (mode & 32)
+            share(&r);
+        app_exec(rig_app(&r, 1), "UPDATE t SET a = 22 WHERE k = 'two'");
+        if (mode & 1)
+            peer_turn(&r.peers[1]);
+        for (int i = 0; i < 3; i++) {
+            app_exec(rig_app(&r, 1), STEPS[i]);
+            for (int n = 0; n < 3 && (mode & 2 << i); n++)
+                peer_turn(&r.peers[1]);
+            if (i < 2 && (mode & 16))
+                app_exec(rig_app(&r, 1), i ? "UPDATE t SET b = 33 WHERE k = 'three'" : "UPDATE t SET n = 44 WHERE k = 'four'");
+        }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT b FROM t WHERE k < 'three' ORDER BY k", "i5|;i4|;i11|;");
+        assert_everywhere(&r, "SELECT b, n FROM t WHERE k >= 'three' ORDER BY k", mode & 16 ? "i33|i3|;i22|i2|;" : "i3|i3|;i22|i2|;");
+        if (conflicts(&r))
+            fail_msg("mode %d: %zu conflicts", mode, conflicts(&r));
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_dies_before_its_column_is_renamed),
@@ -201,6 +241,7 @@ int main(void) {
         cmocka_unit_test(test_rows_without_a_key_beside_a_rename),
         cmocka_unit_test(test_rows_without_a_key_beside_a_renamed_column),
         cmocka_unit_test(test_a_row_without_a_key_that_was_thrown_out_before_a_rename),
+        cmocka_unit_test(test_a_renamed_column_and_then_rebuilds),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
