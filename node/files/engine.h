@@ -39,6 +39,7 @@ struct item {
 
 struct content_door;
 struct hooks;
+struct lates;
 struct watch;
 struct walk;
 
@@ -62,6 +63,7 @@ struct engine {
     struct rules rules;
     const struct files_policy *policy;
     struct hooks *hooks;
+    struct lates *lates;
     char *instance, *state, *name;
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
@@ -114,8 +116,8 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
 /* ---- place.c */
 void place_look(struct engine *e, struct item *it);
 void place_staged(struct engine *e, const struct content_staged *staged, uint32_t count);
-/* Moves what is at path away, to the kept versions. 0 or -errno. */
-int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v);
+/* Moves what is at path away, to the kept versions. was: what it looked like when it was read (NULL: never mind). 0 or -errno. */
+int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v, const struct content_stamp *was);
 int place_copy(int from, const char *name, int to, const char *as); /* whole and durable; 0 or -errno */
 /* Puts the file `staged` of the staging folder at folder/name (path), in place of what is there: `was` (NULL: it is not kept). expected, if not NULL:
  * only if that is what is there; VERSION_GONE: nothing. 0, -EBUSY: it was not, and nothing has changed; or -errno. The staged file is gone in any case. */
@@ -129,6 +131,13 @@ int hooks_open(struct engine *e);
 void hooks_run(struct engine *e, const char *path, const char *op); /* a change of others is in its place; op: "change" or "delete" */
 void hooks_stop(struct engine *e);
 void hooks_close(struct engine *e); /* after its handles */
+
+/* ---- late.c */
+int late_open(struct engine *e);
+void late_close(struct engine *e); /* after its handles */
+void late_note(struct engine *e, const char *path, const char *kept,
+               const struct content_stamp *stamp); /* it was replaced, and stands there now */
+void late_scanned(struct engine *e, const struct content_scanned *s);
 
 /* ---- clash.c */
 /* `loser` was not known to whoever made `winner`: a copy of it beside it, and an entry in the list. copies: false: only listed. */

@@ -419,7 +419,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
         snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
         return ERR_IO;
     }
-    if (hooks_open(e) != 0)
+    if (hooks_open(e) != 0 || late_open(e) != 0)
         return ERR_NOMEM;
     if (index_meta(e->ix, "met", 0) != 0)
         e->rank = e->rank_begun = RANK_MEANT;
@@ -447,6 +447,7 @@ static void engine_close(struct engine *e) {
     HASH_ITER(hh, e->items, it, next) item_free(e, it);
     watch_close(e);
     hooks_close(e);
+    late_close(e);
     if (e->ix != NULL)
         (void)index_commit(e->ix);
     index_close(e->ix);

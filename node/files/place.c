@@ -21,11 +21,11 @@
 #include "proto/err.h"
 
 #define FOREIGN_MS 4000 /* who wrote what lost, or won, settles it; after so long whoever sees it does */
-#define RETRY_MS 5000
+#define RETRY_MS 2000
 #define KEPT_MS (30ull * 24 * 3600 * 1000)
 #define KEPT_MAX 2000
 #define LEFTOVER_MS (24ull * 3600 * 1000)
-#define RESERVE_BYTES (64ull << 20) /* of the disk stay free */
+#define RESERVE_BYTES (64ull << 20) /* of the disk stay free; of a small one a twentieth */
 #define SYNCS_MAX 16
 #define COPY_BYTES (1u << 16)
 #define LEFT_TRIES 20
@@ -97,7 +97,7 @@ static int move(int from, const char *name, int to, const char *as) {
     return r;
 }
 
-int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v) {
+int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v, const struct content_stamp *was) {
     char kept[48];
     uint8_t random[8];
     char hex[2 * sizeof(random) + 1];
@@ -107,6 +107,8 @@ int place_keep(struct engine *e, int folder, const char *name, const char *path,
     int r = v->kind == VERSION_FILE ? move(folder, name, e->kept, kept) : -EINVAL;
     if (r != 0)
         return r;
+    if (was != NULL)
+        late_note(e, path, kept, was);
     content_moved(e->content, ROOT_INSTANCE, path, ROOT_KEPT, kept);
     return index_keep(e->ix, path, kept, v, clock_wall_ms()) == 0 ? 0 : -EIO;
 }
@@ -261,7 +263,7 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
         if (renameat2(folder, aside, folder, name, RENAME_NOREPLACE) == 0)
             return -EBUSY;
     }
-    if (place_keep(e, folder, aside, it->path, &d->version) != 0)
+    if (place_keep(e, folder, aside, it->path, &d->version, &d->stamp) != 0)
         unlinkat(folder, aside, 0);
     return 0;
 }
@@ -318,7 +320,7 @@ int place_put(struct engine *e, const char *path, int folder, const char *name, 
         bool same = expected == NULL || (fstatat(from, from_name, &there, AT_SYMLINK_NOFOLLOW) == 0 && as_read(&there, expected));
         if (!same && renameat2(from, from_name, folder, name, RENAME_EXCHANGE) == 0)
             r = -EBUSY;
-        else if (was != NULL && place_keep(e, from, from_name, path, was) == 0)
+        else if (was != NULL && place_keep(e, from, from_name, path, was, expected != NULL ? &expected->stamp : NULL) == 0)
             return 0;
     } else if (!nothing && (errno != ENOENT || expected != NULL)) {
         r = errno == ENOENT ? -EBUSY : -errno;
@@ -397,7 +399,9 @@ static void file_wanted(struct engine *e, struct item *it, const struct version 
     if (it->want != 0 && memcmp(it->hash, v->hash, sizeof(it->hash)) == 0)
         return; /* under way */
     unwant(e, it);
-    if (fstatvfs(e->staging, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < v->size + RESERVE_BYTES && v->size > 0) {
+    uint64_t reserve = fstatvfs(e->staging, &fs) != 0 ? 0 : (uint64_t)fs.f_blocks * fs.f_frsize / 20;
+    reserve = reserve > RESERVE_BYTES ? RESERVE_BYTES : reserve;
+    if (reserve > 0 && (uint64_t)fs.f_bavail * fs.f_frsize < v->size + reserve && v->size > 0) {
         failed(e, it, -ENOSPC);
         return;
     }

@@ -288,7 +288,9 @@ static void taken(struct engine *e, struct item *it, const struct content_scanne
 }
 
 void take_scanned(struct engine *e, const struct content_scanned *s) {
-    struct item *it = item_find(e, s->path);
+    struct item *it = s->root == ROOT_INSTANCE ? item_find(e, s->path) : NULL;
+    if (s->root == ROOT_KEPT)
+        late_scanned(e, s);
     if (it == NULL || it->scan != s->number)
         return;
     it->scan = 0;

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import unittest
 
 import harness
@@ -371,6 +372,67 @@ class Care(FilesTest):
         poll(heard)
         c.wait()
         self.assertEqual(sorted(tree(c[1])), [b"app.log", b"config"])
+
+    def test_who_writes_into_what_was_just_replaced_loses_nothing(self):
+        c = self.files(2)
+        write(c[0], "notes.txt", b"first")
+        self.everywhere(c, "notes.txt", b"first")
+        with open(c[1].path("notes.txt"), "r+b") as held:
+            write(c[0], "notes.txt", b"second, from elsewhere")
+            poll(lambda: read(c[1], "notes.txt") == b"second, from elsewhere")
+            held.write(b"written by a program that had it open")
+        for node in c:
+            poll(lambda: b"written by a program that had it open" in tree(node).values())
+        self.assertEqual(read(c[1], "notes.txt"), b"second, from elsewhere")
+        self.converge(c)
+
+    def test_an_index_that_lies(self):
+        """Rows that no honest server writes, as a hostile member could send them."""
+        c = self.files(2)
+        write(c[0], "honest", b"content")
+        self.everywhere(c, "honest", b"content")
+        c.wait()
+
+        def version(kind=1, size=7, hash_=b"", target=b"", rank=0, name=b"evil", seen=1):
+            return (struct.pack("<BBBB", 1, kind, rank, len(name)) + b"E" * 16 + struct.pack("<QqQ", 1, 1, size) + hash_.ljust(32, b"h") +
+                    struct.pack("<B", seen) + (b"E" * 8 + struct.pack("<Q", 1)) * seen + name + target)
+        index = harness.connect(c[1].path(".starling/files.db"))
+        honest = index.execute("SELECT content FROM file WHERE path = ?", (b"honest",)).fetchone()[0]
+        hash_ = honest[44:76]
+        rows = [(p, version(hash_=hash_)) for p in (b"../escaped", b"a/../../escaped", b"/escaped", b"", b".", b"..", b".starling/node.key", b"x/", b"x//y",
+                                                    b".STARLING/x", b"n\0ul", b"e" * 256, b"/".join([b"d"] * 100), b"evil.db", b"evil.db-wal", "text", None, 5)]
+        rows += [(b"link", version(kind=3, size=0, target=b"../../escaped")), (b"absolute", version(kind=3, size=0, target=b"/etc/passwd")),
+                 (b"wrong-size", version(hash_=hash_, size=1 << 60)), (b"kind", version(kind=9)), (b"short", b"\x01"), (b"none", None), (b"number", 7),
+                 (b"many", version(seen=255)), (b"name", version(hash_=hash_, name=b"../../../x" * 5))]
+        for path, content in rows:
+            if path is not None:
+                index.execute("INSERT OR IGNORE INTO file(path, content, mode) VALUES (?, ?, ?)", (path, content, 0o7777))
+        index.close()
+        for i in range(5):
+            write(c[0], "after%d" % i, b"still at work")
+            self.everywhere(c, "after%d" % i, b"still at work")
+        poll(lambda: read(c[0], "name") == b"content")
+        self.assertEqual(stat.S_IMODE(os.stat(c[0].path("name")).st_mode), 0o666)
+        found = {p for p in tree(c[0]) if not p.startswith(b"after")}
+        self.assertEqual(found, {b"honest", b"name"})
+        for folder, folders, names in os.walk(self.root):
+            self.assertFalse([n for n in folders + names if "escaped" in n or "evil" in n], folder)
+
+    def test_a_disk_that_is_too_small(self):
+        c = self.files(1)
+        small = self.make("small", join=[c[0]], extra=STILL)
+        self.small_disk(small.instance, "24m")
+        small.start()
+        big = random.Random(3).randbytes(30 << 20)
+        write(c[0], "big", big)
+        poll(lambda: small.status()["files"]["state"] == "error", 30)
+        self.assertIn("big", small.status()["files"]["error"])
+        write(c[0], "little", b"fits")
+        poll(lambda: read(small, "little") == b"fits")
+        self.assertIsNone(read(small, "big"))
+        self.grow_disk(small.instance, "128m")
+        poll(lambda: read(small, "big") == big, 30)
+        poll(lambda: small.status()["files"]["state"] == "ok")
 
     def test_verbs(self):
         c = self.files(2)
