@@ -75,6 +75,7 @@ struct engine {
 
     struct item *items, *wants, *queue;
     uint64_t noted_last;
+    uint32_t scans; /* of content's, under way for items */
     struct watch *watch;
     struct walk *walk;
     struct barrier *barriers;

@@ -30,6 +30,8 @@
 #define ITEMS_PER_TICK 256
 #define TICK_NS 10000000
 #define RESTLESS_MS 5000
+#define SCANS_FULL (CONTENT_SCANS_MAX - 64) /* under way: nothing more is begun until some have ended */
+#define FULL_MS 5
 
 /* Words between the two threads. */
 enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
@@ -148,8 +150,9 @@ static void tick_cb(uv_timer_t *timer);
 static void tick_arm(struct engine *e) {
     uv_update_time(&e->loop);
     uint64_t now = uv_now(&e->loop);
+    uint64_t least = e->scans >= SCANS_FULL ? FULL_MS : 1; /* 0 would run again at once, before anything that came is heard */
     if (e->queue != NULL && e->served && !e->stopping)
-        uv_timer_start(&e->tick, tick_cb, e->queue->due_ms > now ? e->queue->due_ms - now : 0, 0);
+        uv_timer_start(&e->tick, tick_cb, e->queue->due_ms > now + least ? e->queue->due_ms - now : least, 0);
 }
 
 struct item *item_find(struct engine *e, const char *path) {
@@ -241,7 +244,7 @@ static void item_work(struct engine *e, struct item *it) {
 static void tick_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
     uint64_t begin = uv_hrtime();
-    for (int i = 0; e->queue != NULL && i < ITEMS_PER_TICK && uv_hrtime() - begin < TICK_NS; i++) {
+    for (int i = 0; e->queue != NULL && i < ITEMS_PER_TICK && e->scans < SCANS_FULL && uv_hrtime() - begin < TICK_NS; i++) {
         if (e->queue->due_ms > clock_mono_ms())
             break;
         item_work(e, e->queue);

@@ -195,6 +195,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
     it->scan = content_scan(e->content, ROOT_INSTANCE, it->path);
     if (it->scan == 0)
         item_again(e, it, 20);
+    else
+        e->scans++;
 }
 
 /* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone. */
@@ -294,6 +296,7 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
     if (it == NULL || it->scan != s->number)
         return;
     it->scan = 0;
+    e->scans--;
     if (s->error == ERR_BUSY) {
         it->restless = ++it->tries >= RESTLESS_AFTER;
         item_again(e, it, e->still_ms);

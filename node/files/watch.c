@@ -572,7 +572,7 @@ static void walk_cb(uv_timer_t *timer) {
     }
     w->spent_ns += w->all ? now - begin : 0;
     if (more)
-        walk_arm(e, e->looked ? 5 : 0); /* at the start somebody waits */
+        walk_arm(e, e->looked ? 5 : 1); /* at the start somebody waits; 0 would leave no time for anything else */
     else
         walk_ended(e);
 }
