@@ -284,9 +284,10 @@ static void door_cb(void *ctx, struct door_event *e) {
 
 /* ---- the timer */
 
+/* From within the timer's own work it is a millisecond: due at once, it would run again before the loop looks at anything else. */
 void content_soon(struct content *c) {
     if (!c->closing && c->timer_open)
-        uv_timer_start(&c->timer, timer_cb, 0, 0);
+        uv_timer_start(&c->timer, timer_cb, c->in_timer ? 1 : 0, 0);
 }
 
 static void look_at_peers(struct content *c, uint64_t now) {
@@ -313,11 +314,13 @@ static void timer_cb(uv_timer_t *timer) {
     uint64_t now = clock_mono_ms();
     if (c->closing)
         return;
+    c->in_timer = true;
     content_pause_reading(c);
     scans_start(c);
-    stage_sync_small(c);
     get_pump(c);
+    stage_sync_small(c);
     look_at_peers(c, now);
+    c->in_timer = false;
     if (table_dirty(c->table) && c->commit_ms == 0)
         c->commit_ms = now + COMMIT_MS;
     if (c->commit_ms != 0 && now >= c->commit_ms) {

@@ -127,7 +127,6 @@ void target_check(struct target *t) {
     } else if (t->small && t->staged) {
         t->syncing = true; /* together with others */
         DL_APPEND(c->written, t);
-        c->written_count++;
         content_soon(c);
     } else if (!t->small && t->listed && t->fd >= 0 && fetch_left(t->item) == 0) {
         stage_sync(t);

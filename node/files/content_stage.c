@@ -298,7 +298,6 @@ void stage_sync_small(struct content *c) {
         if (t->dir != s->dir || s->count == CONTENT_BATCH_MAX)
             continue;
         DL_DELETE(c->written, t);
-        c->written_count--;
         t->jobs++;
         s->targets[s->count++] = t;
     }

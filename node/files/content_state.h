@@ -130,7 +130,7 @@ struct content {
     struct fetch *fetch;
     struct chunker chunker;
     uv_timer_t timer;
-    bool timer_open, door_open, closing, pumping, closed_told;
+    bool timer_open, in_timer, door_open, closing, closed_told;
     void (*closed)(void *ctx);
     uint64_t number_last;
     uint32_t jobs; /* on the pool */
@@ -139,14 +139,13 @@ struct content {
     struct want *wants;
     struct target *fresh;   /* to be started, or given up */
     struct target *written; /* small, not synced yet */
-    uint32_t written_count, copiers;
     bool syncing_small;
     struct scan *scans_waiting, *scans_running;
     uint32_t scans_count, scanning;
     size_t storing; /* bytes */
     bool paused;
     struct bucket out, in;
-    uint64_t commit_ms, conns_total;
+    uint64_t commit_ms;
     struct content_totals totals;
 };
 

@@ -270,6 +270,28 @@ static void test_a_full_disk(void **state) {
     free(data);
 }
 
+/* A limit holds for who sends and for who receives, and what is small does not wait for ever behind what is large. */
+static void test_a_bandwidth_limit(void **state) {
+    size_t len = 3u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    (void)state;
+    for (int who = 0; who < 2; who++) {
+        server_start(0);
+        server_start(1);
+        content_set_bandwidth(servers[who].content, 2048);
+        link_servers(0, 1);
+        write_file(0, "a", data, len);
+        scan(0, "a", hash);
+        uint64_t from = clock_mono_ms();
+        want(1, "a", hash, len, NULL);
+        assert_true(wait_staged(1, 1));
+        assert_in_range(clock_mono_ms() - from, 800, 20000); /* 1.5 s, less what may pass at once */
+        assert_true(same_file(1, "a", data, len));
+        servers_end();
+    }
+    free(data);
+}
+
 /* ---- a peer that lies, played by the test */
 
 enum lie { LIE_CHUNKS, LIE_LIST, LIE_ENDLESS, LIE_SIZE, LIE_SILENCE, LIE_GARBAGE, LIE_FLOOD, LIES };
@@ -493,6 +515,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
+        cmocka_unit_test_teardown(test_a_bandwidth_limit, teardown),
         cmocka_unit_test_teardown(test_a_peer_that_lies_costs_only_itself, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
