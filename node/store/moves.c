@@ -491,6 +491,12 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     bool pending = p && pending_shown(p, column, &shown), scan = look->ms == LOOK_FOUND;
     if (pending ? shown == hash : c && c->hash == hash) /* as it was at the last look */
         return 0;
+    bool retyped = false;
+    int err = pending || c ? rebuilt_retyped(s, io, i, &look->values[i], hash, shown, &retyped) : 0;
+    if (retyped && !pending) /* told, but no more than what it was: anything newer wins */
+        put(cells, count, i, stamp_above(reg_cell_stamp(r, c).at), CARRIED_NOT);
+    if (err || retyped)
+        return err;
     if (before && c && reg_cell_stamp(r, c).origin == s->own &&
         !r->writes[c->write].carried) { /* the application went on under the new name */
         put(cells, count, i, 0, CARRIED_NOT);
@@ -508,7 +514,7 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
         return 0;
     }
     uint64_t standard = shown;
-    int err = c && !pending && !io->tbl->moves[column].fresh ? 0 : tables_default_hash(s, io, i, &standard);
+    err = c && !pending && !io->tbl->moves[column].fresh ? 0 : tables_default_hash(s, io, i, &standard);
     if (err)
         return err;
     bool fresh = io->tbl->moves[column].fresh && (scan || !io->tbl->captured || (p && !p->reason && pending)),

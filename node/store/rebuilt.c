@@ -45,6 +45,44 @@ static int shown_before(struct store *s, struct tbl *t, const struct rowid *plac
     return 1;
 }
 
+/* Is this value (hashed: now) what a column of another type held as `was`? Then nobody wrote it: the rebuild gave the column its type. */
+int rebuilt_retyped(struct store *s, struct tio *io, uint32_t i, const struct value *v, uint64_t now, uint64_t was, bool *retyped) {
+    struct value forms[3];
+    char text[64];
+    uint32_t n = 0;
+    *retyped = false;
+    if (v->type == VALUE_TEXT && v->len && v->len < sizeof text) {
+        char *end;
+        memcpy(text, v->p, v->len);
+        text[v->len] = 0;
+        double x = strtod(text, &end);
+        if (*end)
+            return 0;
+        forms[n++] = (struct value){.type = VALUE_INT, .as.i = strtoll(text, NULL, 10)};
+        forms[n++] = (struct value){.type = VALUE_FLOAT, .as.f = x};
+    } else if (v->type == VALUE_INT || v->type == VALUE_FLOAT) {
+        if (v->type == VALUE_INT)
+            sqlite3_snprintf(sizeof text, text, "%lld", (long long)v->as.i);
+        else
+            sqlite3_snprintf(sizeof text, text, "%!.15g", v->as.f);
+        forms[n++] = (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = strlen(text)};
+        if (v->type == VALUE_INT)
+            forms[n++] = (struct value){.type = VALUE_FLOAT, .as.f = (double)v->as.i};
+        else if (v->as.f > -9e15 && v->as.f < 9e15)
+            forms[n++] = (struct value){.type = VALUE_INT, .as.i = (int64_t)v->as.f};
+    }
+    for (uint32_t k = 0; k < n && !*retyped; k++) {
+        uint64_t hash;
+        if (value_hash(&forms[k]) != was || !tables_converts(io, i, &forms[k]))
+            continue;
+        int err = tables_convert(s, io, i, &forms[k], &hash);
+        if (err)
+            return err;
+        *retyped = hash == now;
+    }
+    return 0;
+}
+
 int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool *same) {
     struct row_cursor at;
     uint32_t at_new = io->by_number[column] - 1, equal = 0, known = 0;

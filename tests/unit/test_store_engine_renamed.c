@@ -233,6 +233,48 @@ static void test_a_renamed_column_and_then_rebuilds(void **state) {
     }
 }
 
+/* The old value in its new type is no write: what others wrote meanwhile is newer, whether it is merged already or not. */
+static void test_a_column_that_gets_another_type(void **state) {
+    static const char *const REBUILD[] = {"BEGIN; CREATE TABLE tmp(k TEXT PRIMARY KEY, a TEXT, b); INSERT INTO tmp SELECT k, a, b FROM t; "
+                                          "DROP TABLE t; ALTER TABLE tmp RENAME TO "
+                                          "t; COMMIT",
+                                          "BEGIN; CREATE TABLE tmp(k TEXT PRIMARY KEY, a INTEGER, b); INSERT INTO tmp SELECT k, a, b FROM "
+                                          "t; DROP TABLE t; ALTER TABLE tmp RENAME "
+                                          "TO t; COMMIT"};
+    (void)state;
+    for (int mode = 0; mode < 16;
+         mode++) { /* to text, or to a number; it comes before, while or after the node looks; another column is written */
+        struct rig r;
+        bool number = mode & 1;
+        rig_open(&r, 2, number ? "CREATE TABLE t(k TEXT PRIMARY KEY, a TEXT, b)" : "CREATE TABLE t(k TEXT PRIMARY KEY, a INTEGER, b)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('one', 1, 1), ('two', 2, 1), ('three', 3, 1)");
+        share(&r);
+        rig_act(&r, 0, "UPDATE t SET a = 7 WHERE k = 'one'");
+        rig_tick();
+        if ((mode >> 1 & 3) == 0)
+            peer_queue(&r.peers[1], &r.peers[0]);
+        app_exec(rig_app(&r, 1), REBUILD[number]);
+        if ((mode >> 1 & 3) < 2)
+            peer_turn(&r.peers[1]);
+        if ((mode >> 1 & 3) == 1)
+            peer_queue(&r.peers[1], &r.peers[0]);
+        for (int i = 0; i < 3 && (mode >> 1 & 3) < 3; i++)
+            peer_turn(&r.peers[1]);
+        if (mode & 8)
+            app_exec(rig_app(&r, 1), "UPDATE t SET b = 2 WHERE k = 'one'");
+        peer_rest(&r.peers[1]);
+        for (uint32_t i = 0; i < 4; i++) /* with two types there are two digests */
+            peer_pull(&r.peers[i & 1], &r.peers[!(i & 1)]);
+        rig_time_passes(&r);
+        rig_act(&r, 0, REBUILD[number]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT a FROM t ORDER BY k", number ? "i7|;i3|;i2|;" : "t7|;t3|;t2|;");
+        if (conflicts(&r))
+            fail_msg("mode %d: %zu conflicts", mode, conflicts(&r));
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_dies_before_its_column_is_renamed),
@@ -242,6 +284,7 @@ int main(void) {
         cmocka_unit_test(test_rows_without_a_key_beside_a_renamed_column),
         cmocka_unit_test(test_a_row_without_a_key_that_was_thrown_out_before_a_rename),
         cmocka_unit_test(test_a_renamed_column_and_then_rebuilds),
+        cmocka_unit_test(test_a_column_that_gets_another_type),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
