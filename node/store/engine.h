@@ -764,6 +764,7 @@ int follow_note(struct store *s);   /* after the schema was read: what is here w
 int follow_forget(struct store *s); /* another file stands in its place */
 /* Was this ever here? kind: "table", "index", …; column not NULL: that column of the table, kind "column". */
 int follow_had(struct store *s, const char *kind, size_t kind_len, const char *name, size_t name_len, const char *column, bool *had);
+int follow_say_rest(struct store *s, const char *table, sqlite3 *theirs); /* of a table that both have: in the log */
 bool follow_wanted(const struct store *s);
 int follow(struct store *s); /* makes what is missing, if now is the moment; s->follow_due: not yet */
 

@@ -40,7 +40,7 @@ static int columns_told(struct store *s, const struct batch_reader *r, const str
             sqlite3_bind_text(q, 2, t->name, -1, SQLITE_STATIC);
             sqlite3_bind_text(q, 3, t->columns[c].name, -1, SQLITE_STATIC);
             sqlite3_bind_int(q, 4, t->columns[c].key_place);
-            sqlite3_bind_int(q, 5, t->key_kind);
+            sqlite3_bind_int(q, 5, (int)t->key_kind | ((int)t->columns[c].affinity + 1) << 4);
             err = sql_run(q);
         }
     }
@@ -145,6 +145,49 @@ int follow_had(struct store *s, const char *kind, size_t kind_len, const char *n
     *had = row == 1;
     sqlite3_finalize(q);
     return row < 0 ? row : 0;
+}
+
+/* ---- what ALTER TABLE cannot add */
+
+/* A query on their schema, with the table's name; of each row that it gives, ours must have as many by the second one, or it is said. */
+static int say_lacking(struct store *s, const char *table, sqlite3 *theirs, const char *what, const char *in_theirs, const char *in_ours) {
+    sqlite3_stmt *q = NULL, *ours = NULL;
+    int row = sql_prepare(theirs, &q, "%s", in_theirs), err = row ? row : sql_prepare(s->app.writer, &ours, "%s", in_ours);
+    if (!err)
+        sqlite3_bind_text(q, 1, table, -1, SQLITE_STATIC);
+    while (!err && (err = sql_step(q)) == 1) {
+        sqlite3_bind_text(ours, 1, table, -1, SQLITE_STATIC);
+        sqlite3_bind_value(ours, 2, sqlite3_column_value(q, 0));
+        if ((err = sql_step(ours)) == 0)
+            store_log(s, LOG_WARNING,
+                      "%s: \"%s\" of another server has %s%s, which cannot be added to a table that is there: let the application do it",
+                      s->config.db, table, what, (const char *)sqlite3_column_text(q, 0));
+        sqlite3_reset(ours);
+        err = err < 0 ? err : 0;
+    }
+    sqlite3_finalize(q);
+    sqlite3_finalize(ours);
+    return err;
+}
+
+#define INDEXED "(SELECT group_concat('\"' || name || '\"', ', ') FROM pragma_index_info(l.name))"
+#define CHECKS "(length(sql) - length(replace(upper(sql), 'CHECK', ''))) / 5"
+
+int follow_say_rest(struct store *s, const char *table, sqlite3 *theirs) {
+    int err = say_lacking(s, table, theirs, "UNIQUE on ", "SELECT " INDEXED " FROM pragma_index_list(?) l WHERE origin='u'",
+                          "SELECT 1 FROM pragma_index_list(?) l WHERE \"unique\" AND " INDEXED " = ?2 COLLATE NOCASE");
+    if (!err)
+        err = say_lacking(s, table, theirs, "generated column ", "SELECT name FROM pragma_table_xinfo(?) WHERE hidden > 1",
+                          "SELECT 1 FROM pragma_table_xinfo(?) WHERE name = ?2 COLLATE NOCASE");
+    if (!err)
+        err = say_lacking(s, table, theirs, "NOT NULL for column ",
+                          "SELECT name FROM pragma_table_info(?) WHERE \"notnull\" AND NOT pk AND dflt_value IS NULL",
+                          "SELECT 1 FROM pragma_table_info(?) WHERE name = ?2 COLLATE NOCASE AND \"notnull\"");
+    if (!err)
+        err = say_lacking(s, table, theirs, "more than ours of CHECK constraints: ",
+                          "SELECT " CHECKS " FROM sqlite_schema WHERE type='table' AND name = ? COLLATE NOCASE",
+                          "SELECT 1 FROM main.sqlite_schema WHERE type='table' AND name = ? COLLATE NOCASE AND " CHECKS " >= ?2");
+    return err;
 }
 
 /* ---- making it */

@@ -50,11 +50,25 @@ static bool is_missing(const struct tbl *t, uint32_t column) {
            (column >= t->io->by_number_count || !t->io->by_number[column]);
 }
 
+/* By what the others told last: has one of them this column with another type? */
+static bool is_of_another_type(struct store *s, const struct tbl *t, const char *name, enum affinity ours) {
+    sqlite3_stmt *q;
+    if (sql_prepare(s->db, &q, "SELECT 1 FROM told_column WHERE node<>? AND tbl=? AND col=? AND kind>>4 NOT IN (0, ?)"))
+        return true;
+    sqlite3_bind_blob(q, 1, s->origin_ids[s->own].node, NODE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_text(q, 2, t->name, -1, SQLITE_STATIC);
+    sqlite3_bind_text(q, 3, name, -1, SQLITE_STATIC);
+    sqlite3_bind_int(q, 4, (int)ours + 1);
+    bool found_one = sql_step(q) == 1;
+    sqlite3_finalize(q);
+    return found_one;
+}
+
 /* Columns whose type here changes what comes from other servers. */
-static void converted(const struct tbl *t, json_t *list) {
+static void converted(struct store *s, const struct tbl *t, json_t *list) {
     static const char *const TYPES[] = {"BLOB", "TEXT", "NUMERIC", "INTEGER", "REAL"};
     for (uint32_t i = 0; i < t->io->count; i++) {
-        if (!tables_converted(t->io, i))
+        if (!tables_converted(t->io, i) || !is_of_another_type(s, t, t->io->names[i], t->io->table->columns[t->io->order[i]].affinity))
             continue;
         found(list, false, "declare it with the same type on every server, and write those values again",
               "column \"%s\" is %s here and of another type on another server: values from there are converted, so that the servers show "
@@ -162,6 +176,29 @@ static void missing_table(struct store *s, const char *name, const struct tbl *t
               who, *who ? " it" : "");
 }
 
+/* Rows of a table that has another key elsewhere are other rows there. */
+static void another_key(struct store *s, const struct table *table, json_t *list) {
+    sqlite3_stmt *q = NULL;
+    char who[120];
+    bool differs = false;
+    if (told_by_others(s, &q, "col, place", "AND tbl=? GROUP BY col COLLATE NOCASE, place ORDER BY col") == 0) {
+        sqlite3_bind_text(q, 2, table->name, -1, SQLITE_STATIC);
+        while (!differs && sql_step(q) == 1) {
+            int place = 0;
+            for (uint32_t i = 0; i < table->columns_count; i++)
+                if (sqlite3_stricmp(table->columns[i].name, (const char *)sqlite3_column_text(q, 0)) == 0)
+                    place = (int)table->columns[i].key_place;
+            differs = place != sqlite3_column_int(q, 1);
+        }
+        if (differs) {
+            put_who(who, q, 2, 3);
+            found(list, false, "run the same version of the application on every server",
+                  "%s another primary key for it (column \"%s\"): under another key a row is another row", who, sqlite3_column_text(q, 0));
+        }
+    }
+    sqlite3_finalize(q);
+}
+
 static void rows_of_table(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
     if (t->unbound)
         found(list, false, t->unbound_mend, "not replicated: %s", t->unbound);
@@ -170,6 +207,8 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
               "its key is of another kind on another server: rows from there are kept, not shown");
     if (t->io)
         missing_columns_of(s, table, t, list);
+    if (table && !table->unsupported && !table->excluded)
+        another_key(s, table, list);
     if (t->io && t->io->table->key_kind == KEY_ROWID)
         found(list, true, "a PRIMARY KEY makes it cheaper: after each change of its schema, and VACUUM, all its rows are read",
               "has no primary key: each inserted row is a row of its own, also beside an equal one");
@@ -181,7 +220,7 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
         found(list, false, "`starling tables restore DB/TABLE` brings them back, `starling tables accept DB/TABLE` deletes them everywhere",
               "%llu rows are gone from the file without a note: not taken for deletions", (unsigned long long)t->lost);
     if (t->io)
-        converted(t, list);
+        converted(s, t, list);
     large(s, t, list);
 }
 

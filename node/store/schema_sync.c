@@ -181,7 +181,7 @@ static int follow_columns(struct store *s, const char *table, const struct trial
         err = add_column(s, table, q, trial);
     }
     sqlite3_finalize(q);
-    return err;
+    return err ? err : follow_say_rest(s, table, trial->db);
 }
 
 static void say_not_created(struct store *s, const struct schema_item *item, const char *why) {

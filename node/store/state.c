@@ -38,6 +38,7 @@ static const char SCHEMA[] =
 /* Came later than the format: made in states that are there, too. */
 static const char SCHEMAS[] =
     "CREATE TABLE IF NOT EXISTS told(node BLOB PRIMARY KEY, origin INTEGER, version INTEGER, done INTEGER) WITHOUT ROWID;"
+    /* kind: of the table's key, and 16 times 1 + the column's affinity; 0, not known */
     "CREATE TABLE IF NOT EXISTS told_column(node BLOB, tbl TEXT COLLATE NOCASE, col TEXT COLLATE NOCASE, place INTEGER, kind INTEGER,"
     "  PRIMARY KEY(node, tbl, col)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS had(name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"

@@ -193,8 +193,29 @@ static void test_the_application_in_between(void **state) {
     }
 }
 
+/* A table made anew there has what ALTER TABLE cannot add here. */
+static void test_what_cannot_be_added_is_said(void **state) {
+    (void)state;
+    struct rig r;
+    open_following(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b CHECK (b < 10)); INSERT INTO t VALUES(1, 1, 1)", 2);
+    rig_act(&r, 0,
+            "BEGIN; CREATE TABLE tmp(id INTEGER PRIMARY KEY, a, b CHECK (b < 10), c NOT NULL, g AS (a + b), CHECK (a > 0), UNIQUE (a, b)); "
+            "INSERT INTO tmp(id, a, b, c) SELECT id, a, b, 'filled' FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t; COMMIT");
+    rig_share(&r);
+    peer_retry(&r.peers[1]);
+    rig_share(&r);
+    assert_rows(rig_app(&r, 1), "SELECT * FROM t", "i1|i1|i1|tfilled|;");
+    static const char *const SAID[] = {"UNIQUE on \"a\", \"b\", which", "generated column g, which", "NOT NULL for column c, which",
+                                       "CHECK constraints: 2, which"};
+    for (size_t i = 0; i < sizeof SAID / sizeof *SAID; i++)
+        if (!strstr(r.peers[1].log, SAID[i]))
+            fail_msg("the log does not say \"%s\" but: %s", SAID[i], r.peers[1].log);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_cannot_be_added_is_said),
         cmocka_unit_test(test_what_is_added_elsewhere),
         cmocka_unit_test(test_what_goes_stays_gone_and_stays_elsewhere),
         cmocka_unit_test(test_two_that_add),

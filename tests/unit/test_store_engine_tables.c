@@ -443,6 +443,34 @@ static void test_types_that_differ_are_named(void **state) {
     rig_close(&r);
 }
 
+/* Mended on the other side: then there is nothing to say any more. And a key that is another one is said on both. */
+static void test_types_and_keys_that_are_mended_elsewhere(void **state) {
+    (void)state;
+    struct rig r;
+    static const char *const WAL = "PRAGMA journal_mode=WAL";
+    open_each(&r, (const char *[]){WAL, WAL},
+              (const char *[]){"CREATE TABLE t(k TEXT PRIMARY KEY, v INTEGER); CREATE TABLE u(a TEXT PRIMARY KEY, b)",
+                               "CREATE TABLE t(k TEXT PRIMARY KEY, v TEXT); CREATE TABLE u(a TEXT, b, PRIMARY KEY(a, b))"});
+    rig_act(&r, 0, "INSERT INTO t VALUES('a', 7); INSERT INTO u VALUES('x', 1)");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    assert_problem(&r.peers[1], "t", "column \"v\" is TEXT here and of another type on another server");
+    rig_act(&r, 1, "UPDATE t SET v = 8");
+    peer_pull(&r.peers[0], &r.peers[1]);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_problem(&r.peers[i], "u", "has another primary key for it (column \"b\")");
+    rig_act(&r, 0,
+            "BEGIN; CREATE TABLE n(k TEXT PRIMARY KEY, v TEXT); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; "
+            "COMMIT");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    for (uint32_t i = 0; i < 2; i++) {
+        char *text = peer_problems(&r.peers[i], "t");
+        assert_string_equal(text, "");
+        free(text);
+    }
+    assert_same_table(&r, "t");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_autoincrement),
@@ -457,6 +485,7 @@ int main(void) {
         cmocka_unit_test(test_page_sizes_and_vacuums),
         cmocka_unit_test(test_invalid_text),
         cmocka_unit_test(test_types_that_differ_are_named),
+        cmocka_unit_test(test_types_and_keys_that_are_mended_elsewhere),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
