@@ -52,6 +52,18 @@ static void yield(struct node *n, const struct effect *e) {
         worker_post(db->worker, job);
 }
 
+static void meet(struct node *n, const struct effect *e) {
+    struct database *db = serving(n, e->db);
+    struct job *job = db == NULL ? NULL : job_new(e->type == EFFECT_MEET ? JOB_MEET : JOB_ALONE);
+    if (job == NULL)
+        return;
+    job->number = e->request;
+    job->offset_ms = e->offset_ms;
+    job->origin = e->origin;
+    job->from = e->version;
+    worker_post(db->worker, job);
+}
+
 static void reply(struct node *n, const struct effect *e) {
     json_error_t error;
     json_t *answer = e->data == NULL ? NULL : json_loadb((const char *)e->data, e->len, 0, &error);
@@ -71,6 +83,8 @@ void node_effect(struct node *n, const struct effect *e) {
         break;
     case EFFECT_EPOCH: new_epoch(n, e); break;
     case EFFECT_YIELD: yield(n, e); break;
+    case EFFECT_MEET:
+    case EFFECT_ALONE: meet(n, e); break;
     case EFFECT_MEMBER:
         if (members_put(n->members, e->member))
             node_members_changed(n);

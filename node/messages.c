@@ -124,6 +124,11 @@ static void act(struct node *n, struct message *m) {
     case MESSAGE_BATCH: batch(n, db, m); break;
     case MESSAGE_STORED: stored(n, db, m); break;
     case MESSAGE_BAD: bad(n, db, m); break;
+    case MESSAGE_MET: {
+        struct event e = {.type = EVENT_MET, .db = db->name, .request = m->number};
+        node_step(n, &e);
+        break;
+    }
     case MESSAGE_READ: {
         struct event e = {.type = EVENT_READ, .request = m->number, .batches = m->batches, .batches_count = m->batches_count};
         node_step(n, &e);

@@ -236,6 +236,7 @@ static int core_open(struct node *n, char *why, size_t why_len) {
         snprintf(config.advertise, sizeof(config.advertise), "%s", port);
     else if (address_parse(advertise, transport_port(n->transport), host, &advertised_port) == 0)
         snprintf(config.advertise, sizeof(config.advertise), strchr(host, ':') != NULL ? "[%s]:%u" : "%s:%u", host, advertised_port);
+    config.clocks = true;
     config.incarnation = members_incarnation(n->members, clock_wall_ms());
     randombytes_buf(&config.seed, sizeof(config.seed));
     n->core = core_new(&config);

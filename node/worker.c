@@ -152,6 +152,7 @@ static bool state_copy(struct db_state *to, const struct db_state *from) {
     to->base = from->base;
     memcpy(to->digest, from->digest, sizeof(to->digest));
     to->settled = from->settled;
+    to->clock = from->clock;
     return true;
 }
 
@@ -441,8 +442,28 @@ static void take_up_anew(struct worker *w) {
     open_store(w);
 }
 
+static void meet(struct worker *w, const struct job *job) {
+    char why[WHY_MAX];
+    bool restamped = false;
+    int r = w->store == NULL ? 0 : store_meet(w->store, job->offset_ms, &restamped);
+    if (r != 0) {
+        snprintf(why, sizeof(why), "%s: what nobody has seen yet could not be stamped by the cluster's time: %s", w->db, err_text(r));
+        fail(w, why);
+    } else if (restamped) { /* what it holds in memory has the old stamps; who is linked is met again then */
+        close_store(w, "");
+        open_store(w);
+    } else if (w->store != NULL) {
+        struct message *m = tell(w, MESSAGE_MET);
+        if (m == NULL)
+            return;
+        m->number = job->number;
+        inbox_put(w->config.inbox, m);
+    }
+}
+
 static void run_job(struct worker *w, struct job *job) {
     char why[WHY_MAX];
+    int r;
     if (is_work(job) || w->trimmed)
         worked(w);
     switch (job->type) {
@@ -454,7 +475,7 @@ static void run_job(struct worker *w, struct job *job) {
     case JOB_EPOCH:
         if (w->store == NULL)
             break;
-        int r = store_new_epoch(w->store, job->origin.epoch);
+        r = store_new_epoch(w->store, job->origin.epoch);
         if (r != 0) {
             snprintf(why, sizeof(why), "%s: a new epoch could not be started: %s", w->db, err_text(r));
             fail(w, why);
@@ -469,6 +490,11 @@ static void run_job(struct worker *w, struct job *job) {
         look_after(w);
         break;
     case JOB_YIELD: take_up_anew(w); break;
+    case JOB_MEET: meet(w, job); break;
+    case JOB_ALONE:
+        if (w->store != NULL && (r = store_alone(w->store, &job->origin, job->from)) != 0)
+            fail(w, err_text(r));
+        break;
     case JOB_WATCH:
         w->watched = job->on;
         if (w->store != NULL)

@@ -32,6 +32,8 @@ enum job_type {
     JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
     JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
     JOB_YIELD,    /* take up anew what the file holds, below what others have; the same */
+    JOB_MEET,     /* number, offset_ms: somebody is linked; answered with MESSAGE_MET, or CLOSED and OPENED */
+    JOB_ALONE,    /* origin, from: nobody is; versions behind that one have not left */
     JOB_WATCH,    /* on */
     JOB_FOLLOW,   /* on: as in worker_config */
     JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */
@@ -57,6 +59,7 @@ struct job {
     struct origin origin;
     uint64_t from, to;
     size_t bytes_max;
+    int64_t offset_ms;
     bool on;
     enum question question;
     char *table; /* owned */

@@ -176,6 +176,10 @@ void batch_head_release(struct batch_head *h);
  * chain when all holds. 0, ERR_SIGNATURE, ERR_NOMEM. */
 int batch_verify(const uint8_t *data, size_t len, const uint8_t key[NODE_KEY_BYTES], uint8_t chain[BATCH_CHAIN_BYTES]);
 
+/* The same batch with `by` added to its stamps, chained behind `chain` (which is replaced) and signed anew. Only for what nobody else
+ * has seen. 0, ERR_MALFORMED, ERR_NOMEM. */
+int batch_restamp(const uint8_t *data, size_t len, int64_t by, const uint8_t secret[NODE_SECRET_BYTES], uint8_t chain[BATCH_CHAIN_BYTES],
+                  struct bytes **out);
 /* The chain hash after this envelope, from the one before it. Verifies nothing. */
 void batch_chain(const uint8_t *data, size_t len, uint8_t chain[BATCH_CHAIN_BYTES]);
 

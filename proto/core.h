@@ -66,6 +66,7 @@ struct core_config {
     char advertise[CORE_ADDRESS_MAX]; /* host:port others may dial; host may be empty: those that our links have, and others see us at */
     uint64_t incarnation;             /* above that of any earlier run (e.g. wall-clock ms at start) */
     uint64_t seed;                    /* for jitter */
+    bool clocks; /* whose clock is right is worked out, and stamps by it: EFFECT_MEET and EFFECT_ALONE are dealt with */
     /* milliseconds; 0 takes the default */
     uint32_t beat_ms, idle_ms, suspect_ms, dead_ms, ack_ms, lazy_ms, pull_timeout_ms; /* 500 10000 1300 2700 20 40 3000 */
     uint32_t mesh_max;     /* up to so many members all are linked with all; default 50 */
@@ -94,6 +95,7 @@ struct db_state {
         base; /* digest of the rows that were there before the first meeting; 0 none; with BASE_ALONE if nobody else is known to share it */
     uint8_t digest[16]; /* of the content shown */
     bool settled;       /* nothing pending, waiting to be shown or parked: the digest belongs to `have` */
+    uint64_t clock;     /* the highest stamp in it */
 };
 
 enum event_type {
@@ -111,6 +113,7 @@ enum event_type {
     EVENT_STORED,      /* db, state: the store's latest. Each delivered batch ends in one, in BATCH_BAD, or in DB_OPEN */
     EVENT_READ,        /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked; none: not in the log */
     EVENT_BATCH_BAD,   /* db, origin, version, text: delivered but not taken; this origin stops (others go on) until DB_OPEN */
+    EVENT_MET,         /* db, request: answers EFFECT_MEET */
     EVENT_PAUSE,
     EVENT_RESUME,
     EVENT_LEAVE,   /* tell everyone that we leave for good */
@@ -157,6 +160,9 @@ enum effect_type {
     EFFECT_EPOCH,     /* db, origin, version: a peer has versions of our origin that we do not: start an epoch above origin.epoch
                        * that was never used before (an image may be restored twice), then DB_OPEN again. If ours is above it
                        * already (restarted before it wrote anything): just DB_OPEN. The lost versions are then fetched */
+    EFFECT_ALONE,     /* db, origin, version: nobody is linked; of our own versions those above this one have not left */
+    EFFECT_MEET,      /* db, request, offset_ms: somebody is. Before anything leaves, what nobody has seen is to be stamped by the cluster's
+                    * time, so far from our clock; then MET, or CLOSED and DB_OPEN */
     EFFECT_MEMBER,    /* member: changed; remember it */
     EFFECT_REQUEST,   /* link, request, data, peer: a peer asks; answer with EVENT_REPLY */
     EFFECT_REPLY,     /* request (the caller's), data or NULL when the peer is gone or did not answer in 30 s */
@@ -174,6 +180,7 @@ struct effect {
     struct origin origin;
     uint64_t version, version_last;
     size_t bytes_max;
+    int64_t offset_ms;
     const struct member *member;
     const uint8_t *data, *peer;
     int level;

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 
 #include "proto/card.h"
+#include "proto/clock.h"
 #include "proto/core.h"
 #include "proto/effects.h"
 #include "proto/link.h"
@@ -48,6 +49,9 @@ struct core {
     struct own_host hosts[CARD_ADDRESSES_MAX];
     uint32_t hosts_count;
     uint64_t now, wall;
+    int64_t offset_ms;   /* clock.c: of the cluster's time to `wall` */
+    uint64_t difference; /* of the two clocks, when they were looked at last */
+    bool looked;
     uint64_t deadline;
     uint64_t asleep_ms; /* for how long timers were late, in all: silence then was ours */
     uint64_t random;

@@ -7,7 +7,6 @@
 #include "proto/core_state.h"
 
 #define WHO_BYTES (CORE_NAME_MAX + CORE_ADDRESS_MAX + 8)
-#define CLOCK_WARN_MS 5000u
 
 struct link *greet_link(const struct core *core, uint64_t id) {
     uint32_t low = 0, high = core->links_count;
@@ -87,12 +86,12 @@ static void say_hello(struct core *core, struct link *l) {
                            .name = {c->name, strlen(c->name)},
                            .advertise = {c->advertise, strlen(c->advertise)},
                            .incarnation = core->incarnation,
-                           .wall_ms = core->wall,
+                           .wall_ms = clock_cluster_ms(core),
                            .dial = l->dial,
                            .seen = {l->address, host_len(l->address)},
                            .card = core->card,
                            .card_len = core->card_len,
-                           .flags = core->paused ? WIRE_PAUSED : 0};
+                           .flags = (core->paused ? WIRE_PAUSED : 0u) | (clock_company(core, l) ? WIRE_COMPANY : 0u)};
     l->issue = core->issue;
     stream_begin(core);
     announce_hello(core, &core->scratch, &h);
@@ -146,6 +145,7 @@ static void down(struct core *core, struct link *l) {
         member_unlinked(core, p, core->phase != CORE_RUNNING);
     }
     l->peer = NULL;
+    clock_settle(core);
 }
 
 void greet_close(struct core *core, struct link *l, int bye, const char *why) {
@@ -280,14 +280,6 @@ static bool newer_wins(const struct core *core, const struct link *old, const st
     return l->serial > old->serial;
 }
 
-static void check_clock(struct core *core, const struct link *l, const struct wire_hello *h) {
-    uint64_t off = h->wall_ms > core->wall ? h->wall_ms - core->wall : core->wall - h->wall_ms;
-    char who[WHO_BYTES];
-    if (off >= CLOCK_WARN_MS)
-        core_log_once(core, 1, "%s: its clock is %llu s %s ours: set both, or the later clock's writes win", greet_who(l, who, sizeof who),
-                      (unsigned long long)off / 1000, h->wall_ms > core->wall ? "ahead of" : "behind");
-}
-
 static void up(struct core *core, struct link *l, struct peer *p, const struct wire_hello *h) {
     link_advance(l, LINK_UP);
     probe_open(core, l);
@@ -314,11 +306,12 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
     p->paused = (h->flags & WIRE_PAUSED) != 0;
     free(p->refused);
     p->refused = NULL;
+    clock_hello(core, l, h);
     sync_hello(core, p, h);
     member_linked(core, p, l);
+    clock_settle(core);
     char who[WHO_BYTES];
     core_log(core, 2, "%s: connected", greet_who(l, who, sizeof who));
-    check_clock(core, l, h);
     gossip_host(core, h->seen.p, h->seen.len, m->id);
     overlay_linked(core, l);
     announce_link_up(core, l);

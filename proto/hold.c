@@ -229,7 +229,8 @@ void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool b
     bool taken = false;
     if (!r) {
         struct db *db = sync_find(core, head.db, head.db_len);
-        taken = db && sync_exchanges(core, l, db) && head.version && arrive(core, l, db, &head, batch, bulk);
+        taken = db && sync_exchanges(core, l, db) && head.version && !clock_refuses(core, l, db, &head) &&
+                arrive(core, l, db, &head, batch, bulk);
         batch_head_release(&head);
     }
     if (!taken)

@@ -282,7 +282,7 @@ void pull_asked(struct core *core, struct link *l, const struct wire_pull *p) {
 }
 
 void pull_serve(struct core *core, struct link *l) {
-    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count ||
+    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count || l->ranges[0].db->withheld ||
         l->queued + l->bulk_bytes >= core->config.link_queue_max / 2)
         return;
     const struct serve_range *r = &l->ranges[0];

@@ -129,7 +129,7 @@ void sync_peer_release(struct peer *p) {
 }
 
 bool sync_exchanges(const struct core *core, const struct link *l, const struct db *db) {
-    if (core->paused || l->state != LINK_UP || !l->peer || l->peer->paused || !db->open)
+    if (core->paused || l->state != LINK_UP || !l->peer || l->peer->paused || !db->open || db->withheld)
         return false;
     const struct peer_db *pd = sync_peer_db(core, l->peer, db);
     return pd && pd->open && pd->known && !pd->refused;
@@ -367,6 +367,7 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
     bool news = !db->open || db->base != state->base || db->settled != state->settled ||
                 memcmp(db->content, state->digest, sizeof db->content) != 0;
     uint64_t gen = db->gen + 1;
+    db->clock = state->clock > db->clock ? state->clock : db->clock;
     if (vv_copy(&db->have, &state->have)) {
         core_log(core, 0, "%s: out of memory; its state is told to others later", db->name);
         return;
@@ -434,6 +435,7 @@ void sync_open(struct core *core, const char *name, const struct db_state *state
         if (pd)
             pd->pushed = 0;
     }
+    clock_opened(core, db);
     hear_again(core, db);
     announce_changed(core, db);
 }

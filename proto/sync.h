@@ -84,6 +84,9 @@ struct db {
     uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
     bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
     bool yields;        /* the same for EFFECT_YIELD */
+    bool withheld;      /* clock.c: nothing of it leaves yet */
+    uint64_t meeting;   /* the EFFECT_MEET that is out; 0 none */
+    uint64_t clock;     /* the highest stamp in it */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */

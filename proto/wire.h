@@ -42,7 +42,8 @@ enum wire_type {
     WIRE_OVERLAY,
 };
 
-enum { WIRE_PAUSED = 1 }; /* hello, beat: exchanges nothing for now */
+enum { WIRE_PAUSED = 1 };  /* hello, beat: exchanges nothing for now */
+enum { WIRE_COMPANY = 2 }; /* hello: the sender is linked to others, and has their time */
 enum {
     WIRE_BEAT_CURRENT = 2,
     WIRE_BEAT_WANT = 4,

@@ -103,7 +103,8 @@ static uint64_t stamp_for(struct store *s, const struct reg *r, const struct row
         return top ? top : s->recapture ? STAMP_COPY : 0; /* 0 says "known to all that have this copy" */
     if (look->ms == LOOK_FOUND && top)
         return top;
-    uint64_t at = hlc_of_ms((uint64_t)(look->ms == LOOK_FOUND ? store_wall_ms(s) : look->ms));
+    int64_t ms = (look->ms == LOOK_FOUND ? store_wall_ms(s) : look->ms) + s->clock_offset_ms;
+    uint64_t at = hlc_of_ms((uint64_t)(ms > 0 ? ms : 0));
     at = at > s->floor ? at : s->floor;
     return at > top ? at : top;
 }

@@ -329,6 +329,9 @@ struct store {
     int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;              /* own versions that the owner has got */
     uint64_t own_last;           /* our last stamp in this run */
+    uint64_t alone_from;         /* restamp.c: own versions from here on have not left this server; 0: all may have */
+    bool alone_kept;             /* the state says so, too */
+    int64_t clock_offset_ms;     /* of the cluster's clock to ours */
     bool schema_stale;           /* to be read again before anything else */
     int64_t install_since_ms;    /* triggers are to be made, since then; 0: none */
     int64_t held_since_ms;       /* a migration is under way since then; 0: none */
@@ -584,6 +587,11 @@ int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl
 void values_release(struct store *s);
 int log_read(struct store *s, uint32_t origin, uint64_t version, struct bytes **out);
 int log_write(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b);
+int log_replace(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b);
+
+/* ---- restamp.c */
+int restamp_load(struct store *s);
+void restamp_epoch(struct store *s); /* a new epoch of ours began */
 
 /* ---- drain.c */
 enum { DRAIN_NOTHING = 0, DRAIN_DONE = 1, DRAIN_MORE = 2, DRAIN_RESCAN = 3 };

@@ -159,6 +159,7 @@ static int new_epoch(struct store *s, uint32_t epoch, bool knowing) {
         return err;
     s->own = no;
     s->hot.epoch = next.epoch;
+    restamp_epoch(s);
     memcpy(s->origins[no].key, s->config.key, NODE_KEY_BYTES);
     s->origins[no].keyed = s->origins[no].changed = true;
     for (uint32_t i = 0; knowing && i < s->origins[old].knew_count && !err; i++)
@@ -222,7 +223,7 @@ static int begin_unknowing(struct store *s) {
 
 static int open_all(struct store *s, char *why, size_t why_len) {
     int err = state_open(s, why, why_len);
-    if (err)
+    if (err || (err = restamp_load(s)))
         return err;
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
@@ -359,6 +360,7 @@ void store_state(struct store *s, struct db_state *out) {
     memcpy(out->digest, &s->hot.digest_a, 8);
     memcpy(out->digest + 8, &s->hot.digest_b, 8);
     out->settled = is_settled(s);
+    out->clock = s->clock.last;
 }
 
 bool store_ready(struct store *s) { return !s->scan && s->given == s->hot.published; }

@@ -64,6 +64,11 @@ int store_read(struct store *s, const struct origin *origin, uint64_t from, uint
                uint32_t *count);
 /* A peer has versions of our own origin (its epoch `above`) that we do not: write under a higher epoch from now on. */
 int store_new_epoch(struct store *s, uint32_t above);
+/* Somebody is linked: before anything of ours leaves, versions that nobody has seen are stamped by the cluster's clock, which is so far from this
+ * server's. restamped: close the store, and open it again. Durable. */
+int store_meet(struct store *s, int64_t offset_ms, bool *restamped);
+/* Nobody is linked any more: of our own versions those behind this one have not left this server. */
+int store_alone(struct store *s, const struct origin *origin, uint64_t version);
 /* The base of a peer (see core.h): adopted when ours is 0. */
 void store_learn_base(struct store *s, uint64_t base);
 

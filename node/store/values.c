@@ -47,6 +47,17 @@ int log_write(struct store *s, uint32_t origin, uint64_t version, const struct b
     return sql_run(s->s_log_put);
 }
 
+int log_replace(struct store *s, uint32_t origin, uint64_t version, const struct bytes *b) {
+    sqlite3_stmt *put;
+    int err = sql_prepare(s->db, &put, "UPDATE log SET b=? WHERE id=%lld", (long long)log_id(origin, version));
+    if (!err) {
+        sqlite3_bind_blob64(put, 1, b->data, b->len, SQLITE_STATIC);
+        err = sql_run(put);
+    }
+    sqlite3_finalize(put);
+    return err;
+}
+
 int log_read(struct store *s, uint32_t origin, uint64_t version, struct bytes **out) {
     *out = NULL;
     sqlite3_bind_int64(s->s_log_get, 1, log_id(origin, version));

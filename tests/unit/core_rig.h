@@ -35,9 +35,14 @@ struct rig_node {
     struct bytes *log[RIG_LOG]; /* own batches by version */
     struct bytes *delivered[RIG_LOG];
     unsigned delivered_count, stored_count;
-    bool slow_store;   /* the test says STORED by itself */
-    bool silent_reads; /* EFFECT_READ is not answered */
-    bool frozen;       /* stopped: no ticks, and what comes waits */
+    bool slow_store;                     /* the test says STORED by itself */
+    bool silent_reads;                   /* EFFECT_READ is not answered */
+    int64_t wall_ms;                     /* its clock is off by this */
+    uint64_t meets, meeting, alone_from; /* EFFECT_MEET; the one without an answer; EFFECT_ALONE */
+    int64_t offset_ms;
+    bool slow_meet; /* the test says MET by itself */
+    uint64_t stamp; /* of its batches; 0: 1 */
+    bool frozen;    /* stopped: no ticks, and what comes waits */
     uint64_t last_read;
     unsigned reads, wanted, epochs, yields, requests, replies, dials;
     uint64_t last_dial, last_request, last_request_link;
@@ -161,6 +166,12 @@ static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx
         break;
     case EFFECT_DB_WANTED: node->wanted++; break;
     case EFFECT_YIELD: node->yields++; break;
+    case EFFECT_ALONE: node->alone_from = fx->version + 1; break;
+    case EFFECT_MEET:
+        node->meets++;
+        node->meeting = fx->request;
+        node->offset_ms = fx->offset_ms;
+        break;
     case EFFECT_EPOCH:
         node->epochs++;
         node->epoch_origin = fx->origin;
@@ -183,7 +194,7 @@ static void rig_step(struct rig *r, unsigned n, struct event e) {
     struct rig_node *node = &r->node[n];
     e.now_ms = r->now;
     if (!e.wall_ms)
-        e.wall_ms = 1700000000000u + r->now;
+        e.wall_ms = 1700000000000u + r->now + (uint64_t)node->wall_ms;
     core_step(node->core, &e);
     struct effect fx, read;
     bool has_read = false;
@@ -191,6 +202,11 @@ static void rig_step(struct rig *r, unsigned n, struct event e) {
         rig_effect(r, n, &fx, &read, &has_read);
     if (has_read)
         rig_answer_read(r, n, &read);
+    if (node->meeting && !node->slow_meet) {
+        uint64_t request = node->meeting;
+        node->meeting = 0;
+        rig_step(r, n, (struct event){.type = EVENT_MET, .db = RIG_DB, .request = request});
+    }
     while (!node->slow_store && node->stored_count < node->delivered_count)
         rig_store_one(r, n);
 }
@@ -336,7 +352,7 @@ static inline struct bytes *rig_batch(struct rig *r, unsigned n, const struct vv
     struct change c = {.kind = CHANGE_INSERT,
                        .table = "t",
                        .table_len = 1,
-                       .stamp = 1,
+                       .stamp = node->stamp ? node->stamp : 1,
                        .ident = {.kind = IDENT_GIVEN, .number = 1},
                        .columns_count = 1,
                        .columns = columns,
