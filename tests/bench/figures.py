@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from clashes import apart, identities, references
+from files import files
 from nodes import Cluster, Node, until
 
 
@@ -389,4 +390,4 @@ def smoke(bench):
 
 
 FIGURES = {f.__name__: f for f in (floor, write, write_ring, write_node, visible, sustained, three, store, lock, deferred,
-                                   first, schema, rescan, identities, references, apart, idle)}
+                                   first, schema, rescan, identities, references, apart, files, idle)}

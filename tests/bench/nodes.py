@@ -13,12 +13,12 @@ START_S = 30
 class Node:
     """One starlingd on an instance folder of its own, with one database, app.db."""
 
-    def __init__(self, build, folder, name, join=()):
+    def __init__(self, build, folder, name, join=(), extra=()):
         self.build, self.folder, self.name = build, folder, name
         os.makedirs(folder, exist_ok=True)
         self.db = os.path.join(folder, "app.db")
         command = [os.path.join(build, "starlingd"), "--instance", folder, "--name", name, "--cluster", "bench",
-                   "--listen", "127.0.0.1:0", "--log-level", "warning"]
+                   "--listen", "127.0.0.1:0", "--log-level", "warning", *extra]
         for address in join:
             command += ["--join", address]
         self.log = open(os.path.join(os.path.dirname(folder), name + ".log"), "ab")
