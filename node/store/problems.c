@@ -199,6 +199,23 @@ static void another_key(struct store *s, const struct table *table, json_t *list
     sqlite3_finalize(q);
 }
 
+/* What SQLite itself does otherwise in a table that has triggers. */
+static void beside_triggers(const struct table *table, json_t *list) {
+    bool itself = false;
+    for (uint32_t i = 0; i < table->foreign_keys_count; i++)
+        itself = itself || sqlite3_stricmp(table->foreign_keys[i].parent, table->name) == 0;
+    if (table->strict)
+        found(list, true, NULL,
+              "STRICT: where a table has triggers, as each has beside a node, SQLite looks at a value's type before it looks whether the "
+              "key is "
+              "there: INSERT OR IGNORE of a row with a value of another type fails");
+    if (itself)
+        found(list, true, NULL,
+              "refers to itself: where a table has triggers, as each has beside a node, and foreign keys are enforced, SQLite looks at "
+              "what REPLACE "
+              "leaves without a parent");
+}
+
 static void rows_of_table(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
     if (t->unbound)
         found(list, false, t->unbound_mend, "not replicated: %s", t->unbound);
@@ -209,6 +226,8 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
         missing_columns_of(s, table, t, list);
     if (table && !table->unsupported && !table->excluded)
         another_key(s, table, list);
+    if (t->io)
+        beside_triggers(t->io->table, list);
     if (t->io && t->io->table->key_kind == KEY_ROWID)
         found(list, true, "a PRIMARY KEY makes it cheaper: after each change of its schema, and VACUUM, all its rows are read",
               "has no primary key: each inserted row is a row of its own, also beside an equal one");

@@ -471,6 +471,16 @@ static void test_types_and_keys_that_are_mended_elsewhere(void **state) {
     rig_close(&r);
 }
 
+/* What SQLite does otherwise since there are triggers is said, and is no problem. */
+static void test_what_triggers_change_is_said(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 1, "CREATE TABLE s(k INTEGER PRIMARY KEY, a INT) STRICT; CREATE TABLE t(k INTEGER PRIMARY KEY, up REFERENCES T(k))");
+    assert_problem(&r.peers[0], "s", "STRICT: where a table has triggers");
+    assert_problem(&r.peers[0], "t", "refers to itself: where a table has triggers");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_autoincrement),
@@ -485,6 +495,7 @@ int main(void) {
         cmocka_unit_test(test_page_sizes_and_vacuums),
         cmocka_unit_test(test_invalid_text),
         cmocka_unit_test(test_types_that_differ_are_named),
+        cmocka_unit_test(test_what_triggers_change_is_said),
         cmocka_unit_test(test_types_and_keys_that_are_mended_elsewhere),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
