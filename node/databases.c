@@ -302,6 +302,7 @@ void databases_scan(struct databases *d) {
     struct database *db, *db_next;
     struct other *o, *o_next;
     struct stat st;
+    char *free_now = NULL; /* its place is, which something else had */
 
     d->scans++;
     folder_walk(&walk);
@@ -313,10 +314,16 @@ void databases_scan(struct databases *d) {
         }
     }
     HASH_ITER(hh, d->list, db, db_next) { /* those that only had the name are forgotten with the file */
-        if (db->worker == NULL && lstat(db->path, &st) != 0)
-            entry_free(d, db);
+        if (db->worker != NULL || lstat(db->path, &st) == 0)
+            continue;
+        if (db->wanted && free_now == NULL)
+            free_now = strdup(db->name);
+        entry_free(d, db);
     }
     d->duration_ms = (uv_hrtime() - begin) / 1000000;
+    if (free_now != NULL)
+        databases_want(d, free_now);
+    free(free_now);
 }
 
 static void scan_cb(uv_timer_t *timer);
@@ -482,6 +489,7 @@ void databases_want(struct databases *d, const char *name) {
         worker_begin(d, db, true);
         return;
     }
+    db->wanted = true;
     database_failed(db, "something that is not a database stands where a peer has this database: move it away");
     log_line(d->node->log, LOG_ERROR, name, "%s", db->error);
 }

@@ -29,6 +29,7 @@ struct database {
     struct worker *worker; /* NULL: DB_ALIEN */
     enum database_state state;
     char *error;            /* NULL while it is served */
+    bool wanted;            /* a peer has it; something else stood in its place */
     bool internal;          /* not the application's: the index of the files, in the state folder */
     bool in_core;           /* the core was told DB_OPEN */
     bool settled;           /* as the store said last */

@@ -372,7 +372,8 @@ static void differing_one(void *ctx, const char *path) {
     struct unsettled *u = ctx;
     struct version v;
     if (!beneath_path_ok(path, strlen(path)) || index_get(u->e->ix, path, &v, NULL) != 1 ||
-        !engine_takes(u->e, path, v.kind == VERSION_FOLDER) || (v.kind == VERSION_LINK && !beneath_link_inside(path, v.target)))
+        !engine_takes(u->e, path, v.kind == VERSION_FOLDER) || (v.kind == VERSION_LINK && !beneath_link_inside(path, v.target)) ||
+        take_leaves(u->e, path))
         return;
     u->count++;
     item_show(u->e, path, 0);

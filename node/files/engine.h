@@ -109,6 +109,8 @@ bool watch_blind(const struct engine *e); /* changes are found by looking alone 
 
 /* ---- take.c */
 void take_look(struct engine *e, struct item *it);
+/* What stands there is not for us: a database, no file at all, or it cannot be looked at. */
+bool take_leaves(struct engine *e, const char *path);
 void take_scanned(struct engine *e, const struct content_scanned *s);
 /* This is on disk now, made after what `before` (NULL: nothing) holds: into the index. */
 int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,

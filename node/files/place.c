@@ -481,6 +481,11 @@ void place_look(struct engine *e, struct item *it) {
         shown(e, it, &v, mode);
         return;
     }
+    if (!as_known(e, it->path, d) && take_leaves(e, it->path)) {
+        unwant(e, it);
+        it->show = false;
+        return;
+    }
     if (!as_known(e, it->path, d)) {
         disk_first(e, it);
         return;

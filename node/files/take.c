@@ -19,6 +19,7 @@
 #define JSON_BYTES_MAX (16u << 20)
 #define JSON_BROKEN_MS 60000
 #define JSON_LOOK_MS 2000
+#define DATABASE (-2)
 
 static void done(struct item *it) { it->disk = false; }
 
@@ -199,7 +200,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         e->scans++;
 }
 
-/* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone. */
+/* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone; DATABASE:
+ * likewise, and it is one. */
 static int look(struct engine *e, const char *path, struct stat *st, const char **why) {
     int fd = beneath_look(e->root, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
@@ -217,7 +219,7 @@ static int look(struct engine *e, const char *path, struct stat *st, const char 
         r = -1;
     } else if (S_ISREG(st->st_mode) && held_database(e->held, fd)) {
         *why = "a database: it is replicated by rows";
-        r = -1;
+        r = DATABASE;
     }
     close(fd);
     return r;
@@ -228,6 +230,11 @@ void take_look(struct engine *e, struct item *it) {
     const char *why = NULL;
     struct stat st;
     int there = look(e, it->path, &st, &why);
+    struct version gone = {.kind = VERSION_GONE};
+    if (there == DATABASE && index_disk(e->ix, it->path, &record) == 1 && record.version.kind == VERSION_FILE) {
+        commit(e, it, &gone, &record, NULL, 0); /* the file is no more: what stands there now comes by rows */
+        return;
+    }
     if (there < 0 || !engine_takes(e, it->path, there == 1 && S_ISDIR(st.st_mode))) {
         if (there < 0)
             say_refused(e, it->path, why);
@@ -248,6 +255,12 @@ void take_look(struct engine *e, struct item *it) {
         link_found(e, it, before, &st);
     else
         file_found(e, it, before, &st);
+}
+
+bool take_leaves(struct engine *e, const char *path) {
+    const char *why;
+    struct stat st;
+    return look(e, path, &st, &why) < 0;
 }
 
 /* ---- what was read */
