@@ -81,7 +81,7 @@ void gossip_twin(struct core *core, const char *name, const char *address) {
 /* What is said of ourselves: if it is from a future of ours, or says that we left, we must rise above it. */
 static void about_us(struct core *core, const struct card *c, const struct wire_member *w) {
     bool later = c->incarnation > core->incarnation;
-    bool over = c->incarnation == core->incarnation && (c->left || (w->flags & (WIRE_FORGOTTEN | WIRE_DEAD)));
+    bool over = c->incarnation == core->incarnation && (c->left || (w->flags & (WIRE_FORGOTTEN | WIRE_DEAD | WIRE_DOUBT)));
     if ((!later && !over) || c->incarnation == UINT64_MAX || !card_holds(w->card, w->card_len, core->config.cluster, core->config.key))
         return;
     if (later && ++core->outbid >= OUTBID_TWIN) {
@@ -165,18 +165,24 @@ void gossip_itself(struct core *core, struct peer *p) {
 
 /* What goes round of it, at the incarnation that is known here. True: it is news. */
 static bool rumour(struct core *core, struct peer *p, bool newer, unsigned flags) {
-    if (flags & WIRE_DEAD && p->link) { /* it is not, and can say so to all */
+    if (flags & (WIRE_DEAD | WIRE_DOUBT) && p->link) { /* it is not, and can say so to all */
         gossip_itself(core, p);
         return false;
     }
     if (flags & WIRE_DEAD && (newer || p->rumour != RUMOUR_DEAD)) {
-        bool news = p->rumour == RUMOUR_ALIVE && core->overlay.on;
+        bool news = p->rumour != RUMOUR_NONE && core->overlay.on;
         p->rumour = RUMOUR_DEAD;
         p->doubt_until_ms = 0;
         return news;
     }
+    if (flags & WIRE_DOUBT && p->rumour == RUMOUR_ALIVE && core->overlay.on) {
+        p->rumour = RUMOUR_SUSPECT;
+        p->doubt_until_ms = core->now + 2 * (uint64_t)core->config.dead_ms; /* whoever began it decides sooner, if he can */
+        return true;
+    }
     if (flags & WIRE_ALIVE && (newer || p->rumour == RUMOUR_NONE) && p->rumour != RUMOUR_ALIVE) {
         p->rumour = RUMOUR_ALIVE;
+        p->doubt_until_ms = 0;
         return core->overlay.on;
     }
     return false;
@@ -245,7 +251,9 @@ void gossip_soon(struct core *core, struct peer *p) {
 unsigned gossip_flags(const struct core *core, const struct peer *p) {
     bool linked = p->link && !probe_silent(core, p->link);
     unsigned flags = (linked ? WIRE_LINKED : 0u) | (p->forgotten ? WIRE_FORGOTTEN : 0u);
-    if (p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT)
+    if (core->overlay.on && p->rumour == RUMOUR_SUSPECT && !p->link)
+        flags |= WIRE_DOUBT;
+    else if (p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT)
         flags |= WIRE_ALIVE;
     else if (core->overlay.on && p->rumour == RUMOUR_DEAD)
         flags |= WIRE_DEAD;

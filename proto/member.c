@@ -6,6 +6,7 @@
 
 #include "proto/core_state.h"
 
+#define RUMOUR_GRACE_MS 600u /* the same, where others may have to be told, and it to answer, over some steps */
 #define REDIAL_GRACE_MS 200u /* a peer lost and refused is called dead after this: others are losing it at this moment too */
 #define STABLE_MS 1000u      /* a link that was up this long is redialled at once */
 
@@ -101,7 +102,7 @@ static enum member_state state_of(struct core *core, const struct peer *p) {
         return MEMBER_SUSPECT;
     }
     if (core->overlay.on)
-        return p->rumour == RUMOUR_ALIVE ? MEMBER_ALIVE : MEMBER_DEAD;
+        return p->rumour == RUMOUR_ALIVE ? MEMBER_ALIVE : p->rumour == RUMOUR_SUSPECT ? MEMBER_SUSPECT : MEMBER_DEAD;
     return p->vouchers_count ? MEMBER_ALIVE : MEMBER_DEAD;
 }
 
@@ -110,7 +111,7 @@ static void settle(struct core *core, struct peer *p) {
     if (!core->overlay.on || p->link || !p->doubt_until_ms || core->now < p->doubt_until_ms)
         return;
     p->doubt_until_ms = 0;
-    if (p->rumour != RUMOUR_ALIVE)
+    if (p->rumour != RUMOUR_ALIVE && p->rumour != RUMOUR_SUSPECT)
         return;
     p->rumour = RUMOUR_DEAD;
     gossip_soon(core, p);
@@ -163,10 +164,20 @@ void member_forget(struct core *core, const uint8_t id[NODE_ID_BYTES]) {
 void member_linked(struct core *core, struct peer *p, struct link *l) {
     assert(!p->link);
     p->link = l;
+    p->lost = false;
     p->doubt_until_ms = 0;
     if (!core->overlay.on)
         gossip_soon(core, p);
     member_refresh(core, p, true);
+}
+
+void member_decided(struct core *core, struct peer *p) {
+    bool said = p->rumour == RUMOUR_ALIVE || p->rumour == RUMOUR_SUSPECT;
+    if (!core->overlay.on || !said || p->link)
+        p->doubt_until_ms = 0;
+    else if (p->rumour == RUMOUR_ALIVE) /* a link over which nothing came may have been at fault */
+        overlay_doubt(core, p);
+    member_refresh(core, p, false);
 }
 
 void member_unvouched(struct core *core, struct peer *p, uint32_t i) {
@@ -175,18 +186,11 @@ void member_unvouched(struct core *core, struct peer *p, uint32_t i) {
         p->doubt_until_ms = core->now + core->config.dead_ms - core->config.suspect_ms;
 }
 
-void member_decided(struct core *core, struct peer *p) {
-    p->doubt_until_ms = 0;
-    if (core->overlay.on && p->rumour == RUMOUR_ALIVE &&
-        !p->link) /* a link over which nothing came may have been at fault: dialled anew first */
-        p->doubt_until_ms = core->now + core->config.dead_ms;
-    member_refresh(core, p, false);
-}
-
 void member_unreached(struct core *core, struct peer *p) {
+    uint64_t until = core->now + (core->overlay.on ? RUMOUR_GRACE_MS : REDIAL_GRACE_MS);
+    if (p->doubt_until_ms > until && (p->lost || !core->overlay.on))
+        p->doubt_until_ms = until;
     overlay_unreached(core, p);
-    if (p->doubt_until_ms > core->now + REDIAL_GRACE_MS)
-        p->doubt_until_ms = core->now + REDIAL_GRACE_MS;
     member_refresh(core, p, false);
 }
 
@@ -195,11 +199,14 @@ void member_unlinked(struct core *core, struct peer *p, bool bye) {
     assert(l);
     p->link = NULL;
     p->current = false;
-    p->doubt_until_ms = bye || p->parted ? 0 : core->now + core->config.dead_ms;
+    p->lost = !bye && !p->parted;
+    p->doubt_until_ms = p->lost ? core->now + core->config.dead_ms : 0;
     gossip_unvouch(core, l->id);
     overlay_unlinked(core, p, bye);
     if (!core->overlay.on)
         gossip_soon(core, p);
+    else if (p->lost && p->rumour == RUMOUR_ALIVE)
+        overlay_doubt(core, p);
     member_refresh(core, p, false);
     dial_again(core, &p->dialling, core->now - l->opened_ms >= STABLE_MS);
 }

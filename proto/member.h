@@ -31,7 +31,7 @@ struct dialling {
 };
 
 /* What goes round of a member, where not everybody is linked with everybody (overlay.h). */
-enum rumour { RUMOUR_NONE, RUMOUR_ALIVE, RUMOUR_DEAD };
+enum rumour { RUMOUR_NONE, RUMOUR_ALIVE, RUMOUR_SUSPECT, RUMOUR_DEAD };
 
 struct peer {
     struct member m;
@@ -49,6 +49,7 @@ struct peer {
     /* overlay.c */
     struct hyparview_message *letter; /* waits for a link; NULL none */
     uint64_t wanted_ms, idle_ms;      /* dialled until then; its link is nobody's since then */
+    bool lost;                        /* its last link ended without a word */
     bool parted;                      /* DISCONNECT was said: the end of the link means nothing */
     uint64_t vouchers[VOUCHERS_MAX];  /* links whose peers have a link to it */
     uint32_t vouchers_count;

@@ -11,6 +11,8 @@
 #define IDLE_MS 3000u   /* a link that nobody needs is closed after this */
 #define BUSY_MS 50u     /* then it is looked at again whether something is still being fetched over it */
 #define VISIT_MS 10000u /* a quarter more or less */
+#define SEARCH_MS 1000u
+#define SEARCH 32u      /* members asked at a time by who has nobody */
 #define LETTER_MS 5000u /* what is to be said waits so long for its link */
 
 void overlay_init(struct core *core) { core->overlay.look_ms = core->overlay.visit_ms = UINT64_MAX; }
@@ -20,7 +22,8 @@ void overlay_init(struct core *core) { core->overlay.look_ms = core->overlay.vis
 static bool counts(const struct peer *p) {
     if (p->left || p->forgotten)
         return false;
-    return p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT || (p->rumour == RUMOUR_ALIVE && p->m.state != MEMBER_BLOCKED);
+    return p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT ||
+           ((p->rumour == RUMOUR_ALIVE || p->rumour == RUMOUR_SUSPECT) && p->m.state != MEMBER_BLOCKED);
 }
 
 static uint32_t count(const struct core *core) {
@@ -224,7 +227,7 @@ static void look(struct core *core) {
 
 bool overlay_wants(const struct core *core, const struct peer *p) {
     const struct overlay *o = &core->overlay;
-    if (!o->on || p->letter || core->now < p->wanted_ms || core->now < p->doubt_until_ms)
+    if (!o->on || p->letter || core->now < p->wanted_ms)
         return true;
     return hyparview_is_active(&o->views, p->m.id) || hyparview_is_asking(&o->views, p->m.id);
 }
@@ -234,7 +237,7 @@ bool overlay_content(const struct core *core) { return core->overlay.on && core-
 void overlay_linked(struct core *core, struct link *l) {
     struct overlay *o = &core->overlay;
     struct peer *p = l->peer;
-    bool dead = p->rumour == RUMOUR_DEAD;
+    enum rumour before = p->rumour;
     p->rumour = RUMOUR_ALIVE;
     p->parted = false;
     p->idle_ms = core->now;
@@ -251,9 +254,10 @@ void overlay_linked(struct core *core, struct link *l) {
         letter_drop(p);
         send(core, l, &m);
     }
-    if (!dead)
+    if (before == RUMOUR_SUSPECT || before == RUMOUR_DEAD)
+        gossip_itself(core, p); /* others will believe nobody else */
+    if (before != RUMOUR_DEAD)
         return;
-    gossip_itself(core, p);
     hyparview_invite(&o->views, p->m.id, core->now, &o->out);
     carry_out(core);
 }
@@ -267,6 +271,17 @@ void overlay_unlinked(struct core *core, struct peer *p, bool bye) {
     carry_out(core);
 }
 
+/* Whoever has a link with it tells it, and it says no; else it is dead. */
+void overlay_doubt(struct core *core, struct peer *p) {
+    p->rumour = RUMOUR_SUSPECT;
+    if (p->doubt_until_ms <= core->now)
+        p->doubt_until_ms = core->now + core->config.dead_ms;
+    p->wanted_ms = p->doubt_until_ms;
+    if (!p->dialling.dial)
+        dial_soon(core, &p->dialling, 0);
+    gossip_soon(core, p);
+}
+
 void overlay_unreached(struct core *core, struct peer *p) {
     struct overlay *o = &core->overlay;
     if (!o->on) {
@@ -275,8 +290,8 @@ void overlay_unreached(struct core *core, struct peer *p) {
     }
     letter_drop(p);
     p->wanted_ms = 0;
-    if (p->rumour == RUMOUR_ALIVE && p->doubt_until_ms <= core->now)
-        p->doubt_until_ms = core->now + core->config.dead_ms; /* once more, before all are told */
+    if (p->rumour == RUMOUR_ALIVE)
+        overlay_doubt(core, p);
     hyparview_lost(&o->views, p->m.id, true, core->now, &o->out);
     carry_out(core);
 }
@@ -317,19 +332,45 @@ void overlay_visit(struct core *core, const uint8_t id[NODE_ID_BYTES]) {
         visit(core, p);
 }
 
-static void visit_somebody(struct core *core) {
-    struct overlay *o = &core->overlay;
+/* A random one without a link that counts as alive, or does not. */
+static struct peer *stranger(struct core *core, bool alive) {
     uint32_t from = core->peers_count ? (uint32_t)(core_random(core) % core->peers_count) : 0;
-    o->visit_ms = core->now + jitter(core, VISIT_MS);
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[(from + i) % core->peers_count];
-        if (p->link || p->left || p->forgotten || p->m.state == MEMBER_BLOCKED || p->dialling.dial)
-            continue;
-        if (counts(p))
-            hyparview_offer(&o->views, p->m.id);
-        visit(core, p);
-        return;
+        if (!p->link && !p->left && !p->forgotten && p->m.state != MEMBER_BLOCKED && !p->dialling.dial && counts(p) == alive)
+            return p;
     }
+    return NULL;
+}
+
+/* In turn one that may have died unseen, and one that may live in another part. */
+static void visit_somebody(struct core *core) {
+    struct overlay *o = &core->overlay;
+    o->visit_ms = core->now + jitter(core, VISIT_MS);
+    if (core->links_count) /* and with somebody who is there members are compared */
+        say(core, core->links[core_random(core) % core->links_count], WIRE_OVERLAY_SUMMARY, digest(core));
+    bool alive = o->visits++ % 2 == 0;
+    struct peer *p = stranger(core, alive);
+    if (!p)
+        p = stranger(core, !alive);
+    if (!p)
+        return;
+    if (counts(p))
+        hyparview_offer(&o->views, p->m.id);
+    visit(core, p);
+}
+
+/* All neighbours and names are lost: others that were once heard of are asked, also such as were called dead. */
+static void search(struct core *core) {
+    struct overlay *o = &core->overlay;
+    o->search_ms = core->now + SEARCH_MS;
+    for (uint32_t i = 0; i < SEARCH && core->peers_count; i++) {
+        const struct peer *p = core->peers[core_random(core) % core->peers_count];
+        if (!p->left && !p->forgotten && p->m.state != MEMBER_BLOCKED)
+            hyparview_offer(&o->views, p->m.id);
+    }
+    hyparview_tick(&o->views, core->now, &o->out);
+    carry_out(core);
 }
 
 static void letters_expire(struct core *core) {
@@ -357,6 +398,10 @@ void overlay_timers(struct core *core) {
     }
     if (o->visit_ms <= core->now)
         visit_somebody(core);
+    if (o->views.active_count == 0 && o->search_ms <= core->now)
+        search(core);
+    if (o->views.active_count == 0)
+        core_arm(core, o->search_ms);
     letters_expire(core);
     sweep(core);
     core_arm(core, o->visit_ms);

@@ -3,7 +3,7 @@
  * fewer than four fifths of mesh_max are there: so a cluster at the border does not swing.
  *
  *   who is there   A mesh knows by links. Here only neighbours have links, so the word goes round: a member is alive until somebody who
- *                  was linked with it, and could not reach it again, says that it is dead; whoever hears so of himself takes a higher
+ *                  cannot reach it says that it is in doubt, and then that it is dead; whoever hears so of himself takes a higher
  *                  incarnation, which takes the word back (SWIM's rumours). All know all, up to MEMBERS_MAX; beyond, a node keeps
  *                  those that it heard of last, and its views are drawn from them.
  *   visits         Each node links with a random member now and then, for a moment: they compare what they know of members and have of
@@ -25,7 +25,8 @@ struct wire_overlay;
 
 struct overlay {
     bool on;
-    uint64_t look_ms, looked_ms, visit_ms;
+    uint64_t look_ms, looked_ms, visit_ms, search_ms;
+    uint32_t visits;
     struct hyparview views;
     struct plumtree tree;
     struct hyparview_out out;
@@ -41,6 +42,7 @@ bool overlay_content(const struct core *core);                          /* it ha
 void overlay_linked(struct core *core, struct link *l);
 void overlay_unlinked(struct core *core, struct peer *p, bool bye);
 void overlay_unreached(struct core *core, struct peer *p); /* the dial failed */
+void overlay_doubt(struct core *core, struct peer *p);     /* it was alive, and cannot be heard: all are told */
 int overlay_receive(struct core *core, struct link *l, const struct wire_overlay *w);
 /* Does what is new here go to this link's peer at once? */
 bool overlay_eager(const struct core *core, const struct link *l);

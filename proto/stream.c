@@ -218,7 +218,7 @@ static int take_bye(struct core *core, struct link *l, enum wire_type type, stru
     core_log(core, 2, "%s %s", greet_who(l, who, sizeof who), type == WIRE_LEAVE ? "left the cluster" : "stops");
     greet_close(core, l, 0, type == WIRE_LEAVE ? "the peer left the cluster" : "the peer stops");
     p->vouchers_count = 0;
-    if (core->overlay.on && p->rumour == RUMOUR_ALIVE) {
+    if (core->overlay.on && (p->rumour == RUMOUR_ALIVE || p->rumour == RUMOUR_SUSPECT)) {
         p->rumour = RUMOUR_DEAD;
         gossip_soon(core, p);
     }

@@ -53,8 +53,9 @@ enum {
     WIRE_LINKED = 1,
     WIRE_FORGOTTEN = 2,
     WIRE_ALIVE = 4,
-    WIRE_DEAD = 8
-}; /* member: the sender has a live link to it; nobody waits for it any more; it counts it as alive; it was told that it is dead */
+    WIRE_DEAD = 8,
+    WIRE_DOUBT = 16
+}; /* member: the sender has a live link to it; nobody waits for it any more; it counts it as alive; it was told that it is dead; that it is in doubt */
 enum { WIRE_FULL = 1, WIRE_SETTLED = 2, WIRE_CLOSED = 4 }; /* vector */
 enum { WIRE_BULK = 1 };                                    /* batch: it answers a PULL, or is large: fresh ones overtake it */
 

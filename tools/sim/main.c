@@ -16,15 +16,18 @@ struct command {
     const char *path, *golden;
     unsigned long long seeds;
     double budget_s;
+    uint32_t views, fails;
     bool update;
 };
 
 static int usage(void) {
     fprintf(stderr, "usage: starling-sim SCRIPT [--seed N] [--seeds COUNT] [--budget S] [--verbose] [--trace FILE]\n"
                     "                    [--golden FILE [--update]] [--canary causal|forget|heal]\n"
+                    "       starling-sim --views NODES [--fail PERCENT] [--seed N] [--seeds COUNT]\n"
                     "  --seeds    so many runs, from --seed on; --budget: no new one after so many seconds\n"
                     "  --trace    each frame that is sent, a line each\n"
                     "  --golden   the trace must be that of FILE; --update writes it there\n"
+                    "  --views    views and trees alone, what they cost, and whom events reach; --fail: then so many fail at once\n"
                     "What a script may say: tools/sim/README.md\n");
     return 2;
 }
@@ -165,6 +168,10 @@ static bool parse(struct command *c, int argc, char **argv, const char **trace) 
             c->seeds = strtoull(value, NULL, 10);
         else if (strcmp(name, "--budget") == 0)
             c->budget_s = strtod(value, NULL);
+        else if (strcmp(name, "--views") == 0)
+            c->views = (uint32_t)strtoul(value, NULL, 10);
+        else if (strcmp(name, "--fail") == 0)
+            c->fails = (uint32_t)strtoul(value, NULL, 10);
         else if (strcmp(name, "--golden") == 0)
             c->golden = value;
         else if (strcmp(name, "--trace") == 0)
@@ -179,7 +186,7 @@ static bool parse(struct command *c, int argc, char **argv, const char **trace) 
         } else
             return false;
     }
-    return c->path != NULL;
+    return (c->path != NULL) != (c->views > 0) && c->views <= SIM_NODES_MAX && c->fails < 100;
 }
 
 int main(int argc, char **argv) {
@@ -188,6 +195,13 @@ int main(int argc, char **argv) {
     size_t len = 0;
     if (!parse(&c, argc, argv, &trace))
         return usage();
+    if (c.views) {
+        int bad = 0;
+        for (unsigned long long i = 0; i < c.seeds; i++)
+            bad |= !sim_views(c.views, c.fails, c.options.seed + i);
+        printf("%s\n", bad ? "FAILED" : "ok");
+        return bad;
+    }
     char *script = read_file(c.path, SCRIPT_BYTES_MAX, &len);
     if (!script || sodium_init() < 0) {
         fprintf(stderr, "starling-sim: %s cannot be read\n", c.path);

@@ -2,7 +2,7 @@
  *
  * What is simulated is told by a script (script.c; README.md has the words). Its nodes are real protocol cores, each with a store that keeps a
  * durable vector per database; the batches are real, sealed, with heads, and kept once for the whole world, since they are the same
- * everywhere. With `level views` a node is no more than its views and its tree, and there may be a hundred thousand (views.c).
+ * everywhere. For clusters beyond some hundreds there are views and trees alone (views.c).
  *
  * All the time it is checked that nothing is delivered twice, out of order, or before its causes; that bytes are the ones that were
  * written; that no acknowledged version is forgotten, none used twice, and that who is called in sync is. What must come true later the
@@ -223,5 +223,9 @@ void sim_store_free(struct sim *sim);
 /* ---- script.c: figures */
 uint64_t sim_latency(const struct sim *sim, unsigned per_mille); /* us */
 void sim_latency_add(struct sim *sim, uint64_t us);
+
+/* ---- views.c: prints what views and trees of so many nodes cost; fails: per cent that fail at once then. False: an event missed somebody, or
+ * came more than 1.1 times. */
+bool sim_views(uint32_t nodes, uint32_t fails, uint64_t seed);
 
 #endif
