@@ -371,6 +371,47 @@ class Meetings(ClusterTest):
         passwords = [v for t, column, v in self.lost(c) if (t, column) == ("user", "password")]
         self.assertEqual(sorted(passwords + [users[0][2], users[3][2]]), ["one", "super one", "super zero", "zero"])
 
+    def test_both_import_the_same_teams(self):
+        """60 teams under a declared UNIQUE number, in another order, and the matches between them."""
+        schema = ("CREATE TABLE team(id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE, name TEXT, city TEXT);"
+                  "CREATE TABLE match(id INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT, number INTEGER, red_id INTEGER REFERENCES team(id), "
+                  "blue_id INTEGER REFERENCES team(id), by TEXT, UNIQUE (event, number));"
+                  "CREATE TABLE scouted(team_id INTEGER REFERENCES team(id) ON DELETE CASCADE, scout TEXT, note TEXT, PRIMARY KEY (team_id, scout));")
+        teams = [100 + 7 * n for n in range(60)]
+        matches = [(n, teams[n], teams[(n * 11 + 1) % 60]) for n in range(40)]
+
+        def imports(server):
+            order = sorted(teams, key=lambda t: (t * 31 + server * 17) % 97)
+            write = "".join("INSERT INTO team(number, name, city) VALUES (%d, 'Team %d', %s);" % (t, t, "'here'" if t % 2 == server else "NULL") for t in order)
+            team = "(SELECT id FROM team WHERE number = %d)"
+            write += "".join(("INSERT INTO match(event, number, red_id, blue_id, by) VALUES ('e', %%d, %s, %s, 'server %d');" % (team, team, server)) % m
+                             for m in matches[::1 if server else -1])
+            write += "".join("INSERT INTO scouted VALUES ((SELECT id FROM team WHERE number = %d), 'both', '%d by %d');" % (t, t, server) for t in teams[:10])
+            return write + "INSERT INTO scouted SELECT id, 'server %d', number FROM team" % server
+
+        c = self.never_met(schema, imports(0), imports(1))
+        for node in c:
+            self.assertEqual(node.sql("SELECT number, name FROM team ORDER BY number"), [(t, "Team %d" % t) for t in teams])
+            self.assertEqual(node.sql("SELECT m.number, r.number, b.number FROM match m JOIN team r ON r.id = red_id JOIN team b ON b.id = blue_id "
+                                      "ORDER BY 1"), matches)
+            self.assertEqual(node.sql("SELECT scout, count(*), min(note GLOB number || '*') FROM scouted JOIN team ON id = team_id GROUP BY scout"),
+                             [("both", 10, 1), ("server 0", 60, 1), ("server 1", 60, 1)])
+        self.assertEqual(c[0].cli("verify").code, 0)
+        lost = c[0].json("conflicts")["conflicts"]
+        one = [x for x in lost if x.get("same")]
+        self.assertEqual({(x["kind"], x["table"]) for x in one}, {("unique", "team"), ("unique", "match")})
+        self.assertEqual(len(one), 100)
+        shown = c[0].sql("SELECT name FROM team WHERE id = %d" % one[0]["winner"]["value"]) if one[0]["table"] == "team" else None
+        self.assertNotEqual(shown, [])
+        split = next(x for x in one if x["table"] == "team")
+        self.assertIn("--split", c[1].cli("conflicts", "show", split["id"]).out)
+        self.assertEqual(c[1].cli("conflicts", "resolve", split["id"], "--split").code, 0)
+        c.converge()
+        self.assertEqual(c[0].sql("SELECT count(*), count(DISTINCT number) FROM team"), [(61, 61)])
+        self.assertEqual(c[1].cli("conflicts", "resolve", next(x for x in one if x is not split)["id"], "--keep", "winner").code, 0)
+        c.converge()
+        self.assertEqual(len([x for x in c[0].json("conflicts")["conflicts"] if x.get("same")]), 98)
+
     def test_both_import_the_same_teams_and_remove_duplicates(self):
         """(number, season) is checked by the application, and not declared."""
         rows = range(8)
