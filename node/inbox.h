@@ -26,6 +26,7 @@ enum message_type {
     MESSAGE_BATCH,  /* batches[0]: ours, durable */
     MESSAGE_STORED, /* state */
     MESSAGE_BAD,    /* origin, version, text */
+    MESSAGE_FORGED, /* origin, version */
     MESSAGE_MET,    /* number: of the core's request */
     MESSAGE_READ,   /* number: of the core's request; batches */
     MESSAGE_LOG,    /* level, text */

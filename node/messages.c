@@ -124,6 +124,12 @@ static void act(struct node *n, struct message *m) {
     case MESSAGE_BATCH: batch(n, db, m); break;
     case MESSAGE_STORED: stored(n, db, m); break;
     case MESSAGE_BAD: bad(n, db, m); break;
+    case MESSAGE_FORGED: {
+        struct event e = {.type = EVENT_BATCH_FORGED, .db = db->name, .origin = m->origin, .version = m->version};
+        if (db->in_core)
+            node_step(n, &e);
+        break;
+    }
     case MESSAGE_MET: {
         struct event e = {.type = EVENT_MET, .db = db->name, .request = m->number};
         node_step(n, &e);

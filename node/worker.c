@@ -178,6 +178,16 @@ static void on_bad(void *ctx, const struct origin *o, uint64_t version, const ch
     inbox_put(w->config.inbox, m);
 }
 
+static void on_forged(void *ctx, const struct origin *o, uint64_t version) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_FORGED);
+    if (m == NULL)
+        return;
+    m->origin = *o;
+    m->version = version;
+    inbox_put(w->config.inbox, m);
+}
+
 static void on_change(void *ctx, json_t *change) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_CHANGE);
@@ -329,6 +339,7 @@ static void open_store(struct worker *w) {
         .on_batch = on_batch,
         .on_stored = on_stored,
         .on_bad = on_bad,
+        .on_forged = on_forged,
         .on_change = on_change,
         .on_log = on_log,
     };

@@ -221,6 +221,7 @@ static void step_db(struct core *core, const struct event *e) {
     case EVENT_DB_CLOSED: sync_close(core, e->db); break;
     case EVENT_BATCH_LOCAL: sync_local(core, e->db, e->batch); break;
     case EVENT_STORED: sync_stored(core, e->db, e->state); break;
+    case EVENT_BATCH_FORGED: fork_found(core, e); break;
     case EVENT_MET: clock_met(core, e->db, e->request); break;
     case EVENT_READ: pull_read(core, e->request, e->batches, e->batches_count); break;
     default: sync_batch_bad(core, e->db, &e->origin, e->version, e->text); break;
@@ -248,6 +249,7 @@ void core_step(struct core *core, const struct event *e) {
     case EVENT_DB_CLOSED:
     case EVENT_BATCH_LOCAL:
     case EVENT_STORED:
+    case EVENT_BATCH_FORGED:
     case EVENT_MET:
     case EVENT_READ:
     case EVENT_BATCH_BAD: step_db(core, e); break;

@@ -103,17 +103,18 @@ enum event_type {
     EVENT_LINK_OPEN, /* link, dial (0: accepted), address of the other side, local: host:port of ours, key: the one it has proven to have */
     EVENT_LINK_DATA, /* link, data, len; wire: bytes that came in all, as the network counts them (0: as data) */
     EVENT_LINK_SENT, /* link, queued: bytes handed out for this link that the socket has not taken yet; whenever it fell; wire: likewise */
-    EVENT_LINK_CLOSED, /* link, text why; the last event of that link */
-    EVENT_DIAL_FAILED, /* dial, text why, refused: it is reached, but one of us does not want the other; said in the log already */
-    EVENT_SEED,        /* text: host[:port] to join, kept for ever */
-    EVENT_MEMBER,      /* member: remembered from an earlier run (LEFT and FORGOTTEN stay that, others are dead until met) */
-    EVENT_DB_OPEN,     /* db, state: serve and fetch this database */
-    EVENT_DB_CLOSED,   /* db */
-    EVENT_BATCH_LOCAL, /* db, batch: ours, durable, in version order; state.have covers it already or with the next STORED */
-    EVENT_STORED,      /* db, state: the store's latest. Each delivered batch ends in one, in BATCH_BAD, or in DB_OPEN */
-    EVENT_READ,        /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked; none: not in the log */
-    EVENT_BATCH_BAD,   /* db, origin, version, text: delivered but not taken; this origin stops (others go on) until DB_OPEN */
-    EVENT_MET,         /* db, request: answers EFFECT_MEET */
+    EVENT_LINK_CLOSED,  /* link, text why; the last event of that link */
+    EVENT_DIAL_FAILED,  /* dial, text why, refused: it is reached, but one of us does not want the other; said in the log already */
+    EVENT_SEED,         /* text: host[:port] to join, kept for ever */
+    EVENT_MEMBER,       /* member: remembered from an earlier run (LEFT and FORGOTTEN stay that, others are dead until met) */
+    EVENT_DB_OPEN,      /* db, state: serve and fetch this database */
+    EVENT_DB_CLOSED,    /* db */
+    EVENT_BATCH_LOCAL,  /* db, batch: ours, durable, in version order; state.have covers it already or with the next STORED */
+    EVENT_STORED,       /* db, state: the store's latest. Each delivered batch ends in one, in BATCH_BAD, or in DB_OPEN */
+    EVENT_READ,         /* request, batches: answers EFFECT_READ; consecutive versions, maybe fewer than asked; none: not in the log */
+    EVENT_BATCH_BAD,    /* db, origin, version, text: delivered but not taken; this origin stops (others go on) until DB_OPEN */
+    EVENT_MET,          /* db, request: answers EFFECT_MEET */
+    EVENT_BATCH_FORGED, /* db, origin, version: delivered, but it does not follow what its author said before, or he did not sign it */
     EVENT_PAUSE,
     EVENT_RESUME,
     EVENT_LEAVE,   /* tell everyone that we leave for good */

@@ -1,4 +1,4 @@
-/* Starling: the insides of struct core, shared by the core's own files (core link greet stream probe member gossip dial sync announce hold pull
+/* Starling: the insides of struct core, shared by the core's own files (core link greet stream probe member gossip clock dial sync announce fork hold pull
  * call).
  * Nothing here is waited for: work that is due later is a moment in one of the structs, and core_arm() makes sure that the
  * timers run then. */

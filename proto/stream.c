@@ -240,6 +240,14 @@ static int take_range(struct core *core, struct link *l, enum wire_type type, st
     return 0;
 }
 
+static int take_fork(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
+    struct wire_fork w;
+    int r = wire_unpack_fork(&w, m, fields);
+    if (!r)
+        fork_heard(core, l, &w);
+    return r;
+}
+
 static int take_refuse(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
     struct wire_text text;
     int r = wire_unpack_refuse(&text, m, fields);
@@ -272,6 +280,7 @@ static int take(struct core *core, struct link *l, const uint8_t *frame, size_t 
     case WIRE_BYE:
     case WIRE_LEAVE: return take_bye(core, l, (enum wire_type)type, &m, fields);
     case WIRE_OVERLAY: return take_overlay(core, l, &m, fields);
+    case WIRE_FORK: return take_fork(core, l, &m, fields);
     case WIRE_HELLO: return ERR_MALFORMED; /* only the first frame may be one */
     default:
         if (type < 0)

@@ -276,6 +276,8 @@ static void claim(struct core *core, struct link *l, struct db *db, const struct
     if (!s)
         return;
     check_epoch(core, db, s, e->version);
+    if (e->origin.epoch)
+        fork_healed(core, db, &e->origin);
     if (e->version > s->delivered && s->claimed <= s->delivered) {
         /* Its author may be pushing it to us at this moment; the author's own word comes behind its push. */
         const struct peer *author = member_find(core, e->origin.node);

@@ -39,6 +39,7 @@ struct source {
     uint64_t have, delivered, claimed;
     uint64_t gen;      /* db->gen when `have` last changed */
     bool bad;          /* the store refused a batch of it */
+    bool forked;       /* so it did, since its author said two things under one version */
     struct held *held; /* by version: held[held_first] .. */
     uint32_t held_first, held_count, held_cap;
     /* The first dependency that the next batch lacks; version 0: none known. */
@@ -82,6 +83,7 @@ struct db {
     uint64_t announce_at, announced_ms, plan_at;
     bool lacking;       /* at the last look there was something to fetch */
     uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
+    bool fork_told;     /* ours was: once a run we believe that */
     bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
     bool yields;        /* the same for EFFECT_YIELD */
     bool withheld;      /* clock.c: nothing of it leaves yet */
@@ -140,6 +142,11 @@ void announce_link_up(struct core *core, struct link *l);
 void announce_all(struct core *core, struct link *l);                       /* everything in full, again */
 void announce_beat(struct core *core, struct link *l, struct wire_beat *w); /* fills in our digest and flags */
 void announce_timers(struct core *core);
+
+/* ---- fork.c */
+void fork_found(struct core *core, const struct event *e);                           /* EVENT_BATCH_FORGED */
+void fork_heard(struct core *core, const struct link *l, const struct wire_fork *w); /* it is ours, a peer says */
+void fork_healed(struct core *core, struct db *db, const struct origin *o);          /* o is the author's later epoch */
 
 /* ---- hold.c */
 void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk);

@@ -141,6 +141,14 @@ void wire_pack_path(struct buf *b, const hyparview_id *path, uint32_t count) {
         buf_pack_bin(b, path[i], NODE_ID_BYTES);
 }
 
+void wire_pack_fork(struct buf *b, const struct wire_fork *f) {
+    size_t at = begin(b, WIRE_FORK, 3);
+    put_text(b, &f->db);
+    buf_pack_u64(b, f->epoch);
+    buf_pack_u64(b, f->version);
+    wire_end(b, at);
+}
+
 void wire_pack_done(struct buf *b, const struct wire_done *d) {
     size_t at = begin(b, WIRE_DONE, 4);
     put_text(b, &d->db);
@@ -349,6 +357,15 @@ int wire_unpack_overlay(struct wire_overlay *w, struct mpk *m, uint32_t fields) 
     w->path = *m;
     for (uint32_t i = 0; i < w->path_count && !m->err; i++)
         mpk_bin_exact(m, NODE_ID_BYTES);
+    return mpk_finish(m);
+}
+
+int wire_unpack_fork(struct wire_fork *f, struct mpk *m, uint32_t fields) {
+    if (fields != 3)
+        return ERR_MALFORMED;
+    f->db = get_db_name(m);
+    f->epoch = (uint32_t)mpk_u64(m, UINT32_MAX);
+    f->version = mpk_u64(m, UINT64_MAX);
     return mpk_finish(m);
 }
 

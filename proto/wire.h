@@ -40,6 +40,7 @@ enum wire_type {
     WIRE_BYE,
     WIRE_LEAVE,
     WIRE_OVERLAY,
+    WIRE_FORK,
 };
 
 enum { WIRE_PAUSED = 1 };  /* hello, beat: exchanges nothing for now */
@@ -122,6 +123,12 @@ struct wire_done {
     uint64_t next; /* first version that was not sent */
 };
 
+struct wire_fork {
+    struct wire_text db;
+    uint32_t epoch; /* of the receiver's own origin */
+    uint64_t version;
+};
+
 struct wire_batch {
     unsigned flags;
     uint64_t total, at;
@@ -162,6 +169,7 @@ void wire_pack_beat(struct buf *b, const struct wire_beat *w);
 size_t wire_pack_vector(struct buf *b, const struct wire_db *db, unsigned flags, uint32_t entries);
 void wire_pack_entry(struct buf *b, const struct origin *o, uint64_t version);
 void wire_pack_pull(struct buf *b, const struct wire_pull *p);
+void wire_pack_fork(struct buf *b, const struct wire_fork *f);
 void wire_pack_done(struct buf *b, const struct wire_done *d);
 /* The frame's front alone: chunk_len bytes of the batch follow it. */
 void wire_pack_batch(struct buf *b, const struct wire_batch *w);
@@ -177,6 +185,7 @@ int wire_unpack_members(struct wire_members *w, struct mpk *m, uint32_t fields);
 int wire_unpack_beat(struct wire_beat *w, struct mpk *m, uint32_t fields);
 int wire_unpack_vector(struct wire_vector *v, struct mpk *m, uint32_t fields);
 int wire_unpack_pull(struct wire_pull *p, struct mpk *m, uint32_t fields);
+int wire_unpack_fork(struct wire_fork *f, struct mpk *m, uint32_t fields);
 int wire_unpack_done(struct wire_done *d, struct mpk *m, uint32_t fields);
 int wire_unpack_batch(struct wire_batch *w, struct mpk *m, uint32_t fields);
 int wire_unpack_call(struct wire_call *c, struct mpk *m, uint32_t fields);

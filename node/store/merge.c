@@ -536,6 +536,10 @@ static int merge_opened(struct store *s, struct flight *f, const struct batch_he
 
 static void refuse(struct store *s, const struct batch_head *h, int err) {
     char text[400], who[ORIGIN_TEXT_BYTES];
+    if (err == ERR_SIGNATURE && s->config.on_forged) {
+        s->config.on_forged(s->config.ctx, &h->origin, h->version);
+        return;
+    }
     snprintf(text, sizeof text, "%s: version %llu of %s cannot be taken (%s): nothing after it from there is shown here; %s", s->config.db,
              (unsigned long long)h->version, origin_text(&h->origin, who), err_text(err),
              err == ERR_FORMAT ? "run the newest starlingd of the cluster here as well" : "check that node");

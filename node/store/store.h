@@ -35,6 +35,7 @@ struct store_config {
     void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */
     void (*on_stored)(void *ctx, const struct db_state *state);                           /* vector, digest or settled changed; durable */
     void (*on_bad)(void *ctx, const struct origin *o, uint64_t version, const char *why); /* delivered, could not be taken */
+    void (*on_forged)(void *ctx, const struct origin *o, uint64_t version); /* its chain or signature does not hold; NULL: on_bad says so */
     void (*on_change)(void *ctx, json_t *change);           /* `watch` objects (interface); owned by the callee; only while watched */
     void (*on_log)(void *ctx, int level, const char *text); /* 0 error, 1 warning, 2 info (activity), 3 debug */
 };

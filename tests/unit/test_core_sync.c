@@ -416,6 +416,73 @@ static void a_bad_batch_stops_its_origin_only(void **state) {
 }
 
 /* After a reopening, what was delivered and not stored is delivered again. */
+/* Made up by somebody, or passed on from the other branch of a fork: nothing stops, and it is asked of others. */
+static void what_does_not_follow_is_asked_of_others(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 3);
+    rig_start_all(&r);
+    rig_connect(&r, 0, 1);
+    rig_write(&r, 0, NULL);
+    rig_write(&r, 0, NULL);
+    rig_run(&r);
+    r.node[2].slow_store = true;
+    rig_connect(&r, 1, 2);
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[2].delivered_count, 2);
+    rig_step(&r, 2, (struct event){.type = EVENT_BATCH_FORGED, .db = RIG_DB, .origin = rig_origin(&r, 0), .version = 1});
+    assert_null(core_database_refused(r.node[2].core, RIG_DB));
+    assert_non_null(strstr(r.node[2].logs, "does not follow what is here, or is not signed"));
+    assert_true(rig_linked(&r, 2, 1));
+    rig_wait(&r, 5000);
+    assert_int_equal(r.node[2].delivered_count, 2); /* not from there again */
+    rig_connect(&r, 2, 0);
+    rig_wait(&r, 5000);
+    assert_int_equal(r.node[2].delivered_count, 4);
+    r.node[2].stored_count = 2;
+    rig_store_one(&r, 2);
+    rig_store_one(&r, 2);
+    rig_wait(&r, 100);
+    assert_true(rig_in_sync(&r, 2, 0));
+    rig_release(&r);
+}
+
+/* The author himself: it is told, takes up its rows anew, and goes on under another epoch. */
+static void a_fork_is_found_told_and_healed(void **state) {
+    (void)state;
+    static struct rig r;
+    pair(&r);
+    r.node[1].slow_store = true;
+    rig_write(&r, 0, NULL);
+    rig_run(&r);
+    assert_int_equal(r.node[1].delivered_count, 1);
+    rig_step(&r, 1, (struct event){.type = EVENT_BATCH_FORGED, .db = RIG_DB, .origin = rig_origin(&r, 0), .version = 1});
+    rig_run(&r);
+    assert_non_null(strstr(core_database_refused(r.node[1].core, RIG_DB), "the history of \"n0\" has forked"));
+    assert_int_equal(r.node[0].yields, 1);
+    assert_non_null(strstr(r.node[0].logs, "is taken up anew"));
+    rig_write(&r, 0, NULL);
+    rig_run(&r);
+    assert_int_equal(r.node[1].delivered_count, 1); /* nothing of that branch */
+    rig_step(&r, 0, (struct event){.type = EVENT_DB_CLOSED, .db = RIG_DB});
+    r.node[0].epoch = 7;
+    r.node[0].version = 0;
+    memset(r.node[0].chain, 0, sizeof r.node[0].chain);
+    vv_clear(&r.node[0].state.have);
+    bytes_unref(r.node[0].log[1]);
+    r.node[0].log[1] = NULL;
+    rig_state(&r, 0, EVENT_DB_OPEN);
+    rig_write(&r, 0, NULL);
+    rig_wait(&r, 200);
+    assert_int_equal(r.node[1].delivered_count, 2);
+    assert_null(core_database_refused(r.node[1].core, RIG_DB));
+    r.node[1].stored_count = 1;
+    rig_store_one(&r, 1);
+    rig_wait(&r, 200);
+    assert_true(rig_in_sync(&r, 1, 0));
+    rig_release(&r);
+}
+
 static void reopening_falls_back_to_what_is_stored(void **state) {
     (void)state;
     static struct rig r;
@@ -529,6 +596,8 @@ int main(void) {
         cmocka_unit_test(who_is_alone_yields),
         cmocka_unit_test(lost_versions_ask_for_a_new_epoch_once),
         cmocka_unit_test(a_bad_batch_stops_its_origin_only),
+        cmocka_unit_test(what_does_not_follow_is_asked_of_others),
+        cmocka_unit_test(a_fork_is_found_told_and_healed),
         cmocka_unit_test(reopening_falls_back_to_what_is_stored),
         cmocka_unit_test(a_full_queue_drops_pushes_and_pulls_repair),
         cmocka_unit_test(a_stalled_pull_goes_elsewhere),
