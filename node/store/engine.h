@@ -665,7 +665,7 @@ int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* 
 /* ---- rebuilt.c: tables that are made anew, while they are */
 bool rebuilt_begun(const struct store *s, const struct table *fresh); /* is it perhaps being filled from another one? */
 /* Does this column hold what the column `from` showed before? */
-int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool *same);
+int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool in_place, bool *same);
 int rebuilt_retyped(struct store *s, struct tio *io, uint32_t i, const struct value *v, uint64_t now, uint64_t was, bool *retyped);
 
 /* ---- scan.c */

@@ -257,10 +257,37 @@ static int check_pairs(struct store *s, struct tio *io, const struct sequence *n
         bool same = false;
         if (t->moves[column].placed > 0 || !t->moves[column].from)
             continue;
-        err = rebuilt_same(s, io, t->moves[column].from - 1, column, &same);
+        err = rebuilt_same(s, io, t->moves[column].from - 1, column, true, &same);
         if (!same)
             t->moves[column].from = 0;
         *any |= same;
+    }
+    return err;
+}
+
+static bool is_origin(const struct tbl *t, uint32_t from) {
+    for (uint32_t c = 0; c < t->columns_count; c++)
+        if (t->moves[c].from == from)
+            return true;
+    return false;
+}
+
+/* The same of columns that stand in another place, too: some tools put those that they change behind the others. */
+static int find_pairs(struct store *s, struct tio *io, const struct sequence *was, const struct sequence *now, bool *any) {
+    struct tbl *t = io->tbl;
+    int err = 0;
+    for (uint32_t k = 0; k < was->count && !err; k++) {
+        uint32_t old = was->list[k].column, from = t->moves[old].from ? t->moves[old].from : old + 1;
+        bool same = is_here(io, old) || (t->moves[old].fresh && !t->moves[old].from) || is_origin(t, from);
+        for (uint32_t i = 0; i < now->count && !err && !same; i++) {
+            struct column_move *m = &t->moves[now->list[i].column];
+            if (m->placed > 0 || m->from)
+                continue;
+            err = rebuilt_same(s, io, from - 1, now->list[i].column, false, &same);
+            if (same)
+                m->from = from;
+            *any |= same;
+        }
     }
     return err;
 }
@@ -275,6 +302,8 @@ static int columns_of(struct store *s, struct tio *io, const struct sequence *wa
     *renamed = !err && pair_columns(io, was, now);
     if (*renamed && made)
         err = check_pairs(s, io, now, renamed);
+    if (!err && made)
+        err = find_pairs(s, io, was, now, renamed);
     for (uint32_t i = 0; i < was->count && !err; i++)
         if (!is_here(io, was->list[i].column))
             t->moves[was->list[i].column].placed = COLUMN_GONE;

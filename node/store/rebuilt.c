@@ -83,9 +83,9 @@ int rebuilt_retyped(struct store *s, struct tio *io, uint32_t i, const struct va
     return 0;
 }
 
-int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool *same) {
+int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column, bool in_place, bool *same) {
     struct row_cursor at;
-    uint32_t at_new = io->by_number[column] - 1, equal = 0, known = 0;
+    uint32_t at_new = io->by_number[column] - 1, equal = 0, known = 0, telling = 0;
     int err, row = 0;
     *same = false;
     if (io->table->key_kind == KEY_ROWID) /* they are found again by all of their content */
@@ -97,12 +97,14 @@ int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column
         uint64_t hash;
         if (!(err = row_cursor_row(io, &at, &look)) && (err = shown_before(s, io->tbl, &look.place, from, &hash)) == 1) {
             known++;
-            equal += value_hash(&look.values[at_new]) == hash;
+            bool alike = value_hash(&look.values[at_new]) == hash;
+            equal += alike;
+            telling += alike && look.values[at_new].type != VALUE_NULL;
             err = 0;
         }
         free(look.values);
     }
     row_cursor_release(&at);
-    *same = known && equal * 2 >= known; /* what was written just before, or with it, is not known yet */
+    *same = known && (in_place ? equal : telling) * 2 >= known; /* what was written just before, or with it, is not known yet */
     return err ? err : row;
 }

@@ -199,7 +199,7 @@ static void test_a_renamed_column_and_then_rebuilds(void **state) {
         "ALTER TABLE t RENAME COLUMN a TO b",
         "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT); INSERT INTO new__t SELECT k, b, n FROM t; DROP TABLE t; ALTER TABLE "
         "new__t RENAME TO t; COMMIT",
-        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT, CHECK (n < 1000)); INSERT INTO new__t SELECT k, b, n FROM t; DROP "
+        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, n BIGINT, b, CHECK (n < 1000)); INSERT INTO new__t SELECT k, n, b FROM t; DROP "
         "TABLE "
         "t; ALTER TABLE new__t RENAME TO t; COMMIT"};
     (void)state;
