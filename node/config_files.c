@@ -37,12 +37,15 @@ int config_files_read(struct files_policy *p, cfg_t *section, const char *file, 
         return ERR_NOMEM;
     for (unsigned i = 0; i < n; i++) {
         cfg_t *path = cfg_getnsec(section, "path", i);
-        if (cfg_size(path, "run") == 0 || cfg_getstr(path, "run")[0] == 0)
-            continue;
+        const char *run = cfg_size(path, "run") > 0 ? cfg_getstr(path, "run") : "",
+                   *merge = cfg_size(path, "merge") > 0 ? cfg_getstr(path, "merge") : "none";
         struct files_hook *hook = &p->hooks[p->hooks_count++];
-        hook->pattern = strdup(cfg_title(path));
-        hook->run = strdup(cfg_getstr(path, "run"));
-        if (hook->pattern == NULL || hook->run == NULL)
+        hook->json = strcmp(merge, "json") == 0;
+        if (!hook->json && strcmp(merge, "none") != 0) {
+            snprintf(why, why_len, "%s: files: path %s: merge = %s: it is one of none|json", file, cfg_title(path), merge);
+            return ERR_USAGE;
+        }
+        if ((hook->pattern = strdup(cfg_title(path))) == NULL || (run[0] != 0 && (hook->run = strdup(run)) == NULL))
             return ERR_NOMEM;
     }
     return 0;
@@ -97,8 +100,11 @@ void config_files_print(const struct files_policy *p, FILE *out) {
     for (uint32_t i = 0; i < p->hooks_count; i++) {
         fputs("    path ", out);
         quoted(out, p->hooks[i].pattern);
-        fputs(" { run = ", out);
-        quoted(out, p->hooks[i].run);
+        fputs(p->hooks[i].json ? " { merge = json" : " {", out);
+        if (p->hooks[i].run != NULL) {
+            fputs(" run = ", out);
+            quoted(out, p->hooks[i].run);
+        }
         fputs(" }\n", out);
     }
     fputs("}\n", out);

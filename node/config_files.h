@@ -4,15 +4,18 @@
  *       include = { "*.log" }                  replicated although the usual exclusions name it
  *       max_mb = 2048                          larger files are left alone; 0: no limit
  *       path "*.json" { run = "…" }             a command after a change of others arrived there: sh -c, with STARLING_PATH and STARLING_OP
+ *       path "chat/" { merge = json }          where two servers changed it at once; none: both versions are kept (the default)
  *   } */
 #ifndef NODE_CONFIG_FILES_H
 #define NODE_CONFIG_FILES_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 
 struct files_hook {
-    char *pattern, *run;
+    char *pattern, *run; /* run: NULL none */
+    bool json;           /* both sides changed: merged by what is in it */
 };
 
 struct files_policy {

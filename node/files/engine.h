@@ -142,6 +142,17 @@ void late_note(struct engine *e, const char *path, const char *kept,
                const struct content_stamp *stamp); /* it was replaced, and stands there now */
 void late_scanned(struct engine *e, const struct content_scanned *s);
 
+bool hooks_match(const char *pattern, const char *path);
+
+/* ---- fuse.c */
+bool fuse_wanted(const struct engine *e, const char *path);
+void fuse_note(struct engine *e, const char *path,
+               const struct version *v); /* this version is on disk: a copy for later merges, if wanted */
+enum fused { FUSED_NOT, FUSED_OURS, FUSED_THEIRS, FUSED_NEW };
+/* Merges what is on disk with the staged content of `theirs`: not at all; it comes to ours, or theirs; or what staging/out holds now. */
+enum fused fuse(struct engine *e, const char *path, const struct version *theirs, const struct disk *ours, int staged_dir,
+                const char *staged, const char *out);
+
 /* ---- clash.c */
 /* `loser` was not known to whoever made `winner`: a copy of it beside it, and an entry in the list. copies: false: only listed. */
 int clash_note(struct engine *e, const char *path, const struct version *winner, const struct version *loser, bool copies);

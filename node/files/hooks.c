@@ -89,7 +89,7 @@ static void next(struct hooks *h) {
     free(search);
 }
 
-static bool matches(const char *pattern, const char *path) {
+bool hooks_match(const char *pattern, const char *path) {
     size_t n = strlen(pattern);
     if (n > 0 && pattern[n - 1] == '/')
         return strncmp(pattern, path, n) == 0;
@@ -116,7 +116,7 @@ static void hook_add(struct hooks *h, const char *run, const char *path, const c
 
 void hooks_run(struct engine *e, const char *path, const char *op) {
     for (uint32_t i = 0; i < e->policy->hooks_count; i++)
-        if (matches(e->policy->hooks[i].pattern, path))
+        if (e->policy->hooks[i].run != NULL && hooks_match(e->policy->hooks[i].pattern, path))
             hook_add(e->hooks, e->policy->hooks[i].run, path, op);
     next(e->hooks);
 }

@@ -220,6 +220,7 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
             now.stamp.size = 0, now.stamp.mtime_ns = now.stamp.ctime_ns = 0;
         else if (v->kind == VERSION_FILE)
             content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
+        fuse_note(e, it->path, v);
     }
     it->show = false;
     if (index_disk_put(e->ix, it->path, &now) == 0)
@@ -421,6 +422,55 @@ static void file_wanted(struct engine *e, struct item *it, const struct version 
 
 /* ---- both sides changed */
 
+static bool fusible(struct engine *e, const char *path, const struct version *v, const struct disk *d) {
+    return d != NULL && v->kind == VERSION_FILE && d->version.kind == VERSION_FILE && d->version.rank == RANK_MEANT &&
+           !version_descends(v, &d->version) && !version_equal(v, &d->version) && fuse_wanted(e, path);
+}
+
+/* Both sides changed, and the other's content is here. True: done, and the staged file is used up or not needed; false: v is to be put into its place. */
+static bool fused(struct engine *e, struct item *it, const struct version *v, const struct disk *d, const struct content_staged *s,
+                  int mode, struct syncs *syncs) {
+    bool ours = memcmp(d->version.by, e->id, sizeof(e->id)) == 0;
+    struct version both = d->version;
+    struct disk now = *d;
+    char out[48];
+    if (!ours)
+        return false; /* its author merges; here it is kept as any replaced version */
+    snprintf(out, sizeof(out), "merge-%llu", (unsigned long long)it->noted);
+    enum fused how = fuse(e, it->path, v, d, s->dir, s->name, out);
+    if (how == FUSED_NOT)
+        (void)clash_note(e, it->path, v, &d->version, true);
+    if (how == FUSED_NOT)
+        return false;
+    version_knows(&both, v);
+    if (how == FUSED_NEW) { /* as an edit by hand, made knowing both */
+        now.version = both;
+        int r = put_staged(e, it, d, out, syncs);
+        if (r == 0)
+            (void)index_disk_put(e->ix, it->path, &now);
+        unlinkat(s->dir, s->name, 0);
+        if (r == 0 || r == -EBUSY)
+            disk_first(e, it);
+        else
+            failed(e, it, r);
+        return true;
+    }
+    if (how == FUSED_THEIRS) {
+        both = *v;
+        version_knows(&both, &d->version);
+    }
+    version_sign(&both, e->id, e->name, clock_wall_ms());
+    int r = how == FUSED_THEIRS ? put_staged(e, it, d, s->name, syncs) : 0;
+    if (how == FUSED_OURS)
+        unlinkat(s->dir, s->name, 0);
+    if (r == 0 && index_put(e->ix, it->path, &both, mode) == 0) {
+        shown(e, it, &both, mode);
+        return true;
+    }
+    finish(e, it, v, mode, r != 0 ? r : -EIO);
+    return true;
+}
+
 /* Returns true when v may be shown now. */
 static bool settle(struct engine *e, struct item *it, const struct version *v, const struct disk *d) {
     bool ours = memcmp(d->version.by, e->id, sizeof(e->id)) == 0, late = clock_wall_ms() - v->at_ms > FOREIGN_MS;
@@ -429,8 +479,8 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
     if (version_descends(v, &d->version) || version_equal(v, &d->version))
         return true;
     if (version_prevails(v, &d->version)) {
-        if (d->version.kind == VERSION_GONE || (!ours && !late))
-            return true; /* nothing is lost; or its author sees to it */
+        if (d->version.kind == VERSION_GONE || (!ours && !late) || fusible(e, it->path, v, d))
+            return true; /* nothing is lost; or its author sees to it; or it is merged when the content is here */
         if ((r = clash_note(e, it->path, v, &d->version, d->version.rank == RANK_MEANT)) == 0)
             return true;
     } else if (!ours && !late) {
@@ -541,6 +591,11 @@ static void staged_one(struct engine *e, const struct content_staged *s, struct 
         return;
     }
     r = dress(s->dir, s->name, &v, mode);
+    if (r == 0 && fusible(e, it->path, &v, d) && as_known(e, it->path, d) && fused(e, it, &v, d, s, mode, syncs)) {
+        if (!it->queued)
+            item_again(e, it, 0);
+        return;
+    }
     if (r == 0)
         r = as_known(e, it->path, d) ? put_staged(e, it, d, s->name, syncs) : -EBUSY;
     if (r != 0)

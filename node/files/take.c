@@ -52,6 +52,7 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
         version_knows(v, &before->version);
     if (found == 1 && version_equal(v, &there)) { /* it came to the same: theirs */
         now.version = there;
+        fuse_note(e, path, &there);
         return index_disk_put(e->ix, path, &now);
     }
     bool known = found != 1 || (before != NULL && version_descends(&before->version, &there));
@@ -72,6 +73,12 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
         item_show(e, path, 0);
         return r;
     }
+    if (found == 1 && !known && v->kind == VERSION_FILE && there.kind == VERSION_FILE && fuse_wanted(e, path)) {
+        version_sign(v, e->id, e->name, clock_wall_ms()); /* merged when the other's content is here */
+        now.version = *v;
+        item_show(e, path, 0);
+        return index_disk_put(e->ix, path, &now);
+    }
     if (found == 1)
         version_knows(v, &there);
     version_sign(v, e->id, e->name, clock_wall_ms());
@@ -80,6 +87,8 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
     now.version = *v;
     if ((r = index_put(e->ix, path, v, mode)) == 0)
         r = index_disk_put(e->ix, path, &now);
+    if (r == 0)
+        fuse_note(e, path, v);
     if (r == 0)
         engine_say(e, LOG_DEBUG, "%s %s", path, v->kind == VERSION_GONE ? "was deleted" : found == 1 ? "was changed" : "is new");
     return r;

@@ -291,6 +291,27 @@ class Apart(FilesTest):
         self.together(c)
         self.assertEqual(sorted(tree(c[0]).values()), [b"first", b"one", b"two"])
 
+    def test_chats_are_merged(self):
+        config = os.path.join(self.root, "config")
+        with open(config, "w") as f:
+            f.write('files { path "chat/" { merge = json } }\n')
+        c = self.files(2, ports=True, extra=["--config", config])
+        messages = [{"id": "a", "text": "hello"}, {"id": "b", "text": "there"}]
+        write(c[0], "chat/1.json", json.dumps(messages).encode())
+        self.everywhere(c, "chat/1.json", json.dumps(messages).encode())
+        c.wait()
+        for node in c:
+            node.cli("pause")
+        self.changed(c[0], "chat/1.json", json.dumps(messages + [{"id": "c", "text": "from the first"}]).encode())
+        changed = [{"id": "a", "text": "hello!"}, messages[1], {"id": "d", "text": "from the second"}, {"id": "e", "text": "again"}]
+        self.changed(c[1], "chat/1.json", json.dumps(changed).encode())
+        self.together(c)
+        merged = json.loads(read(c[0], "chat/1.json"))
+        self.assertEqual(sorted(m["id"] for m in merged), ["a", "b", "c", "d", "e"])
+        self.assertEqual(merged[0]["text"], "hello!")
+        self.assertEqual(sorted(tree(c[0])), [b"chat", b"chat/1.json"])
+        self.assertEqual(self.conflicts(c[0]), [])
+
     def test_a_quick_edit_of_what_just_came_is_none(self):
         c = self.files(2)
         for i in range(8):

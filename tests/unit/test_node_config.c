@@ -141,6 +141,7 @@ static void file_refusals(void **state) {
         {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
         {"database \"x.db\" { replicate = no }\n", "not in this build"},
         {"files { max_mb = -1 }\n", "max_mb"},
+        {"files { path \"a\" { merge = xml } }\n", "none|json"},
         {"database \"x.db\" { table \"t\" { replicate = perhaps } }\n", "c.conf:1"},
     };
     struct config c;
