@@ -228,6 +228,8 @@ static json_t *answer_accept(struct engine *e, const json_t *question) {
     if (!index_is_halted(e->ix, a.folder[0] != 0 ? a.folder : "?"))
         return json_pack("{s:s}", "error", "that folder is not halted: see `starling files status`");
     (void)index_halt(e->ix, a.folder, false);
+    if (a.folder[0] == 0)
+        (void)index_meta_put(e->ix, "root_device", 0); /* taken anew */
     struct disk d;
     struct stat st;
     struct content_stamp stamp;

@@ -184,7 +184,7 @@ void item_again(struct engine *e, struct item *it, uint64_t in_ms) {
 
 static struct item *item_get(struct engine *e, const char *path) {
     struct item *it = item_find(e, path);
-    if (it != NULL)
+    if (it != NULL || !beneath_path_ok(path, strlen(path))) /* rows of the index may say anything */
         return it;
     if ((it = calloc(1, sizeof(*it))) == NULL || (it->path = strdup(path)) == NULL) {
         free(it);

@@ -55,7 +55,7 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
         fuse_note(e, path, &there);
         return index_disk_put(e->ix, path, &now);
     }
-    bool known = found != 1 || (before != NULL && version_descends(&before->version, &there));
+    bool known = found != 1 || (before != NULL && (version_descends(&before->version, &there) || version_equal(&before->version, &there)));
     v->rank = found != 1 ? rank : RANK_MEANT;
     if (found == 1 && !known && v->kind == VERSION_GONE) { /* deleted, but what others have was changed since */
         now.version = *v;
@@ -82,7 +82,7 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
     if (found == 1)
         version_knows(v, &there);
     version_sign(v, e->id, e->name, clock_wall_ms());
-    if (found == 1 && !known && there.kind != VERSION_GONE && (r = clash_note(e, path, v, &there, true)) != 0)
+    if (found == 1 && !known && there.kind != VERSION_GONE && (r = clash_note(e, path, v, &there, there.rank == RANK_MEANT)) != 0)
         return r;
     now.version = *v;
     if ((r = index_put(e->ix, path, v, mode)) == 0)

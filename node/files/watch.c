@@ -380,14 +380,6 @@ static void common_folder(char **paths, size_t count, char *out, size_t out_len)
     }
 }
 
-bool watch_unmounted(struct engine *e, const char *path) {
-    char folder[BENEATH_PATH_MAX + 1];
-    if (index_is_halted(e->ix, path) || !other_device(e, path, folder, sizeof(folder)))
-        return index_is_halted(e->ix, path);
-    halt(e, folder, "what was mounted there is not");
-    return true;
-}
-
 struct emptied {
     struct engine *e;
     const char *folder;
@@ -418,9 +410,29 @@ bool watch_emptied(struct engine *e, const char *folder) {
     return true;
 }
 
+bool watch_unmounted(struct engine *e, const char *path) {
+    char folder[BENEATH_PATH_MAX + 1];
+    if (index_is_halted(e->ix, path))
+        return true;
+    return other_device(e, path, folder, sizeof(folder)) && watch_emptied(e, folder);
+}
+
+/* The instance folder itself is on another device than it was, and empty. */
+static void root_judged(struct engine *e, struct walk *w) {
+    int64_t before = index_meta(e->ix, "root_device", 0);
+    struct stat st;
+    if (fstat(e->root, &st) != 0 || before == (int64_t)st.st_dev)
+        return;
+    if (before != 0 && w->missing_count > 0 && w->missing_count >= index_sums(e->ix)->files)
+        halt(e, "", "what was mounted there is not");
+    else
+        (void)index_meta_put(e->ix, "root_device", (int64_t)st.st_dev);
+}
+
 static void missing_judged(struct engine *e, struct walk *w) {
     char folder[BENEATH_PATH_MAX + 1];
     uint64_t files = index_sums(e->ix)->files;
+    root_judged(e, w);
     for (size_t i = 0; i < w->missing_count; i++)
         (void)watch_unmounted(e, w->missing[i]);
     if (!w->trusting && w->missing_count > GONE_MIN && w->missing_count > files / 10) {
