@@ -66,6 +66,16 @@ const char *const *config_excluded(const struct config *c, const char *db) {
     return NULL;
 }
 
+const struct policy_line *config_policies(const struct config *c, const char *db, uint32_t *count) {
+    *count = 0;
+    for (uint32_t i = 0; i < c->databases_count; i++)
+        if (strcmp(c->databases[i].db, db) == 0) {
+            *count = c->databases[i].policies_count;
+            return c->databases[i].policies;
+        }
+    return NULL;
+}
+
 static const struct ddl_policy *ddl_of(const struct config *c, const char *db) {
     for (uint32_t i = 0; i < c->ddl_count; i++)
         if (strcmp(c->ddl[i].db, db) == 0)
@@ -91,6 +101,13 @@ void config_release(struct config *c) {
     for (uint32_t i = 0; i < c->databases_count; i++) {
         for (uint32_t t = 0; t < c->databases[i].tables_count; t++)
             free(c->databases[i].tables[t].table);
+        for (uint32_t p = 0; p < c->databases[i].policies_count; p++) {
+            free((void *)(uintptr_t)c->databases[i].policies[p].table);
+            free((void *)(uintptr_t)c->databases[i].policies[p].name);
+            free((void *)(uintptr_t)c->databases[i].policies[p].value);
+            free((void *)(uintptr_t)c->databases[i].policies[p].where);
+        }
+        free(c->databases[i].policies);
         free(c->databases[i].tables);
         free(c->databases[i].excluded);
         free(c->databases[i].db);
@@ -389,6 +406,24 @@ static void print_quoted(FILE *out, const char *value) {
     fputc('"', out);
 }
 
+static void print_policies(const struct database_policy *db, const char *table, const char *before, FILE *out) {
+    for (uint32_t i = 0; i < db->policies_count; i++) {
+        const struct policy_line *p = &db->policies[i];
+        bool list = strcmp(p->name, "key") == 0 || strcmp(p->name, "refs") == 0;
+        if (strcmp(p->table, table) != 0)
+            continue;
+        fprintf(out, "%s%s = %s", before, p->name, list ? "{" : p->value);
+        char *copy = list ? strdup(p->value) : NULL, *rest = NULL;
+        for (char *item = copy == NULL ? NULL : strtok_r(copy, "\n", &rest), *sep = ""; item != NULL;
+             item = strtok_r(NULL, "\n", &rest), sep = ", ") {
+            fputs(sep, out);
+            print_quoted(out, item);
+        }
+        fputs(list ? "}" : "", out);
+        free(copy);
+    }
+}
+
 void config_print(const struct config *c, FILE *out) {
     fprintf(out, "# Starling configuration in force. It can be given back with --config FILE.\n");
     for (int i = 0; i < OPTIONS_COUNT; i++) {
@@ -414,10 +449,14 @@ void config_print(const struct config *c, FILE *out) {
         const struct ddl_policy *ddl = ddl_of(c, c->databases[i].db);
         if (ddl != NULL)
             fprintf(out, "    ddl = %s\n", ddl->follow ? "follow" : "local");
+        print_policies(&c->databases[i], "", "\n    ", out);
+        fputc('\n', out);
         for (uint32_t t = 0; t < c->databases[i].tables_count; t++) {
             fputs("    table ", out);
             print_quoted(out, c->databases[i].tables[t].table);
-            fprintf(out, " { replicate = %s }\n", c->databases[i].tables[t].replicate ? "yes" : "no");
+            fprintf(out, " { replicate = %s", c->databases[i].tables[t].replicate ? "yes" : "no");
+            print_policies(&c->databases[i], c->databases[i].tables[t].table, " ", out);
+            fputs(" }\n", out);
         }
         fputs("}\n", out);
     }

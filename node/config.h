@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "node/config_files.h"
+#include "node/store/policy.h"
 
 enum option_id {
 #define OPTION(id, name, kind, fallback, values, only, places, argument, help) OPTION_##id,
@@ -44,6 +45,8 @@ struct database_policy {
     char *db;
     struct table_policy *tables;
     uint32_t tables_count;
+    struct policy_line *policies; /* owned */
+    uint32_t policies_count;
     const char **excluded; /* NULL-terminated names of tables with replicate = no, borrowed from tables; NULL: none */
 };
 
@@ -76,6 +79,8 @@ uint64_t config_number(const struct config *c, enum option_id id);
 bool config_same(const struct config *a, const struct config *b, enum option_id id);
 /* NULL, or the NULL-terminated names of the tables of db that are not replicated. */
 const char *const *config_excluded(const struct config *c, const char *db);
+/* What it says of the tables of db; *count may be 0. */
+const struct policy_line *config_policies(const struct config *c, const char *db, uint32_t *count);
 /* Are schema changes of other servers followed in db? What is said of it, or else of all. */
 bool config_follows(const struct config *c, const char *db);
 

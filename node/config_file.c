@@ -46,23 +46,58 @@ static int not_built(const struct config *c, const char *what, char *why, size_t
     return ERR_USAGE;
 }
 
-/* Settings that both databases and tables have, where only the default exists so far. */
-static int policies_check(const struct config *c, cfg_t *section, const char *where, char *why, size_t why_len) {
-    static const char *const DEFAULTS[][2] = {{"unique", "merge"}, {"orphans", "revive"}};
-    for (int i = 0; i < 2; i++) {
-        const char *value = cfg_size(section, DEFAULTS[i][0]) > 0 ? cfg_getstr(section, DEFAULTS[i][0]) : NULL;
-        if (value == NULL || strcmp(value, DEFAULTS[i][1]) == 0)
-            continue;
-        char what[512];
-        snprintf(what, sizeof(what), "%s %s: %s = %s", where, cfg_title(section), DEFAULTS[i][0], value);
-        return not_built(c, what, why, why_len);
+/* One policy, refused where it can never be one. `table` "": all of the database. */
+static int policy_add(struct config *c, struct database_policy *db, cfg_t *section, const char *table, const char *name, const char *value,
+                      char *why, size_t why_len) {
+    char where[600];
+    const char *wants = policy_refuse(name, value);
+    snprintf(where, sizeof(where), "%.500s:%d", c->file, section->line);
+    if (wants != NULL) {
+        snprintf(why, why_len, "%s: %s %s: %s = %.100s: %s", where, table[0] != 0 ? "table" : "database", cfg_title(section), name, value,
+                 wants);
+        for (char *p = why; *p != 0; p++)
+            *p = *p == '\n' ? ',' : *p;
+        return ERR_USAGE;
     }
-    return 0;
+    struct policy_line *more = realloc(db->policies, (db->policies_count + 1) * sizeof(*more));
+    if (more == NULL)
+        return ERR_NOMEM;
+    db->policies = more;
+    struct policy_line *l = &more[db->policies_count++];
+    *l = (struct policy_line){strdup(table), strdup(name), strdup(value), strdup(where)};
+    return l->table != NULL && l->name != NULL && l->value != NULL && l->where != NULL ? 0 : ERR_NOMEM;
+}
+
+/* unique and orphans, of a table or of all. */
+static int choices_read(struct config *c, struct database_policy *db, cfg_t *section, const char *table, char *why, size_t why_len) {
+    static const char *const NAMES[] = {"unique", "orphans"};
+    int r = 0;
+    for (int i = 0; i < 2 && r == 0; i++)
+        if (cfg_size(section, NAMES[i]) > 0 && cfg_getstr(section, NAMES[i]) != NULL)
+            r = policy_add(c, db, section, table, NAMES[i], cfg_getstr(section, NAMES[i]), why, why_len);
+    return r;
+}
+
+/* key and refs: one item a line. */
+static int lists_read(struct config *c, struct database_policy *db, cfg_t *section, char *why, size_t why_len) {
+    static const char *const NAMES[] = {"key", "refs"};
+    int r = 0;
+    for (int i = 0; i < 2 && r == 0; i++) {
+        char *text = NULL;
+        size_t len = 0;
+        FILE *out = cfg_size(section, NAMES[i]) > 0 ? open_memstream(&text, &len) : NULL;
+        if (out == NULL)
+            continue;
+        for (unsigned n = 0; n < cfg_size(section, NAMES[i]); n++)
+            fprintf(out, "%s%s", n > 0 ? "\n" : "", cfg_getnstr(section, NAMES[i], n)[0] != 0 ? cfg_getnstr(section, NAMES[i], n) : "\n");
+        r = fclose(out) == 0 ? policy_add(c, db, section, cfg_title(section), NAMES[i], text, why, why_len) : ERR_NOMEM;
+        free(text);
+    }
+    return r;
 }
 
 static int table_read(struct config *c, struct database_policy *db, cfg_t *section, char *why, size_t why_len) {
     struct table_policy *tables = realloc(db->tables, (db->tables_count + 1) * sizeof(*tables));
-    char what[512];
     if (tables == NULL)
         return ERR_NOMEM;
     db->tables = tables;
@@ -71,14 +106,8 @@ static int table_read(struct config *c, struct database_policy *db, cfg_t *secti
     if ((t->table = strdup(cfg_title(section))) == NULL)
         return ERR_NOMEM;
     db->tables_count++;
-    for (int i = 0; i < 2; i++) {
-        const char *name = i == 0 ? "key" : "refs";
-        if (cfg_size(section, name) == 0)
-            continue;
-        snprintf(what, sizeof(what), "table %s: %s", t->table, name);
-        return not_built(c, what, why, why_len);
-    }
-    return policies_check(c, section, "table", why, why_len);
+    int r = choices_read(c, db, section, t->table, why, why_len);
+    return r != 0 ? r : lists_read(c, db, section, why, why_len);
 }
 
 static int ddl_read(struct config *c, cfg_t *section, char *why, size_t why_len) {
@@ -118,7 +147,7 @@ static int database_read(struct config *c, cfg_t *section, char *why, size_t why
         snprintf(what, sizeof(what), "database %s: replicate = no", db->db);
         return not_built(c, what, why, why_len);
     }
-    int r = policies_check(c, section, "database", why, why_len);
+    int r = choices_read(c, db, section, "", why, why_len);
     if (r == 0)
         r = ddl_read(c, section, why, why_len);
     for (unsigned i = 0; i < cfg_size(section, "table") && r == 0; i++)

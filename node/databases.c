@@ -132,6 +132,8 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
     char escaped[3 * 256 + 1], *state_path = NULL;
     if (!dbname_escape(db->name, escaped, sizeof(escaped)) || asprintf(&state_path, "%s/db/%s.state", d->state, escaped) < 0)
         return;
+    uint32_t policies_count;
+    const struct policy_line *policies = config_policies(&d->node->config, db->name, &policies_count);
     struct worker_config config = {
         .database = db,
         .inbox = &d->node->inbox,
@@ -142,6 +144,8 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
         .excluded = config_excluded(&d->node->config, db->name),
         .follow = config_follows(&d->node->config, db->name),
         .create = create,
+        .policies = policies,
+        .policies_count = policies_count,
         .key = d->node->identity.key,
         .secret = d->node->identity.secret,
     };

@@ -25,6 +25,18 @@ static bool covers(const struct config *a, const struct config *b) {
             if (replicate != p->replicate)
                 return false;
         }
+    for (uint32_t i = 0; i < a->databases_count; i++)
+        for (uint32_t n = 0; n < a->databases[i].policies_count; n++) {
+            const struct policy_line *p = &a->databases[i].policies[n];
+            uint32_t count;
+            const struct policy_line *others = config_policies(b, a->databases[i].db, &count);
+            bool same = false;
+            for (uint32_t k = 0; k < count; k++)
+                same = same || (strcmp(others[k].table, p->table) == 0 && strcmp(others[k].name, p->name) == 0 &&
+                                strcmp(others[k].value, p->value) == 0);
+            if (!same)
+                return false;
+        }
     return true;
 }
 

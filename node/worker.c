@@ -331,6 +331,8 @@ static void open_store(struct worker *w) {
         .db = w->db,
         .create = w->config.create && (!there || st.st_size == 0),
         .excluded = w->config.excluded,
+        .policies = w->config.policies,
+        .policies_count = w->config.policies_count,
         .refused_ms = w->passing_since != 0 ? (int64_t)(clock_mono_ms() - w->passing_since) : 0,
         .follow = w->config.follow,
         .mend_wait_ms = MEND_WAIT_MS,

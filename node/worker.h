@@ -22,8 +22,10 @@ struct worker_config {
     struct held *held;                      /* which file it has open is told there */
     const char *db, *app_path, *state_path; /* copied */
     const char *const *excluded;            /* must outlive the worker */
-    bool follow;                            /* new tables and columns of other servers are made here, too */
-    bool create;                            /* the file may be missing: a peer has this database */
+    const struct policy_line *policies;     /* likewise */
+    uint32_t policies_count;
+    bool follow; /* new tables and columns of other servers are made here, too */
+    bool create; /* the file may be missing: a peer has this database */
     const uint8_t *key, *secret;
 };
 

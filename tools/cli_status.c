@@ -64,6 +64,20 @@ static void print_peers(const struct cli *cli, const json_t *peers) {
     }
 }
 
+/* What a policy cannot do here: the default holds instead, and nothing waits for it. */
+static void policy_problems(const struct cli *cli, const char *db, const json_t *policies) {
+    size_t i;
+    json_t *policy;
+    json_array_foreach(policies, i, policy) {
+        const char *problem = field_text(policy, "problem", NULL), *table = field_text(policy, "table", "");
+        if (!problem)
+            continue;
+        char *what = text_format("%s: %s%s%s%s", db, *table ? "table " : "", table, *table ? ": " : "", problem);
+        say_problem(cli, TONE_WARN, what, field_text(policy, "mend", NULL));
+        free(what);
+    }
+}
+
 static int database_problems(const struct cli *cli, const json_t *db) {
     const char *name = field_text(db, "name", "?"), *state = field_text(db, "state", "?"), *error = field_text(db, "error", NULL);
     const json_t *capturing = json_object_get(db, "capturing");
@@ -96,6 +110,7 @@ static int database_problems(const struct cli *cli, const json_t *db) {
         say_problem(cli, TONE_WARN, what, "`starling conflicts` lists what lost, and brings it back");
         free(what);
     }
+    policy_problems(cli, name, json_object_get(db, "policies"));
     if (json_is_object(capturing)) {
         json_int_t done = field_count(capturing, "done"), total = field_count(capturing, "total");
         const char *table = field_text(capturing, "table", NULL);

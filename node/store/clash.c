@@ -312,6 +312,11 @@ static bool another_shows(struct store *s, const struct foreign *f, const struct
     return !p || !p->reason;
 }
 
+/* Does the child go, too? That is what its table's policy says, or the parent, which is in s->reg2, went so itself. */
+static bool cascades(const struct foreign *f) {
+    return f->child->policy.orphans == ORPHANS_CASCADE || (f->to_key && reg_cascaded(&f->child->store->reg2));
+}
+
 /* A child that refers to v, and no such parent is in the file. `written`: who it is, if this projection wrote it. */
 static int judge(struct check *c, const struct foreign *f, const struct rowid *place, const struct rowid *written, const struct value *v) {
     struct store *s = c->s;
@@ -335,9 +340,14 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
     int clash = meant < 0 ? meant : parent_parked(c, f, f->to_key ? &parent : NULL, meant, v);
     if (clash < 0)
         return clash;
+    bool kept_out = clash == 1; /* by what the parent waits for: that is no clash */
     const struct gone *g = f->to_key ? NULL : gone_find(f, v);
     const struct rowid *dead = f->to_key ? &parent : g ? &g->who : NULL;
-    if (!clash && (clash = clashes(c, f, v, &parent, meant, clear && !back ? &w : NULL)) == 1 && clear && dead)
+    if (f->child->policy.orphans == ORPHANS_KEEP)
+        return 0;
+    if (!clash && (clash = clashes(c, f, v, &parent, meant, clear && !back ? &w : NULL)) == 1 && clear && cascades(f))
+        revived = mend_cascade_row(s, f->child->tbl, &who);
+    else if (clash == 1 && clear && dead && !kept_out)
         revived = meant ? mend_revive_row(s, f->parent->tbl, dead) : mend_revive(s, f->parent->tbl, dead);
     c->parked = c->parked || revived == 1;
     return clash != 1 ? clash : revived ? (revived < 0 ? revived : 0) : blame(c, f, written, dead, meant);
@@ -394,8 +404,7 @@ static int check_child(struct check *c, const struct op *op) {
     return 0;
 }
 
-/* Where the row with these key columns is; bytes in `name`. 1: a row without a key that has no name yet. */
-static int place_of(struct tio *io, const struct value *key, struct buf *name, struct rowid *place) {
+int foreign_place_of(struct tio *io, const struct value *key, struct buf *name, struct rowid *place) {
     uint8_t keyless[KEYLESS_KEY_BYTES] = {0};
     int known = 1, err = 0;
     *place = (struct rowid){.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
@@ -441,7 +450,7 @@ static int check_children(struct check *c, struct foreign *f, const struct value
         }
         for (uint32_t i = 0; i < f->count; i++)
             sql_column_value(f->children, (int)(table_key_width(t) + i), &ref[i]);
-        int known = place_of(f->child, key, &c->key, &place);
+        int known = foreign_place_of(f->child, key, &c->key, &place);
         if (known < 0) {
             err = known;
             break;
@@ -486,7 +495,7 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
         for (uint32_t i = 0; i < table->key_count && f->child->key_refs; i++)
             if (i == f->from[0] && len) /* the row is named by whom it meant */
                 key[i] = (struct value){.type = VALUE_REF, .p = bytes, .len = len};
-        if ((err = row < 0 ? row : place_of(f->child, key, &c->key, &place)) || (err = rows_at_home(s, t, &place, &s->reg)))
+        if ((err = row < 0 ? row : foreign_place_of(f->child, key, &c->key, &place)) || (err = rows_at_home(s, t, &place, &s->reg)))
             break;
         const struct cell *cell = reg_known(&s->reg) && reg_alive(&s->reg, &o) ? reg_winner(&s->reg, column, &o) : NULL;
         if (!cell)
@@ -501,8 +510,12 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
         }
         uint64_t unsettled = value_hash(&v);
         bool home, lives = !(err = rows_find(s, to, parent, &s->reg2, &home)) && reg_alive(&s->reg2, &o); /* under another number */
-        if (!err && !lives && !(err = refs_left(s, t, &child, &w, &v, &left)) && !left)
-            lives = (err = mend_revive_row(s, to, parent)) == 1;
+        if (!err && !lives && f->child->policy.orphans != ORPHANS_KEEP && !(err = refs_left(s, t, &child, &w, &v, &left)) && !left) {
+            if (cascades(f))
+                c->parked = (err = mend_cascade_row(s, t, &child)) == 1 || c->parked;
+            else
+                lives = (err = mend_revive_row(s, to, parent)) == 1;
+        }
         if (err >= 0 && lives) {
             c->parked = true; /* from home it moves, and they with it */
             err = home ? 0 : refs_unsettle(s, t, &child, shown, unsettled);

@@ -124,7 +124,7 @@ static const char *kind_of(struct listing *l, const struct cell *c) {
     const struct reg *r = &l->s->reg;
     struct origins_order o = store_order(l->s);
     if (!reg_alive(r, &o))
-        return "update-delete";
+        return reg_cascaded(r) ? "orphan" : "update-delete";
     if (!c)
         return r->inserted.at == stamp_above(r->died.at) ? "orphan" : "update-delete"; /* revived by a mend, or inserted again */
     const struct cell *best = reg_winner(r, c->column, &o);

@@ -140,6 +140,7 @@ static int edit_merge(struct store *s, struct tio *io, struct reg *r, const stru
     int err = 0;
     r->who = e->who;
     if (e->kind == CHANGE_DELETE) {
+        by.mend = e->orphan;
         reg_death(r, by, seen, &o, &err);
         return err ? err : remember_seen(s); /* at once: what the death saw decides what of this row is an open conflict */
     }
@@ -500,6 +501,12 @@ int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint6
     return edit_apply(s, io, r, &e, &look, NULL);
 }
 
+int drain_cascade(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at) {
+    struct row_look look = {.io = io, .place = r->who, .ms = store_wall_ms(s)};
+    struct edit e = {.kind = CHANGE_DELETE, .who = r->who, .at = at, .orphan = true, .quiet = true, .away = !home};
+    return edit_apply(s, io, r, &e, &look, NULL);
+}
+
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
                  struct value *row, const uint64_t *hashes, uint64_t at) {
     bool locked = !sqlite3_get_autocommit(s->app.writer); /* there the rows are as they will be */
@@ -628,14 +635,15 @@ int drain_seal(struct store *s, bool part) {
     struct origin_row *own = &s->origins[s->own];
     bool parts_open = s->hot.published < own->version && !s->scan; /* a last part is owed, if only an empty one */
     bool schema = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
+    bool policies = s->policies_due && s->schema.count;
     int err = schema ? schema_pack(s) : 0;
     if (err == ERR_TOOBIG)
         schema = false;
     else if (err)
         return err;
-    if (!schema && !s->base_due && batch_writer_rows(s->writer) == 0 && (part || !parts_open))
+    if (!schema && !s->base_due && !policies && batch_writer_rows(s->writer) == 0 && (part || !parts_open))
         return 0;
-    if (!schema && s->base_due && (err = schema_pack_base(s)))
+    if (!schema && (s->base_due || policies) && (err = schema_pack_base(s)))
         return err;
     struct vv now, after;
     vv_init(&now);
@@ -664,6 +672,8 @@ int drain_seal(struct store *s, bool part) {
     if ((err = vv_copy(&s->after_sent, &now)) || (err = state_knew_set(s, s->own, s->own, own->version)))
         goto out;
     s->base_due = false;
+    if (s->policies_due && (err = policies_told(s)))
+        goto out;
     if (!part && !s->scan)
         s->hot.published = own->version;
     batch_writer_clear(s->writer);

@@ -21,6 +21,7 @@
  *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
  *   clash.c    which of it would break a foreign key; foreign.c has these bound
  *   mend.c     changes of ours that repair what merging would break; meet.c where it is a UNIQUE value; evict.c who is in its way
+ *   policy.c   what a table's policy says of these; alike.c rows that are one by such a key
  *   rows.c     registers in the state database; pending.c rows whose content in the file is not what the registers say
  *   values.c   the value of a write, found again in the log
  *   sweep.c    names of tables in it that nothing refers to any more
@@ -36,6 +37,7 @@
 #include <uthash.h>
 
 #include "node/store/capture.h"
+#include "node/store/policy.h"
 #include "node/store/register.h"
 #include "node/store/schema.h"
 #include "node/store/sql.h"
@@ -155,6 +157,8 @@ struct tio {
     struct tbl **ref_to; /* refs.c: for each column in order the table whose rows it refers to by their numbers, or NULL */
     struct tbl *key_ref; /* the same of the one INTEGER key */
     bool key_refs;       /* some of several key columns refer */
+    struct policy policy;
+    struct alike *alike; /* statements for the policy's key */
 };
 
 /* ---- who wrote */
@@ -358,8 +362,11 @@ struct store {
     struct shown_at *shown;
     uint32_t shown_count, shown_cap;
     struct value_cache *values;
-    struct mends *mends; /* planned by the projection at hand */
-    bool mending;        /* it may plan some */
+    struct mends *mends;         /* planned by the projection at hand */
+    bool mending;                /* it may plan some */
+    struct policy_row *policies; /* in force in the cluster, as far as we know */
+    uint32_t policies_count;
+    bool policies_due, policies_moved; /* some of ours are to be told; references are to be bound anew before anything else is merged */
     struct renumber *renumber;
     struct same *same; /* which rows are one */
     struct scan *scan;
@@ -628,6 +635,8 @@ int drain_same(struct store *s, struct tio *io, const struct rowid *who, const s
                uint64_t at);
 /* The death of the row in r, with this stamp; carried: from another name of the table. */
 int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried);
+/* The same as a mend: nobody decided it, so it has seen nothing. */
+int drain_cascade(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at);
 /* The same for its number alone: a mend of ours. */
 int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at);
 /* These columns of a row in another file: they lose against ours, and are listed. */
@@ -815,6 +824,9 @@ struct family {      /* one for each reference: equal numbers where a child refe
 };
 /* What the row in r (r->who is set) refers to, or is referred to by. Values are compared as the registers have them. */
 int family_links(struct store *s, struct tio *io, const struct reg *r, bool as_child, struct arena *arena, struct family *out);
+/* The row that a child with these values (in io's order) means by its foreign key `which`, if that names a key. 1: it is in r, and *parent is its table. */
+int family_parent(struct store *s, const struct tio *io, uint32_t which, const struct value *row, struct arena *arena, struct tio **parent,
+                  struct reg *r);
 /* 1: other rows, of the table *by, refer to what this op takes away. On the writer. */
 int family_held(struct store *s, const struct op *op, const char **by);
 

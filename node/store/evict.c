@@ -93,6 +93,10 @@ int evict_replace(struct refused *f) {
     struct tio *io = f->io;
     const struct table *t = io->table;
     const struct op *op = &f->op;
+    f->thrown_count = 0;
+    f->failed = 0;
+    if (op->kind == CHANGE_UPDATE && !op->count) /* it is in the file as it is */
+        return 0;
     bool insert = op->kind == CHANGE_INSERT, number = insert && t->key_kind != KEY_COLUMNS;
     int64_t rowid = numbers_shown(io->tbl, &op->who);
     int found = number && t->key_kind == KEY_ROWID ? keyless_rowid(io, &op->who, &rowid) : 1;
@@ -121,8 +125,6 @@ int evict_replace(struct refused *f) {
         sql_bind_value(stmt, place++, &op->values[i]);
     if (!err && !insert && (place = tables_bind_place(io, stmt, place, &op->who)) < 0)
         err = place;
-    f->thrown_count = 0;
-    f->failed = 0;
     sqlite3_preupdate_hook(f->s->app.writer, thrown_out, f);
     err = err ? err : sql_run(stmt);
     sqlite3_preupdate_hook(f->s->app.writer, NULL, NULL);

@@ -51,6 +51,59 @@ int family_links(struct store *s, struct tio *io, const struct reg *r, bool as_c
     return 0;
 }
 
+static const struct value *value_in(const struct tio *io, const struct value *row, const char *name) {
+    for (uint32_t i = 0; i < io->count; i++)
+        if (!sqlite3_stricmp(io->names[i], name))
+            return &row[i];
+    return NULL;
+}
+
+int family_parent(struct store *s, const struct tio *io, uint32_t which, const struct value *row, struct arena *arena, struct tio **parent,
+                  struct reg *r) {
+    const struct foreign_key *k = &io->table->foreign_keys[which];
+    struct value key[16];
+    struct rowid who = {.kind = IDENT_GIVEN};
+    struct tbl *t;
+    bool home;
+    *parent = NULL;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (points_to(io, which, &s->tios[i]))
+            *parent = &s->tios[i];
+    const struct table *p = *parent && (*parent)->tbl ? (*parent)->table : NULL;
+    if (!p || p->key_count != k->count || k->count > 16)
+        return 0;
+    for (uint32_t i = 0; i < k->count; i++) {
+        const struct value *v = NULL;
+        for (uint32_t n = 0; n < k->count && !v; n++)
+            if (!sqlite3_stricmp(k->to[n], p->columns[p->key[i]].name))
+                v = value_in(io, row, k->from[n]);
+        if (!v || v->type == VALUE_NULL)
+            return 0;
+        key[i] = *v;
+    }
+    int err = 0;
+    if (key[0].type == VALUE_REF && p->key_kind == KEY_INTEGER) {
+        err = refs_find(s, &key[0], &t, &who) && t == (*parent)->tbl ? rows_find(s, t, &who, r, &home) : 0;
+    } else if (p->key_kind == KEY_INTEGER) {
+        who.number = key[0].as.i;
+        err = key[0].type == VALUE_INT ? rows_at_home(s, (*parent)->tbl, &who, r) : 0;
+        who = r->who;
+    } else {
+        if ((err = tables_key_of(*parent, key, &s->key2)))
+            return err;
+        uint8_t *copy = arena_alloc(arena, s->key2.len + 1);
+        if (!copy)
+            return ERR_NOMEM;
+        memcpy(copy, s->key2.data, s->key2.len);
+        who.text = true;
+        who.key = copy;
+        who.key_len = s->key2.len;
+        err = rows_find(s, (*parent)->tbl, &who, r, &home);
+    }
+    r->who = who;
+    return err ? err : reg_known(r);
+}
+
 /* ---- in the file */
 
 static void put_key(sqlite3_str *q, const struct table *t, const char *right) {

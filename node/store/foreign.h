@@ -36,6 +36,8 @@ struct gone {
 
 uint64_t foreign_hash(const struct value *v, uint32_t count);
 uint64_t foreign_known_hash(const struct foreign *f, const uint64_t *hashes); /* what a parent is known by, besides its key */
+/* Where the row with these key columns is; bytes in `name`. 1: a row without a key that has no name yet. */
+int foreign_place_of(struct tio *io, const struct value *key, struct buf *name, struct rowid *place);
 int foreign_parent_there(struct store *s, struct foreign *f, const struct value *v, bool writer); /* 1, 0, or an error */
 
 #endif

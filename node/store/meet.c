@@ -107,6 +107,15 @@ static int read_unique(struct refused *f, const char *index, const char *sql, st
     return err;
 }
 
+static struct unique policys_key(const struct tio *io) {
+    struct unique u = {.count = io->policy.key_count, .alike = true, .plain = true};
+    for (uint32_t i = 0; i < u.count; i++) {
+        u.at[i] = io->policy.key[i];
+        u.collations[i] = io->table->columns[io->order[u.at[i]]].own;
+    }
+    return u;
+}
+
 /* All UNIQUE indexes besides the key: those that are nothing but columns first, and in an order that does not depend on when they were made. */
 int meet_uniques(struct refused *f, struct unique **out, uint32_t *count) {
     sqlite3_stmt *q;
@@ -117,12 +126,14 @@ int meet_uniques(struct refused *f, struct unique **out, uint32_t *count) {
                  "s.name=l.name WHERE l.\"unique\" AND l.origin<>'pk' ORDER BY (SELECT group_concat(ifnull(x.name, '(')) FROM "
                  "pragma_index_info(l.name, 'main') AS x), s.sql",
                  f->io->table->name);
-    *out = arena_alloc(f->arena, (f->io->uniques + 1) * sizeof **out);
+    *out = arena_alloc(f->arena, (f->io->uniques + 2) * sizeof **out);
     err = *out ? err : ERR_NOMEM;
     while (!err && n < f->io->uniques && (row = sql_step(q)) != 0)
         err =
             row < 0 ? row : read_unique(f, (const char *)sqlite3_column_text(q, 0), (const char *)sqlite3_column_text(q, 1), &(*out)[n++]);
     sqlite3_finalize(q);
+    if (!err && f->io->policy.key_count)
+        (*out)[n++] = policys_key(f->io);
     *count = n;
     return err;
 }
@@ -180,8 +191,9 @@ static int meeting_of(struct refused *f, const struct unique *u, const struct pa
     struct stamp a = newest(f, &f->self, u, &by), b = newest(f, other, u, &others);
     if (a.origin == UINT32_MAX || b.origin == UINT32_MAX)
         return 0;
-    int err = mend_shares_schema(s, f->io->tbl, &by, &shares), d = stamp_cmp(a, b, &o);
-    if (!err && shares)
+    int err = u->alike ? alike_unseen(s, &by, &others, &shares) : mend_shares_schema(s, f->io->tbl, &by, &shares);
+    int d = stamp_cmp(a, b, &o);
+    if (!err && shares && !u->alike)
         err = mend_shares_schema(s, f->io->tbl, &others, &shares);
     *kind = shares ? MEETING_LATER : MEETING_ALIEN;
     *mine = d ? d < 0 : identity_cmp(s, &f->self.who, &other->who) < 0;
@@ -258,7 +270,7 @@ static uint32_t choices(const struct refused *f, const struct party *loser, cons
         const struct cell *c = reg_winner(&loser->reg, f->io->numbers[u->at[i]], &o);
         if (mend_is_key(f->io, u->at[i]) || loser->values[u->at[i]].type == VALUE_NULL)
             continue;
-        struct choice x = {u->at[i], !column->not_null, refers(f->io, u->at[i]),
+        struct choice x = {u->at[i], !column->not_null && !f->io->policy.renames, refers(f->io, u->at[i]),
                            c ? reg_cell_stamp(&loser->reg, c) : (struct stamp){0, UINT32_MAX}};
         uint32_t k = n++;
         for (; k > 0; k--) {
@@ -320,15 +332,17 @@ static int part(struct refused *f, const struct unique *uniques, uint32_t count,
                     return err == ERR_CONSTRAINT ? 0 : err ? err : 1;
             }
             int err = meeting_of(f, u, other, &kind, &mine, &stamp);
+            if (!err && kind != MEETING_LATER && u->alike)
+                continue; /* the file takes both */
             if (err || kind != MEETING_LATER)
                 return err;
-            int twice = twice_entered(f->s, f->io, uniques, count, u, &f->self, other);
+            int twice = f->io->policy.renames ? 0 : twice_entered(f->s, f->io, uniques, count, u, &f->self, other);
             f->same = twice == 1;
             if (f->same || twice < 0)
                 return f->same ? mend_plan_same(f->s, f->io->tbl, &f->self.reg, &other->reg) : twice;
             if (twice == TWICE_APART)
                 mine = twice_elder(f->s, f->io->tbl, other, &f->self);
-            if ((err = give_up(f, u, mine ? &f->self : other, mine ? other : &f->self, stamp)) < 0 || (err == 0 && plain))
+            if ((err = give_up(f, u, mine ? &f->self : other, mine ? other : &f->self, stamp)) < 0 || (err == 0 && plain && !u->alike))
                 return err;
         }
     return 1;
@@ -349,6 +363,17 @@ static int meet_one(struct refused *f, const struct unique *uniques, uint32_t co
     }
     reg_release(&other.reg);
     return err == ERR_NOTFOUND ? 0 : err ? err : parted;
+}
+
+int meet_alike(struct refused *f, const struct rowid *place) {
+    struct unique *uniques;
+    uint32_t count;
+    int err = meet_uniques(f, &uniques, &count);
+    if (!err && !(err = evict_find_key(f)))
+        err = mend_read_values(f, &f->self.who, &f->self.values);
+    if (!err && (err = meet_one(f, uniques, count, place)) == 1)
+        err = f->same || f->plans;
+    return err == ERR_NOTFOUND ? 0 : err;
 }
 
 int meet_mend(struct refused *f) {

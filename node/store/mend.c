@@ -6,7 +6,7 @@
  *   two rows                     allowed a value made of the old one and of the row's identity
  *   the same, entered twice      they are one row from now on (twice.c, unify.c)
  *   CHECK, NOT NULL              those columns that were written first go back to what the file shows, where it shows the newest of the others
- *   a parent that is gone        the parent lives again (clash.c decides)
+ *   a parent that is gone        the parent lives again, or by its table's policy the child goes, too (clash.c decides)
  *
  * The happy path: a projection has written what it could, and a row is refused. What it would throw out is found by writing it with OR REPLACE, to be taken
  * back (the preupdate hook tells; so any index will do: of many columns, partial, on expressions). The mend is tried in the file, planned, and the rest
@@ -341,20 +341,42 @@ int mend_row(struct store *s, const struct op *op, int code, const char *why) {
     return err;
 }
 
+/* Nothing is refused here: what a policy calls a key is not in the schema. */
+int mend_alike(struct store *s, struct tbl *t, const struct rowid *who, const struct rowid *place) {
+    struct mends *m = s->mending ? mends_of(s) : NULL;
+    const struct op op = {.kind = CHANGE_UPDATE, .tbl = t, .who = *who};
+    struct refused f;
+    if (!s->mending)
+        return 0;
+    if (!m)
+        return ERR_NOMEM;
+    int err = refused_init(&f, s, &op, &m->arena);
+    if (!err && (err = meet_alike(&f, place)) == 1) {
+        err = mend_write_planned(&f);
+        if (!err && f.op.count)
+            err = project_write(s, &f.op);
+        keep_plans(&f, m);
+        err = err ? err : 1;
+    }
+    reg_release(&f.self.reg);
+    free(f.thrown);
+    return err == ERR_CONSTRAINT ? 0 : err;
+}
+
 /* ---- orphans */
 
-static int plan_revival(struct store *s, struct tbl *t, struct rowid who, const struct reg *r) {
+static int plan_life(struct store *s, struct tbl *t, struct rowid who, enum change_kind kind, uint64_t stamp) {
     struct mends *m = mends_of(s);
     struct plan **at = m ? &m->first : NULL;
     if (!m)
         return ERR_NOMEM;
     for (; *at; at = &(*at)->next)
-        if ((*at)->kind == CHANGE_REVIVE && (*at)->tbl == t && rowid_same(&(*at)->who, &who))
+        if ((*at)->kind == kind && (*at)->tbl == t && rowid_same(&(*at)->who, &who))
             return 1;
     struct plan *p = arena_alloc(&m->arena, sizeof *p);
     if (!p || mend_copy_bytes(&m->arena, &who.key, who.key_len))
         return ERR_NOMEM;
-    *(*at = p) = (struct plan){.tbl = t, .who = who, .kind = CHANGE_REVIVE, .stamp = stamp_above(r->died.at)};
+    *(*at = p) = (struct plan){.tbl = t, .who = who, .kind = kind, .stamp = stamp};
     return 1;
 }
 
@@ -367,7 +389,7 @@ static int revive(struct store *s, struct tbl *t, const struct rowid *who, bool 
     reg_init(&r);
     int err = by_place ? rows_at_home(s, t, who, &r) : rows_find(s, t, who, &r, &home);
     if (!err && reg_known(&r) && !reg_alive(&r, &o))
-        err = plan_revival(s, t, by_place ? r.who : *who, &r);
+        err = plan_life(s, t, by_place ? r.who : *who, CHANGE_REVIVE, stamp_above(r.died.at));
     reg_release(&r);
     return err;
 }
@@ -400,6 +422,20 @@ int mend_plan_same(struct store *s, struct tbl *t, const struct reg *a, const st
                                .rank = twice_rank(a),
                                .others_rank = twice_rank(b)};
     return 1;
+}
+
+int mend_cascade_row(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct origins_order o = store_order(s);
+    struct reg r;
+    bool home;
+    if (!s->mending)
+        return 0;
+    reg_init(&r);
+    int err = rows_find(s, t, who, &r, &home);
+    if (!err && reg_known(&r) && reg_alive(&r, &o))
+        err = plan_life(s, t, *who, CHANGE_DELETE, stamp_above(reg_top(&r)));
+    reg_release(&r);
+    return err;
 }
 
 /* ---- writing them */
@@ -443,6 +479,12 @@ static int write_revival(struct store *s, const struct plan *p, struct reg *r, b
     return 0;
 }
 
+/* The file shows it, if nothing about it is pending: what is pending knows better. */
+static int write_cascade(struct store *s, const struct plan *p, struct reg *r, bool home) {
+    int err = drain_cascade(s, p->tbl->io, r, home, p->stamp);
+    return err ? err : pend(s, p, true, NULL, 0);
+}
+
 int mend_write(struct store *s) {
     struct origins_order o = store_order(s);
     struct reg r;
@@ -463,7 +505,9 @@ int mend_write(struct store *s) {
         r.who = p->who;
         if (!err && reg_alive(&r, &o) != revives) {
             s->mended_rows++;
-            err = revives ? write_revival(s, p, &r, home) : write_mend(s, p, &r, home, &s->mends->arena);
+            err = revives                    ? write_revival(s, p, &r, home)
+                  : p->kind == CHANGE_DELETE ? write_cascade(s, p, &r, home)
+                                             : write_mend(s, p, &r, home, &s->mends->arena);
         }
     }
     reg_release(&r);
@@ -474,7 +518,8 @@ int mend_write(struct store *s) {
 bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c) {
     const struct value null = {.type = VALUE_NULL};
     int64_t n = 0;
-    if (c->hash == value_hash(&null))
+    if (c->hash == value_hash(&null) || (t->io && c->column < t->io->by_number_count && t->io->by_number[c->column] &&
+                                         policies_key_has(t->io, t->io->by_number[c->column] - 1)))
         return true;
     if (t->io)
         (void)sql_int(

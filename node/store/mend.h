@@ -21,6 +21,7 @@ struct plan {
 struct unique {
     uint32_t count, at[KEYS_MAX]; /* columns, in io's order */
     enum collation collations[KEYS_MAX];
+    bool alike; /* the key of a policy, which the file knows nothing of */
     bool plain; /* nothing but columns that are stored; else `at` are those that may be meant */
 };
 
@@ -76,6 +77,7 @@ bool twice_elder(struct store *s, const struct tbl *t, const struct party *a, co
 /* ---- meet.c */
 int meet_uniques(struct refused *f, struct unique **out, uint32_t *count); /* of f->io */
 bool meet_same_value(struct store *s, const struct value *a, const struct value *b, enum collation k);
-int meet_mend(struct refused *f); /* 1: mends are planned that let the row in */
+int meet_mend(struct refused *f);                             /* 1: mends are planned that let the row in */
+int meet_alike(struct refused *f, const struct rowid *place); /* the same of two rows that are there, and one by the policy's key */
 
 #endif

@@ -213,6 +213,7 @@ static int apply(struct merging *m, const struct change *c, struct reg *r, struc
     int err = 0;
     switch (c->kind) {
     case CHANGE_DELETE:
+        by.mend = c->orphan; /* a child whose parent was deleted elsewhere */
         reg_death(r, by, &m->seen, &o, &err);
         return err ? err : remember_seen(m); /* at once: what the death saw decides what of this row is an open conflict */
     case CHANGE_INSERT: reg_insert(r, by, &m->seen, &o, &err); return err ? err : apply_writes(m, c, r, by);
@@ -579,7 +580,8 @@ static int merge_batch(struct store *s, struct bytes *batch) {
     f->part = h.flags & BATCH_PART;
     if ((err = batch_reader_open(f->reader, batch->data, batch->len)))
         goto bad;
-    if ((err = take_knew(s, &h, origin)) || (err = schema_take(s, f->reader, origin, h.version))) {
+    if ((err = take_knew(s, &h, origin)) || (err = policies_take(s, f->reader, origin)) ||
+        (err = schema_take(s, f->reader, origin, h.version))) {
         if (err == ERR_MALFORMED || err == ERR_TOOBIG)
             s->bad = (struct bad_batch){origin, h.version};
         goto out;
@@ -616,8 +618,8 @@ bool merge_full(struct store *s) {
 int merge_delivered(struct store *s) {
     int err = 0;
     uint32_t i = 0, rows = 0;
-    bool due = s->follow_due; /* a schema that is to be followed comes before the rows behind it */
-    while (i < s->delivered_count && err >= 0 && rows < 4000 && !merge_full(s) && s->follow_due == due) {
+    bool due = s->follow_due; /* a schema that is to be followed comes before the rows behind it, and so do references */
+    while (i < s->delivered_count && err >= 0 && rows < 4000 && !merge_full(s) && s->follow_due == due && !s->policies_moved) {
         struct bytes *b = s->delivered[i++];
         struct batch_head h;
         if (batch_head_read(&h, b->data, b->len) == 0) {

@@ -243,6 +243,8 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
     large(s, t, list);
 }
 
+static void add_policy(void *ctx, const char *what, const char *mend) { found(ctx, !mend, mend, "%s", what); }
+
 /* table NULL: only other servers have it; t NULL: no row of it is known. */
 static json_t *table_findings(struct store *s, const char *name, const struct table *table, struct tbl *t, uint32_t *parked_count) {
     json_t *list = json_array();
@@ -257,6 +259,7 @@ static json_t *table_findings(struct store *s, const char *name, const struct ta
               "a trigger that fills it cannot run here for changes of other servers: %s", table->unfed);
     if (table && table->excluded)
         found(list, true, "replicate = yes in the configuration, if it shall not", "belongs to this server alone: replicate = no");
+    policies_each(s, name, add_policy, list);
     if (t)
         parked(s, t, list, parked_count);
     if (!table)
@@ -399,6 +402,7 @@ json_t *store_doctor(struct store *s) {
         found(list, false, "finish SELECTs (fetch all rows, or close the cursor) before writing or waiting in the application",
               "a reader has been open for %lld s: changes of other servers wait for it (10 s at most)", (long long)reading_ms / 1000);
     each_table(s, add_findings, list);
+    policies_each(s, NULL, add_policy, list);
     check_schemas(s, list);
     char about[300];
     snprintf(about, sizeof about, "%s; an application that says \"database is locked\" needs a busy timeout: PRAGMA busy_timeout = 5000",

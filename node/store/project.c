@@ -746,8 +746,8 @@ static int project_locked(struct store *s, int64_t *mark) {
     for (uint32_t i = 0; i < failed.count; i++)
         failed.rows[i]->queued = false;
     free(failed.rows);
-    if (!err && !mend_planned(s) && s->foreigns_count)
-        err = foreign_check(s, seq);
+    err = err || mend_planned(s) || !s->foreigns_count ? err : foreign_check(s, seq);
+    err = err || mend_planned(s) || !s->mending ? err : alike_check(s, seq);
     if (err == 1 || (!err && (mend_planned(s) || renumber_planned(s))))
         err = PROJECT_AGAIN;
     foreign_forget(s);

@@ -308,9 +308,12 @@ int refs_gone(struct store *s, struct tbl *t, const struct rowid *who, const str
     struct tbl *to;
     struct rowid parent;
     bool left;
-    int err = refs_left(s, t, who, w, v, &left);
+    if (t->io->policy.orphans == ORPHANS_KEEP)
+        return 0;
+    int err = refs_left(s, t, who, w, v, &left); /* the parent is in s->meant */
     if (err || left || !refs_find(s, v, &to, &parent))
         return err;
-    err = mend_revive_row(s, to, &parent);
+    err =
+        t->io->policy.orphans == ORPHANS_CASCADE || reg_cascaded(&s->meant) ? mend_cascade_row(s, t, who) : mend_revive_row(s, to, &parent);
     return err < 0 ? err : 1;
 }

@@ -125,9 +125,10 @@ static int decode_deaths(struct reg *r, struct in *in) {
         return ERR_NOMEM;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t origin = get_varint(in);
-        if (origin >> 1 > UINT32_MAX)
+        if (origin >> 34)
             in->bad = true;
         r->deaths[i].carried = origin & 1;
+        r->deaths[i].mend = origin >> 33 & 1;
         r->deaths[i].origin = (uint32_t)(origin >> 1);
         r->deaths[i].version = get_varint(in);
         r->deaths[i].at = get_u64(in);
@@ -283,7 +284,7 @@ int reg_encode(const struct reg *r, struct buf *out) {
     if (flags & DEATHS) {
         put_varint(out, r->deaths_count);
         for (uint32_t i = 0; i < r->deaths_count; i++) {
-            put_varint(out, (uint64_t)r->deaths[i].origin << 1 | r->deaths[i].carried);
+            put_varint(out, (uint64_t)r->deaths[i].mend << 33 | (uint64_t)r->deaths[i].origin << 1 | r->deaths[i].carried);
             put_varint(out, r->deaths[i].version);
             put_u64(out, r->deaths[i].at);
         }
@@ -433,7 +434,9 @@ static bool is_written_after(const struct reg *r, struct write death) {
 }
 
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
+    static const struct seen NOTHING = {0};
     struct stamp s = {by.at, by.origin};
+    seen = by.mend ? &NOTHING : seen;
     forget_seen_deaths(r, by, seen, err);
     if (stamp_cmp(s, r->died, o) > 0)
         r->died = s;
@@ -454,7 +457,7 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
     while (at < r->deaths_count && !is_of(r->deaths[at].origin, r->deaths[at].version, by))
         at++;
     r->deaths_count += at == r->deaths_count;
-    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried};
+    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried, by.mend};
 }
 
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
@@ -594,4 +597,11 @@ int reg_join(struct reg *r, const struct reg *from, uint32_t without) {
     for (uint32_t i = 0; i < from->copies_count && !err; i++)
         copy_replaced(r, from->copies[i].column, from->copies[i].at, &err);
     return err;
+}
+
+bool reg_cascaded(const struct reg *r) {
+    for (uint32_t i = 0; i < r->deaths_count; i++)
+        if (r->deaths[i].mend && r->deaths[i].at == r->died.at)
+            return true;
+    return false;
 }

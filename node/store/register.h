@@ -11,7 +11,7 @@
  *   writes     varint count, each varint origin << 2 | how (0; 1 mend; 2 carried from another table, 3 from another column), varint version, u64 stamp
  *   inserted   varint origin, u64 stamp (not with bit 6)
  *   died       varint origin, u64 stamp (bit 4)
- *   deaths     varint count, each varint origin << 1 | carried, varint version, u64 stamp (bit 5)
+ *   deaths     varint count, each varint mend << 33 | origin << 1 | carried, varint version, u64 stamp (bit 5)
  *   copies     varint count, each varint column, u64 stamp (bit 7)
  *   cells      simple: varint n, n × u64 hash: columns 0..n-1, each written once, by write 0
  *              else varint n, each: varint column, varint write, u64 hash; siblings of a column are neighbours */
@@ -66,6 +66,7 @@ struct death {
     uint32_t origin;
     uint64_t version, at;
     bool carried;
+    bool mend; /* of a child whose parent was deleted elsewhere: nobody decided it, and it has seen nothing */
 };
 
 /* The highest stamp of the carried copies in this column that somebody replaced, knowing them. Each server carries its own copy of the same write,
@@ -131,5 +132,6 @@ bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct ori
 bool reg_death_is_old(const struct reg *r, const struct death *d); /* the same of a death */
 /* Highest stamp in the row, for stamping what replaces it. */
 uint64_t reg_top(const struct reg *r);
+bool reg_cascaded(const struct reg *r); /* its last death was that of a child whose parent was deleted elsewhere */
 
 #endif

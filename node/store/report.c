@@ -212,13 +212,13 @@ json_t *store_status(struct store *s) {
     sodium_bin2hex(digest, sizeof digest, bytes, sizeof bytes);
     char base[17];
     snprintf(base, sizeof base, "%016" PRIx64, s->hot.base);
-    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:I}", "name",
+    return json_pack("{s:s, s:s, s:n, s:I, s:I, s:I, s:I, s:I, s:o, s:s, s:I, s:s, s:o, s:I, s:I, s:I, s:I, s:f, s:I, s:o}", "name",
                      s->config.db, "state", s->scan ? "adopting" : "ok", "error", "tables", (json_int_t)tables, "rows", (json_int_t)rows,
                      "pending", (json_int_t)pending_notes(s), "waiting", (json_int_t)s->held_count, "parked",
                      (json_int_t)(s->parked_count + tables_unshown(s)), "version", versions(s), "digest", digest, "conflicts",
                      (json_int_t)s->open_conflicts, "base", base, "capturing", scan_json(s), "log_bytes", (json_int_t)log_bytes, "drained",
                      (json_int_t)s->drained_rows, "mends", (json_int_t)s->mended_rows, "projected", (json_int_t)s->projected_rows,
-                     "lock_ms_p99", lock_p99_ms(s), "in_flight", (json_int_t)in_flight);
+                     "lock_ms_p99", lock_p99_ms(s), "in_flight", (json_int_t)in_flight, "policies", policies_json(s));
 }
 
 json_t *store_decide(struct store *s, const char *table, bool accept) {

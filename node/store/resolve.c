@@ -6,7 +6,8 @@
  *   lives       a deletion     the row is inserted over itself  the row is deleted                       -
  *   is dead     a value        the row is deleted again         the row comes back with that value,      as keep loser, with these
  *                                                               and with it what was deleted together    values instead
- *                                                               with it and refers to it
+ *                                                               with it and refers to it, and what it
+ *                                                               refers to itself
  *
  *   stands for  (another row)    it goes on doing so              -                                        -
  *   another                      split: both are rows again, apart.c
@@ -310,6 +311,30 @@ static int plan_children(struct deciding *d, struct bytes *batch, const struct d
     return err;
 }
 
+/* What a row that comes back refers to, as far as it is gone: it lives again, too. */
+static int plan_parents(struct deciding *d, const struct planned *p) {
+    struct origins_order o = store_order(d->s);
+    struct reg r;
+    int err = 0;
+    reg_init(&r);
+    for (uint32_t k = 0; k < p->io->table->foreign_keys_count && !err; k++) {
+        struct tio *io;
+        struct planned *parent;
+        reg_clear(&r);
+        int found = family_parent(d->s, p->io, k, p->row, &d->arena, &io, &r);
+        if (found != 1 || reg_alive(&r, &o) || is_planned(d, io, &r.who)) {
+            err = found < 0 ? found : 0;
+            continue;
+        }
+        if (!(err = plan(d, io, &r, CHANGE_INSERT, &parent))) {
+            finish(parent);
+            err = plan_parents(d, parent);
+        }
+    }
+    reg_release(&r);
+    return err;
+}
+
 static int plan_restore(struct deciding *d, struct tio *io, const struct reg *r) {
     struct origins_order o = store_order(d->s);
     struct planned *p;
@@ -324,6 +349,8 @@ static int plan_restore(struct deciding *d, struct tio *io, const struct reg *r)
     if (err || (d->set && (err = put_set(d, p))) || (err = offer(d, io, r)))
         return err;
     finish(p);
+    if ((err = plan_parents(d, p)))
+        return err;
     for (i = 0; i < r->deaths_count && d->offered; i++) {
         struct bytes *batch;
         err = log_read(d->s, r->deaths[i].origin, r->deaths[i].version, &batch);

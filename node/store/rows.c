@@ -306,9 +306,9 @@ static bool death_saw(const struct buf *knew, const struct write *w) {
 int rows_death_saw(struct store *s, const struct death *d, const struct write *w, bool *saw) {
     struct buf knew;
     buf_init(&knew, 1 << 20);
-    *saw = w->at == 0 || (d->origin == w->origin && d->version >= w->version); /* at 0: known to all */
-    int err = *saw ? 0 : load_seen(s, d, &knew);
-    if (!err && !*saw)
+    *saw = w->at == 0 || (!d->mend && d->origin == w->origin && d->version >= w->version); /* at 0: known to all */
+    int err = *saw || d->mend ? 0 : load_seen(s, d, &knew);
+    if (!err && !*saw && !d->mend)
         *saw = death_saw(&knew, w);
     buf_release(&knew);
     return err;
@@ -344,6 +344,18 @@ static int means_another(struct store *s, const struct tbl *t, const struct reg 
     return err == ERR_NOTFOUND ? 0 : err;
 }
 
+/* Of a row that a mend deleted one column stands for each write: it comes back as a whole. */
+static bool told_by_another(const struct tbl *t, const struct reg *r, const struct cell *c) {
+    bool mended = false;
+    for (uint32_t i = 0; i < r->deaths_count; i++)
+        mended |= r->deaths[i].mend;
+    for (uint32_t i = 0; i < r->cells_count && mended; i++)
+        if (r->cells[i].write == c->write && r->cells[i].column + 1 != t->number_column && !is_key(t, r->cells[i].column) &&
+            t->column_hashes[r->cells[i].column] < t->column_hashes[c->column])
+            return true;
+    return false;
+}
+
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. A death decides only between itself and what it saw, not
  * between two values: they stay open in a dead row, until somebody who knows of both writes that column. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
@@ -357,7 +369,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
     int err = 0;
     for (uint32_t i = 0; i < deaths; i++) {
         buf_init(&knew[i], 1 << 20);
-        if (!err)
+        if (!err && !r->deaths[i].mend)
             err = load_seen(s, &r->deaths[i], &knew[i]);
     }
     for (uint32_t i = 0; i < r->cells_count && !err; i++) {
@@ -371,7 +383,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
             break;
         /* of a copy from another column the death of this row met the original, too */
         if (!alive && !lost && r->writes[c->write].at > 0 && r->writes[c->write].carried != CARRIED_COLUMN) {
-            lost = true;
+            lost = !told_by_another(t, r, c);
             for (uint32_t d = 0; d < deaths && lost; d++)
                 lost = !death_saw(&knew[d], &r->writes[c->write]);
         }
@@ -379,7 +391,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
             err = call(ctx, c, NULL);
     }
     for (uint32_t i = 0; i < r->deaths_count && alive && !err; i++)
-        err = reg_death_is_old(r, &r->deaths[i]) ? 0 : call(ctx, NULL, &r->deaths[i]);
+        err = r->deaths[i].mend || reg_death_is_old(r, &r->deaths[i]) ? 0 : call(ctx, NULL, &r->deaths[i]);
     for (uint32_t i = 0; i < deaths; i++)
         buf_release(&knew[i]);
     return err;

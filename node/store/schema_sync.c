@@ -69,6 +69,13 @@ static int pack_items(struct store *s, bool schema) {
             err = ERR_NOMEM;
         }
     }
+    uint32_t due = err ? 0 : policies_due(s);
+    if (due) {
+        struct schema_item *p = realloc(items, (n + due) * sizeof *p);
+        items = p ? p : items;
+        err = p ? policies_pack(s, &arena, items + n) : ERR_NOMEM;
+        n += due;
+    }
     if (!err && n)
         err = batch_writer_schema(s->writer, items, n);
     free(items);
@@ -92,6 +99,8 @@ static int read_schema(struct store *s, sqlite3 *app, struct schema *out) {
     int err = schema_read(app, out);
     for (uint32_t i = 0; i < out->count && !err; i++)
         out->tables[i].excluded = excluded(s, out->tables[i].name);
+    if (!err)
+        err = policies_refs(s, out);
     out->numbers_used = moves_numbers(s);
     if (out->numbers_used < s->numbers_used)
         out->numbers_used = s->numbers_used;
@@ -413,8 +422,8 @@ static int bind(struct store *s) {
     s->held_new = moves_hold(s);
     if ((err = tables_load(s)) || (err = note_statements(s)) || (err = moves_columns(s)) || (err = mend_remember_schema(s)))
         return err;
-    s->schema_stale = false;
-    return 0;
+    s->schema_stale = s->policies_moved = false;
+    return policies_say(s);
 }
 
 /* What came is read, unless a migration is under way. */

@@ -47,6 +47,9 @@ static const char SCHEMAS[] =
     "INTEGER, state INTEGER,"
     "  PRIMARY KEY(tbl, a, b, origin, version, state)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS own(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS policy(tbl TEXT COLLATE NOCASE, name TEXT, value TEXT, stamp INTEGER, node BLOB, due INTEGER,"
+    "  PRIMARY KEY(tbl, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS policy_here(tbl TEXT COLLATE NOCASE, name TEXT, value TEXT, PRIMARY KEY(tbl, name)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {

@@ -223,7 +223,7 @@ static int begin_unknowing(struct store *s) {
 
 static int open_all(struct store *s, char *why, size_t why_len) {
     int err = state_open(s, why, why_len);
-    if (err || (err = restamp_load(s)))
+    if (err || (err = policies_open(s)) || (err = state_commit(s)) || (err = restamp_load(s)))
         return err;
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
@@ -307,6 +307,7 @@ void store_close(struct store *s) {
         free(s->shown[i].versions);
     free(s->shown);
     state_close(s);
+    policies_release(s);
     schema_release(&s->schema);
     close_app(s);
     batch_writer_free(s->writer);
@@ -489,7 +490,7 @@ static int gather_changes(struct store *s) {
     if ((err = settle_schema(s)))
         return err;
     bool schema_due = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
-    if (s->hot.published < s->origins[s->own].version || s->base_due || schema_due) {
+    if (s->hot.published < s->origins[s->own].version || s->base_due || schema_due || (s->policies_due && s->schema.count)) {
         if ((err = state_begin(s)) || (err = drain_seal(s, false)))
             return err;
         s->hot.published = s->origins[s->own].version;
@@ -590,6 +591,8 @@ static int turn(struct store *s) {
         tell_state(s);
         return s->delivered_count ? 0 : MISSING_LOOK_MS;
     }
+    if (s->policies_moved) /* what refers to what is bound anew before anything is shown */
+        return 0;
     if (s->follow_due && ((err = follow(s)) || s->scan))
         return err;
     retry_parked(s);

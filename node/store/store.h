@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "node/store/appfile.h"
+#include "node/store/policy.h"
 #include "proto/batch.h"
 #include "proto/core.h"
 
@@ -24,12 +25,14 @@ struct store_config {
     const char *vfs; /* for both files; NULL in production */
     bool create;     /* the application's file does not exist yet: made from the first schema that arrives */
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
-    const char *const *excluded; /* tables with replicate = no; NULL-terminated; may be NULL */
-    bool follow;                 /* what other servers add to the schema is made here, too; else the application does it */
-    int readers_wait_ms;         /* how long a projection waits for readers; 0: 10,000 */
-    int mend_wait_ms;            /* how long a row of another server that needs another number is left to that server */
-    int64_t refused_ms;          /* for so long opening has failed with ERR_BUSY by now */
-    uint32_t epoch_above;        /* epochs of ours up to this one were used by a state that was set aside */
+    const char *const *excluded;        /* tables with replicate = no; NULL-terminated; may be NULL */
+    const struct policy_line *policies; /* what the configuration says; must outlive the store */
+    uint32_t policies_count;
+    bool follow;          /* what other servers add to the schema is made here, too; else the application does it */
+    int readers_wait_ms;  /* how long a projection waits for readers; 0: 10,000 */
+    int mend_wait_ms;     /* how long a row of another server that needs another number is left to that server */
+    int64_t refused_ms;   /* for so long opening has failed with ERR_BUSY by now */
+    uint32_t epoch_above; /* epochs of ours up to this one were used by a state that was set aside */
 
     void *ctx;
     void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */
@@ -84,7 +87,8 @@ void store_watch(struct store *s, bool on);
 void store_follow(struct store *s, bool on); /* as in store_config, from the next turn on */
 /* JSON for the interface, owned by the caller:
  * status: the `databases` entry: name state error tables rows pending waiting(0) parked version digest conflicts, and more: base, capturing
- *   {"done":rows,"table":…} or null, log_bytes, drained, projected, lock_ms_p99…
+ *   {"done":rows,"table":…} or null, policies: [{"table","policy","value","node","time_ms"} and, where it
+ *   is not wholly in force here, "problem","mend"], log_bytes, drained, projected, lock_ms_p99…
  * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…]}] */
 json_t *store_status(struct store *s);
 json_t *store_tables(struct store *s);

@@ -459,6 +459,7 @@ static void tio_release(struct tio *io) {
     sqlite3_finalize(io->insert);
     sqlite3_finalize(io->del);
     keyless_unload(io);
+    alike_unload(io);
     free(io->order);
     free(io->numbers);
     free(io->names);
@@ -573,6 +574,8 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
+    if (!err)
+        err = policies_bind(s, io);
     if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here, or the application has changed the table since it was read */
         char lacks[sizeof io->tbl->lacks];
         int64_t version;

@@ -43,10 +43,10 @@ static int both_given(struct store *s, const struct tio *io, const struct unique
     for (uint32_t i = 0; i < u->count; i++) {
         const struct write *x = given(s, io->tbl, a, io->numbers[u->at[i]]), *y = given(s, io->tbl, b, io->numbers[u->at[i]]);
         bool seen = false, seen_too = false, shares = true;
-        int err = x && y ? mend_shares_schema(s, io->tbl, x, &shares) : 0;
+        int err = x && y ? u->alike ? alike_unseen(s, x, y, &shares) : mend_shares_schema(s, io->tbl, x, &shares) : 0;
         if (!x || !y)
             return 0;
-        if (!err && shares)
+        if (!err && shares && !u->alike)
             err = mend_shares_schema(s, io->tbl, y, &shares);
         if (!err && x->at > STAMP_COPY && y->at > STAMP_COPY &&
             !(err = same_had_seen(s, x, y, &seen))) /* who adopts knows of no other base */
@@ -109,7 +109,8 @@ int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct
     struct arena arena = {0};
     struct unique *uniques;
     uint32_t count;
-    if (!s->mending || !t->io || !t->io->uniques || !reg_alive(a, &o) || !reg_alive(b, &o))
+    if (!s->mending || !t->io || !(t->io->uniques || t->io->policy.key_count) || t->io->policy.renames || !reg_alive(a, &o) ||
+        !reg_alive(b, &o))
         return 0;
     struct refused f = {.s = s, .io = t->io, .arena = &arena};
     x.reg = *a;

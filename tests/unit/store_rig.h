@@ -19,6 +19,8 @@ struct peer {
     struct side s;
     bool create, follow;
     const char *const *excluded;
+    const struct policy_line *policies;
+    uint32_t policies_count;
     int readers_wait_ms;
     json_t *watched;                    /* array of `watch` objects */
     void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
@@ -83,6 +85,8 @@ static inline int peer_try_open(struct peer *p) {
                                   .vfs = s->vfs,
                                   .create = p->create,
                                   .excluded = p->excluded,
+                                  .policies = p->policies,
+                                  .policies_count = p->policies_count,
                                   .follow = p->follow,
                                   .readers_wait_ms = p->readers_wait_ms,
                                   .ctx = p,

@@ -134,10 +134,11 @@ static void file_refusals(void **state) {
         {"nane = x\n", "c.conf:1"},
         {"name = x\nname x\n", "c.conf:2"},
         {"http = \"127.0.0.1:1\"\n", "not in this build"},
-        {"database \"x.db\" { table \"t\" { key = { \"a\" } } }\n", "table t: key: not in this build"},
-        {"database \"x.db\" { table \"t\" { refs = { \"a -> b/c.d\" } } }\n", "table t: refs: not in this build"},
-        {"database \"x.db\" { table \"t\" { unique = keep } }\n", "unique = keep: not in this build"},
-        {"database \"x.db\" { orphans = delete }\n", "orphans = delete: not in this build"},
+        {"database \"x.db\" {\n table \"t\" { key = { \"\" } } }\n", "c.conf:2: table t: key = ,: name columns"},
+        {"database \"x.db\" { table \"t\" { refs = { \"a -> b\" } } }\n",
+         "c.conf:1: table t: refs = a -> b: say \"column -> table.column\""},
+        {"database \"x.db\" { table \"t\" { unique = keep } }\n", "unique = keep: it is one of merge|rename"},
+        {"database \"x.db\" { orphans = delete }\n", "database x.db: orphans = delete: it is one of revive|keep|cascade"},
         {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
         {"database \"x.db\" { replicate = no }\n", "not in this build"},
         {"files { max_mb = -1 }\n", "max_mb"},
@@ -161,8 +162,9 @@ static void policies(void **state) {
     struct config c;
     char words[200];
     (void)state;
-    file_put(path, "database \"scouting.db\" {\n table \"notification_queue\" { replicate = no }\n table \"team\" { unique = merge }\n"
-                   " table \"login\" { replicate = no }\n}\nfiles { }\n");
+    file_put(path,
+             "database \"scouting.db\" {\n table \"notification_queue\" { replicate = no }\n table \"team\" { unique = merge }\n"
+             " table \"login\" { replicate = no refs = { \"by -> user.id\", \"on -> b.db/host.id\" } }\n orphans = keep\n}\nfiles { }\n");
     snprintf(words, sizeof(words), "--instance /tmp --config %s", path);
     assert_int_equal(load(&c, words), 0);
     const char *const *excluded = config_excluded(&c, "scouting.db");
@@ -172,6 +174,15 @@ static void policies(void **state) {
     assert_null(excluded[2]);
     assert_null(config_excluded(&c, "other.db"));
     assert_false(config_follows(&c, "scouting.db"));
+    uint32_t count;
+    const struct policy_line *lines = config_policies(&c, "scouting.db", &count);
+    assert_int_equal(count, 3);
+    assert_string_equal(lines[0].name, "orphans");
+    assert_string_equal(lines[0].table, "");
+    assert_string_equal(lines[1].value, "merge");
+    assert_string_equal(lines[2].value, "by -> user.id\non -> b.db/host.id");
+    assert_non_null(strstr(lines[2].where, "c.conf:4"));
+    assert_null(config_policies(&c, "other.db", &count));
     config_release(&c);
     file_put(path,
              "ddl = follow\ndatabase \"scouting.db\" { ddl = local }\ndatabase \"notes.db\" { ddl = follow }\ndatabase \"x.db\" { }\n");
@@ -192,7 +203,8 @@ static void printed_is_read_back(void **state) {
     size_t len = 0;
     (void)state;
     setenv("HOME_OF_TEST", "expanded", 1);
-    file_put(path, "database \"a \\\"b\\\".db\" { ddl = follow table \"t\" { replicate = no } table \"u\" { } }\n");
+    file_put(path, "database \"a \\\"b\\\".db\" { ddl = follow unique = rename table \"t\" { replicate = no } table \"u\" { key = { \"a\", "
+                   "\"b\" } } }\n");
     snprintf(words, sizeof(words), "--instance /tmp --config %s --name pit --join a --join [::1]:5 --state /tmp/odd\\\"${HOME_OF_TEST}",
              path);
     assert_int_equal(load(&c, words), 0);
@@ -215,6 +227,11 @@ static void printed_is_read_back(void **state) {
     assert_string_equal(config_excluded(&again, "a \"b\".db")[0], "t");
     assert_true(config_follows(&again, "a \"b\".db"));
     assert_false(config_follows(&again, "other.db"));
+    uint32_t count;
+    const struct policy_line *lines = config_policies(&again, "a \"b\".db", &count);
+    assert_int_equal(count, 2);
+    assert_string_equal(lines[0].value, "rename");
+    assert_string_equal(lines[1].value, "a\nb");
     config_release(&c);
     config_release(&again);
     unlink(copy);
