@@ -817,19 +817,6 @@ int foreign_check(struct store *s, int64_t seq);
 void foreign_forget(struct store *s); /* the projection is over */
 bool foreign_parked(const struct pending_row *p);
 
-/* ---- family.c: who refers to whom by declared foreign keys, for rows that come back or go */
-struct family {      /* one for each reference: equal numbers where a child refers to its parent, 0 where it does not */
-    uint64_t *links; /* in the arena that was given */
-    uint32_t count;
-};
-/* What the row in r (r->who is set) refers to, or is referred to by. Values are compared as the registers have them. */
-int family_links(struct store *s, struct tio *io, const struct reg *r, bool as_child, struct arena *arena, struct family *out);
-/* The row that a child with these values (in io's order) means by its foreign key `which`, if that names a key. 1: it is in r, and *parent is its table. */
-int family_parent(struct store *s, const struct tio *io, uint32_t which, const struct value *row, struct arena *arena, struct tio **parent,
-                  struct reg *r);
-/* 1: other rows, of the table *by, refer to what this op takes away. On the writer. */
-int family_held(struct store *s, const struct op *op, const char **by);
-
 /* ---- conflicts.c */
 struct lost { /* an open conflict: what lost */
     struct tbl *tbl;

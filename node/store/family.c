@@ -2,7 +2,7 @@
  * would be left behind. */
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/family.h"
 #include "proto/err.h"
 
 /* The hash of a column of the row in r; 0: NULL, not written, or not stored. */
