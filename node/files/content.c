@@ -3,7 +3,7 @@
  *   timer_cb pumps questions out, commits the table, closes idle connections -> content_close: connections, jobs, then the timer -> closed.
  * Possible failure modes are:
  *   - a peer sends what breaks its table: the connection is dropped, and it counts as a fault of that peer;
- *   - a peer cannot be dialled: it is as if it were not linked, for DIAL_AGAIN_MS;
+ *   - a peer cannot be dialled, or closes at once: it is as if it were not linked, for DIAL_AGAIN_MS;
  *   - the disk fails or is full: the wants it concerns end with the error. */
 #include <assert.h>
 #include <stdarg.h>
@@ -20,6 +20,7 @@
 #define COMMIT_MS 300
 #define ASKS_MAX (2u << 20)
 #define TICK_MS 1000
+#define SHORT_MS 1000 /* a connection that ends sooner was not wanted */
 #define LIMITED_MS 20
 #define BUCKET_MS 200 /* what may pass at once after a pause */
 
@@ -203,6 +204,7 @@ static void link_closed_cb(void *ctx, struct content_link *l) {
     struct content *c = ctx;
     struct conn *conn = content_link_data(l);
     struct peer *p = conn->peer;
+    uint64_t conn_opened = conn->opened_ms;
     DL_DELETE(p->conns, conn);
     p->conns_count--;
     c->totals.links--;
@@ -211,8 +213,12 @@ static void link_closed_cb(void *ctx, struct content_link *l) {
     if (!conn->serving)
         serve_release(conn);
     if (p->up && p->again_ms == 0) { /* what was asked there is not answered any more */
+        uint64_t now = clock_mono_ms();
         fetch_peer_down(c->fetch, p->id);
-        fetch_peer_up(c->fetch, p->id);
+        if (now - conn_opened < SHORT_MS) /* it takes none (no files there, or not ours): not at once again */
+            p->again_ms = now + DIAL_AGAIN_MS;
+        else
+            fetch_peer_up(c->fetch, p->id);
     }
     if (c->closing)
         end_check(c);
@@ -232,6 +238,7 @@ static void take_over(struct content *c, struct door_event *e) {
     config = (struct content_link_config){c->config.loop, c, frame_cb, drained_cb, link_closed_cb, passed_cb};
     conn->content = c;
     conn->peer = p;
+    conn->opened_ms = clock_mono_ms();
     DL_APPEND(p->conns, conn);
     p->conns_count++;
     c->totals.links++;

@@ -27,7 +27,7 @@
 #define LINKS_OF_PEER 4
 #define IDLE_MS 60000
 #define STUCK_LINK_MS 30000 /* something is queued, and nothing passes */
-#define DIAL_AGAIN_MS 5000
+#define DIAL_AGAIN_MS 3000
 
 struct job {
     uv_work_t work;
@@ -49,6 +49,7 @@ struct conn {
     uint32_t plain;     /* bodies to go before compressing is tried again */
     struct zip *zip;
     struct source *source;
+    uint64_t opened_ms;
     struct conn *prev, *next;
 };
 

@@ -499,12 +499,51 @@ static void test_a_peer_that_lies_costs_only_itself(void **state) {
     free(data);
 }
 
+static uint32_t dials;
+
+/* The handshake holds, and then the connection is closed, as by a server that replicates no files. */
+static bool closes_at_once(struct server *by) {
+    struct secure secure;
+    int fd;
+    connect_servers(by, &servers[2], &fd, &secure);
+    secure_release(&secure);
+    close(fd);
+    dials++;
+    return true;
+}
+
+static void test_who_takes_no_connection_is_left_alone(void **state) {
+    uint8_t *data = random_bytes(1u << 20), hash[CONTENT_HASH_BYTES];
+    (void)state;
+    for (int n = 0; n < 3; n++)
+        server_start(n);
+    server_stop(2);
+    servers[2].deaf = true;
+    dialled_deaf = closes_at_once;
+    dials = 0;
+    write_file(0, "a", data, 1u << 20);
+    scan(0, "a", hash);
+    tell_peer(1, 2, true);
+    want(1, "a", hash, 1u << 20, NULL);
+    struct counting two = {&dials, 2};
+    uint64_t from = clock_mono_ms();
+    assert_true(run_until(is_counted, &two));
+    assert_in_range(clock_mono_ms() - from, 1000, DEADLINE_MS);
+    link_servers(0, 1);
+    assert_true(wait_staged(1, 1));
+    dialled_deaf = NULL;
+    free(data);
+}
+
 int main(void) {
+    signal(SIGPIPE, SIG_IGN); /* as starlingd does */
     if (sodium_init() < 0 || uv_loop_init(&loop) != 0)
         return 1;
     const char *given = getenv("STARLING_SEED");
     seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
     print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    if (getenv("STARLING_ONLY") != NULL)
+        cmocka_set_test_filter(getenv("STARLING_ONLY"));
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_any_size_arrives, teardown),
         cmocka_unit_test_teardown(test_a_changed_file_costs_little, teardown),
@@ -517,6 +556,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
         cmocka_unit_test_teardown(test_a_bandwidth_limit, teardown),
         cmocka_unit_test_teardown(test_a_peer_that_lies_costs_only_itself, teardown),
+        cmocka_unit_test_teardown(test_who_takes_no_connection_is_left_alone, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
