@@ -111,7 +111,9 @@ static int collect(struct scan *s, struct pipeline *p, struct block *b) {
     pthread_mutex_unlock(&p->lock);
     for (uint32_t i = 0; i < b->chunks && r == 0; i++)
         r = chunklist_add(&s->list, b->chunk[i].hash, b->chunk[i].len);
+    pthread_mutex_lock(&p->lock); /* the helper looks at these: nothing to take, at any moment */
     b->chunks = b->taken = b->hashed = 0;
+    pthread_mutex_unlock(&p->lock);
     return r;
 }
 

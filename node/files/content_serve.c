@@ -47,6 +47,9 @@ static void send_frames(struct conn *conn, struct buf *b) {
     buf_release(b);
 }
 
+/* It asks, and does not take what it asked for. */
+static bool gorged(const struct conn *conn) { return content_link_queued(conn->link) > 4 * LINK_HIGH_BYTES; }
+
 /* ---- who has what */
 
 /* The list of what is being fetched here, or of what is here. */
@@ -61,16 +64,14 @@ static int list_of(struct content *c, const uint8_t *hash, struct chunklist *out
 int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count) {
     struct content *c = conn->content;
     struct buf b;
+    if (gorged(conn))
+        return ERR_TOOBIG;
     buf_init(&b, 4u << 20);
     for (uint32_t i = 0; i < count && b.failed == 0; i++) {
         const uint8_t *hash = hashes + (size_t)i * WIRE_HASH_BYTES;
         struct target *t = target_find(c, hash);
-        struct wire_have have = {.hash = hash};
-        struct chunklist list;
-        if (table_has(c->table, hash) && table_list(c->table, hash, (chunklist_init(&list), &list)) == 0) {
-            have.chunks = list.count;
-            chunklist_release(&list);
-        } else if (t != NULL && t->listed) {
+        struct wire_have have = {.hash = hash, .chunks = table_chunks(c->table, hash)};
+        if (have.chunks == 0 && t != NULL && t->listed) {
             have.chunks = t->list.count;
             have.bitmap = fetch_bitmap(t->item, &have.bitmap_len);
         }
@@ -95,6 +96,8 @@ int serve_list(struct conn *conn, const uint8_t *hash) {
     struct chunklist list;
     struct group g;
     struct buf b;
+    if (gorged(conn))
+        return ERR_TOOBIG;
     buf_init(&b, 16u << 20);
     int r = list_of(conn->content, hash, &list);
     if (r != 0)
@@ -119,8 +122,8 @@ int serve_part(struct conn *conn, const struct wire_part *w) {
     struct chunklist list;
     struct group g;
     struct buf b;
-    if (content_link_queued(conn->link) > 4 * LINK_HIGH_BYTES)
-        return ERR_TOOBIG; /* it asks, and does not take what it asked for */
+    if (gorged(conn))
+        return ERR_TOOBIG;
     buf_init(&b, 16u << 20);
     int r = list_of(conn->content, w->hash, &list);
     if (r != 0)

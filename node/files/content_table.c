@@ -27,6 +27,7 @@ enum statement {
     SQL_CONTENT_ADD,
     SQL_CONTENT_DROP,
     SQL_CONTENT_LIST,
+    SQL_CONTENT_CHUNKS,
     SQL_FILE_FIND,
     SQL_FILE_PUT,
     SQL_FILE_DROP,
@@ -46,6 +47,7 @@ static const char *const SQL[SQL_COUNT] = {
     [SQL_CONTENT_ADD] = "INSERT INTO content (hash, list) VALUES (?1, ?2)",
     [SQL_CONTENT_DROP] = "DELETE FROM content WHERE id = ?1",
     [SQL_CONTENT_LIST] = "SELECT list FROM content WHERE id = ?1",
+    [SQL_CONTENT_CHUNKS] = "SELECT length(list) / 36 FROM content WHERE id = ?1", /* SQLite reads no more than the row's head for that */
     [SQL_FILE_FIND] = "SELECT content FROM file WHERE root = ?1 AND path = ?2",
     [SQL_FILE_PUT] = "INSERT OR REPLACE INTO file VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_FILE_DROP] = "DELETE FROM file WHERE root = ?1 AND path = ?2",
@@ -305,6 +307,17 @@ void table_moved(struct content_table *t, uint32_t root, const char *from, uint3
 bool table_has(struct content_table *t, const uint8_t *hash) {
     int64_t id = find_content(t, hash);
     return id != 0 && used(t, id);
+}
+
+uint32_t table_chunks(struct content_table *t, const uint8_t *hash) {
+    int64_t id = find_content(t, hash);
+    sqlite3_stmt *s = t->sql[SQL_CONTENT_CHUNKS];
+    if (id == 0 || !used(t, id))
+        return 0;
+    sqlite3_bind_int64(s, 1, id);
+    uint32_t count = sqlite3_step(s) == SQLITE_ROW ? (uint32_t)sqlite3_column_int(s, 0) : 0;
+    finish(s);
+    return count;
 }
 
 int table_list(struct content_table *t, const uint8_t *hash, struct chunklist *out) {

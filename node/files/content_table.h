@@ -33,6 +33,7 @@ void table_moved(struct content_table *t, uint32_t root, const char *from, uint3
 void table_gone(struct content_table *t, uint32_t root, const char *path);
 
 bool table_has(struct content_table *t, const uint8_t *hash);
+uint32_t table_chunks(struct content_table *t, const uint8_t *hash);                 /* 0: no file has it */
 int table_list(struct content_table *t, const uint8_t *hash, struct chunklist *out); /* out: empty before */
 /* The nth file that has this content. */
 int table_file(struct content_table *t, const uint8_t *hash, uint32_t nth, struct table_place *out);
