@@ -132,6 +132,7 @@ void core_free(struct core *core) {
     if (!core)
         return;
     effects_release(&core->fx);
+    call_release(core);
     buf_release(&core->scratch);
     vv_release(&core->vv_scratch);
     for (uint32_t i = 0; i < core->links_count; i++)

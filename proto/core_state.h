@@ -19,8 +19,9 @@
 
 #define HELLO_TIMEOUT_MS 5000u
 #define CALL_TIMEOUT_MS 30000u
-#define CALLS_MAX 256u     /* requests of ours without an answer */
-#define LINK_CALLS_MAX 16u /* of one peer's, given to the caller */
+#define CALL_VISIT_MS 5000u /* for a link, where there is none yet */
+#define CALLS_MAX 256u      /* requests of ours without an answer */
+#define LINK_CALLS_MAX 16u  /* of one peer's, given to the caller */
 #define LOG_RING 32u
 #define LOG_REPEAT_MS 600000u
 
@@ -35,6 +36,7 @@ struct own_host {
 
 struct call {
     uint64_t request, number, link, deadline_ms;
+    struct bytes *kept; /* waits for a link; NULL: it is sent */
     uint8_t peer[NODE_ID_BYTES];
 };
 
@@ -128,6 +130,9 @@ bool stream_room(const struct core *core, const struct link *l);                
 void call_request(struct core *core, const uint8_t *peer, uint64_t request, const uint8_t *data, size_t len);
 void call_reply(struct core *core, uint64_t link, uint64_t request, const uint8_t *data, size_t len);
 void call_receive(struct core *core, struct link *l, enum wire_type type, const struct wire_call *c);
+void call_link_up(struct core *core, struct link *l);
+bool call_under_way(const struct core *core, const struct link *l);
+void call_release(struct core *core);
 void call_link_down(struct core *core, const struct link *l);
 void call_timers(struct core *core);
 

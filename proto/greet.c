@@ -315,6 +315,7 @@ static void up(struct core *core, struct link *l, struct peer *p, const struct w
     gossip_host(core, h->seen.p, h->seen.len, m->id);
     overlay_linked(core, l);
     announce_link_up(core, l);
+    call_link_up(core, l);
     if (l->state == LINK_UP)
         stream_beat(core, l, 0);
 }

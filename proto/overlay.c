@@ -310,7 +310,7 @@ static void sweep(struct core *core) {
                 core_arm(core, p->idle_ms + IDLE_MS);
             continue;
         }
-        if (l->pulls || l->ranges_count || l->bulk_count) {
+        if (l->pulls || l->ranges_count || l->bulk_count || call_under_way(core, l)) {
             core_arm(core, core->now + BUSY_MS);
             continue;
         }

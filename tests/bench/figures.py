@@ -9,6 +9,7 @@ import time
 
 from clashes import apart, identities, references
 from files import files
+from gossip import serf, thirty
 from nodes import Cluster, Node, until
 
 
@@ -390,4 +391,4 @@ def smoke(bench):
 
 
 FIGURES = {f.__name__: f for f in (floor, write, write_ring, write_node, visible, sustained, three, store, lock, deferred,
-                                   first, schema, rescan, identities, references, apart, files, idle)}
+                                   first, schema, rescan, identities, references, apart, files, idle, thirty, serf)}

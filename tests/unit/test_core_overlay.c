@@ -135,11 +135,43 @@ static void a_visit_is_a_dial(void **state) {
     rig_release(&r);
 }
 
+/* A question to a member without a link makes one, and is put then. */
+static void who_is_asked_is_visited(void **state) {
+    (void)state;
+    struct rig r;
+    rig_init(&r, 3);
+    for (unsigned n = 0; n < 3; n++)
+        r.node[n].config.mesh_max = 2;
+    rig_start_all(&r);
+    rig_connect(&r, 0, 1);
+    rig_connect(&r, 1, 2);
+    rig_wait(&r, 100);
+    assert_int_equal(rig_member(&r, 0, 2), MEMBER_ALIVE);
+    assert_false(rig_linked(&r, 0, 2));
+    struct origin o = rig_origin(&r, 2);
+    rig_step(&r, 0, (struct event){.type = EVENT_REQUEST, .peer = o.node, .request = 7, .data = (const uint8_t *)"{}", .len = 2});
+    assert_int_equal(r.node[0].replies, 0);
+    rig_link(&r, 0, 2, r.node[0].last_dial);
+    rig_run(&r);
+    assert_int_equal(r.node[2].requests, 1);
+    rig_step(&r, 2,
+             (struct event){.type = EVENT_REPLY,
+                            .link = r.node[2].last_request_link,
+                            .request = r.node[2].last_request,
+                            .data = (const uint8_t *)"yes",
+                            .len = 3});
+    rig_run(&r);
+    assert_int_equal(r.node[0].replies, 1);
+    assert_string_equal(r.node[0].reply, "yes");
+    rig_step(&r, 0, (struct event){.type = EVENT_REQUEST, .peer = o.node, .request = 8, .data = (const uint8_t *)"{}", .len = 2});
+    rig_release(&r); /* with a question that waits for its answer */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(duplicates_prune_the_tree), cmocka_unit_test(what_is_stored_is_passed_on),
         cmocka_unit_test(who_is_in_doubt_says_no),   cmocka_unit_test(who_is_gone_is_dead_for_all),
-        cmocka_unit_test(a_visit_is_a_dial),
+        cmocka_unit_test(a_visit_is_a_dial),         cmocka_unit_test(who_is_asked_is_visited),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
