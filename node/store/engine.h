@@ -866,7 +866,7 @@ int mend_remember_schema(struct store *s);                                      
 bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
 
 /* ---- twice.c */
-/* Both live and want one number: were they entered twice? Then a mend is planned that says so. 1; 0 no. r->who is set in both. */
+/* Both live and want one number: were they entered twice, or a and a row that the file has under another number? Then a mend is planned that says so. 1; 0 no. r->who is set in both. */
 int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b);
 
 /* ---- project.c */

@@ -435,15 +435,18 @@ int same_by_number(struct store *s, const struct tbl *t, int64_t number, struct 
     HASH_ITER(hh, s->same->nodes, n, next) {
         if (n->tbl != t || n->root == n || n->who.text)
             continue;
-        struct reg r;
-        bool home;
-        reg_init(&r);
-        int err = rows_find(s, t, &n->who, &r, &home);
-        int64_t had = err ? 0 : numbers_wanted(s, t, &r);
-        reg_release(&r);
-        if (err)
-            return err;
-        if (had != number)
+        if (!n->numbered) {
+            struct reg r;
+            bool home;
+            reg_init(&r);
+            int err = rows_find(s, t, &n->who, &r, &home);
+            n->number = err ? 0 : numbers_wanted(s, t, &r);
+            n->numbered = !err;
+            reg_release(&r);
+            if (err)
+                return err;
+        }
+        if (n->number != number)
             continue;
         if (found && n->root != same_node(s, t, who)->root)
             return 0; /* two had it */

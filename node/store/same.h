@@ -38,6 +38,8 @@ struct same_node {
     struct same_node *root, *next; /* the eldest of those that are one with it, and from that one on: all of them */
     struct same_pair **pairs;
     uint32_t pairs_count, mark;
+    int64_t number; /* that it wants for itself, once that was asked; see same_by_number() */
+    bool numbered;
     uint32_t name_len;
     uint8_t name[]; /* hash key: table number and identity */
 };

@@ -103,6 +103,67 @@ bool twice_elder(struct store *s, const struct tbl *t, const struct party *a, co
     return same_elder(s, same_node(s, t, &a->who), same_node(s, t, &b->who));
 }
 
+/* A value of the row as the file would show it. 1: it is not known, or not to be shown yet. */
+static int value_to_show(struct store *s, struct tbl *t, const struct reg *r, uint32_t column, struct value *v) {
+    struct origins_order o = store_order(s);
+    const struct cell *c = reg_winner(r, column, &o);
+    int err = c ? values_find(s, r->writes[c->write].origin, r->writes[c->write].version, t, &r->who, column, v) : ERR_NOTFOUND;
+    if (!err && v->type == VALUE_REF && (err = refs_show(s, v, 1)) == 0)
+        *v = (struct value){.type = VALUE_INT, .as.i = v->as.i};
+    return err == ERR_NOTFOUND || err > 0 || (!err && v->type == VALUE_NULL) ? 1 : err;
+}
+
+/* The row of the file that has the same values there. 1: found, where it is. */
+static int in_the_way(struct store *s, struct tbl *t, const struct unique *u, const struct reg *r, struct arena *arena, int64_t *number) {
+    struct value values[KEYS_MAX];
+    sqlite3_stmt *q = NULL;
+    int err = 0;
+    sqlite3_str *text = sqlite3_str_new(s->app.writer);
+    sqlite3_str_appendf(text, "SELECT \"%w\" FROM main.\"%w\"", t->io->table->columns[t->io->table->key[0]].name, t->io->table->name);
+    for (uint32_t i = 0; i < u->count && !err; i++) {
+        sqlite3_str_appendf(text, "%s\"%w\"=?", i ? " AND " : " WHERE ", t->io->names[u->at[i]]);
+        if (!(err = value_to_show(s, t, r, t->io->numbers[u->at[i]], &values[i])))
+            err = mend_copy_bytes(arena, &values[i].p, values[i].len); /* of a cache that the next look may give up */
+    }
+    char *sql = sqlite3_str_finish(text);
+    if (!err)
+        err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    for (uint32_t i = 0; i < u->count && !err; i++)
+        sql_bind_value(q, (int)i + 1, &values[i]);
+    int row = err ? err : sql_step(q);
+    if (row == 1 && !err)
+        *number = sqlite3_column_int64(q, 0);
+    sqlite3_finalize(q);
+    return err ? (err == 1 ? 0 : err) : row;
+}
+
+/* A row that cannot have its number: is it one with a row that has another? Then it needs none. */
+static int plan_with_holder(struct store *s, struct tbl *t, const struct reg *r, const struct unique *uniques, uint32_t count,
+                            struct arena *arena) {
+    struct origins_order o = store_order(s);
+    struct reg holder;
+    int same = 0;
+    reg_init(&holder);
+    for (uint32_t i = 0; i < count && !same; i++) {
+        struct rowid place = {.kind = IDENT_GIVEN};
+        int found = uniques[i].plain && uniques[i].count ? in_the_way(s, t, &uniques[i], r, arena, &place.number) : 0;
+        if (found == 1)
+            found = rows_at_home(s, t, &place, &holder) ? ERR_INTERNAL : reg_known(&holder) && reg_alive(&holder, &o);
+        if (found <= 0 || rowid_same(&holder.who, &r->who)) {
+            same = found < 0 ? found : 0;
+            continue;
+        }
+        struct party x = {.who = r->who}, y = {.who = holder.who};
+        x.reg = *r;
+        y.reg = holder;
+        same = twice_entered(s, t->io, uniques, count, NULL, &x, &y);
+    }
+    same = same == 1 ? mend_plan_same(s, t, r, &holder) : same < 0 ? same : 0;
+    reg_release(&holder);
+    return same;
+}
+
 int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b) {
     struct origins_order o = store_order(s);
     struct party x = {.who = a->who}, y = {.who = b->who};
@@ -116,6 +177,7 @@ int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct
     x.reg = *a;
     y.reg = *b; /* their arrays are borrowed */
     int err = meet_uniques(&f, &uniques, &count), same = err ? err : twice_entered(s, t->io, uniques, count, NULL, &x, &y);
+    same = same == 1 ? mend_plan_same(s, t, a, b) : same < 0 ? same : plan_with_holder(s, t, a, uniques, count, &arena);
     arena_release(&arena);
-    return same == 1 ? mend_plan_same(s, t, a, b) : same < 0 ? same : 0;
+    return same;
 }

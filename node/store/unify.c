@@ -150,6 +150,9 @@ int unify_begin(struct store *s, struct tbl *t, const struct rowid *member, stru
         own = own_put(s, t, &u->root, &u->was);
     if (own < 0 || (err = unify_own(s, t, member, &u->own, &u->home)))
         return own < 0 ? own : err;
+    struct same_node *n = same_node(s, t, member);
+    if (n)
+        n->numbered = false; /* it may get another number */
     u->was.who = u->root;
     u->own.who = *member;
     rows_account(s, t, &u->root, &u->was, NULL);
