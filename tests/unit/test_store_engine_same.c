@@ -279,6 +279,38 @@ static void test_content_with_it(void **state) {
     rig_close(&r);
 }
 
+/* Ended after any turn, on both sides, and opened again. */
+static void test_ended_in_between(void **state) {
+    (void)state;
+    for (int turns = 1; turns < 9; turns++) {
+        struct rig r;
+        char id[32];
+        rig_open(&r, 2, TEAMS);
+        rig_act(&r, 0,
+                "INSERT INTO team(number, name) VALUES(1, 'x'), (254, 'a'); INSERT INTO match(event, red) VALUES('e', 2); INSERT INTO "
+                "tag VALUES(2, 'l', 'ta'); INSERT INTO profile VALUES(2, 'pa')");
+        rig_tick();
+        rig_act(&r, 1,
+                "INSERT INTO team(number, name) VALUES(254, 'b'), (7, 'y'); INSERT INTO match(event, red) VALUES('e', 1), ('f', 1); "
+                "INSERT INTO tag VALUES(1, 'l', 'tb'); INSERT INTO profile VALUES(1, 'pb')");
+        for (int round = 0; round < 6; round++)
+            for (uint32_t i = 0; i < 2; i++) {
+                peer_queue(&r.peers[i], &r.peers[1 - i]);
+                for (int k = 0; k < turns; k++) {
+                    int wait = peer_turn(&r.peers[i]);
+                    side_skip(wait > 0 && wait < REST_MS ? (uint64_t)wait : 0);
+                }
+                peer_reopen(&r.peers[i]);
+            }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT number, name FROM team ORDER BY number", "i1|tx|;i7|ty|;i254|tb|;");
+        assert_everywhere(&r, "SELECT event, number FROM match JOIN team ON team.id = red ORDER BY event", "te|i254|;te|i254|;tf|i254|;");
+        assert_everywhere(&r, "SELECT number, note, photo FROM tag JOIN team ON id = tag.team JOIN profile USING(team)", "i254|ttb|tpb|;");
+        assert_int_equal(listed(&r, id), 1);
+        rig_close(&r);
+    }
+}
+
 /* ---- databases that were filled before */
 
 static void yield_base(struct peer *p) {
@@ -319,9 +351,10 @@ static void test_databases_that_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import), cmocka_unit_test(test_columns_merge),       cmocka_unit_test(test_what_is_overwritten),
-        cmocka_unit_test(test_known_before),    cmocka_unit_test(test_written_while_apart), cmocka_unit_test(test_not_the_same),
-        cmocka_unit_test(test_taken_apart),     cmocka_unit_test(test_content_with_it),     cmocka_unit_test(test_databases_that_join),
+        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),       cmocka_unit_test(test_what_is_overwritten),
+        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart), cmocka_unit_test(test_not_the_same),
+        cmocka_unit_test(test_taken_apart),         cmocka_unit_test(test_content_with_it),     cmocka_unit_test(test_ended_in_between),
+        cmocka_unit_test(test_databases_that_join),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
