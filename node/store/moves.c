@@ -672,6 +672,42 @@ static int take_death(struct store *s, struct tio *io, const struct rowid *place
     return err ? err : pending_store(s, p);
 }
 
+/* Dead rows that others have taken the number, or key, of: by identity. */
+static int find_away(struct store *s, const struct tbl *from, struct buf *away) {
+    struct origins_order o = store_order(s);
+    sqlite3_stmt *q;
+    int row = sql_prepare(s->db, &q, "SELECT who, b FROM extra WHERE tbl=%u", from->no);
+    while (!row && (row = sql_step(q)) == 1) {
+        row = reg_decode(&s->source, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1));
+        if (!row && !reg_alive(&s->source, &o)) {
+            buf_append(away, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+            row = away->failed;
+        }
+    }
+    sqlite3_finalize(q);
+    return row;
+}
+
+static int take_away(struct store *s, struct tio *io, const struct buf *away) {
+    struct origins_order o = store_order(s);
+    const uint8_t *at = away->data, *end = at + away->len;
+    int err = 0;
+    while (!err && at < end) {
+        struct rowid who;
+        bool home;
+        if ((err = rowid_unpack(&who, &at, end)) || (err = rows_find(s, io->tbl->renamed_from, &who, &s->source, &home)))
+            break;
+        const struct stamp died = s->source.died;
+        if ((err = rows_find(s, io->tbl, &who, &s->reg, &home)))
+            break;
+        s->reg.who = who;
+        const struct stamp *later = reg_alive(&s->reg, &o) ? &s->reg.inserted : &s->reg.died;
+        if (stamp_cmp(*later, died, &o) < 0)
+            err = drain_death(s, io, &s->reg, reg_known(&s->reg) && home, died.at, true);
+    }
+    return err;
+}
+
 static int take_deaths(struct store *s, struct tio *io, const struct buf *places) {
     const uint8_t *at = places->data, *end = at + places->len;
     int err = 0;
@@ -686,12 +722,15 @@ static int take_deaths(struct store *s, struct tio *io, const struct buf *places
 /* A server that renames its table without having heard of a death brings the row along: so the deaths are carried, too. */
 int moves_deaths(struct store *s, struct tio *io) {
     struct tbl *from = io->tbl->renamed_from;
-    struct buf dead, gone;
+    struct buf dead, gone, away;
     uint64_t count = 0;
+    buf_init(&away, 256u << 20);
     buf_init(&dead, 256u << 20);
     buf_init(&gone, 256u << 20);
     int err = find_deaths(s, io, &dead, &gone, &count);
     if (!err)
+        err = find_away(s, from, &away);
+    if (!err && !(err = take_away(s, io, &away)))
         err = take_deaths(s, io, &dead);
     if (!err && (int64_t)count > from->left && count > 20 && count > (uint64_t)from->rows / 10)
         store_log(s, LOG_WARNING, "%s: \"%s\" was renamed to \"%s\", and lacks %llu rows without a note: they are not taken for deletions",
@@ -700,6 +739,7 @@ int moves_deaths(struct store *s, struct tio *io) {
         err = take_deaths(s, io, &gone);
     from->left = 0;
     reg_clear(&s->source);
+    buf_release(&away);
     buf_release(&dead);
     buf_release(&gone);
     return err;

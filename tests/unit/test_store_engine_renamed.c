@@ -275,6 +275,20 @@ static void test_a_column_that_gets_another_type(void **state) {
     }
 }
 
+/* Rows that change places die under their old keys, though each key has a row again. */
+static void test_keys_that_change_places_before_a_rename(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(1, 'a'), (2, 'b'), (3, 'c')");
+    rig_act(&r, 1, "UPDATE t SET k = 9 WHERE k = 1; UPDATE t SET k = 1 WHERE k = 2; UPDATE t SET k = 2 WHERE k = 9");
+    for (uint32_t i = 0; i < 2; i++)
+        rig_act(&r, i, "ALTER TABLE t RENAME TO u");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM u", "i1|tb|;i2|ta|;i3|tc|;");
+    assert_int_equal(conflicts(&r), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_dies_before_its_column_is_renamed),
@@ -285,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_a_row_without_a_key_that_was_thrown_out_before_a_rename),
         cmocka_unit_test(test_a_renamed_column_and_then_rebuilds),
         cmocka_unit_test(test_a_column_that_gets_another_type),
+        cmocka_unit_test(test_keys_that_change_places_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
