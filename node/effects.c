@@ -64,6 +64,13 @@ static void meet(struct node *n, const struct effect *e) {
     worker_post(db->worker, job);
 }
 
+static void shared(struct node *n, const struct effect *e) {
+    struct database *db = serving(n, e->db);
+    struct job *job = db == NULL ? NULL : job_new(JOB_SHARED);
+    if (job != NULL)
+        worker_post(db->worker, job);
+}
+
 static void reply(struct node *n, const struct effect *e) {
     json_error_t error;
     json_t *answer = e->data == NULL ? NULL : json_loadb((const char *)e->data, e->len, 0, &error);
@@ -85,6 +92,7 @@ void node_effect(struct node *n, const struct effect *e) {
     case EFFECT_YIELD: yield(n, e); break;
     case EFFECT_MEET:
     case EFFECT_ALONE: meet(n, e); break;
+    case EFFECT_SHARED: shared(n, e); break;
     case EFFECT_MEMBER:
         if (members_put(n->members, e->member))
             node_members_changed(n);

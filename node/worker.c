@@ -508,6 +508,10 @@ static void run_job(struct worker *w, struct job *job) {
         if (w->store != NULL && (r = store_alone(w->store, &job->origin, job->from)) != 0)
             fail(w, err_text(r));
         break;
+    case JOB_SHARED:
+        if (w->store != NULL)
+            store_shared(w->store);
+        break;
     case JOB_WATCH:
         w->watched = job->on;
         if (w->store != NULL)

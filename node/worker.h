@@ -36,6 +36,7 @@ enum job_type {
     JOB_YIELD,    /* take up anew what the file holds, below what others have; the same */
     JOB_MEET,     /* number, offset_ms: somebody is linked; answered with MESSAGE_MET, or CLOSED and OPENED */
     JOB_ALONE,    /* origin, from: nobody is; versions behind that one have not left */
+    JOB_SHARED,   /* others have the same base: remember it */
     JOB_WATCH,    /* on */
     JOB_FOLLOW,   /* on: as in worker_config */
     JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */

@@ -158,6 +158,7 @@ enum effect_type {
                        * Exactly one EVENT_READ must answer, also when the database was closed meanwhile */
     EFFECT_DB_WANTED, /* db: a peer has a database that we do not */
     EFFECT_YIELD,     /* db: what it holds is to be taken up anew, below what a peer has; then DB_CLOSED and DB_OPEN follow */
+    EFFECT_SHARED,    /* db: a peer has its base, too: to be remembered, and told without BASE_ALONE from then on */
     EFFECT_EPOCH,     /* db, origin, version: a peer has versions of our origin that we do not: start an epoch above origin.epoch
                        * that was never used before (an image may be restored twice), then DB_OPEN again. If ours is above it
                        * already (restarted before it wrote anything): just DB_OPEN. The lost versions are then fetched */

@@ -149,6 +149,14 @@ static bool alone(const struct core *core, const struct db *db) {
 
 uint64_t sync_base(const struct core *core, const struct db *db) { return alone(core, db) ? db->base : db->base & ~(uint64_t)BASE_ALONE; }
 
+/* Who has others with the same base stays so, also when they are away after a restart. */
+static void share(struct core *core, struct db *db) {
+    if (!db->open || db->shared || !(db->base & BASE_ALONE) || alone(core, db))
+        return;
+    db->shared = true;
+    core_emit(core, &(struct effect){.type = EFFECT_SHARED, .db = db->name});
+}
+
 /* Two sides that both had rows before they met are kept apart until one has yielded. Says why, and what this one does about it. */
 static void part(struct core *core, const struct peer *p, struct db *db, const struct peer_db *pd, char text[WIRE_TEXT_MAX]) {
     const char *name = p->m.name[0] ? p->m.name : p->m.address;
@@ -218,6 +226,7 @@ static void note(struct core *core, struct peer *p, struct db *db, const struct 
             compare_bases(core, core->peers[i], db);
         announce_changed(core, db);
     }
+    share(core, db);
     compare_bases(core, p, db);
     wanted(core, db);
 }
@@ -398,6 +407,7 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
         for (uint32_t i = 0; i < core->peers_count; i++)
             compare_bases(core, core->peers[i], db);
     }
+    share(core, db);
     announce_changed(core, db);
 }
 
@@ -427,7 +437,7 @@ void sync_open(struct core *core, const char *name, const struct db_state *state
         db->epoch_known = true;
         db->epoch_past = db->epoch_asked_up_to;
     }
-    db->yields = false;
+    db->yields = db->shared = false;
     db->full_gen = db->gen + 1;
     db->open = false; /* so that its state is news, whatever it is */
     take_state(core, db, state);

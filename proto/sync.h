@@ -89,6 +89,7 @@ struct db {
     bool withheld;      /* clock.c: nothing of it leaves yet */
     uint64_t meeting;   /* the EFFECT_MEET that is out; 0 none */
     uint64_t clock;     /* the highest stamp in it */
+    bool shared;        /* the same for EFFECT_SHARED */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */

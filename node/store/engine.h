@@ -328,7 +328,7 @@ struct store {
     bool again_due;              /* what came since may be what was captured anew */
     bool state_went_back;        /* found at opening: a new epoch is due */
     enum file_kind file;         /* what stands in the application's place, until that was dealt with */
-    bool marked;                 /* the file says that it is ours */
+    bool marked, shared;         /* the file says that it is ours; others have, or had, our base */
     int64_t trimmed_note;        /* notes before it were trimmed, or begun to be */
     int64_t durable_note;        /* our mark, as far as our state is synced: older notes may be trimmed */
     uint64_t given;              /* own versions that the owner has got */

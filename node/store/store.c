@@ -121,7 +121,11 @@ static int copy_config(struct store *s, const struct store_config *c) {
 /* Our notes in a file that this state has never seen: an earlier state of it is lost, or it was copied from elsewhere. */
 static int look_for_traces(struct store *s) {
     int64_t traces = 0, began;
+    int64_t shared = 0;
     int err = sql_int(s->db, 0, &began, "SELECT count(*) FROM meta WHERE k='began'");
+    if (!err)
+        err = sql_int(s->db, 0, &shared, "SELECT count(*) FROM meta WHERE k='shared'");
+    s->shared = shared > 0;
     if (err || began) /* what is there is ours */
         return err;
     if (s->app_open && (err = sql_int(s->app.reader, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'")))
@@ -346,7 +350,7 @@ static bool alone(struct store *s) {
     for (uint32_t i = 0; i < s->origins_count; i++)
         if (i != s->own && s->origins[i].version && !joining)
             return false;
-    return true;
+    return joining || !s->shared;
 }
 
 void store_state(struct store *s, struct db_state *out) {
@@ -710,6 +714,12 @@ void store_learn_base(struct store *s, uint64_t base) {
         return;
     s->hot.base = base & ~(uint64_t)BASE_ALONE;
     s->stored_changed = true;
+}
+
+void store_shared(struct store *s) {
+    if (s->shared || state_begin(s) || sql_exec(s->db, "INSERT OR IGNORE INTO meta VALUES('shared', 1)"))
+        return; /* it is told again after the next start */
+    s->shared = s->stored_changed = true;
 }
 
 int store_barrier(struct store *s) {

@@ -75,6 +75,8 @@ int store_meet(struct store *s, int64_t offset_ms, bool *restamped);
 int store_alone(struct store *s, const struct origin *origin, uint64_t version);
 /* The base of a peer (see core.h): adopted when ours is 0. */
 void store_learn_base(struct store *s, uint64_t base);
+/* Others share ours: remembered, so that this does not count as alone when it is started by itself. */
+void store_shared(struct store *s);
 
 void store_state(struct store *s, struct db_state *out); /* out->have is borrowed: valid until the next call on s */
 /* True when everything that was committed by the application before this call has been drained and is durable (looks, and drains if need be). */

@@ -44,7 +44,7 @@ struct rig_node {
     uint64_t stamp; /* of its batches; 0: 1 */
     bool frozen;    /* stopped: no ticks, and what comes waits */
     uint64_t last_read;
-    unsigned reads, wanted, epochs, yields, requests, replies, dials;
+    unsigned reads, wanted, epochs, yields, shared, requests, replies, dials;
     uint64_t last_dial, last_request, last_request_link;
     char last_dial_text[CORE_ADDRESS_MAX], last_log[1200], logs[8000], closed_why[1200];
     char reply[64];
@@ -172,6 +172,7 @@ static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx
         node->meeting = fx->request;
         node->offset_ms = fx->offset_ms;
         break;
+    case EFFECT_SHARED: node->shared++; break;
     case EFFECT_EPOCH:
         node->epochs++;
         node->epoch_origin = fx->origin;

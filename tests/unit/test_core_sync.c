@@ -350,6 +350,23 @@ static void who_is_alone_yields(void **state) {
     }
 }
 
+/* Who took our base over may never write: that it is there is told once. */
+static void a_base_that_others_have_is_told(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 2);
+    r.node[0].state.base = 4 | BASE_ALONE;
+    r.node[1].state.base = 4;
+    rig_start_all(&r);
+    rig_wait(&r, 1000);
+    assert_int_equal(r.node[0].shared, 0);
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 5000);
+    assert_int_equal(r.node[0].shared, 1);
+    assert_int_equal(r.node[1].shared, 0);
+    rig_release(&r);
+}
+
 static void lost_versions_ask_for_a_new_epoch_once(void **state) {
     (void)state;
     static struct rig r;
@@ -594,6 +611,7 @@ int main(void) {
         cmocka_unit_test(pause_stops_everything_but_beats),
         cmocka_unit_test(differing_bases_are_not_merged),
         cmocka_unit_test(who_is_alone_yields),
+        cmocka_unit_test(a_base_that_others_have_is_told),
         cmocka_unit_test(lost_versions_ask_for_a_new_epoch_once),
         cmocka_unit_test(a_bad_batch_stops_its_origin_only),
         cmocka_unit_test(what_does_not_follow_is_asked_of_others),

@@ -385,6 +385,31 @@ static void test_a_rebuilt_table_is_read_though_the_node_fails(void **state) {
     }
 }
 
+/* Others have what was here first, though they never wrote: that is not forgotten with a restart. */
+static void test_a_shared_base_stays_so(void **state) {
+    (void)state;
+    struct rig r;
+    struct db_state told;
+    rig_start(&r, 1);
+    struct peer *p = &r.peers[0];
+    assert_int_equal(side_open_app(&p->s), SQLITE_OK);
+    app_exec(p->s.app, "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES('a')");
+    for (int shared = 0; shared < 2; shared++) {
+        for (int again = 0; again < 2; again++) {
+            if (p->s.store)
+                side_close_store(&p->s);
+            peer_open(p);
+            peer_rest(p);
+            store_state(p->s.store, &told);
+            assert_int_equal(told.base & BASE_ALONE, shared && again ? 0 : BASE_ALONE);
+            if (shared && !again)
+                store_shared(p->s.store);
+            peer_rest(p);
+        }
+    }
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_restart_at_every_stage),
@@ -397,6 +422,7 @@ int main(void) {
         cmocka_unit_test(test_reading_the_log),
         cmocka_unit_test(test_a_barrier_tells_the_truth),
         cmocka_unit_test(test_an_older_copy_of_the_file),
+        cmocka_unit_test(test_a_shared_base_stays_so),
         cmocka_unit_test(test_a_rebuilt_table_is_read_though_the_node_fails),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */

@@ -170,8 +170,9 @@ static void carry_out(struct sim *sim, unsigned node, const struct effect *fx) {
         break;
     case EFFECT_EPOCH: sim_store_epoch(sim, node, fx); break;
     case EFFECT_ALONE:
-    case EFFECT_MEET: break;  /* all have the same time */
-    case EFFECT_YIELD: break; /* every server of the simulation begins empty */
+    case EFFECT_MEET: break; /* all have the same time */
+    case EFFECT_YIELD:
+    case EFFECT_SHARED: break; /* every server of the simulation begins empty */
     case EFFECT_MEMBER: member_changed(sim, node, fx->member); break;
     case EFFECT_LOG: sim_say(sim, "n%u log %d: %s", node, fx->level, fx->text); break;
     default: break; /* requests: the simulation asks none */
