@@ -156,6 +156,8 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
     }
     if (changed && paused)
         pull_link_down(core, l);
+    if (!stream_room(core, l))
+        return 0; /* it asks and does not read: answered with a BEAT when there is room again */
     if (w.flags & WIRE_BEAT_WANT)
         announce_all(core, l);
     bool missed = p->current && w.digest != sync_peer_digest(core, p) && !(w.flags & WIRE_BEAT_WANT); /* never expected, always mended */

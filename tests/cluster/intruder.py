@@ -31,6 +31,20 @@ class Identity:
         _call("crypto_sign_ed25519_sk_to_curve25519", exchange, secret)
         _call("crypto_scalarmult_base", exchange_public, exchange)
         self.key, self.exchange, self.exchange_public = claims or public.raw, exchange.raw, exchange_public.raw
+        self.secret = secret.raw
+
+    def sign(self, data):
+        out = _buffer(64)
+        _call("crypto_sign_detached", out, None, data, ctypes.c_ulonglong(len(data)), self.secret)
+        return out.raw
+
+    @property
+    def id(self):
+        return hashlib.blake2b(self.key, digest_size=32).digest()[:16]
+
+    def card(self, addresses=(), incarnation=1, name="intruder", cluster="default"):
+        body = pack([self.key, incarnation, 1, False, name, list(addresses)])
+        return body + self.sign(b"starling card\0" + cluster.encode() + b"\0" + body)
 
 
 def identity_of(state_folder):
@@ -113,13 +127,39 @@ class Noise:
         self.their_ephemeral = theirs
         return self.decrypt(message[80:])
 
-    def third(self, purpose=b""):
+    def third(self):
         out = self.encrypt(self.identity.exchange_public)
         self.exchange(self.identity.exchange, self.their_ephemeral)
-        return out + self.encrypt(self.identity.key + purpose)
+        return out + self.encrypt(self.identity.key)
 
     def split(self):
         return [k[:32] for k in _hkdf(self.chain, b"", 2)]
+
+
+def pack(v):
+    """msgpack, as far as it is needed here."""
+    if v is None or isinstance(v, bool):
+        return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[v]
+    if isinstance(v, int):
+        return bytes([v]) if 0 <= v < 128 else b"\xcf" + struct.pack(">Q", v)
+    if isinstance(v, str):
+        return b"\xda" + struct.pack(">H", len(v.encode())) + v.encode()
+    if isinstance(v, bytes):
+        return b"\xc6" + struct.pack(">I", len(v)) + v
+    return b"\xdd" + struct.pack(">I", len(v)) + b"".join(map(pack, v))
+
+
+def envelope(identity, db, version, rows, stamp, chain=bytes(32), table="item", columns=("id", "v"), author=None, flags=0, raw=None, body=None):
+    """A batch of rows whose key is the first column, and the chain behind it."""
+    streams = [b"".join(pack(row[i]) for row in rows) for i in range(len(columns))]
+    group = [0, 0, 1, list(range(1, 1 + len(columns))), len(rows), pack(0) * len(rows), pack(1)] + streams
+    plain = pack([]) + pack([table] + list(columns)) + pack(None) + pack(1) + pack(group)
+    body = plain if body is None else body
+    data = pack([1, flags, author or identity.id, 0, version, db, chain[:8], identity.key if version == 1 else None, [], [], 0, stamp, len(rows),
+                 len(plain) if raw is None else raw, body])
+    data = b"\x9f" + data[5:]  # 15 fields: the shortest form
+    after = hashlib.blake2b(chain + data, digest_size=32).digest()
+    return data + identity.sign(after), after
 
 
 class Refused(Exception):
@@ -174,8 +214,8 @@ class Link:
         return body
 
     def seal(self, plain, kind=0):
-        """kind 0: bytes of the stream as they are. None: of a content link, whose records have no kind."""
-        plain = (b"" if kind is None else bytes([kind])) + plain
+        """kind 0: bytes of the stream as they are."""
+        plain = bytes([kind]) + plain
         out = _buffer(len(plain) + 17)
         _call("crypto_secretstream_xchacha20poly1305_push", self.push, out, None, plain, ctypes.c_ulonglong(len(plain)), None, ctypes.c_ulonglong(0),
               ctypes.c_ubyte(0))
@@ -199,3 +239,22 @@ class Link:
                 said += self.take()
         except (EOFError, ConnectionError):
             return said
+
+    # ---- as a member
+
+    def frame(self, *fields):
+        body = pack(list(fields))
+        data = struct.pack(">I", len(body)) + body
+        for at in range(0, len(data), 16000):
+            self.send(data[at:at + 16000])
+
+    def hello(self, identity, wall_ms, name="intruder", dbs=()):
+        self.frame(1, "starling", 1, "default", name, ":1", 1, wall_ms, 1, 0, "127.0.0.1", identity.card(), list(dbs))
+
+    def batch(self, data):
+        for at in range(0, len(data), 60000):
+            self.frame(8, 0, len(data), at, data[at:at + 60000])
+
+    def full_vector(self, db):
+        """So that batches of it are exchanged."""
+        self.frame(5, db, 1, 0, 0, bytes(16), [])

@@ -141,6 +141,27 @@ static void who_slept_suspects_nobody(void **state) {
     rig_release(&r);
 }
 
+static void questions_without_end_are_bounded(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 2);
+    r.node[0].config.link_queue_max = 4096;
+    rig_start_all(&r);
+    uint64_t link = rig_connect(&r, 0, 1);
+    rig_wait(&r, 100);
+    cut(&r, link);
+    struct buf b;
+    buf_init(&b, 1 << 20);
+    wire_pack_beat(&b, &(struct wire_beat){.sent = 1, .flags = WIRE_BEAT_ASK | WIRE_BEAT_WANT});
+    uint64_t before = r.node[0].sent;
+    for (unsigned i = 0; i < 10000; i++)
+        rig_says(&r, 0, link, b.data, b.len);
+    assert_true(r.node[0].sent - before < 8192);
+    assert_true(rig_linked(&r, 0, 1));
+    buf_release(&b);
+    rig_release(&r);
+}
+
 /* ---- cards */
 
 static size_t card(const struct rig *r, unsigned n, uint64_t incarnation, bool left, const char *address, uint8_t out[CARD_BYTES_MAX]) {
@@ -340,6 +361,7 @@ int main(void) {
         cmocka_unit_test(one_broken_link_kills_nobody),
         cmocka_unit_test(a_batch_into_silence_asks),
         cmocka_unit_test(who_slept_suspects_nobody),
+        cmocka_unit_test(questions_without_end_are_bounded),
         cmocka_unit_test(only_its_own_word_moves_a_member),
         cmocka_unit_test(it_rises_above_what_is_said_of_it),
         cmocka_unit_test(it_is_dialled_at_each_address),

@@ -1,0 +1,167 @@
+"""A member that is up to no good: whatever it says, the others go on, and it costs them little."""
+import os
+import socket
+import threading
+import time
+
+import harness
+import intruder
+from harness import ClusterTest, poll
+
+ITEMS = "CREATE TABLE item(id TEXT PRIMARY KEY, v INT);"
+DB = "app.db"
+
+
+def now_ms():
+    return int(time.time() * 1000)
+
+
+class Hostile(ClusterTest):
+    def setUp(self):
+        super().setUp()
+        self.c = self.cluster(2, ITEMS)
+        self.written = 0
+
+    def link(self, node, identity):
+        link = intruder.Link(node.port, identity)
+        link.hello(identity, now_ms())
+        link.full_vector(DB)
+        self.addCleanup(link.socket.close)
+        reader = threading.Thread(target=self.drain, args=(link,), daemon=True)
+        reader.start()
+        return link
+
+    @staticmethod
+    def drain(link):
+        try:
+            while True:
+                link.take()
+        except (OSError, EOFError, ValueError):
+            link.over = True
+
+    def works(self):
+        """The others still hear of each other, soon, and need little memory."""
+        for a, b in (self.c.nodes, reversed(self.c.nodes)):
+            self.written += 1
+            a.sql("INSERT INTO item VALUES ('honest%d', 1)" % self.written)
+            poll(lambda: b.sql("SELECT count(*) FROM item WHERE id = 'honest%d'" % self.written) == [(1,)], 3, "what the others write arrives")
+        for n in self.c:
+            self.assertLess(n.status()["node"]["rss_bytes"], 128 << 20)
+
+    def over(self, link, what):
+        poll(lambda: getattr(link, "over", False), 6, what)
+
+    def rows(self, node, like):
+        return node.sql("SELECT id, v FROM item WHERE id LIKE '%s' ORDER BY id" % like)
+
+    def test_members_that_are_not_there(self):
+        """Five thousand, all at one address: as many as fit are known, and dialled within the budget."""
+        accepted = [0]
+        with socket.create_server(("127.0.0.1", 0), backlog=1000) as door:
+            def count():
+                try:
+                    while True:
+                        door.accept()[0].close()
+                        accepted[0] += 1
+                except OSError:
+                    pass
+            threading.Thread(target=count, daemon=True).start()
+            address = "127.0.0.1:%d" % door.getsockname()[1]
+            started = time.monotonic()
+            for _ in range(20):  # beyond fifty members a node keeps few links: it is met anew when this one is let go
+                cards = [[intruder.Identity().card([address]), 1] for _ in range(250)]
+                for _ in range(3):
+                    try:
+                        self.link(self.c[0], intruder.Identity()).frame(3, cards)
+                        break
+                    except (OSError, EOFError, ValueError):
+                        continue
+            poll(lambda: self.c[0].status()["cluster"]["members"] > 1000)
+            self.works()
+            self.assertLessEqual(self.c[0].status()["cluster"]["members"], 4097)
+            self.assertLessEqual(accepted[0], 2 * (64 + 8 * (time.monotonic() - started)) + 20)
+
+    def test_words_in_anothers_name(self):
+        identity, other = intruder.Identity(), intruder.Identity()
+        link = self.link(self.c[0], identity)
+        card = other.card(["127.0.0.1:1"])
+        link.frame(3, [[card[:-1] + bytes([card[-1] ^ 1]), 1]])
+        self.over(link, "whoever shows a forged card is cut off")
+        self.assertNotIn(other.id.hex(), [p["id"] for p in self.c[0].status()["peers"]])
+        self.works()
+
+    def test_a_batch_in_anothers_name(self):
+        victim = intruder.identity_of(os.path.join(self.c[1].instance, ".starling"))
+        identity = intruder.Identity()
+        link = self.link(self.c[0], identity)
+        version = self.c[0].status()["databases"][0]["version"].get(victim.id.hex(), 0)
+        data, _ = intruder.envelope(identity, DB, version + 1, [("forged", 1)], now_ms() << 16, author=victim.id)
+        link.batch(data)
+        poll(lambda: self.c[0].log_lines("does not follow what is here, or is not signed"))
+        self.works()
+        self.assertEqual(self.rows(self.c[0], "forged"), [])
+        self.assertEqual(self.c[0].status()["databases"][0]["state"], "ok")
+
+    def test_stamps_from_the_future(self):
+        identity = intruder.Identity()
+        link = self.link(self.c[0], identity)
+        data, _ = intruder.envelope(identity, DB, 1, [("future", 1)], (now_ms() + 86400000) << 16)
+        link.batch(data)
+        self.over(link, "it is refused")
+        self.assertTrue(self.c[0].log_lines("s in the future, and was not stamped anew: set its clock"))
+        self.works()
+        self.assertEqual(self.rows(self.c[0], "future"), [])
+
+    def test_two_stories(self):
+        """Another first batch for each: what follows does not, for one of them, and that one says so."""
+        identity = intruder.Identity()
+        links = [self.link(n, identity) for n in self.c]
+        stories = [intruder.envelope(identity, DB, 1, [("story%d" % i, i)], now_ms() << 16) for i in range(2)]
+        for link, (data, _) in zip(links, stories):
+            link.batch(data)
+        for i, n in enumerate(self.c):
+            poll(lambda: self.rows(n, "story%") == [("story%d" % i, i)])
+        data, _ = intruder.envelope(identity, DB, 2, [("story2", 2)], now_ms() << 16, stories[0][1])
+        for link in links:
+            link.batch(data)
+        poll(lambda: self.rows(self.c[0], "story2") == [("story2", 2)])
+        poll(lambda: self.c[1].log_lines("has forked"))
+        self.assertEqual(self.rows(self.c[1], "story2"), [])
+        self.assertFalse(self.c[1].peer(self.c[0])["in_sync"], "they differ, and say so")
+
+    def test_frames_that_are_bombs(self):
+        for bomb in (b"\x91" * 60000, b"\x93\x08\x00" + b"\x91" * 1000, b"\xdd\xff\xff\xff\xff\x05", b"\x92\x03\xdd\x00\xff\xff\xff"):
+            link = self.link(self.c[0], intruder.Identity())
+            link.send(len(bomb).to_bytes(4, "big") + bomb[:16000])
+            for at in range(16000, len(bomb), 16000):
+                link.send(bomb[at:at + 16000])
+            self.over(link, "a frame that is none ends the link")
+        link = self.link(self.c[0], intruder.Identity())
+        link.send(b"\xff\xff\xff\xff")  # longer than any frame
+        self.over(link, "so does a length that cannot be")
+        identity = intruder.Identity()
+        link = self.link(self.c[0], identity)
+        data, _ = intruder.envelope(identity, DB, 1, [("bomb", 1)], now_ms() << 16, flags=1, raw=60 << 20, body=b"\x28\xb5\x2f\xfd\x04\x00" + bytes(64))
+        link.batch(data)  # a few bytes that say they become 60 MiB
+        poll(lambda: self.c[0].log_lines("cannot be taken"))
+        self.works()
+
+    def test_questions_without_end(self):
+        """It asks and does not read the answers: what waits for it is bounded."""
+        identity = intruder.Identity()
+        with intruder.Link(self.c[0].port, identity) as link:
+            link.hello(identity, now_ms())
+            question = intruder.pack([4, 1, 0, 0, 8, 0])
+            block = (len(question).to_bytes(4, "big") + question) * 500
+            link.socket.settimeout(5)
+            try:
+                for _ in range(1500):
+                    link.send(block[:16000])
+                    link.send(block[16000:])
+            except OSError:
+                pass  # cut off, or nobody takes any more
+            self.works()
+
+
+if __name__ == "__main__":
+    harness.main()
