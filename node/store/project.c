@@ -123,8 +123,7 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
         return err;
     int64_t number = numbers_shown(io->tbl, who);
     bool made = false;
-    if (io->table->key_kind == KEY_ROWID)
-        err = keyless_reserve(p->s, io, who, &number, &made);
+    err = io->table->key_kind == KEY_ROWID ? keyless_reserve(p->s, io, who, &number, &made) : 0;
     p->parked = p->parked || made;
     if (err)
         return err;
