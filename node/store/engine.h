@@ -544,8 +544,8 @@ int refs_load(struct store *s); /* after the foreign keys */
 int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
 /* Values of these columns (of io's order), as a batch carries them; *values may become an array of the store's, until the next call. */
 int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values);
-int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq,
-             struct buf *out); /* normalised key of these key columns */
+int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, uint32_t plain,
+             struct buf *out); /* normalised key of these key columns; `plain`: bits of those that are numbers and no more */
 size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,
                  uint8_t bytes[VALUE_REF_BORN_BYTES]);                                    /* 0: its number is its name */
 int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */

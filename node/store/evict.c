@@ -47,7 +47,7 @@ static void thrown_out(void *ctx, sqlite3 *db, int op, const char *schema, const
             }
         }
         if (!f->failed)
-            f->failed = refs_key(f->s, f->io, key, INT64_MAX, name); /* reads the state alone */
+            f->failed = refs_key(f->s, f->io, key, INT64_MAX, 0, name); /* reads the state alone */
     }
     if (place.text) {
         place.number = 0;

@@ -225,7 +225,7 @@ static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
             continue;
         struct rowid raw = {.text = true, .key = n->keys.data + note->key_at, .key_len = note->key_len};
         int err = tables_key_values(&raw, values, 16);
-        if (err < 0 || (err = refs_key(s, note->io, values, note->seq, &s->key2)))
+        if (err < 0 || (err = refs_key(s, note->io, values, note->seq, 0, &s->key2)))
             return err;
         note->key_at = (uint32_t)n->keys.len;
         note->key_len = (uint32_t)s->key2.len;

@@ -155,12 +155,12 @@ int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t coun
     return 0;
 }
 
-int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, struct buf *out) {
+int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, uint32_t plain, struct buf *out) {
     uint8_t bytes[VALUE_REF_BORN_BYTES];
     buf_clear(out);
     for (uint32_t i = 0; i < io->table->key_count; i++) {
         struct value v = values[i];
-        int err = tell(s, io->ref_to[i], seq, &v, bytes);
+        int err = plain >> i & 1 ? 0 : tell(s, io->ref_to[i], seq, &v, bytes);
         if (err < 0)
             return err;
         tables_put_key_value(out, &v, io->table->columns[io->table->key[i]].collation);

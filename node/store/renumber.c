@@ -532,8 +532,14 @@ static int register_of(struct store *s, struct tio *io, const struct value *key,
     place.key_len = place.text ? name->len : 0;
     if (!err && known)
         err = rows_at_home(s, io->tbl, &place, &s->reg2);
-    if (!err && known && !reg_known(&s->reg2) && io->key_refs) { /* it is named by a number that meant nobody */
-        if ((err = tables_key_plain(io, key, name)))
+    /* Some of the numbers that it refers to may mean given keys, whose rows are not here yet, or nobody. */
+    uint32_t refers = 0;
+    for (uint32_t i = 0; i < io->table->key_count && io->key_refs; i++)
+        refers |= (uint32_t)(io->ref_to[i] != NULL) << i;
+    for (uint32_t plain = 1; !err && !reg_known(&s->reg2) && plain <= refers; plain++) {
+        if (plain & ~refers)
+            continue;
+        if ((err = refs_key(s, io, key, INT64_MAX, plain, name)))
             return err;
         place.key = name->data;
         place.key_len = name->len;

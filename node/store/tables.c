@@ -143,7 +143,7 @@ void tables_put_key_value(struct buf *b, const struct value *v, enum collation c
 }
 
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out) {
-    return io->key_refs ? refs_key(io->store, io, key_values, INT64_MAX, out) : tables_key_plain(io, key_values, out);
+    return io->key_refs ? refs_key(io->store, io, key_values, INT64_MAX, 0, out) : tables_key_plain(io, key_values, out);
 }
 
 int tables_key_plain(struct tio *io, const struct value *key_values, struct buf *out) {
