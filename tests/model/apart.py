@@ -1,0 +1,162 @@
+#!/usr/bin/python3
+"""Two servers that worked apart, statement by statement through the real engine: what tests/cluster/test_apart.py does with processes, many times.
+
+    apart.py SERVERS [--first SEED] [--count N] [--operations N] [--shrink]
+Each server's application runs its operations by itself; then the batches go to the other, all at once or in pieces, until nothing new comes. Both must
+show the same rows, and park none. SERVERS is the built `servers`. A failure prints its seed; --shrink, and what is left of its transactions."""
+import argparse
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cluster"))
+sys.dont_write_bytecode = True
+import test_apart  # noqa: E402
+
+SHAPE = test_apart.shape()
+
+
+class Recorder:
+    """An application's server that is a database in memory; keeps what it was told."""
+
+    def __init__(self):
+        self.said = []
+
+    def connect(self, db):
+        con = sqlite3.connect(":memory:", isolation_level=None)
+        con.executescript(SHAPE[db][0])
+        con.set_trace_callback(self.said.append)
+        return con
+
+
+def transactions(db, server, seed, operations):
+    """Lists of statements that write."""
+    test_apart.DATABASES, test_apart.OPERATIONS = (db,), operations
+    recorder = Recorder()
+    test_apart.Application(recorder, server, seed, {db: SHAPE[db]}, False).work()
+    out, inside = [], None
+    for said in recorder.said:
+        verb = said.split(None, 1)[0].upper()
+        if verb == "BEGIN":
+            inside = []
+        elif verb == "COMMIT":
+            out += [inside] if inside else []
+            inside = None
+        elif verb not in ("SELECT", "PRAGMA", "--"):
+            if inside is None:
+                out.append([said])
+            else:
+                inside.append(said)
+    return out
+
+
+class Servers:
+    def __init__(self, program, sql, trace):
+        self.trace, self.made, self.rows, self.parked = trace, ([], []), [{}, {}], [0, 0]
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask("open", 2, sql)
+
+    def ask(self, *words):
+        line = " ".join(map(str, words))
+        if self.trace:
+            print(line)
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = json.loads(self.process.stdout.readline() or '{"error": "the program ended"}')
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer
+
+    def take(self, server, answer):
+        if "rows" in answer:  # not if the application's statement failed
+            self.made[server].extend(m[0] for m in answer["made"])
+            self.rows[server], self.parked[server] = answer["rows"], answer["parked"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def exchange(servers, rng):
+    sent, more, pieces = [0, 0], True, rng.random() < 0.5
+    while more:
+        more = False
+        for server in rng.sample((0, 1), 2):
+            new = servers.made[1 - server][sent[server]:]
+            if new:
+                more, count = True, rng.randint(1, len(new)) if pieces else len(new)
+                sent[server] += count
+                servers.take(server, servers.ask("deliver", server, *(w for version in new[:count] for w in (1 - server, version))))
+
+
+def difference(servers, names):
+    for name in names:
+        one, other = (sorted(map(str, rows.get(name, []))) for rows in servers.rows)
+        if one != other:
+            return "%s: only on the first %s, only on the second %s" % (
+                name, [r for r in one if r not in other][:3], [r for r in other if r not in one][:3])
+    return "parked: %s" % servers.parked if any(servers.parked) else None
+
+
+def run(args, db, seed, work, trace=False):
+    """What is wrong in the end, or None. work: (server, statements) in order."""
+    servers = Servers(args.servers, SHAPE[db][0], trace)
+    try:
+        for server, statements in work:
+            servers.ask("begin", server)
+            for statement in statements:
+                servers.ask("try", server, statement)
+            servers.take(server, servers.ask("commit", server))
+        exchange(servers, random.Random(seed))
+        return difference(servers, [t.name for t in SHAPE[db][1]])
+    except RuntimeError as e:
+        return str(e)
+    finally:
+        servers.close()
+
+
+def shrink(args, db, seed, work):
+    size = len(work) // 2
+    while size:
+        at, smaller = 0, False
+        while at < len(work):
+            rest = work[:at] + work[at + size:]
+            if run(args, db, seed, rest):
+                work, smaller = rest, True
+            else:
+                at += size
+        size = size if size == 1 and smaller else size // 2
+    print(run(args, db, seed, work, trace=True))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("servers")
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--operations", type=int, default=90)
+    parser.add_argument("--shrink", action="store_true")
+    args = parser.parse_args()
+    wrong = 0
+    for seed in range(args.first, args.first + args.count):
+        db = ("plans.db", "main.db", "users.db")[seed % 3]
+        work = [(server, t) for server in range(2) for t in transactions(db, server, seed * 2 + server, args.operations)]
+        found = run(args, db, seed, work)
+        if found:
+            wrong += 1
+            print("apart: seed %d: %s" % (seed, found[:600]), flush=True)
+            if args.shrink:
+                shrink(args, db, seed, work)
+                break
+    print("apart: %d of %d pairs of servers are equal" % (args.count - wrong, args.count))
+    if wrong:
+        print("repeat: tests/model/apart.py %s --first SEED --count 1 --operations %d --shrink" % (args.servers, args.operations))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
