@@ -311,7 +311,6 @@ class Apart(ClusterTest):
         self.join_and_audit(far=False)
 
 
-@MENDS
 class Meetings(ClusterTest):
     """What real servers do to each other, small."""
 
