@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/outdated.h"
 #include "node/store/notes.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
@@ -196,7 +197,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         err = delete_others(s, io, &e->who, look);
     s->same->told = false;
     if (!err && e->set)
-        err = refs_tell(s, io, e->set->at, e->set->count, &e->values);
+        err = refs_tell(s, io, e->set->at, e->set->count, look->noted ? look->ms : -1, &e->values);
     if (!err)
         err = edit_write(s, io, e, at);
     if (err == ERR_TOOBIG) {
@@ -236,6 +237,9 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         !(err = pending_set(s, t, &e->who, true, NULL, 0, NULL, &p)))
         err = pending_store(s, p); /* it is to show the number of the row that stands for the one that it means */
     if (err)
+        return err;
+    if (s->outdated && look->noted && io->telling && e->set &&
+        (err = refs_outdated(s, io, &e->who, e->set->at, e->set->count, e->values, hashes)))
         return err;
     t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;
     s->drained_rows++;
@@ -739,6 +743,7 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
         struct row_look look;
         notes_look(n, i, to, &look);
         look.locked = locked;
+        look.noted = true;
         sqlite3_stmt *q = locked ? look.io->peek : look.io->read;
         if (!(err = drain_look(s, &look, q)) && !(err = holders_note(&look)))
             err = drain_row(s, &look);

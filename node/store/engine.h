@@ -15,7 +15,7 @@
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; parts.c how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
- *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them
+ *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
@@ -263,6 +263,7 @@ struct bad_batch { /* was taken from the core, but what is inside cannot be read
 enum file_kind { FILE_OURS, FILE_STRIPPED, FILE_OTHER }; /* generation.c */
 
 struct value_cache;
+struct outdated;
 struct renumber;
 struct scan;
 struct recheck;
@@ -368,6 +369,7 @@ struct store {
     uint32_t policies_count;
     bool policies_due, policies_moved; /* some of ours are to be told; references are to be bound anew before anything else is merged */
     struct renumber *renumber;
+    struct outdated *outdated;
     struct same *same; /* which rows are one */
     struct scan *scan;
     struct recheck *recheck;
@@ -542,8 +544,9 @@ int same_by_number(struct store *s, const struct tbl *t, int64_t number, struct 
 int refs_load(struct store *s); /* after the foreign keys */
 /* The row that this number of t means: to the application at the note `seq`, or now (INT64_MAX). 1 found, 0 none. */
 int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
-/* Values of these columns (of io's order), as a batch carries them; *values may become an array of the store's, until the next call. */
-int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values);
+/* Values of these columns (of io's order), as a batch carries them, written by a request at `ms` (negative: by nobody's); *values may become an array
+ * of the store's, until the next call. */
+int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, int64_t ms, const struct value **values);
 int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, uint32_t plain,
              struct buf *out); /* normalised key of these key columns; `plain`: bits of those that are numbers and no more */
 size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,
@@ -551,8 +554,7 @@ size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,
 int refs_find(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* of a VALUE_REF: 1 known here, 0 not */
 /* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet; 2: it is dead. */
 int refs_show(struct store *s, struct value *values, uint32_t count);
-/* The same, to find a row of the file by its key. */
-int refs_in_file(struct store *s, struct value *values, uint32_t count);
+int refs_in_file(struct store *s, struct value *values, uint32_t count); /* the same, to find a row of the file by its key */
 int refs_settled(struct store *s, struct value *values,
                  uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
 /* Was what the write refers to by v deleted by somebody who had seen it, or left an orphan on purpose? */
@@ -610,6 +612,7 @@ struct row_look { /* what a look at one row of the file found */
     struct rowid place; /* number or key */
     int64_t rowid;      /* of a table without a key, if by_rowid: then place does not count */
     bool by_rowid;
+    bool noted;             /* an application's request wrote it, at ms */
     bool locked;            /* seen on the writer, inside its BEGIN IMMEDIATE */
     int64_t ms;             /* when it was written; LOOK_ADOPTED: it was there before us */
     bool died, born, given; /* the notes: deleted; inserted; with a key that the application gave */

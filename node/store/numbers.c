@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/store/engine.h"
+#include "node/store/outdated.h"
 #include "proto/err.h"
 
 /* ---- where a renumbered row is */
@@ -225,8 +226,9 @@ static int settle(struct store *s, const struct settling *list, uint32_t count) 
     int err = 0;
     for (uint32_t i = 0; i < count && !err; i++) {
         struct rowid place = {.kind = IDENT_GIVEN, .number = numbers_home(list[i].tbl, &list[i].who)};
-        if (!(err = rows_find(s, list[i].tbl, &list[i].who, r, &home)) && home && reg_known(r))
-            err = rows_evict(s, list[i].tbl, &place);
+        if (!(err = rows_find(s, list[i].tbl, &list[i].who, r, &home)) && home && reg_known(r) &&
+            !(err = rows_evict(s, list[i].tbl, &place)))
+            err = outdated_note(s, list[i].tbl, &list[i].who, place.number);
     }
     for (uint32_t i = 0; i < count && !err; i++) {
         struct tbl *t = list[i].tbl;
@@ -319,7 +321,8 @@ int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) 
     bool home;
     const struct numbered *n = lookup(t, who);
     bool joins = who->kind == IDENT_ADOPTED; /* then the row may come after what refers to it */
-    if ((!t->extras && !joins) || t->shape != SHAPE_NUMBER || (n && (n->homed || n->tentative)))
+    bool homed = n && n->homed;              /* it may have died since */
+    if ((!t->extras && !joins && !homed) || t->shape != SHAPE_NUMBER || (n && n->tentative))
         return 0;
     int err = rows_find(s, t, who, &s->meant, &home);
     if (err || (!reg_known(&s->meant) && !joins))

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "node/store/engine.h"
+#include "node/store/outdated.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
 #include "proto/err.h"
@@ -627,12 +628,24 @@ void project_all_shown(struct store *s) {
         }
 }
 
+/* Rows that are one with another now have no number of their own any more; requests that are under way may know them by it. */
+static int note_left_numbers(struct store *s) {
+    struct pending_row *row, *next;
+    int err = 0;
+    HASH_ITER(hh, s->pending, row, next) {
+        bool left = row->done && row->looked && row->before && !row->holds && !row->who.text && same_is_junior(s, row->tbl, &row->who);
+        if (left && !err)
+            err = outdated_note(s, row->tbl, &row->who, numbers_shown(row->tbl, &row->who));
+    }
+    return err;
+}
+
 /* After the application's file is durable: our state takes note, unsynced. */
 static int tick_off(struct store *s, int64_t seq) {
     int err = state_begin(s);
     if (err)
         return err;
-    if ((err = renumber_done(s)))
+    if ((err = note_left_numbers(s)) || (err = renumber_done(s)))
         return err;
     struct pending_row *row, *next;
     bool more = s->hot.flight_seq > seq && s->flights; /* there are flights behind those that were shown */

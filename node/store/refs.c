@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/store/foreign.h"
+#include "node/store/outdated.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -117,12 +118,16 @@ int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct
 }
 
 /* 1: the value is a reference now, its bytes in `bytes`; 0: it stays what it is. */
-static int tell(struct store *s, struct tbl *to, int64_t seq, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+static int tell(struct store *s, struct tbl *to, int64_t seq, int64_t ms, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
     struct rowid who;
     struct value_ref ref;
     if (!to || v->type != VALUE_INT)
         return 0;
-    int found = refs_row(s, to, v->as.i, seq, &who);
+    int found = drain_birth(s, to, v->as.i, seq, &who);
+    if (!found && ms >= 0)
+        found = outdated_means(s, to, v->as.i, ms, &who);
+    if (!found)
+        found = refs_row(s, to, v->as.i, seq, &who);
     if (found != 1 || !ref_of(s, to, &who, &ref))
         return found < 0 ? found : 0;
     s->same->told = s->same->told || same_is_junior(s, to, &who);
@@ -132,7 +137,7 @@ static int tell(struct store *s, struct tbl *to, int64_t seq, struct value *v, u
     return 1;
 }
 
-int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, const struct value **values) {
+int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, int64_t ms, const struct value **values) {
     if (!io->telling || !count)
         return 0;
     if (count > s->told_cap) {
@@ -147,7 +152,7 @@ int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t coun
     }
     memcpy(s->told, *values, count * sizeof *s->told);
     for (uint32_t i = 0; i < count; i++) {
-        int err = at[i] == NOT_HERE ? 0 : tell(s, io->ref_to[at[i]], INT64_MAX, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
+        int err = at[i] == NOT_HERE ? 0 : tell(s, io->ref_to[at[i]], INT64_MAX, ms, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
         if (err < 0)
             return err;
     }
@@ -160,7 +165,7 @@ int refs_key(struct store *s, struct tio *io, const struct value *values, int64_
     buf_clear(out);
     for (uint32_t i = 0; i < io->table->key_count; i++) {
         struct value v = values[i];
-        int err = plain >> i & 1 ? 0 : tell(s, io->ref_to[i], seq, &v, bytes);
+        int err = plain >> i & 1 ? 0 : tell(s, io->ref_to[i], seq, -1, &v, bytes);
         if (err < 0)
             return err;
         tables_put_key_value(out, &v, io->table->columns[io->table->key[i]].collation);
@@ -276,6 +281,25 @@ int refs_unsettle(struct store *s, struct tbl *t, const struct rowid *who, struc
     if ((p = pending_find(s, t, who)))
         return pending_touch(s, p, &shown, 1);
     return (err = pending_set(s, t, who, true, &shown, 1, NULL, &p)) ? err : pending_store(s, p);
+}
+
+int refs_outdated(struct store *s, struct tio *io, const struct rowid *who, const uint32_t *at, uint32_t count, const struct value *told,
+                  const uint64_t *hashes) {
+    for (uint32_t i = 0; i < count; i++) {
+        struct tbl *to;
+        struct rowid row;
+        if (told[i].type != VALUE_REF || at[i] == NOT_HERE || io->table->columns[io->order[at[i]]].key_place ||
+            !refs_find(s, &told[i], &to, &row))
+            continue;
+        struct value today = {.type = VALUE_INT, .as.i = numbers_today(s, to, &row)};
+        uint64_t hash = value_hash(&today);
+        int err = tables_converts(io, at[i], &today) ? tables_convert(s, io, at[i], &today, &hash) : 0;
+        if (!err && hash != hashes[at[i]])
+            err = refs_unsettle(s, io->tbl, who, (struct shown_cell){io->numbers[at[i]], hashes[at[i]]}, value_hash(&told[i]));
+        if (err)
+            return err;
+    }
+    return 0;
 }
 
 /* ---- within a projection */

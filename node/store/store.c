@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "node/store/engine.h"
+#include "node/store/outdated.h"
 #include "proto/err.h"
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
@@ -321,6 +322,7 @@ void store_close(struct store *s) {
     reg_release(&s->meant);
     free(s->told);
     renumber_release(s);
+    outdated_forget(&s->outdated);
     free(s->told_bytes);
     buf_release(&s->blob);
     buf_release(&s->key);
@@ -738,6 +740,7 @@ void store_watch(struct store *s, bool on) { s->watched = on; }
 void store_time_passes(struct store *s) {
     for (uint32_t i = 0; i < s->shown_count; i++)
         s->shown[i].ms -= SHOWN_RECENT_MS + 1;
+    outdated_pass(s, SHOWN_RECENT_MS + 1);
 }
 
 int store_uninstall(const char *app_path, char *why, size_t why_len) {

@@ -138,6 +138,55 @@ static void test_a_number_that_cannot_be_given(void **state) {
     rig_close(&r);
 }
 
+/* A request that read a number before it was given to another row goes on meaning the row that it read: for 2 s. */
+static void test_a_request_under_an_old_number(void **state) {
+    (void)state;
+    for (int late = 1; late >= 0; late--) {
+        struct rig r;
+        rig_open(&r, 2, TEAMS);
+        rig_act(&r, 0, "INSERT INTO team(name) VALUES('senior')");
+        rig_tick();
+        rig_act(&r, 1, "INSERT INTO team(name) VALUES('junior'); INSERT INTO match(score) VALUES('old')");
+        peer_pull(&r.peers[1], &r.peers[0]);
+        assert_rows(rig_app(&r, 1), "SELECT name FROM team WHERE id = 1", "tsenior|;");
+        if (!late)
+            rig_time_passes(&r);
+        rig_act(&r, 1, "INSERT INTO match(team, score) VALUES(1, 'new')");
+        rig_act(&r, 1, "UPDATE match SET team = 1 WHERE score = 'old'");
+        assert_rows(rig_app(&r, 1), MATCHES, late ? "tnew|tjunior|;told|tjunior|;" : "tnew|tsenior|;told|tsenior|;");
+        share_same(&r);
+        rig_act(&r, 1, "INSERT INTO match(team, score) VALUES(1, 'newest')");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT name FROM match JOIN team ON team.id = match.team WHERE score = 'newest'", "tsenior|;");
+        rig_close(&r);
+    }
+}
+
+/* A row got another number, died there, and somebody gave that number away: who refers to it brings it back all the same. */
+static void test_a_number_that_a_dead_row_had_got(void **state) {
+    (void)state;
+    struct rig r;
+    char sql[100];
+    rig_open(&r, 3, TEAMS);
+    rig_act(&r, 0, "INSERT INTO team(name) VALUES('senior')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO team(name) VALUES('junior')");
+    peer_pull(&r.peers[2], &r.peers[1]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    rig_time_passes(&r);
+    int64_t number = app_int(rig_app(&r, 1), "SELECT id FROM team WHERE name = 'junior'");
+    rig_act(&r, 1, "DELETE FROM team WHERE name = 'junior'");
+    rig_act(&r, 2, "INSERT INTO match(team, score) VALUES(1, 'of junior')");
+    snprintf(sql, sizeof sql, "INSERT INTO team VALUES(%lld, 'given')", (long long)number);
+    rig_act(&r, 0, sql);
+    peer_queue(&r.peers[1], &r.peers[2]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    assert_rows(rig_app(&r, 1), MATCHES, "tof junior|tjunior|;");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name FROM team ORDER BY 1", "tgiven|;tjunior|;tsenior|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_number_that_is_left_and_taken_at_once),
@@ -145,6 +194,8 @@ int main(void) {
         cmocka_unit_test(test_a_key_under_a_number_that_moved_and_died),
         cmocka_unit_test(test_a_number_that_meant_nobody_stays),
         cmocka_unit_test(test_a_number_that_cannot_be_given),
+        cmocka_unit_test(test_a_request_under_an_old_number),
+        cmocka_unit_test(test_a_number_that_a_dead_row_had_got),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
