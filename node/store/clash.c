@@ -256,7 +256,7 @@ static int parent_meant(struct store *s, const struct foreign *f, const struct r
         v = key[place - 1];
     } else {
         const struct write *w = cell ? &r->writes[cell->write] : NULL;
-        int err = w ? values_find(s, w->origin, w->version, f->child->tbl, child, cell->column, &v) : ERR_NOTFOUND;
+        int err = w ? values_find(s, w->origin, w->version, f->child->tbl, child, cell->column, cell->hash, &v) : ERR_NOTFOUND;
         if (err)
             return err == ERR_NOTFOUND ? 0 : err;
     }
@@ -503,7 +503,7 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
         struct rowid child = s->reg.who;
         struct write w = s->reg.writes[cell->write];
         struct shown_cell shown = {column, cell->hash};
-        err = values_find(s, w.origin, w.version, t, &child, column, &v);
+        err = values_find(s, w.origin, w.version, t, &child, column, shown.hash, &v);
         if (err || v.type != VALUE_REF || !refs_find(s, &v, &to, &who) || to != f->parent->tbl || !rowid_same(&who, parent)) {
             err = err == ERR_NOTFOUND ? 0 : err;
             continue;

@@ -86,7 +86,7 @@ static json_t *value_of(struct listing *l, const struct cell *c) {
     struct value v = {.type = VALUE_NULL};
     if (c->column + 1 == l->tbl->number_column)
         return json_integer((json_int_t)c->hash);
-    (void)values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, &v); /* what the log does not know shows as null */
+    (void)values_find(l->s, w->origin, w->version, l->tbl, &l->who, c->column, c->hash, &v); /* what the log does not know shows as null */
     if (!v.p || v.len <= VALUE_MAX)
         return report_value(&v);
     size_t len = v.len;
@@ -136,7 +136,7 @@ static const char *kind_of(struct listing *l, const struct cell *c) {
 }
 
 static int found_one(struct listing *l, const struct cell *c, const struct write *by) {
-    *l->found = (struct lost){.tbl = l->tbl, .who = l->who, .death = !c, .column = c ? c->column : 0, .by = *by};
+    *l->found = (struct lost){.tbl = l->tbl, .who = l->who, .death = !c, .column = c ? c->column : 0, .hash = c ? c->hash : 0, .by = *by};
     uint8_t *key = malloc(l->who.key_len + 1);
     if (!key)
         return ERR_NOMEM;

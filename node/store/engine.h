@@ -588,8 +588,8 @@ int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
 int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */
 
-/* ---- values.c */
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
+/* ---- values.c; hash: the cell's, since rows that are one may be of one batch */
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
                 struct value *v);
 /* Did its author say so of this row, in this version? */
 int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan);
@@ -824,9 +824,9 @@ bool foreign_parked(const struct pending_row *p);
 struct lost { /* an open conflict: what lost */
     struct tbl *tbl;
     struct rowid who; /* its key is to be freed */
-    bool death;
-    bool same; /* nothing did: another row stands for this one */
+    bool death, same; /* same: nothing did: another row stands for this one */
     uint32_t column;
+    uint64_t hash;
     struct write by;
 };
 int conflicts_find(struct store *s, const char *id, struct lost *out, json_t **shown); /* 1: found; shown: as it is listed */

@@ -177,7 +177,7 @@ static int write_delete(struct store *s, struct tio *io, const struct rowid *who
 static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, const struct cell *c, const struct rowid *who,
                     struct value *v) {
     const struct write *w = &r->writes[c->write];
-    int err = values_find(p->s, w->origin, w->version, t, who, c->column, v);
+    int err = values_find(p->s, w->origin, w->version, t, who, c->column, c->hash, v);
     if (err || !v->p)
         return err;
     uint8_t *copy = arena_alloc(&p->arena, v->len + 1); /* the cache of values may give it up before it is written */

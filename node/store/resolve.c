@@ -81,7 +81,7 @@ static int keep_bytes(struct deciding *d, const uint8_t **p, size_t len) {
 /* The value of a winner; 1: the log does not have it. */
 static int look_up(struct deciding *d, struct planned *p, const struct reg *r, const struct cell *c, struct value *v) {
     const struct write *w = &r->writes[c->write];
-    int err = values_find(d->s, w->origin, w->version, p->io->tbl, &p->who, c->column, v);
+    int err = values_find(d->s, w->origin, w->version, p->io->tbl, &p->who, c->column, c->hash, v);
     return err == ERR_NOTFOUND ? 1 : err ? err : v->p ? keep_bytes(d, &v->p, v->len) : 0;
 }
 
@@ -189,7 +189,7 @@ static int refuse_column(struct deciding *d, const struct tio *io) {
 
 static int put_loser(struct deciding *d, struct planned *p, uint32_t i) {
     struct value v;
-    int err = values_find(d->s, d->lost.by.origin, d->lost.by.version, p->io->tbl, &p->who, d->lost.column, &v);
+    int err = values_find(d->s, d->lost.by.origin, d->lost.by.version, p->io->tbl, &p->who, d->lost.column, d->lost.hash, &v);
     if (err == ERR_NOTFOUND)
         return refuse(d, "the losing value is not in the log any more: use --set");
     return err ? err : put_value(d, p, i, &v);

@@ -333,12 +333,12 @@ static int means_another(struct store *s, const struct tbl *t, const struct reg 
     uint8_t bytes[VALUE_REF_BORN_BYTES];
     struct value v, w;
     *lost = a->hash != b->hash;
-    int err = values_find(s, x->origin, x->version, table, &r->who, a->column, &v);
+    int err = values_find(s, x->origin, x->version, table, &r->who, a->column, a->hash, &v);
     if (err || v.type != VALUE_REF)
         return err == ERR_NOTFOUND ? 0 : err;
     size_t len = v.len;
     memcpy(bytes, v.p, len); /* the next look may give up the batch that it is in */
-    err = values_find(s, y->origin, y->version, table, &r->who, b->column, &w);
+    err = values_find(s, y->origin, y->version, table, &r->who, b->column, b->hash, &w);
     if (!err && w.type == VALUE_REF)
         *lost = len != w.len || memcmp(bytes, w.p, len) != 0;
     return err == ERR_NOTFOUND ? 0 : err;

@@ -102,7 +102,7 @@ int unify_own(struct store *s, struct tbl *t, const struct rowid *who, struct re
 int unify_tell(struct store *s, struct tbl *t, const struct rowid *a, uint64_t rank_a, const struct rowid *b, uint64_t rank_b,
                const struct same_fact *fact, const struct buf *before);
 /* Whose write is this, of those that the row stands for? *who may be changed. */
-int unify_writer(struct store *s, struct tbl *t, struct rowid *who, uint32_t column, uint32_t origin, uint64_t version,
+int unify_writer(struct store *s, struct tbl *t, struct rowid *who, uint32_t column, uint64_t hash, uint32_t origin, uint64_t version,
                  struct arena *arena);
 /* A fact of ours, into the batch at hand. */
 int unify_write(struct store *s, struct tbl *t, const struct rowid *a, uint64_t rank_a, const struct rowid *b, uint64_t rank_b,

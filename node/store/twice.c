@@ -107,7 +107,7 @@ bool twice_elder(struct store *s, const struct tbl *t, const struct party *a, co
 static int value_to_show(struct store *s, struct tbl *t, const struct reg *r, uint32_t column, struct value *v) {
     struct origins_order o = store_order(s);
     const struct cell *c = reg_winner(r, column, &o);
-    int err = c ? values_find(s, r->writes[c->write].origin, r->writes[c->write].version, t, &r->who, column, v) : ERR_NOTFOUND;
+    int err = c ? values_find(s, r->writes[c->write].origin, r->writes[c->write].version, t, &r->who, column, c->hash, v) : ERR_NOTFOUND;
     if (!err && v->type == VALUE_REF && (err = refs_show(s, v, 1)) == 0)
         *v = (struct value){.type = VALUE_INT, .as.i = v->as.i};
     return err == ERR_NOTFOUND || err > 0 || (!err && v->type == VALUE_NULL) ? 1 : err;

@@ -253,13 +253,13 @@ int unify_pend(struct store *s, struct tbl *t, const struct unify *u) {
 
 /* ---- whose write */
 
-int unify_writer(struct store *s, struct tbl *t, struct rowid *who, uint32_t column, uint32_t origin, uint64_t version,
+int unify_writer(struct store *s, struct tbl *t, struct rowid *who, uint32_t column, uint64_t hash, uint32_t origin, uint64_t version,
                  struct arena *arena) {
     struct rowid *list, best = *who;
     uint32_t count;
     uint64_t at = 0;
     struct reg own;
-    bool home, found = false;
+    bool home, found = false, exact = false;
     if (!unify_is(s, t, who) || same_is_junior(s, t, who))
         return 0;
     reg_init(&own);
@@ -268,9 +268,12 @@ int unify_writer(struct store *s, struct tbl *t, struct rowid *who, uint32_t col
         err = unify_own(s, t, &list[i], &own, &home);
         for (uint32_t k = 0; k < own.cells_count && !err; k++) {
             const struct write *w = &own.writes[own.cells[k].write];
-            if (own.cells[k].column != column || w->origin != origin || w->version != version || (found && w->at <= at))
+            bool fits = own.cells[k].hash == hash;
+            if (own.cells[k].column != column || w->origin != origin || w->version != version || (exact && !fits) ||
+                (found && exact == fits && w->at <= at))
                 continue;
             found = true;
+            exact = fits;
             at = w->at;
             best = list[i];
         }

@@ -164,12 +164,12 @@ static int find_row(struct store *s, uint32_t origin, uint64_t version, struct t
     return 0;
 }
 
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column,
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
                 struct value *v) {
     struct known_row *row;
     struct arena arena = {0};
     struct rowid writer = *who;
-    int err = same_any(s) ? unify_writer(s, t, &writer, column, origin, version, &arena) : 0;
+    int err = same_any(s) ? unify_writer(s, t, &writer, column, hash, origin, version, &arena) : 0;
     if (!err)
         err = find_row(s, origin, version, t, &writer, &row);
     arena_release(&arena);
