@@ -201,7 +201,7 @@ class Run(Checks):
             note(By(r, (r, mine[0]), mine[1], knew, (mine[0], i)), seen, before["have"])
         if self.engine.one_batch:
             self.forget(r, version + 1, before["rows"], look["committed"])
-        self.moves(r, before["rows"])
+        self.moves(r, look["committed"])
         self.check_shown(r)
 
     def forget(self, r, version, before, committed):
