@@ -134,13 +134,13 @@ def run(args, db, seed, work, trace=False):
         servers.close()
 
 
-def shrink(args, db, seed, work):
-    size = len(work) // 2
+def shrink(args, db, seed, work, found):
+    kind, size = found.split(":")[0], len(work) // 2
     while size:
         at, smaller = 0, False
         while at < len(work):
             rest = work[:at] + work[at + size:]
-            if run(args, db, seed, rest):
+            if (run(args, db, seed, rest) or "").startswith(kind):
                 work, smaller = rest, True
             else:
                 at += size
@@ -165,7 +165,7 @@ def main():
             wrong += 1
             print("apart: seed %d: %s" % (seed, found[:600]), flush=True)
             if args.shrink:
-                shrink(args, db, seed, work)
+                shrink(args, db, seed, work, found)
                 break
     print("apart: %d of %d pairs of servers are equal" % (args.count - wrong, args.count))
     if wrong:
