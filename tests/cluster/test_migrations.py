@@ -5,9 +5,8 @@ import sys
 import threading
 import uuid
 
-import django
+import django.conf
 import sqlalchemy as sa
-from django.conf import settings
 from django.db import connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 
@@ -452,7 +451,7 @@ class Django(Migrating):
         sys.path.insert(0, os.path.join(self.root, "app"))
         databases = {name: {"ENGINE": "django.db.backends.sqlite3", "NAME": os.path.join(self.root, name, "instance", "app.db"),
                             "OPTIONS": {"timeout": 30}} for name in ("n0", "n1")}
-        settings.configure(INSTALLED_APPS=["library"], DATABASES=dict(databases, default={}), USE_TZ=True)
+        django.conf.settings.configure(INSTALLED_APPS=["library"], DATABASES=dict(databases, default={}), USE_TZ=True)
         django.setup()
 
     def upgrade(self, node, version):
