@@ -307,8 +307,10 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
     if (home && (place.text || place.number == numbers_shown(t, &row->who)))
         return 0;
     err = pending_home_taken(s, t, &place);
-    if (err < 0 || (err == 2 && !p->last))
-        return err < 0 ? err : 1;
+    if (err == 2 && !p->last) /* who is there moves, too; perhaps the two change places */
+        return home && p->can_move && (err = renumber_want(s, t, &row->who, place.number)) ? err : 1;
+    if (err < 0)
+        return err;
     if (err == 1 && !place.text && !t->io->key_ref && reg_alive(&s->reg2, &o) && (err = renumber_clash(s, t, r, &s->reg2)) != 0)
         return err < 0 ? err : SETTLED;
     if (err || (!home && row->moves && numbers_shown(t, &row->who) == place.number))
