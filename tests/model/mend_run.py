@@ -160,7 +160,7 @@ class Run(Checks):
         before, rows, notes = self.looks[r], self.looks[r]["rows"], []
         for part in range(parts):
             name = f"{self.step.number}.{part}" if part else str(self.step.number)
-            kind = rnd.choice(self.kinds) if part else first
+            kind = rnd.choice([k for k in self.kinds if k != "late"] or [first]) if part else first
             made = self.late(rnd, name, r, rows) if kind == "late" else self.statement(rnd, kind, name, rows)
             if not made or "-" + name in self.without or self.one_inserts and r != INSERTS.get(kind, r):
                 continue
