@@ -93,6 +93,7 @@ class Run(Checks):
         before = self.looks[r]["rows"]
         self.looked(r, self.engine.deliver(r, batches))
         self.moves(r, before)
+        self.moved[r] |= len(batches) > 1  # numbers that were on show in between count, too
         self.check_shown(r)
 
     def hear_one_by_one(self, r, batches):
@@ -202,6 +203,7 @@ class Run(Checks):
         if self.engine.one_batch:
             self.forget(r, version + 1, before["rows"], look["committed"])
         self.moves(r, look["committed"])
+        self.moved[r] |= bool(batches)
         self.check_shown(r)
 
     def forget(self, r, version, before, committed):
