@@ -120,6 +120,8 @@ def run(args, db, seed, work, trace=False):
             for statement in statements:
                 servers.ask("try", server, statement)
             servers.take(server, servers.ask("commit", server))
+        for server in range(2):
+            servers.take(server, servers.ask("rest", server))  # also after a statement that failed
         before = born(servers, SHAPE[db][1])
         exchange(servers, random.Random(seed))
         for _ in range(5):

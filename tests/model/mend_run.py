@@ -93,7 +93,7 @@ class Run(Checks):
         before = self.looks[r]["rows"]
         self.looked(r, self.engine.deliver(r, batches))
         self.moves(r, before)
-        self.moved[r] |= len(batches) > 1  # numbers that were on show in between count, too
+        self.moved[r] |= len(batches) > 1 or bool(self.looks[r]["made"])  # numbers that were on show in between count, too
         self.check_shown(r)
 
     def hear_one_by_one(self, r, batches):
@@ -111,7 +111,7 @@ class Run(Checks):
         for table in mend_model.NUMBERED:
             now = {row[0]: born_of(row[2]) for row in self.looks[r]["rows"][table]}
             gone = {row[0]: born_of(row[2]) for row in before[table] if now.get(row[0], born_of(row[2])) != born_of(row[2])}
-            self.moved[r] |= bool(gone)
+            self.moved[r] |= any(now.get(row[0]) != born_of(row[2]) for row in before[table])
             if table == "team":
                 self.given[r].update({n: None if n in self.given[r] else team for n, team in gone.items()})
 
