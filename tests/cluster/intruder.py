@@ -127,10 +127,10 @@ class Noise:
         self.their_ephemeral = theirs
         return self.decrypt(message[80:])
 
-    def third(self):
+    def third(self, purpose=b""):
         out = self.encrypt(self.identity.exchange_public)
         self.exchange(self.identity.exchange, self.their_ephemeral)
-        return out + self.encrypt(self.identity.key)
+        return out + self.encrypt(self.identity.key + purpose)
 
     def split(self):
         return [k[:32] for k in _hkdf(self.chain, b"", 2)]
@@ -214,8 +214,8 @@ class Link:
         return body
 
     def seal(self, plain, kind=0):
-        """kind 0: bytes of the stream as they are."""
-        plain = bytes([kind]) + plain
+        """kind 0: bytes of the stream as they are. None: of a content link, whose records have no kind."""
+        plain = (b"" if kind is None else bytes([kind])) + plain
         out = _buffer(len(plain) + 17)
         _call("crypto_secretstream_xchacha20poly1305_push", self.push, out, None, plain, ctypes.c_ulonglong(len(plain)), None, ctypes.c_ulonglong(0),
               ctypes.c_ubyte(0))
