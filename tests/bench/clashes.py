@@ -107,7 +107,7 @@ def references(bench):
             db.close()
             if i:
                 write(node, "entry", rows, team=lambda _: number)
-            time.sleep(0.01)  # the second one is the junior
+            until("it is captured", 10, lambda: node.database()["pending"] == 0)  # who is written before is the senior
         until("everything is captured", 60, lambda: all(n.database()["pending"] == 0 for n in pair.nodes))
         watcher = bench.start("lock", pair.nodes[1].db, 60, 0)
         pair.together()

@@ -1,11 +1,22 @@
 /* Beyond the mesh: four nodes, of which three are many. */
 #include "tests/unit/core_rig.h"
 
-static void all_linked(struct rig *r, unsigned nodes) {
+static void many(struct rig *r, unsigned nodes) {
     rig_init(r, nodes);
     for (unsigned n = 0; n < nodes; n++)
         r->node[n].config.mesh_max = 2;
     rig_start_all(r);
+}
+
+/* Three, the first and the last of which have no link. */
+static void in_a_line(struct rig *r) {
+    many(r, 3);
+    rig_connect(r, 0, 1);
+    rig_connect(r, 1, 2);
+}
+
+static void all_linked(struct rig *r, unsigned nodes) {
+    many(r, nodes);
     for (unsigned a = 0; a < nodes; a++)
         for (unsigned b = 0; b < a; b++)
             rig_connect(r, a, b);
@@ -44,12 +55,7 @@ static void duplicates_prune_the_tree(void **state) {
 static void what_is_stored_is_passed_on(void **state) {
     (void)state;
     struct rig r;
-    rig_init(&r, 3);
-    for (unsigned n = 0; n < 3; n++)
-        r.node[n].config.mesh_max = 2;
-    rig_start_all(&r);
-    rig_connect(&r, 0, 1);
-    rig_connect(&r, 1, 2);
+    in_a_line(&r);
     rig_wait(&r, 1500);
     assert_true(core_overlay(r.node[0].core) && core_overlay(r.node[1].core) && core_overlay(r.node[2].core));
     rig_write(&r, 0, NULL);
@@ -118,12 +124,7 @@ static void who_is_gone_is_dead_for_all(void **state) {
 static void a_visit_is_a_dial(void **state) {
     (void)state;
     struct rig r;
-    rig_init(&r, 3);
-    for (unsigned n = 0; n < 3; n++)
-        r.node[n].config.mesh_max = 2;
-    rig_start_all(&r);
-    rig_connect(&r, 0, 1);
-    rig_connect(&r, 1, 2);
+    in_a_line(&r);
     rig_wait(&r, 1500);
     fail_dials(&r, 0);
     rig_wait(&r, 5000);
@@ -139,12 +140,7 @@ static void a_visit_is_a_dial(void **state) {
 static void who_is_asked_is_visited(void **state) {
     (void)state;
     struct rig r;
-    rig_init(&r, 3);
-    for (unsigned n = 0; n < 3; n++)
-        r.node[n].config.mesh_max = 2;
-    rig_start_all(&r);
-    rig_connect(&r, 0, 1);
-    rig_connect(&r, 1, 2);
+    in_a_line(&r);
     rig_wait(&r, 100);
     assert_int_equal(rig_member(&r, 0, 2), MEMBER_ALIVE);
     assert_false(rig_linked(&r, 0, 2));
