@@ -1,10 +1,13 @@
-/* Telling linked peers what is here: a VECTOR in full when a link comes up, then the differences, at most every ack_ms. */
+/* Telling linked peers what is here: a VECTOR in full when a link comes up, then the differences, at most every ack_ms, and in the long run
+ * so many VECTORs a second: where all tell all, they would else be most of what is said. Who asks (a BEAT with flag 8) is told at once. */
 #include <assert.h>
 #include <string.h>
 
 #include "proto/core_state.h"
 
 #define HELLO_DATABASES_BYTES (48u << 10) /* of a HELLO; the databases beyond come as VECTORs */
+#define VECTOR_MS 10u                     /* one VECTOR of a database in so much time, in the long run */
+#define VECTORS_BURST_MS 500u             /* ... so many before it is the long run */
 
 static struct wire_db describe(const struct core *core, struct db *db) {
     return (struct wire_db){.name = {db->name, strlen(db->name)},
@@ -48,16 +51,22 @@ static void announce(struct core *core, struct db *db) {
         if (l->state != LINK_UP || !stream_room(core, l))
             continue;
         struct peer_db *pd = sync_peer_db(core, l->peer, db);
-        if (pd && announce_untold(db, pd))
-            send_vector(core, l, db, pd);
+        if (!pd || !announce_untold(db, pd))
+            continue;
+        send_vector(core, l, db, pd);
+        db->vectors_ms += VECTOR_MS;
     }
 }
 
-/* Something that others are told changed: at once, though at most every ack_ms. */
+/* Something that others are told changed: at once, unless much was told of late. */
 void announce_changed(struct core *core, struct db *db) {
-    uint64_t at = db->announced_ms + core->config.ack_ms;
-    if (db->announced_ms == 0 || at < core->now)
+    if (db->vectors_ms < core->now)
+        db->vectors_ms = core->now;
+    uint64_t at = db->announced_ms ? db->announced_ms + core->config.ack_ms : 0, paid = db->vectors_ms - core->now;
+    if (at < core->now)
         at = core->now;
+    if (paid > VECTORS_BURST_MS && at < core->now + paid - VECTORS_BURST_MS)
+        at = core->now + paid - VECTORS_BURST_MS;
     if (at < db->announce_at)
         db->announce_at = at;
     core_arm(core, db->announce_at);

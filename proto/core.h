@@ -20,7 +20,7 @@
  *            it (or lacks only a few, which it then pulls), while that link's queue is below its bound; else it is dropped
  *            there and pulled later.
  *   pull     VECTOR frames (in full on link up and when a digest differs, as a difference in acknowledgement after
- *            storing, at most every ack_ms) carry the vector of a database. What the peer has more of is pulled in exact
+ *            storing, at most every ack_ms and, in the long run, 100 a second) carry the vector of a database. What the peer has more of is pulled in exact
  *            ranges, from one peer at a time per origin (another peer after pull_timeout_ms without progress). While the
  *            author is linked and may be pushing the same versions, nobody is asked for a short grace of lazy_ms.
  *   serving  Pulls are answered with EFFECT_READ from the caller's log, one outstanding read a link, next when the

@@ -55,7 +55,8 @@ struct link {
     bool asked;
     uint32_t echo; /* `sent` of the peer's last BEAT, and when that came */
     uint64_t echo_ms;
-    size_t queued; /* bytes that the socket has not taken */
+    uint64_t visited_ms; /* EVENT_VISIT asked it then */
+    size_t queued;       /* bytes that the socket has not taken */
     uint64_t sent_bytes, received_bytes;
     bool wired; /* who moves the bytes counts them, as they are on the wire */
     /* arriving */

@@ -328,6 +328,11 @@ static void visit(struct core *core, struct peer *p) {
 
 void overlay_visit(struct core *core, const uint8_t id[NODE_ID_BYTES]) {
     struct peer *p = member_find(core, id);
+    struct link *l = p ? p->link : NULL;
+    if (l && l->state == LINK_UP && core->now >= l->visited_ms + core->config.ack_ms && stream_room(core, l)) {
+        l->visited_ms = core->now;
+        stream_beat(core, l, WIRE_BEAT_ASK); /* what it has not told yet comes before the answer */
+    }
     if (core->overlay.on && p && !p->link && !p->dialling.dial && core->now >= p->wanted_ms && core->now >= p->doubt_until_ms)
         visit(core, p);
 }

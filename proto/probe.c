@@ -5,6 +5,7 @@
 #include "proto/core_state.h"
 
 #define LATE_MS 20u   /* a timer may be this late without meaning anything */
+#define TURN_MS 50u   /* of two that watch each other one asks so much later: then one question and its answer serve both */
 #define DOUBT_MS 100u /* whoever others have lost is suspect when it does not answer within this */
 
 static uint64_t awake(const struct core *core) { return core->now - core->asleep_ms; }
@@ -74,6 +75,8 @@ static const struct link *neighbour(const struct core *core, bool up) {
 
 static uint64_t ask_at(const struct core *core, const struct link *l, bool watched) {
     uint64_t at = l->heard_ms + (watched ? core->config.beat_ms : core->config.idle_ms);
+    if (memcmp(core->id, l->peer->m.id, NODE_ID_BYTES) > 0)
+        at += TURN_MS;
     if (l->spoke_ms && l->spoke_ms + core->config.beat_ms < at)
         at = l->spoke_ms + core->config.beat_ms;
     return at;
@@ -100,14 +103,14 @@ void probe_timers(struct core *core) {
     for (uint32_t i = 0; i < core->links_count; i++)
         up += core->links[i]->state == LINK_UP;
     const struct link *above = neighbour(core, true), *below = neighbour(core, false);
-    uint64_t now = awake(core);
+    uint64_t now = awake(core), quiet = core->config.beat_ms + TURN_MS;
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
         if (l->state != LINK_UP)
             continue;
         uint64_t at = ask_at(core, l, up <= PROBE_ALL || l == above || l == below);
         if (!l->asked && now >= at)
-            ask(core, l, now - core->config.beat_ms);
+            ask(core, l, now > quiet ? now - quiet : 0);
         else if (!l->asked)
             core_arm(core, at + core->asleep_ms);
         if (l->state == LINK_UP && l->asked)

@@ -81,15 +81,16 @@ struct db {
     uint64_t held_count;
     size_t pull_bytes; /* credit out */
     uint64_t announce_at, announced_ms, plan_at;
-    bool lacking;       /* at the last look there was something to fetch */
-    uint64_t wanted_ms; /* EFFECT_DB_WANTED was last sent then; 0 never */
-    bool fork_told;     /* ours was: once a run we believe that */
-    bool epoch_asked;   /* EFFECT_EPOCH is out and DB_OPEN has not come */
-    bool yields;        /* the same for EFFECT_YIELD */
-    bool withheld;      /* clock.c: nothing of it leaves yet */
-    uint64_t meeting;   /* the EFFECT_MEET that is out; 0 none */
-    uint64_t clock;     /* the highest stamp in it */
-    bool shared;        /* the same for EFFECT_SHARED */
+    uint64_t vectors_ms; /* up to when the VECTORs that were sent are paid for, see announce.c */
+    bool lacking;        /* at the last look there was something to fetch */
+    uint64_t wanted_ms;  /* EFFECT_DB_WANTED was last sent then; 0 never */
+    bool fork_told;      /* ours was: once a run we believe that */
+    bool epoch_asked;    /* EFFECT_EPOCH is out and DB_OPEN has not come */
+    bool yields;         /* the same for EFFECT_YIELD */
+    bool withheld;       /* clock.c: nothing of it leaves yet */
+    uint64_t meeting;    /* the EFFECT_MEET that is out; 0 none */
+    uint64_t clock;      /* the highest stamp in it */
+    bool shared;         /* the same for EFFECT_SHARED */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */

@@ -51,7 +51,7 @@ struct rig_node {
     bool reply_null;
     struct origin epoch_origin;
     uint64_t sent; /* bytes of SENDs */
-    unsigned batch_sends, closes;
+    unsigned batch_sends, vectors, closes;
 };
 
 struct rig_link {
@@ -130,6 +130,7 @@ static inline void rig_put(struct rig *r, unsigned n, const struct effect *fx) {
     l->len[to] += fx->len + body;
     r->node[n].sent += fx->len + body;
     r->node[n].batch_sends += body > 0;
+    r->node[n].vectors += fx->len > 5 && fx->head[5] == WIRE_VECTOR;
 }
 
 static inline void rig_effect(struct rig *r, unsigned n, const struct effect *fx, struct effect *read, bool *has_read) {

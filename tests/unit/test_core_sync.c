@@ -200,6 +200,40 @@ static void nothing_is_told_before_it_is_stored(void **state) {
     rig_release(&r);
 }
 
+/* Under a steady flow VECTORs are few; all that was stored is told all the same, and at once to who asks. */
+static void acknowledgements_gather_and_come_when_asked(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 11);
+    rig_start_all(&r);
+    for (unsigned a = 0; a < r.nodes; a++)
+        for (unsigned b = a + 1; b < r.nodes; b++)
+            rig_connect(&r, a, b);
+    rig_wait(&r, 3000);
+    unsigned before = r.node[1].vectors;
+    rig_write(&r, 0, NULL);
+    rig_wait(&r, 1);
+    assert_int_equal(r.node[1].vectors - before, 10); /* the first one at once */
+    for (int i = 0; i < 200; i++) {
+        rig_write(&r, 0, NULL);
+        rig_wait(&r, 10);
+    }
+    assert_in_range(r.node[1].vectors - before, 200, 270); /* 2 s, and what may come before it is the long run */
+    rig_write(&r, 0, NULL);
+    rig_run(&r);
+    assert_int_equal(r.node[1].delivered_count, 202);
+    assert_true(rig_acked(&r, 0, 1, 0) < 202);
+    rig_step(&r, 0, (struct event){.type = EVENT_VISIT, .peer = core_id(r.node[1].core)});
+    before = r.node[2].vectors;
+    rig_run(&r);
+    assert_int_equal(rig_acked(&r, 0, 1, 0), 202);
+    assert_int_equal(r.node[2].vectors, before);
+    rig_wait(&r, 120);
+    for (unsigned n = 1; n < r.nodes; n++)
+        assert_true(rig_in_sync(&r, 0, n) && rig_in_sync(&r, n, 0));
+    rig_release(&r);
+}
+
 static void in_sync_is_the_peers_own_word(void **state) {
     (void)state;
     static struct rig r;
@@ -606,6 +640,7 @@ int main(void) {
         cmocka_unit_test(causes_come_first),
         cmocka_unit_test(held_memory_is_bounded_and_what_is_dropped_comes_again),
         cmocka_unit_test(nothing_is_told_before_it_is_stored),
+        cmocka_unit_test(acknowledgements_gather_and_come_when_asked),
         cmocka_unit_test(in_sync_is_the_peers_own_word),
         cmocka_unit_test(a_database_that_one_side_lacks_is_not_in_sync),
         cmocka_unit_test(pause_stops_everything_but_beats),

@@ -274,19 +274,24 @@ static void partition(struct play *p, bool *in) {
 
 /* ---- what is expected */
 
-static bool compare(struct play *p, const char *what, double is, unsigned at, double unit) {
-    double bound = 0;
+static bool holds(struct play *p, double is, unsigned at) {
     const char *sign = line_word(&p->line, at);
+    double bound = 0;
     if (!script_number(line_word(&p->line, at + 1), &bound)) {
-        wrong(p, "expect %s <= NUMBER (or >=, =)", what);
-        return false;
+        wrong(p, "a number is missing that is expected: <= NUMBER (or >=, =)");
+        return true;
     }
-    bool holds = strcmp(sign, "<=") == 0   ? is <= bound
-                 : strcmp(sign, ">=") == 0 ? is >= bound
-                                           : strcmp(sign, "=") == 0 && is >= bound && is <= bound;
-    if (!holds)
-        sim_fail(p->sim, "%s:%u: %s is %g, expected %s %g", p->name, p->line.number, what, is / unit, sign, bound / unit);
-    return holds;
+    return strcmp(sign, "<=") == 0   ? is <= bound
+           : strcmp(sign, ">=") == 0 ? is >= bound
+                                     : strcmp(sign, "=") == 0 && is >= bound && is <= bound;
+}
+
+static void compare(struct play *p, const char *what, double is, unsigned at, double unit) {
+    double bound = 0;
+    if (holds(p, is, at))
+        return;
+    script_number(line_word(&p->line, at + 1), &bound);
+    sim_fail(p->sim, "%s:%u: %s is %g, expected %s %g", p->name, p->line.number, what, is / unit, line_word(&p->line, at), bound / unit);
 }
 
 static void expect_well(struct play *p, uint64_t within_us) {
@@ -328,6 +333,23 @@ static void expect_alive(struct play *p, double n, uint64_t within_us) {
     }
 }
 
+static unsigned most_links(const struct sim *sim) {
+    unsigned most = 0;
+    for (unsigned i = 0; i < sim->nodes; i++)
+        if (sim_net_links(sim, i) > most)
+            most = sim_net_links(sim, i);
+    return most;
+}
+
+/* The most that a node has; who looks for a neighbour has more for a moment. */
+static void expect_links(struct play *p, uint64_t within_us) {
+    struct sim *sim = p->sim;
+    uint64_t until = sim->now_us + within_us;
+    while (!sim->result->failed && sim->now_us < until && !holds(p, most_links(sim), 2))
+        sim_until(sim, sim->now_us + STEP_US);
+    compare(p, "links", most_links(sim), 2, 1);
+}
+
 static unsigned running(const struct sim *sim) {
     unsigned count = 0;
     for (unsigned i = 0; i < sim->nodes; i++)
@@ -363,12 +385,10 @@ static void expect(struct play *p) {
         compare(p, what, days > 0 ? (double)r->false_deaths / days : 0, 2, 1);
     } else if (strcmp(what, "delivered") == 0) {
         compare(p, what, (double)r->delivered, 2, 1);
-    } else if (strcmp(what, "links") == 0) { /* the most that a node has */
-        unsigned most = 0;
-        for (unsigned i = 0; i < sim->nodes; i++)
-            if (sim_net_links(sim, i) > most)
-                most = sim_net_links(sim, i);
-        compare(p, what, most, 2, 1);
+    } else if (strcmp(what, "bytes") == 0) { /* a node and second */
+        compare(p, what, days > 0 ? (double)r->bytes / days / 86400 : 0, 2, 1);
+    } else if (strcmp(what, "links") == 0) {
+        expect_links(p, within);
     } else {
         wrong(p, "nothing is known of \"%s\" that could be expected", what);
     }
