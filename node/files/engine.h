@@ -51,8 +51,8 @@ struct barrier {
 struct engine {
     struct files *files;
     uv_loop_t loop;
-    uv_timer_t tick, walking, daily;
-    uv_check_t check;
+    uv_timer_t tick, walking, daily, telling;
+    uv_prepare_t prepare;
     uv_poll_t poll, mounts;
     bool polling, stopping, closing;
 

@@ -32,6 +32,8 @@
 #define RESTLESS_MS 5000
 #define SCANS_FULL (CONTENT_SCANS_MAX - 64) /* under way: nothing more is begun until some have ended */
 #define FULL_MS 5
+#define FEW_ITEMS 256 /* counted whenever something changed; of more of them is told: */
+#define TELL_MS 100
 
 /* Words between the two threads. */
 enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
@@ -252,7 +254,7 @@ static void tick_cb(uv_timer_t *timer) {
     tick_arm(e);
 }
 
-/* ---- after each round of the loop: one commit, and what there is to say */
+/* ---- before the loop waits: one commit, and what there is to say */
 
 static void summarize(struct engine *e) {
     struct files_summary s = {0};
@@ -274,8 +276,20 @@ static void summarize(struct engine *e) {
     pthread_mutex_unlock(&e->files->lock);
 }
 
-static void check_cb(uv_check_t *check) {
-    struct engine *e = check->data;
+/* Both count items. */
+static void tell(struct engine *e) {
+    if (e->barriers != NULL)
+        ask_barriers(e);
+    if (e->summary_due)
+        summarize(e);
+    e->summary_due = false;
+}
+
+static void telling_cb(uv_timer_t *timer) { tell(timer->data); }
+
+/* After the timers as after what was heard: what either of them changed is not left open while the loop waits. */
+static void prepare_cb(uv_prepare_t *prepare) {
+    struct engine *e = prepare->data;
     if (index_in_transaction(e->ix)) {
         int r = index_commit(e->ix);
         if (r != 0) {
@@ -284,12 +298,10 @@ static void check_cb(uv_check_t *check) {
         }
         e->summary_due = true;
     }
-    if (e->barriers != NULL)
-        ask_barriers(e);
-    if (e->summary_due) {
-        e->summary_due = false;
-        summarize(e);
-    }
+    if (HASH_COUNT(e->items) <= FEW_ITEMS)
+        tell(e);
+    else if ((e->summary_due || e->barriers != NULL) && !uv_is_active((uv_handle_t *)&e->telling))
+        uv_timer_start(&e->telling, telling_cb, TELL_MS, 0);
 }
 
 static void daily_cb(uv_timer_t *timer) {
@@ -467,8 +479,9 @@ static void *thread_main(void *arg) {
     uv_timer_init(&e->loop, &e->tick);
     uv_timer_init(&e->loop, &e->walking);
     uv_timer_init(&e->loop, &e->daily);
-    uv_check_init(&e->loop, &e->check);
-    e->tick.data = e->walking.data = e->daily.data = e->check.data = e;
+    uv_timer_init(&e->loop, &e->telling);
+    uv_prepare_init(&e->loop, &e->prepare);
+    e->tick.data = e->walking.data = e->daily.data = e->telling.data = e->prepare.data = e;
     if (engine_open(e, why, sizeof(why)) != 0) {
         engine_say(e, LOG_ERROR, "%s", why);
         pthread_mutex_lock(&f->lock);
@@ -489,7 +502,7 @@ static void *thread_main(void *arg) {
                 break;
         }
     } else {
-        uv_check_start(&e->check, check_cb);
+        uv_prepare_start(&e->prepare, prepare_cb);
         uv_timer_start(&e->daily, daily_cb, 10000, 10000);
         summarize(e);
         uv_run(&e->loop, UV_RUN_DEFAULT);

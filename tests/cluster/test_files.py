@@ -359,7 +359,7 @@ class Care(FilesTest):
         write(c[0], "plan", b"two")
         self.everywhere(c, "plan", b"two")
         os.unlink(c[0].path("plan"))
-        poll(lambda: read(c[1], "plan") is None)
+        poll(lambda: read(c[1], "plan") is None, 8)  # nothing else happens meanwhile that would wake the thread
         versions = c[1].json("files", "restore", "--list", "plan")["versions"]
         self.assertEqual([v["size"] for v in versions], [3, 3])
         self.assertEqual(c[1].cli("files", "restore", "plan").code, 0)
