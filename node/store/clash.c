@@ -210,8 +210,25 @@ static int others_left_behind(struct store *s, const struct tbl *t, int64_t numb
     return err;
 }
 
-/* Did anybody who took away what v names see the child? 1 nobody, 0 somebody; or nobody ever had it. */
-static int nobody_saw(struct store *s, const struct foreign *f, const struct value *v, const struct write *w) {
+/* Did whoever took the value away know of all who ever gave it to a row? Else the child may have got its parent from one of these. */
+static int knew_givers(struct store *s, uint64_t hash, const struct death *d, bool *knew) {
+    sqlite3_stmt *q;
+    int row, err = sql_prepare(s->db, &q, "SELECT origin, version FROM given WHERE hash=%lld", (long long)hash);
+    *knew = true;
+    while (!err && *knew && (row = sql_step(q)) != 0) {
+        struct write w = {.origin = (uint32_t)sqlite3_column_int64(q, 0), .version = (uint64_t)sqlite3_column_int64(q, 1), .at = 1};
+        err = row < 0 ? row : 0;
+        if (!err && w.origin == d->origin)
+            *knew = w.version < d->version; /* in one batch: it went from one row to another */
+        else if (!err)
+            err = rows_death_saw(s, d, &w, knew);
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
+/* Did anybody who took away what v names leave the child behind, knowingly and for good? 1 nobody, 0 somebody; or nobody ever had it. */
+static int nobody_left(struct store *s, const struct foreign *f, const struct value *v, const struct write *w) {
     uint64_t hashes[COLUMNS_MAX];
     for (uint32_t i = 0; i < f->count; i++) {
         struct value as = v[i];
@@ -220,16 +237,18 @@ static int nobody_saw(struct store *s, const struct foreign *f, const struct val
         hashes[i] = value_hash(&as);
     }
     sqlite3_stmt *q;
-    bool saw = false, any = false;
-    int row,
-        err = sql_prepare(s->db, &q, "SELECT origin, version, unseen FROM gone WHERE hash=%lld", (long long)foreign_known_hash(f, hashes));
-    while (!err && !saw && (row = sql_step(q)) != 0) {
+    uint64_t hash = foreign_known_hash(f, hashes);
+    bool left = false, any = false;
+    int row, err = sql_prepare(s->db, &q, "SELECT origin, version, unseen FROM gone WHERE hash=%lld", (long long)hash);
+    while (!err && !left && (row = sql_step(q)) != 0) {
         struct death d = {.origin = (uint32_t)sqlite3_column_int64(q, 0), .version = (uint64_t)sqlite3_column_int64(q, 1)};
         any = true;
-        err = row < 0 ? row : w && !sqlite3_column_int(q, 2) ? rows_death_saw(s, &d, w, &saw) : 0;
+        err = row < 0 ? row : w && !sqlite3_column_int(q, 2) ? rows_death_saw(s, &d, w, &left) : 0;
+        if (!err && left)
+            err = knew_givers(s, hash, &d, &left);
     }
     sqlite3_finalize(q);
-    return err ? err : any && !saw;
+    return err ? err : any && !left;
 }
 
 static const struct gone *gone_find(const struct foreign *f, const struct value *v) {
@@ -291,7 +310,7 @@ static int clashes(struct check *c, const struct foreign *f, const struct value 
     struct store *s = c->s;
     struct origins_order o = store_order(s);
     if (!f->to_key)
-        return nobody_saw(s, f, v, w);
+        return nobody_left(s, f, v, w);
     int err = find_parent(s, f, parent, meant);
     bool left = false;
     if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */

@@ -389,7 +389,8 @@ struct store {
     uint32_t lock_next, lock_count;
 
     sqlite3_stmt *s_begin, *s_commit, *s_rollback, *s_hot, *s_table, *s_log_put, *s_log_get, *s_extra_get, *s_extra_put, *s_extra_del,
-        *s_flight_put, *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_origin_put;
+        *s_flight_put, *s_flight_del, *s_shown_put, *s_shown_del, *s_open_put, *s_open_del, *s_seen_put, *s_gone_put, *s_given_put,
+        *s_origin_put;
     sqlite3_stmt *a_begin, *a_end;
     sqlite3_stmt *a_notes[2], *a_nonce[2], *a_version[2]; /* on the reader, and on the writer */
     sqlite3_stmt *w_last, *w_mark, *w_trim;

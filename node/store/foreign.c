@@ -217,11 +217,6 @@ static int load_one(struct store *s, struct tio *child, const struct foreign_key
 }
 
 int foreign_load(struct store *s) {
-    int made = sql_exec(
-        s->db, "CREATE TABLE IF NOT EXISTS gone(hash INTEGER, origin INTEGER, version INTEGER, unseen INTEGER, PRIMARY KEY(hash, origin, "
-               "version)) WITHOUT ROWID");
-    if (made)
-        return made;
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         for (uint32_t k = 0; io->tbl && k < io->table->foreign_keys_count; k++) {
@@ -367,7 +362,7 @@ int foreign_before(struct store *s, struct tio *io, const struct rowid *who) {
     return 0;
 }
 
-/* ---- references to other columns than the key: a register finds no row by them, so who takes them away is noted */
+/* ---- references to other columns than the key: a register finds no row by them, so who takes them away, and who gives them, is noted */
 
 uint64_t foreign_known_hash(const struct foreign *f, const uint64_t *hashes) {
     uint64_t h = f->parent->tbl->hash;
@@ -427,7 +422,20 @@ void foreign_known_by(struct store *s, const struct tbl *t, const struct rowid *
 }
 
 static int gone_put(struct store *s, uint64_t hash, uint32_t origin, uint64_t version, bool unseen) {
-    return sql_exec(s->db, "INSERT OR IGNORE INTO gone VALUES(%lld, %u, %lld, %d)", (long long)hash, origin, (long long)version, unseen);
+    sqlite3_bind_int64(s->s_gone_put, 1, (int64_t)hash);
+    sqlite3_bind_int64(s->s_gone_put, 2, origin);
+    sqlite3_bind_int64(s->s_gone_put, 3, (int64_t)version);
+    sqlite3_bind_int(s->s_gone_put, 4, unseen);
+    return sql_run(s->s_gone_put);
+}
+
+static int given_put(struct store *s, uint64_t hash, const struct write *by) {
+    if (!by->at) /* adopted: known to all */
+        return 0;
+    sqlite3_bind_int64(s->s_given_put, 1, (int64_t)hash);
+    sqlite3_bind_int64(s->s_given_put, 2, by->origin);
+    sqlite3_bind_int64(s->s_given_put, 3, (int64_t)by->version);
+    return sql_run(s->s_given_put);
 }
 
 /* What the write brought did not come to be: a death, or a later write, was there before it. */
@@ -459,6 +467,8 @@ int foreign_gone(struct store *s, const struct tbl *t, const struct rowid *who, 
         uint64_t old = before->hashes[n], is = now.hashes[n++], told = known_as(s, f, who, r, by);
         if (old && old != is)
             err = gone_put(s, old, by->origin, by->version, unseen);
+        if (!err && told && told != old)
+            err = given_put(s, told, by);
         if (!err && told && told != is)
             err = lost_at_once(s, f, r, told, by);
     }

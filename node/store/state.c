@@ -50,6 +50,9 @@ static const char SCHEMAS[] =
     "CREATE TABLE IF NOT EXISTS policy(tbl TEXT COLLATE NOCASE, name TEXT, value TEXT, stamp INTEGER, node BLOB, due INTEGER,"
     "  PRIMARY KEY(tbl, name)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS policy_here(tbl TEXT COLLATE NOCASE, name TEXT, value TEXT, PRIMARY KEY(tbl, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS gone(hash INTEGER, origin INTEGER, version INTEGER, unseen INTEGER, PRIMARY KEY(hash, origin, version))"
+    "  WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS given(hash INTEGER, origin INTEGER, version INTEGER, PRIMARY KEY(hash, origin, version)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {
@@ -592,6 +595,8 @@ static const struct {
     S(s_open_put, "INSERT INTO open VALUES(?,?,?) ON CONFLICT DO UPDATE SET n=excluded.n"),
     S(s_open_del, "DELETE FROM open WHERE tbl=? AND who=?"),
     S(s_seen_put, "INSERT OR IGNORE INTO seen VALUES(?,?,?)"),
+    S(s_gone_put, "INSERT OR IGNORE INTO gone VALUES(?,?,?,?)"),
+    S(s_given_put, "INSERT OR IGNORE INTO given VALUES(?,?,?)"),
     S(s_origin_put,
       "INSERT INTO origin(no, node, epoch, key, version, chain, knew, shown, known) VALUES(?,?,?,?,?,?,?,?,?) ON CONFLICT(no) DO "
       "UPDATE SET key=excluded.key,"

@@ -505,6 +505,24 @@ static void test_a_reference_to_other_columns(void **state) {
         }
 }
 
+/* The value goes from one row to another, which its author does beside the child, and the other one loses it to somebody who knew of neither. */
+static void test_a_reference_that_was_handed_on(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(&r, 2, "CREATE TABLE coded(k TEXT PRIMARY KEY, code UNIQUE); CREATE TABLE use(k TEXT PRIMARY KEY, c REFERENCES coded(code))",
+              true);
+    rig_act(&r, 0, "INSERT INTO coded VALUES('a', 1); INSERT INTO use VALUES('u', 1)");
+    share_same(&r);
+    rig_act(&r, 0, "UPDATE coded SET k = 'b' WHERE k = 'a'");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO coded VALUES('b', 2)");
+    settle(&r);
+    assert_no_orphans(&r);
+    assert_everywhere(&r, "SELECT k, code FROM coded ORDER BY k", "ta|i1|;tb|i2|;");
+    assert_everywhere(&r, "SELECT k, c FROM use", "tu|i1|;");
+    rig_close(&r);
+}
+
 /* The key of the parent changes under a child that its author did not know. */
 static void test_a_changed_key(void **state) {
     (void)state;
@@ -648,6 +666,7 @@ int main(void) {
         cmocka_unit_test(test_a_chain_of_new_rows),
         cmocka_unit_test(test_a_child_of_a_parked_parent),
         cmocka_unit_test(test_a_reference_to_other_columns),
+        cmocka_unit_test(test_a_reference_that_was_handed_on),
         cmocka_unit_test(test_a_changed_key),
         cmocka_unit_test(test_random),
     };
