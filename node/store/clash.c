@@ -259,13 +259,15 @@ static const struct gone *gone_find(const struct foreign *f, const struct value 
     return NULL;
 }
 
-/* Who is meant by this reference to a number: the child's author said so. Rows that have, or had, that number here may be others. 1: *who. */
+/* Who is meant by this reference to a number: the child's author said so; a number alone is a given key. Rows that have, or had, that number here
+ * may be others. 1: *who. */
 static int parent_meant(struct store *s, const struct foreign *f, const struct rowid *child, const struct reg *r, struct rowid *who) {
     struct origins_order o = store_order(s);
     struct value v, key[COLUMNS_MAX];
     struct tbl *t;
     if (!f->to_key || f->count != 1 || f->parent->table->key_kind != KEY_INTEGER || f->from[0] == NUMBER)
         return 0;
+    int err = 0;
     uint32_t place = (uint32_t)f->child->table->columns[f->child->order[f->from[0]]].key_place;
     int n = place && child->text ? tables_key_values(child, key, COLUMNS_MAX) : 0;
     if (n < 0 || (uint32_t)n >= COLUMNS_MAX)
@@ -275,11 +277,16 @@ static int parent_meant(struct store *s, const struct foreign *f, const struct r
         v = key[place - 1];
     } else {
         const struct write *w = cell ? &r->writes[cell->write] : NULL;
-        int err = w ? values_find(s, w->origin, w->version, f->child->tbl, child, cell->column, cell->hash, &v) : ERR_NOTFOUND;
+        err = w ? values_find(s, w->origin, w->version, f->child->tbl, child, cell->column, cell->hash, &v) : ERR_NOTFOUND;
         if (err)
             return err == ERR_NOTFOUND ? 0 : err;
     }
-    return v.type == VALUE_REF && refs_find(s, &v, &t, who) && t == f->parent->tbl;
+    if (v.type == VALUE_REF)
+        return refs_find(s, &v, &t, who) && t == f->parent->tbl;
+    *who = (struct rowid){.kind = IDENT_GIVEN, .number = v.as.i};
+    bool home;
+    err = v.type == VALUE_INT ? rows_find(s, f->parent->tbl, who, &s->reg2, &home) : 0;
+    return err ? err : v.type == VALUE_INT && reg_known(&s->reg2);
 }
 
 /* The parent, by its place or by who is meant; into s->reg2. */

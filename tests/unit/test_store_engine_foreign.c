@@ -371,6 +371,26 @@ static void test_a_clash_of_numbered_rows(void **state) {
     rig_close(&r);
 }
 
+/* A row that the application numbered itself is meant by that number, also where another one was at home there since. */
+static void test_a_given_number_is_meant(void **state) {
+    (void)state;
+    struct rig r;
+    open_with(&r, 3, NUMBERED, true);
+    rig_act(&r, 2, "INSERT INTO parent(v) VALUES('numbered')");
+    rig_act(&r, 0, "INSERT INTO parent VALUES(1, 'given')");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    peer_pull(&r.peers[1], &r.peers[2]);
+    rig_act(&r, 1, "INSERT INTO child(p, v) VALUES(1, 'c')");
+    rig_act(&r, 0, "DELETE FROM parent");
+    peer_pull(&r.peers[0], &r.peers[1]);
+    assert_no_orphans(&r);
+    share_same(&r);
+    assert_no_orphans(&r);
+    assert_never_parked(&r);
+    assert_everywhere(&r, "SELECT p.v, c.v FROM parent AS p LEFT JOIN child AS c ON c.p = p.id ORDER BY 1", "tgiven|tc|;tnumbered|n|;");
+    rig_close(&r);
+}
+
 /* A third server hears of both sides in any order, or at once. */
 static void test_a_third_server_in_any_order(void **state) {
     (void)state;
@@ -661,6 +681,7 @@ int main(void) {
         cmocka_unit_test(test_a_lost_deletion_is_decided),
         cmocka_unit_test(test_writes_to_a_parent_that_lives_again),
         cmocka_unit_test(test_a_clash_of_numbered_rows),
+        cmocka_unit_test(test_a_given_number_is_meant),
         cmocka_unit_test(test_a_third_server_in_any_order),
         cmocka_unit_test(test_a_branch_lives_again),
         cmocka_unit_test(test_a_chain_of_new_rows),
