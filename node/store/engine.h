@@ -859,9 +859,8 @@ bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash)
 /* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it will be, and the
  * projection is to be taken back; 0: there is none. */
 int mend_row(struct store *s, const struct op *op, int code, const char *why);
-int mend_revive(struct store *s, struct tbl *t, const struct rowid *place);
-int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who);
-/* the same, by identity */ /* the dead row that is at home there. 1: planned; 0: there is none */
+int mend_revive(struct store *s, struct tbl *t, const struct rowid *place);   /* the dead row at home there. 1: planned; 0: there is none */
+int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who); /* the same, by identity */
 bool mend_planned(const struct store *s);
 int mend_write(
     struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */
