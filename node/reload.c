@@ -14,8 +14,11 @@ static bool has(const struct setting *list, const char *value) {
     return false;
 }
 
-/* Does b say the same of every table that a names? What is not named is replicated. */
+/* Does b say the same of every database and table that a names? What is not named is replicated. */
 static bool covers(const struct config *a, const struct config *b) {
+    for (uint32_t i = 0; i < a->databases_count; i++)
+        if (a->databases[i].replicate != config_replicates(b, a->databases[i].db))
+            return false;
     for (uint32_t i = 0; i < a->databases_count; i++)
         for (uint32_t t = 0; t < a->databases[i].tables_count; t++) {
             const struct table_policy *p = &a->databases[i].tables[t];
@@ -98,6 +101,6 @@ void node_reload(struct node *n) {
             log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec(id)->name);
     }
     if (!covers(&n->config, &fresh) || !covers(&fresh, &n->config))
-        log_line(n->log, LOG_WARNING, NULL, "the settings of tables have changed: restart starlingd for them");
+        log_line(n->log, LOG_WARNING, NULL, "the settings of databases or tables have changed: restart starlingd for them");
     config_release(&fresh);
 }
