@@ -1,11 +1,22 @@
 /* Starling node: SIGHUP. What can change while running does (log level and format, ddl, more addresses to join, who may connect, the
- * cluster's secret); of the rest it is said that it needs a restart. A configuration with an error changes nothing. */
+ * cluster's secret, what it says of files); of the rest it is said that it needs a restart. A configuration with an error changes nothing. */
 #include "node/node.h"
 
 #include <string.h>
 
 #include "node/allow.h"
+#include "node/files/files.h"
 #include "node/rotate.h"
+
+static const enum option_id TAKEN[] = {OPTION_JOIN,      OPTION_DDL,        OPTION_ALLOW,    OPTION_SECRET_FILE,
+                                       OPTION_LOG_LEVEL, OPTION_LOG_FORMAT, OPTION_STILL_MS, OPTION_BANDWIDTH_KIB};
+
+static bool taken(enum option_id id) {
+    for (size_t i = 0; i < sizeof(TAKEN) / sizeof(TAKEN[0]); i++)
+        if (TAKEN[i] == id)
+            return true;
+    return false;
+}
 
 static bool has(const struct setting *list, const char *value) {
     for (uint32_t i = 0; i < list->count; i++)
@@ -14,11 +25,8 @@ static bool has(const struct setting *list, const char *value) {
     return false;
 }
 
-/* Does b say the same of every database and table that a names? What is not named is replicated. */
+/* Does b say the same of every table that a names? What is not named is replicated. */
 static bool covers(const struct config *a, const struct config *b) {
-    for (uint32_t i = 0; i < a->databases_count; i++)
-        if (a->databases[i].replicate != config_replicates(b, a->databases[i].db))
-            return false;
     for (uint32_t i = 0; i < a->databases_count; i++)
         for (uint32_t t = 0; t < a->databases[i].tables_count; t++) {
             const struct table_policy *p = &a->databases[i].tables[t];
@@ -52,7 +60,6 @@ static void take(struct node *n, struct config *fresh, enum option_id id) {
 static void take_ddl(struct node *n, struct config *fresh) {
     struct ddl_policy *ddl = n->config.ddl;
     uint32_t count = n->config.ddl_count;
-    take(n, fresh, OPTION_DDL);
     n->config.ddl = fresh->ddl;
     n->config.ddl_count = fresh->ddl_count;
     fresh->ddl = ddl;
@@ -85,22 +92,18 @@ void node_reload(struct node *n) {
             node_join(n, fresh.settings[OPTION_JOIN].values[i]);
     allow_configure(n->allow, fresh.settings[OPTION_ALLOW].values, fresh.settings[OPTION_ALLOW].count);
     transport_recheck(n->transport);
-    take(n, &fresh, OPTION_JOIN);
+    if (n->files != NULL)
+        files_reload(n->files, &fresh);
+    for (size_t i = 0; i < sizeof(TAKEN) / sizeof(TAKEN[0]); i++)
+        take(n, &fresh, TAKEN[i]);
     take_ddl(n, &fresh);
-    take(n, &fresh, OPTION_ALLOW);
-    take(n, &fresh, OPTION_SECRET_FILE);
-    take(n, &fresh, OPTION_LOG_LEVEL);
-    take(n, &fresh, OPTION_LOG_FORMAT);
     secret_again(n);
     log_configure(n->log, config_text(&n->config, OPTION_LOG_LEVEL), config_text(&n->config, OPTION_LOG_FORMAT));
     log_line(n->log, LOG_INFO, NULL, "the configuration was read again");
-    for (int i = 0; i < OPTIONS_COUNT; i++) {
-        enum option_id id = (enum option_id)i;
-        if (id != OPTION_JOIN && id != OPTION_DDL && id != OPTION_ALLOW && id != OPTION_SECRET_FILE && id != OPTION_LOG_LEVEL &&
-            id != OPTION_LOG_FORMAT && !config_same(&n->config, &fresh, id))
-            log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec(id)->name);
-    }
+    for (int i = 0; i < OPTIONS_COUNT; i++)
+        if (!taken((enum option_id)i) && !config_same(&n->config, &fresh, (enum option_id)i))
+            log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec((enum option_id)i)->name);
     if (!covers(&n->config, &fresh) || !covers(&fresh, &n->config))
-        log_line(n->log, LOG_WARNING, NULL, "the settings of databases or tables have changed: restart starlingd for them");
+        log_line(n->log, LOG_WARNING, NULL, "the settings of tables have changed: restart starlingd for them");
     config_release(&fresh);
 }

@@ -18,9 +18,9 @@
 #include "node/pace.h"
 #include "node/store/notice.h"
 #include "node/store/store.h"
+#include "node/thread.h"
 #include "proto/err.h"
 
-#define STACK_BYTES (1u << 20)
 #define RETRY_FIRST_MS 100
 #define PASSING_FIRST_MS 5
 #define RETRY_MAX_MS 10000
@@ -677,18 +677,7 @@ int worker_start(struct worker **out, const struct worker_config *config) {
         worker_free(w);
         return ERR_NOMEM;
     }
-    pthread_attr_t attr;
-    sigset_t all, before;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV); /* blocked, a fault ends the process without a word from anybody */
-    sigdelset(&all, SIGBUS);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the loop */
-    int r = pthread_create(&w->thread, &attr, worker_main, w);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    if (r != 0) {
+    if (thread_start(&w->thread, worker_main, w) != 0) {
         worker_free(w);
         return ERR_IO;
     }

@@ -98,6 +98,11 @@ static void print_restored(const struct cli *cli, const json_t *result) {
 }
 
 static void print_accepted(const struct cli *cli, const json_t *result) {
+    if (field_true(result, "given_up")) {
+        say(cli, TONE_GOOD, "given up");
+        printf(": what is here goes on\n");
+        return;
+    }
     say(cli, TONE_GOOD, "%" JSON_INTEGER_FORMAT " files", field_count(result, "deleted"));
     printf(" are deleted everywhere\n");
 }

@@ -191,7 +191,8 @@ static void print_verdict(const struct cli *cli, const json_t *peers, bool joini
     printf("\n");
 }
 
-static void print_files(const struct cli *cli, const json_t *files) {
+/* Returns how many problems there are. */
+static int print_files(const struct cli *cli, const json_t *files) {
     char a[TEXT_MAX], b[TEXT_MAX];
     const char *error = field_text(files, "error", NULL);
     if (error)
@@ -199,6 +200,7 @@ static void print_files(const struct cli *cli, const json_t *files) {
     if (field_count(files, "count"))
         printf("files: %s, %s, %" JSON_INTEGER_FORMAT " pending\n\n", text_count(a, field_count(files, "count")),
                text_bytes(b, field_count(files, "bytes")), field_count(files, "pending"));
+    return error != NULL;
 }
 
 static void print_status(const struct cli *cli, const json_t *result) {
@@ -210,7 +212,7 @@ static void print_status(const struct cli *cli, const json_t *result) {
     json_t *each;
     print_node(cli, result);
     print_databases(cli, databases);
-    print_files(cli, json_object_get(result, "files"));
+    problems += print_files(cli, json_object_get(result, "files"));
     print_peers(cli, peers);
     if (!strcmp(field_text(json_object_get(result, "node"), "state", ""), "paused"))
         say_problem(cli, TONE_WARN, "exchange is paused, capture goes on", "`starling resume` takes it up again");

@@ -13,6 +13,7 @@
 #define VISITS 8 /* at a time */
 #define PROGRESS_MS 500
 #define TIMEOUT_S 60
+#define LOST_MS 3000 /* nobody has a file's content: so long is it waited for a server that has it */
 
 struct target { /* one database */
     char *name;
@@ -36,6 +37,7 @@ struct wait {
     uint64_t files_asked; /* number of the question under way; 0 none */
     bool files_taken;     /* what was in the folder before the call is in the index */
     uint32_t files_next;  /* who is asked whether his files are as the index says: 0 this server, then the peers */
+    uint64_t lost_ms;     /* since when nothing but files that no server has was missing; 0: it is not so */
     char missing[400];
 };
 
@@ -113,6 +115,10 @@ static void files_told(void *ctx, uint64_t number, json_t *answer) {
     (void)number;
     w->files_asked = 0;
     snprintf(text, sizeof(text), "%lld file%s", (long long)pending, pending == 1 ? "" : "s");
+    if (!json_is_true(json_object_get(answer, "lost")))
+        w->lost_ms = 0;
+    else if (w->lost_ms == 0)
+        w->lost_ms = clock_mono_ms();
     if (error != NULL)
         misses(w, "%s: %s", who, error);
     else if (answer == NULL || pending > 0)
@@ -152,7 +158,7 @@ static bool drained(struct conn *c) {
         if (t->drained || db == NULL)
             continue;
         all = false;
-        if (database_broken(db))
+        if (db->state == DB_FAILED || db->state == DB_ALIEN)
             misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
         else
             misses(w, "%s%s has not taken up all that was committed", "", t->name);
@@ -164,10 +170,8 @@ static bool drained(struct conn *c) {
 
 static bool databases_equal(struct node *n, struct wait *w) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
-        if (database_broken(db))
+        if (db->state == DB_FAILED || db->state == DB_ALIEN)
             return misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
-        if (database_only_named(db))
-            continue;
         if (db->state == DB_OPENING)
             return misses(w, "%s%s is being opened", "", db->name);
         const char *refused = core_database_refused(n->core, db->name);
@@ -318,11 +322,13 @@ static void wait_look(struct conn *c) {
     bool equal = files_drained(c) && drained(c) && converged(c->node, w);
     if (!equal && w->files_asked == 0)
         w->files_next = 0;
+    if (!equal)
+        w->lost_ms = 0;
     if (equal && files_equal(c)) {
         conn_done(c, 0, json_pack("{s:b, s:I}", "converged", 1, "alive", (json_int_t)alive_count(c->node)), NULL);
         return;
     }
-    if (now >= w->deadline_ms) {
+    if (now >= w->deadline_ms || (w->lost_ms != 0 && now - w->lost_ms >= LOST_MS)) {
         char why[450];
         snprintf(why, sizeof(why), "not converged: %s", w->missing);
         conn_done(c, 1, json_pack("{s:b, s:I, s:s}", "converged", 0, "alive", (json_int_t)alive_count(c->node), "missing", w->missing),
@@ -355,7 +361,7 @@ void verb_wait(struct conn *c, const json_t *args) {
     double timeout_s = json_is_number(timeout) ? json_number_value(timeout) : TIMEOUT_S;
     databases_scan(c->node->databases); /* a database that was made just before the call counts as well */
     for (struct database *db = databases_first(c->node->databases); ok && db != NULL; db = db->hh.next)
-        ok = database_only_named(db) || target_add(w, db->name);
+        ok = target_add(w, db->name);
     c->task = w;
     c->release = w != NULL ? wait_release : NULL;
     if (!ok) {

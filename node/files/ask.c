@@ -89,11 +89,12 @@ static void list_one(void *ctx, const char *path) {
     json_t *j = version_json(&v);
     json_object_set_new(j, "path", text_json(path));
     json_object_set_new(j, "state",
-                        json_string(index_is_halted(l->e->ix, path)                       ? "halted"
-                                    : it != NULL && it->want != 0                         ? "fetching"
-                                    : here                                                ? "ok"
-                                    : !engine_takes(l->e, path, v.kind == VERSION_FOLDER) ? "excluded"
-                                                                                          : "pending"));
+                        json_string(index_is_halted(l->e->ix, path)      ? "halted"
+                                    : it != NULL && place_lost(l->e, it) ? "missing"
+                                    : it != NULL && it->want != 0        ? "fetching"
+                                    : here                               ? "ok"
+                                    : !engine_wants(l->e, path, &v)      ? "excluded"
+                                                                         : "pending"));
     if (it != NULL && it->want != 0 && content_progress(l->e->content, it->want, &p)) {
         json_object_set_new(j, "here", json_integer((json_int_t)p.here));
         json_object_set_new(j, "sources", json_integer((json_int_t)p.sources));
@@ -133,9 +134,12 @@ static json_t *answer_status(struct engine *e) {
     snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)sums->files, "bytes",
                      (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest", digest, "conflicts",
-                     (json_int_t)e->conflicts, "looked", e->looked, "error", e->error[0] != 0 ? e->error : NULL, "halted", halted,
-                     "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes", (json_int_t)t.wants_bytes, "sent_bytes",
-                     (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes", (json_int_t)t.copied);
+                     (json_int_t)e->conflicts, "looked", e->looked, "error",
+                     e->error[0] != 0  ? e->error
+                     : e->lost[0] != 0 ? e->lost
+                                       : NULL,
+                     "halted", halted, "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes", (json_int_t)t.wants_bytes,
+                     "sent_bytes", (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes", (json_int_t)t.copied);
 }
 
 /* ---- restore */
@@ -163,18 +167,19 @@ static void kept_one(void *ctx, const struct kept *k) {
 
 /* As a person would: what is there now is kept, and the old version is put there, to be taken as an edit. */
 static int put_back(struct engine *e, const char *path, const struct kept *k) {
+    struct content_stamp put;
     const char *name;
     struct disk d;
     int r = 0;
     if (k->version.kind != VERSION_FILE)
         return -EINVAL;
-    if ((r = place_copy(e->kept, k->name, e->staging, "restore")) != 0) /* copied, not moved: it may be wanted again */
+    if ((r = kept_copy(e->kept, k->name, e->staging, "restore")) != 0) /* copied, not moved: it may be wanted again */
         return r;
     int folder = beneath_parent(e->root, path, true, &name);
     if (folder < 0)
         r = folder;
     else
-        r = place_put(e, path, folder, name, "restore", index_disk(e->ix, path, &d) == 1 ? &d.version : NULL, NULL);
+        r = place_put(e, path, folder, name, "restore", index_disk(e->ix, path, &d) == 1 ? &d.version : NULL, NULL, &put);
     if (folder >= 0)
         close(folder);
     if (r == 0)
@@ -222,11 +227,38 @@ static void accept_one(void *ctx, const char *path) {
     }
 }
 
+/* The version that nobody has is given up: what is here goes on from it. */
+static json_t *give_up(struct engine *e, const struct item *it) {
+    struct version v = {.kind = VERSION_GONE}, there;
+    struct disk d;
+    int mode = 0644, r = index_begin(e->ix);
+    if (r == 0 && index_get(e->ix, it->path, &there, &mode) == 1) {
+        bool had = index_disk(e->ix, it->path, &d) == 1;
+        if (had)
+            v = d.version;
+        version_knows(&v, &there);
+        v.rank = RANK_MEANT;
+        version_sign(&v, e->id, e->name, clock_wall_ms());
+        r = index_put(e->ix, it->path, &v, mode);
+        d.version = v;
+        if (r == 0 && had)
+            r = index_disk_put(e->ix, it->path, &d);
+        item_show(e, it->path, 0);
+        engine_say(e, LOG_WARNING, "%s: the version of %s, which no server had, was given up", it->path, there.name);
+    }
+    e->lost[0] = 0;
+    e->summary_due = true;
+    return r != 0 ? json_pack("{s:s}", "error", err_text(r)) : json_pack("{s:b}", "given_up", 1);
+}
+
 static json_t *answer_accept(struct engine *e, const json_t *question) {
     const char *path = json_string_value(json_object_get(question, "path"));
+    const struct item *it = path == NULL ? NULL : item_find(e, path);
+    if (it != NULL && place_lost(e, it))
+        return give_up(e, it);
     struct accepting a = {.e = e, .folder = path == NULL || strcmp(path, ".") == 0 ? "" : path};
     if (!index_is_halted(e->ix, a.folder[0] != 0 ? a.folder : "?"))
-        return json_pack("{s:s}", "error", "that folder is not halted: see `starling files status`");
+        return json_pack("{s:s}", "error", "no folder that is halted, and no file that no server has: see `starling files status`");
     (void)index_halt(e->ix, a.folder, false);
     if (a.folder[0] == 0)
         (void)index_meta_put(e->ix, "root_device", 0); /* taken anew */
@@ -373,9 +405,7 @@ struct unsettled {
 static void differing_one(void *ctx, const char *path) {
     struct unsettled *u = ctx;
     struct version v;
-    if (!beneath_path_ok(path, strlen(path)) || index_get(u->e->ix, path, &v, NULL) != 1 ||
-        !engine_takes(u->e, path, v.kind == VERSION_FOLDER) || (v.kind == VERSION_LINK && !beneath_link_inside(path, v.target)) ||
-        take_leaves(u->e, path))
+    if (index_get(u->e->ix, path, &v, NULL) != 1 || !engine_wants(u->e, path, &v) || take_leaves(u->e, path))
         return;
     u->count++;
     item_show(u->e, path, 0);
@@ -390,8 +420,10 @@ static json_t *answer_settled(struct engine *e) {
         ;
     free(after);
     u.count += !e->looked;
-    return json_pack("{s:I, s:s?}", "pending", (json_int_t)u.count, "error",
+    place_lost_look(e);
+    return json_pack("{s:I, s:b, s:s?}", "pending", (json_int_t)u.count, "lost", e->lost[0] != 0, "error",
                      e->error[0] != 0          ? e->error
+                     : e->lost[0] != 0         ? e->lost
                      : index_any_halted(e->ix) ? "a folder is halted: see `starling files status`"
                                                : NULL);
 }

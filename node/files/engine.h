@@ -30,8 +30,9 @@ struct item {
     uint64_t due_ms, noted, noted_ms; /* noted: in the order in which they came */
     bool disk, show;                  /* look at the disk; show what the index says */
     bool queued, restless;
+    bool touched; /* while it was being read: to be looked at again */
     unsigned tries;
-    uint64_t scan, want;              /* numbers of content's, 0 none */
+    uint64_t scan, want, want_ms;     /* numbers of content's, 0 none; since when it is wanted */
     uint8_t hash[CONTENT_HASH_BYTES]; /* that is wanted */
     struct item *prev, *next;
     UT_hash_handle hh, hh_want;
@@ -61,7 +62,7 @@ struct engine {
     struct content_door *door; /* to the peers */
     struct held *held;
     struct rules rules;
-    const struct files_policy *policy;
+    struct files_policy policy;
     struct hooks *hooks;
     struct lates *lates;
     char *instance, *state, *name;
@@ -69,8 +70,8 @@ struct engine {
     uint64_t still_ms, bandwidth_kib;
     enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
     uint64_t noted_first;               /* the last item that the first walk noted */
-    bool served, looked;
-    int root, staging, kept; /* descriptors */
+    bool served, looked, recovered;     /* recovered: what a crash left */
+    int root, staging, kept;            /* descriptors */
     struct stat state_stat;
 
     struct item *items, *wants, *queue;
@@ -79,7 +80,7 @@ struct engine {
     struct watch *watch;
     struct walk *walk;
     struct barrier *barriers;
-    char error[300];
+    char error[300], lost[300]; /* lost: a version that no server has whom we reach */
     uint64_t conflicts;
     bool summary_due;
 };
@@ -93,6 +94,7 @@ __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, const char *text); /* "" : over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
+bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
 
 /* ---- watch.c */
 int watch_open(struct engine *e);
@@ -119,15 +121,36 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
 /* ---- place.c */
 void place_look(struct engine *e, struct item *it);
 void place_staged(struct engine *e, const struct content_staged *staged, uint32_t count);
-/* Moves what is at path away, to the kept versions. was: what it looked like when it was read (NULL: never mind). 0 or -errno. */
-int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v, const struct content_stamp *was);
-int place_copy(int from, const char *name, int to, const char *as); /* whole and durable; 0 or -errno */
-/* Puts the file `staged` of the staging folder at folder/name (path), in place of what is there: `was` (NULL: it is not kept). expected, if not NULL:
- * only if that is what is there; VERSION_GONE: nothing. 0, -EBUSY: it was not, and nothing has changed; or -errno. The staged file is gone in any case. */
+/* Puts the file `staged` of the staging folder at folder/name (path), in place of what is there: `was` (NULL: nobody knows). expected, if not NULL:
+ * only if that is what is there; VERSION_GONE: nothing. 0, -EBUSY: it was not, and nothing has changed; or -errno. The staged file is gone in any case.
+ * *put: what it looked like. */
 int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
-              const struct disk *expected);
-int place_open(struct engine *e);  /* the folders in the state folder */
-void place_tidy(struct engine *e); /* forgets the oldest of the kept versions */
+              const struct disk *expected, struct content_stamp *put);
+
+/* Is what is wanted for it at no server that we reach, for some time already? */
+bool place_lost(struct engine *e, const struct item *it);
+void place_lost_look(struct engine *e); /* brings e->lost up to date */
+
+/* ---- kept.c */
+#define KEPT_NAME_MAX 72
+#define KEPT_BASE "-base" /* in the names of fuse.c */
+
+struct taken { /* out of its place: a file in a folder */
+    int folder;
+    char name[KEPT_NAME_MAX];
+};
+
+int kept_open(struct engine *e); /* the folders; 0 or -errno */
+/* A name for what is at path while it is out of its place. beside: in a folder of the instance. */
+void kept_taken_name(const char *path, bool beside, char out[KEPT_NAME_MAX]);
+int kept_take(struct engine *e, int folder, const char *name, const char *path, struct taken *t); /* out of its place; 0 or -errno */
+/* Moves it to the kept versions: v (NULL: nobody knows). was: what it looked like when it was read (NULL: never mind). 0 or -errno. */
+int kept_put(struct engine *e, int folder, const char *name, const char *path, const struct version *v, const struct content_stamp *was);
+bool kept_as_version(const struct stat *st, const struct version *v);
+int kept_copy(int from, const char *name, int to, const char *as); /* whole and durable; 0, -EBUSY: it was written meanwhile; or -errno */
+bool kept_leftover(const char *name);                              /* a name of ours beside the files: a crash left it there */
+void kept_recover(struct engine *e, int folder, const char *name); /* such a file */
+void kept_tidy(struct engine *e); /* forgets the oldest versions; finds what a crash left, and who wrote late */
 
 /* ---- hooks.c */
 int hooks_open(struct engine *e);

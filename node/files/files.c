@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -24,9 +23,9 @@
 #include "node/dbname.h"
 #include "node/files/engine.h"
 #include "node/node.h"
+#include "node/thread.h"
 #include "proto/err.h"
 
-#define STACK_BYTES (1u << 20)
 #define ITEMS_PER_TICK 256
 #define TICK_NS 10000000
 #define RESTLESS_MS 5000
@@ -36,7 +35,13 @@
 #define TELL_MS 100
 
 /* Words between the two threads. */
-enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
+enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_SETTINGS, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
+
+/* What the configuration says of files, on its way to the thread. */
+struct settings {
+    struct files_policy policy;
+    uint64_t still_ms, bandwidth_kib;
+};
 
 struct word {
     enum word_type type;
@@ -45,6 +50,7 @@ struct word {
     char *text;
     size_t len;
     json_t *json;
+    struct settings *settings;
     struct word *prev, *next;
 };
 
@@ -66,8 +72,15 @@ struct files {
 
 /* ---- words */
 
+static void settings_free(struct settings *s) {
+    if (s != NULL)
+        config_files_release(&s->policy);
+    free(s);
+}
+
 static void word_free(struct word *w) {
     json_decref(w->json);
+    settings_free(w->settings);
     free(w->text);
     free(w);
 }
@@ -145,6 +158,14 @@ void engine_trouble(struct engine *e, const char *text) {
 
 bool engine_takes(struct engine *e, const char *path, bool folder) { return rules_take(&e->rules, path, folder, NULL); }
 
+bool engine_wants(struct engine *e, const char *path, const struct version *v) {
+    if (!beneath_path_ok(path, strlen(path)) || !engine_takes(e, path, v->kind == VERSION_FOLDER))
+        return false;
+    if (v->kind == VERSION_LINK)
+        return beneath_link_inside(path, v->target);
+    return v->kind != VERSION_FILE || e->policy.max_mb == 0 || v->size <= e->policy.max_mb << 20;
+}
+
 /* ---- items */
 
 static void tick_cb(uv_timer_t *timer);
@@ -206,6 +227,7 @@ void item_touch(struct engine *e, const char *path, uint64_t in_ms) {
     if (it->disk && clock_mono_ms() - it->noted_ms > RESTLESS_MS)
         it->restless = true;
     it->disk = true;
+    it->touched = it->scan != 0;
     if (it->scan == 0)
         item_again(e, it, in_ms);
 }
@@ -269,6 +291,8 @@ static void summarize(struct engine *e) {
     s.blind = watch_blind(e);
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
+    if (s.error[0] == 0)
+        snprintf(s.error, sizeof(s.error), "%s", e->lost);
     if (s.error[0] == 0 && index_any_halted(e->ix))
         snprintf(s.error, sizeof(s.error), "a folder vanished whole: its files are left alone: see `starling files status`");
     pthread_mutex_lock(&e->files->lock);
@@ -307,6 +331,7 @@ static void prepare_cb(uv_prepare_t *prepare) {
 static void daily_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
     index_tidy(e->ix);
+    place_lost_look(e);
 }
 
 /* ---- content's side */
@@ -370,6 +395,16 @@ static void index_changed(struct engine *e, const json_t *path) {
     free(bytes);
 }
 
+static void settings_take(struct engine *e, struct settings *fresh) {
+    struct files_policy before = e->policy;
+    e->policy = fresh->policy;
+    fresh->policy = before; /* goes with the word */
+    e->rules.exclude = (const char *const *)e->policy.exclude;
+    e->rules.include = (const char *const *)e->policy.include;
+    e->still_ms = fresh->still_ms;
+    e->bandwidth_kib = fresh->bandwidth_kib;
+}
+
 static void hear(struct engine *e, struct word *w) {
     json_t *answer, *path;
     size_t i;
@@ -395,6 +430,12 @@ static void hear(struct engine *e, struct word *w) {
     case WORD_ASK:
         if ((answer = ask_answer(e, w->number, w->json)) != NULL)
             engine_answer(e, w->number, answer);
+        break;
+    case WORD_SETTINGS:
+        settings_take(e, w->settings);
+        content_set_bandwidth(e->content, e->bandwidth_kib);
+        if (e->served)
+            walk_all(e, false); /* what is replicated from now on */
         break;
     case WORD_STOP: engine_stop(e); break;
     case WORD_SAY:
@@ -430,7 +471,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
     int r = index_open(&e->ix, e->state, why, why_len);
     if (r != 0)
         return r;
-    if ((e->root = beneath_root(e->instance)) < 0 || stat(e->state, &e->state_stat) != 0 || place_open(e) != 0) {
+    if ((e->root = beneath_root(e->instance)) < 0 || stat(e->state, &e->state_stat) != 0 || kept_open(e) != 0) {
         snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
         return ERR_IO;
     }
@@ -544,40 +585,37 @@ static bool replicated_before(const char *state) {
            snprintf(path, sizeof(path), "%s/db/%s.state", state, escaped) < (int)sizeof(path) && access(path, F_OK) == 0;
 }
 
+/* What it says of files becomes ours. */
+static struct settings *settings_of(struct config *c) {
+    struct settings *s = calloc(1, sizeof(*s));
+    if (s == NULL)
+        return NULL;
+    s->policy = c->files;
+    memset(&c->files, 0, sizeof(c->files));
+    s->still_ms = config_number(c, OPTION_STILL_MS);
+    s->bandwidth_kib = config_number(c, OPTION_BANDWIDTH_KIB);
+    return s;
+}
+
 static int configure(struct files *f) {
-    const struct config *c = &f->node->config;
+    struct config *c = &f->node->config;
     struct engine *e = &f->e;
+    struct settings *settings = settings_of(c);
+    if (settings == NULL)
+        return ERR_NOMEM;
+    settings_take(e, settings);
+    settings_free(settings);
     e->files = f;
     e->held = &f->node->held;
-    e->policy = &c->files;
-    e->rules.exclude = (const char *const *)c->files.exclude;
-    e->rules.include = (const char *const *)c->files.include;
     e->door = content_peers_open(f->node);
     e->instance = strdup(config_text(c, OPTION_INSTANCE));
     e->state = strdup(config_text(c, OPTION_STATE));
     e->name = strdup(f->node->name);
     memcpy(e->id, f->node->identity.id, sizeof(e->id));
-    e->still_ms = config_number(c, OPTION_STILL_MS);
-    e->bandwidth_kib = config_number(c, OPTION_BANDWIDTH_KIB);
     e->rank = c->settings[OPTION_JOIN].count > 0 ? RANK_BEFORE_JOINING : RANK_FIRST;
     e->rank_begun = e->rank;
     e->root = e->staging = e->kept = -1;
     return e->instance == NULL || e->state == NULL || e->name == NULL ? ERR_NOMEM : 0;
-}
-
-static int thread_start(struct files *f) {
-    pthread_attr_t attr;
-    sigset_t all, before;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV); /* blocked, a fault ends the process without a word from anybody */
-    sigdelset(&all, SIGBUS);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals belong to the loop */
-    int r = pthread_create(&f->thread, &attr, thread_main, f);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return r;
 }
 
 int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
@@ -600,7 +638,7 @@ int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
         return ERR_NOMEM;
     f->in.data = f->out.data = f;
     f->open_in = f->running = true;
-    if ((f->db = databases_serve(n->databases, FILES_DB, path)) == NULL || thread_start(f) != 0)
+    if ((f->db = databases_serve(n->databases, FILES_DB, path)) == NULL || thread_start(&f->thread, thread_main, f) != 0)
         return ERR_NOMEM;
     *out = f;
     return 0;
@@ -617,6 +655,7 @@ void files_free(struct files *f) {
     DL_FOREACH_SAFE(f->to_loop, w, next) word_free(w);
     pthread_mutex_destroy(&f->lock);
     json_decref(f->changed);
+    config_files_release(&f->e.policy);
     free(f->e.instance);
     free(f->e.state);
     free(f->e.name);
@@ -625,6 +664,14 @@ void files_free(struct files *f) {
 
 bool files_index(const struct files *f, const struct database *db) { return f != NULL && f->db == db; }
 void files_opened(struct files *f) { tell_thread(f, word_new(WORD_OPENED)); }
+
+void files_reload(struct files *f, struct config *fresh) {
+    struct word *w = word_new(WORD_SETTINGS);
+    if (w != NULL && (w->settings = settings_of(fresh)) != NULL)
+        tell_thread(f, w);
+    else
+        free(w);
+}
 
 void files_tick(struct files *f) {
     struct peer_info peer;

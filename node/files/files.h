@@ -11,6 +11,7 @@
 #define FILES_DB ".starling/files" /* the index as a database on the wire: no file in an instance can have this name */
 #define FILES_SHOWN "files"        /* and what people see where others stand under the name of their database */
 
+struct config;
 struct node;
 struct files;
 struct database;
@@ -31,6 +32,8 @@ void files_changed(struct files *f, const json_t *change);
 void files_settled(struct files *f);
 /* Makes of it what `watch` shows of a file; NULL: nothing. */
 json_t *files_watched(const json_t *change);
+/* What fresh says of files holds from now on; it is taken out of it. */
+void files_reload(struct files *f, struct config *fresh);
 /* Looks whether others are met: what this server finds from then on is no first version. */
 void files_tick(struct files *f);
 /* {"ask": "list"|"status"|"restore"|…}: answered with node_answer(number). Takes question. */

@@ -17,8 +17,8 @@
 #define VERSIONS_MAX 64
 
 bool fuse_wanted(const struct engine *e, const char *path) {
-    for (uint32_t i = 0; i < e->policy->hooks_count; i++)
-        if (e->policy->hooks[i].json && hooks_match(e->policy->hooks[i].pattern, path))
+    for (uint32_t i = 0; i < e->policy.hooks_count; i++)
+        if (e->policy.hooks[i].json && hooks_match(e->policy.hooks[i].pattern, path))
             return true;
     return false;
 }
@@ -28,10 +28,15 @@ void fuse_note(struct engine *e, const char *path, const struct version *v) {
     const char *name;
     if (v->kind != VERSION_FILE || v->size > JSONMERGE_BYTES_MAX || !fuse_wanted(e, path))
         return;
-    snprintf(kept, sizeof(kept), "%012llx-base%llx", (unsigned long long)clock_wall_ms(), (unsigned long long)uv_hrtime());
+    struct stat st;
+    snprintf(kept, sizeof(kept), "%012llx" KEPT_BASE "%llx", (unsigned long long)clock_wall_ms(), (unsigned long long)uv_hrtime());
     int folder = beneath_parent(e->root, path, false, &name);
-    if (folder >= 0 && place_copy(folder, name, e->kept, kept) == 0)
-        (void)index_keep(e->ix, path, kept, v, clock_wall_ms());
+    if (folder >= 0 && kept_copy(folder, name, e->kept, kept) == 0) {
+        /* somebody has written there since: merging by that would take his change for one that both knew */
+        if (fstatat(e->kept, kept, &st, AT_SYMLINK_NOFOLLOW) != 0 || !kept_as_version(&st, v) ||
+            index_keep(e->ix, path, kept, v, clock_wall_ms()) != 0)
+            unlinkat(e->kept, kept, 0);
+    }
     if (folder >= 0)
         close(folder);
 }

@@ -13,8 +13,7 @@
 #define RUN_MS 60000
 
 struct hook {
-    const char *run;
-    char *path;
+    char *run, *path;
     const char *op;
     struct hook *prev, *next;
 };
@@ -30,6 +29,7 @@ struct hooks {
 static void next(struct hooks *h);
 
 static void hook_free(struct hook *k) {
+    free(k->run);
     free(k->path);
     free(k);
 }
@@ -72,7 +72,7 @@ static void next(struct hooks *h) {
         h->running = NULL;
         return;
     }
-    char *args[] = {"/bin/sh", "-c", (char *)(uintptr_t)k->run, NULL}, *environment[] = {path, op, search, NULL};
+    char *args[] = {"/bin/sh", "-c", k->run, NULL}, *environment[] = {path, op, search, NULL};
     uv_stdio_container_t stdio[3] = {{.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
     uv_process_options_t options = {
         .exit_cb = exit_cb, .file = args[0], .args = args, .env = environment, .cwd = h->e->instance, .stdio_count = 3, .stdio = stdio};
@@ -99,25 +99,27 @@ bool hooks_match(const char *pattern, const char *path) {
 static void hook_add(struct hooks *h, const char *run, const char *path, const char *op) {
     struct hook *k;
     DL_FOREACH(h->waiting, k) {
-        if (k->run == run && strcmp(k->path, path) == 0) {
+        if (strcmp(k->run, run) == 0 && strcmp(k->path, path) == 0) {
             k->op = op;
             return;
         }
     }
-    if (h->count >= HOOKS_MAX || (k = calloc(1, sizeof(*k))) == NULL || (k->path = strdup(path)) == NULL) {
+    k = h->count >= HOOKS_MAX ? NULL : calloc(1, sizeof(*k));
+    if (k == NULL || (k->path = strdup(path)) == NULL || (k->run = strdup(run)) == NULL) {
         engine_say(h->e, LOG_WARNING, "too many commands wait: none is run for %s", path);
+        if (k != NULL)
+            hook_free(k);
         return;
     }
-    k->run = run;
     k->op = op;
     DL_APPEND(h->waiting, k);
     h->count++;
 }
 
 void hooks_run(struct engine *e, const char *path, const char *op) {
-    for (uint32_t i = 0; i < e->policy->hooks_count; i++)
-        if (e->policy->hooks[i].run != NULL && hooks_match(e->policy->hooks[i].pattern, path))
-            hook_add(e->hooks, e->policy->hooks[i].run, path, op);
+    for (uint32_t i = 0; i < e->policy.hooks_count; i++)
+        if (e->policy.hooks[i].run != NULL && hooks_match(e->policy.hooks[i].pattern, path))
+            hook_add(e->hooks, e->policy.hooks[i].run, path, op);
     next(e->hooks);
 }
 

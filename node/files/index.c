@@ -21,9 +21,9 @@ static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS file(path BLOB NOT NULL
 static const char LOCAL_SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS local.disk(path BLOB NOT NULL PRIMARY KEY, version BLOB, mode INTEGER, size INTEGER, mtime INTEGER, "
     "ctime INTEGER, ino INTEGER, dev INTEGER, there INTEGER) WITHOUT ROWID;"
-    "CREATE INDEX IF NOT EXISTS local.disk_ino ON disk(ino);"
     "CREATE TABLE IF NOT EXISTS local.kept(id INTEGER PRIMARY KEY, path BLOB, name TEXT, version BLOB, at INTEGER);"
     "CREATE INDEX IF NOT EXISTS local.kept_path ON kept(path);"
+    "CREATE INDEX IF NOT EXISTS local.kept_name ON kept(name);"
     "CREATE TABLE IF NOT EXISTS local.halted(path BLOB NOT NULL PRIMARY KEY);"
     "CREATE TABLE IF NOT EXISTS local.meta(key TEXT NOT NULL PRIMARY KEY, value INTEGER);";
 
@@ -36,14 +36,14 @@ static const char LOCAL_SCHEMA[] =
     X(disk_put, "INSERT OR REPLACE INTO local.disk(path, version, mode, size, mtime, ctime, ino, dev, there) VALUES "                      \
                 "(?, ?, ?, ?, ?, ?, ?, ?, ?)")                                                                                             \
     X(disk_drop, "DELETE FROM local.disk WHERE path = ?")                                                                                  \
-    X(disk_inode, "SELECT path FROM local.disk WHERE ino = ? AND dev = ? AND size = ? AND mtime = ? AND there")                            \
     X(differing, "SELECT f.path FROM main.file f LEFT JOIN local.disk d ON d.path = f.path WHERE f.path > ? AND (d.version IS NOT "        \
                  "f.content OR (d.mode IS NOT f.mode AND d.there)) ORDER BY f.path LIMIT ?")                                               \
     X(on_disk, "SELECT path FROM local.disk WHERE path > ? AND there ORDER BY path LIMIT ?")                                               \
     X(paths, "SELECT path FROM main.file WHERE path > ? ORDER BY path LIMIT ?")                                                            \
-    X(below, "SELECT count(*) FROM local.disk WHERE path > ? AND path < ? AND there AND substr(version, 2, 1) <> X'02'")                   \
     X(keep, "INSERT INTO local.kept(path, name, version, at) VALUES (?, ?, ?, ?)")                                                         \
     X(kept, "SELECT id, path, name, version, at FROM local.kept WHERE path = ?1 OR ?1 IS NULL ORDER BY id DESC LIMIT ?2")                  \
+    X(kept_named, "SELECT 1 FROM local.kept WHERE name = ?")                                                                               \
+    X(kept_is, "UPDATE local.kept SET version = ? WHERE name = ?")                                                                         \
     X(kept_drop, "DELETE FROM local.kept WHERE id = ?")                                                                                    \
     X(conflict_add, "INSERT INTO main.conflict(id, path, copy, winner, loser, decided) VALUES (?, ?, ?, ?, ?, 0) "                         \
                     "ON CONFLICT(id) DO NOTHING")                                                                                          \
@@ -318,18 +318,6 @@ int index_disk_put(struct index *ix, const char *path, const struct disk *d) {
     return 0;
 }
 
-int index_disk_inode(struct index *ix, const struct content_stamp *stamp, char **path) {
-    sqlite3_stmt *s = ix->disk_inode;
-    const int64_t numbers[] = {(int64_t)stamp->inode, (int64_t)stamp->device, (int64_t)stamp->size, stamp->mtime_ns};
-    for (int i = 0; i < 4; i++)
-        sqlite3_bind_int64(s, 1 + i, numbers[i]);
-    int r = sql_step(s);
-    if (r == 1 && (*path = path_column(s, 0)) == NULL)
-        r = ERR_NOMEM;
-    sqlite3_reset(s);
-    return r;
-}
-
 /* The statement is at rest when `each` runs: it may write. */
 static int page(sqlite3_stmt *s, char **after, index_each each, void *ctx) {
     char *paths[INDEX_PAGE];
@@ -360,24 +348,6 @@ int index_differing(struct index *ix, char **after, index_each each, void *ctx) 
 int index_on_disk(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->on_disk, after, each, ctx); }
 int index_paths(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->paths, after, each, ctx); }
 
-uint64_t index_below(struct index *ix, const char *folder) {
-    char *from = NULL, *to = NULL;
-    uint64_t n = 0;
-    bool all = folder[0] == 0;
-    if (asprintf(&from, all ? "" : "%s/", folder) < 0 || asprintf(&to, all ? "\xff" : "%s0", folder) < 0) /* '0' comes after '/' */
-        return 0;
-    bind_path(ix->below, 1, from);
-    bind_path(ix->below, 2, to);
-    if (all) /* the empty blob is below any other */
-        sqlite3_bind_zeroblob(ix->below, 1, 0);
-    if (sql_step(ix->below) == 1)
-        n = (uint64_t)sqlite3_column_int64(ix->below, 0);
-    sqlite3_reset(ix->below);
-    free(from);
-    free(to);
-    return n;
-}
-
 /* ---- kept versions */
 
 int index_keep(struct index *ix, const char *path, const char *name, const struct version *v, uint64_t at_ms) {
@@ -405,6 +375,20 @@ int index_kept(struct index *ix, const char *path, uint32_t max, void (*each)(vo
     }
     sqlite3_reset(s);
     return r;
+}
+
+int index_kept_named(struct index *ix, const char *name) {
+    sqlite3_bind_text(ix->kept_named, 1, name, -1, SQLITE_TRANSIENT);
+    int r = sql_step(ix->kept_named);
+    sqlite3_reset(ix->kept_named);
+    return r;
+}
+
+int index_kept_is(struct index *ix, const char *name, const struct version *v) {
+    int r = index_begin(ix);
+    bind_version(ix->kept_is, 1, v);
+    sqlite3_bind_text(ix->kept_is, 2, name, -1, SQLITE_TRANSIENT);
+    return r != 0 ? r : sql_run(ix->kept_is);
 }
 
 int index_kept_drop(struct index *ix, int64_t id) {

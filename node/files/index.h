@@ -59,19 +59,18 @@ int index_put(struct index *ix, const char *path, const struct version *v, int m
 int index_disk(struct index *ix, const char *path, struct disk *d);
 int index_disk_put(struct index *ix, const char *path, const struct disk *d);
 int index_disk_drop(struct index *ix, const char *path);
-/* The path of a file that was on disk with this inode, size and time. Free it. */
-int index_disk_inode(struct index *ix, const struct content_stamp *stamp, char **path);
 
 /* Paths in order, from the first one above `after` ("" for all); *after becomes the last one (free it). The number of them, 0: no more. */
 typedef void (*index_each)(void *ctx, const char *path);
 int index_differing(struct index *ix, char **after, index_each each, void *ctx); /* file and disk do not say the same */
 int index_on_disk(struct index *ix, char **after, index_each each, void *ctx);   /* what disk says is there */
 int index_paths(struct index *ix, char **after, index_each each, void *ctx);     /* file */
-uint64_t index_below(struct index *ix, const char *folder);                      /* files that disk says are in this folder */
 
 int index_keep(struct index *ix, const char *path, const char *name, const struct version *v, uint64_t at_ms);
 /* Those of a path (NULL: all), the newest first. */
 int index_kept(struct index *ix, const char *path, uint32_t max, void (*each)(void *ctx, const struct kept *k), void *ctx);
+int index_kept_named(struct index *ix, const char *name);                       /* 1: there is a row */
+int index_kept_is(struct index *ix, const char *name, const struct version *v); /* what it holds now */
 int index_kept_drop(struct index *ix, int64_t id);
 
 /* Puts it, unless there is one of this id. 1: there was. */

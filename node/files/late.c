@@ -1,6 +1,6 @@
 /* Starling node: who writes late. An application that had a file open while the file was replaced goes on writing into the old one, which is no longer
- * under its name: it stands among the kept versions. So what was replaced is looked at again for a while; what was written into it is an
- * edit that did not know of the new version, and gets a copy beside it as any other. */
+ * under its name: it stands among the kept versions. So what was replaced is looked at again, soon and then with every walk (kept_tidy); what was written
+ * into it is an edit that did not know of the new version, and gets a copy beside it as any other. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +46,12 @@ static void arm(struct engine *e) {
 
 void late_note(struct engine *e, const char *path, const char *kept, const struct content_stamp *stamp) {
     struct lates *l = e->lates;
-    struct late *one = l->count >= LATE_MAX ? NULL : calloc(1, sizeof(*one));
+    struct late *one;
+    DL_FOREACH(l->list, one) {
+        if (strcmp(one->kept, kept) == 0)
+            return;
+    }
+    one = l->count >= LATE_MAX ? NULL : calloc(1, sizeof(*one)); /* NULL: the next walk finds it */
     if (one == NULL)
         return;
     one->path = strdup(path);
@@ -86,8 +91,36 @@ static void look_cb(uv_timer_t *timer) {
     arm(e);
 }
 
+struct written {
+    const char *name;
+    const struct version *now;
+    bool same; /* as it was when it was kept, but for its time */
+};
+
+static void kept_one(void *ctx, const struct kept *k) {
+    struct written *w = ctx;
+    if (strcmp(k->name, w->name) == 0)
+        w->same = version_equal(&k->version, w->now);
+}
+
+/* Into the index: a copy, or, if it was deleted elsewhere and written here at that moment, it lives. */
+static int take(struct engine *e, const char *path, struct version *v) {
+    struct version there;
+    int r = index_get(e->ix, path, &there, NULL);
+    if (r != 1)
+        return r < 0 ? r : ERR_NOTFOUND; /* what stands there now is not taken yet: later */
+    if (version_equal(&there, v))
+        return 0;
+    if (there.kind != VERSION_GONE)
+        return clash_note(e, path, &there, v, true);
+    version_knows(v, &there);
+    item_show(e, path, 0);
+    return index_put(e->ix, path, v, 0644);
+}
+
 void late_scanned(struct engine *e, const struct content_scanned *s) {
-    struct version v = {.kind = VERSION_FILE, .size = s->stamp.size, .mtime_ns = s->stamp.mtime_ns}, there;
+    struct version v = {.kind = VERSION_FILE, .size = s->stamp.size, .mtime_ns = s->stamp.mtime_ns};
+    struct written w = {.now = &v};
     struct late *one;
     DL_FOREACH(e->lates->list, one) {
         if (one->scan == s->number)
@@ -99,16 +132,10 @@ void late_scanned(struct engine *e, const struct content_scanned *s) {
     if (s->error != 0)
         return; /* still being written: at the next look */
     memcpy(v.hash, s->hash, sizeof(v.hash));
+    w.name = one->kept;
+    (void)index_kept(e->ix, one->path, UINT32_MAX, kept_one, &w);
     version_sign(&v, e->id, e->name, clock_wall_ms());
-    int r = index_get(e->ix, one->path, &there, NULL);
-    if (r == 1 && there.kind == VERSION_GONE) { /* deleted elsewhere, and written here at that moment: it lives */
-        version_knows(&v, &there);
-        r = index_put(e->ix, one->path, &v, 0644);
-        item_show(e, one->path, 0);
-    } else if (r == 1) {
-        r = clash_note(e, one->path, &there, &v, true);
-    }
-    if (r < 0)
+    if ((!w.same && take(e, one->path, &v) < 0) || index_kept_is(e->ix, one->kept, &v) != 0)
         return;
     one->stamp = s->stamp;
     one->looks = 0;

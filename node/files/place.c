@@ -5,10 +5,8 @@
  *
  * Possible failures: the disk is full, or the folder may not be written: said, red, tried again; the disk is not as it was known to be: the path is
  * looked at first (take.c); a name leads out, or is none: never. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,134 +18,12 @@
 #include "node/files/engine.h"
 #include "proto/err.h"
 
-#define FOREIGN_MS 4000 /* who wrote what lost, or won, settles it; after so long whoever sees it does */
+#define FOREIGN_MS 4000 /* who wrote what prevails settles it; after so long whoever sees it does */
 #define RETRY_MS 2000
-#define KEPT_MS (30ull * 24 * 3600 * 1000)
-#define KEPT_MAX 2000
-#define LEFTOVER_MS (24ull * 3600 * 1000)
+#define LOST_MS 5000
 #define RESERVE_BYTES (64ull << 20) /* of the disk stay free; of a small one a twentieth */
 #define SYNCS_MAX 16
-#define COPY_BYTES (1u << 16)
 #define LEFT_TRIES 20
-
-/* ---- the folders in the state folder */
-
-static int folder_open(const char *base, const char *name) {
-    char path[4096];
-    if (snprintf(path, sizeof(path), "%s/%s", base, name) >= (int)sizeof(path))
-        return -ENAMETOOLONG;
-    if (mkdir(path, 0700) != 0 && errno != EEXIST)
-        return -errno;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    return fd < 0 ? -errno : fd;
-}
-
-int place_open(struct engine *e) {
-    char beside[4096];
-    const char *base = e->state;
-    struct stat st;
-    if (fstat(e->root, &st) == 0 && st.st_dev != e->state_stat.st_dev) { /* a rename does not cross file systems */
-        if (snprintf(beside, sizeof(beside), "%s/.starling", e->instance) >= (int)sizeof(beside))
-            return -ENAMETOOLONG;
-        if (mkdir(beside, 0700) != 0 && errno != EEXIST)
-            return -errno;
-        base = beside;
-    }
-    if ((e->staging = folder_open(base, "staging")) < 0)
-        return e->staging;
-    return (e->kept = folder_open(base, "kept")) < 0 ? e->kept : 0;
-}
-
-int place_copy(int from, const char *name, int to, const char *as) {
-    int in = openat(from, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r = 0;
-    int out = in < 0 ? -1 : openat(to, as, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-    char *buffer = malloc(COPY_BYTES);
-    struct stat st;
-    ssize_t n = 0;
-    if (in < 0 || out < 0 || buffer == NULL || fstat(in, &st) != 0)
-        r = -errno;
-    while (r == 0 && (n = read(in, buffer, COPY_BYTES)) > 0)
-        for (ssize_t at = 0, done; at < n && r == 0; at += done)
-            if ((done = write(out, buffer + at, (size_t)(n - at))) <= 0)
-                r = done < 0 ? -errno : -EIO;
-    if (r == 0) {
-        const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, st.st_mtim};
-        if (n < 0 || fchmod(out, st.st_mode & 0666) != 0 || futimens(out, times) != 0 || fsync(out) != 0)
-            r = -errno;
-    }
-    free(buffer);
-    if (in >= 0)
-        close(in);
-    if (out >= 0)
-        close(out);
-    if (r != 0 && in >= 0)
-        unlinkat(to, as, 0);
-    return r;
-}
-
-/* A rename, or a copy where that crosses file systems. */
-static int move(int from, const char *name, int to, const char *as) {
-    if (renameat2(from, name, to, as, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EXDEV)
-        return -errno;
-    int r = place_copy(from, name, to, as);
-    if (r == 0)
-        unlinkat(from, name, 0);
-    return r;
-}
-
-int place_keep(struct engine *e, int folder, const char *name, const char *path, const struct version *v, const struct content_stamp *was) {
-    char kept[48];
-    uint8_t random[8];
-    char hex[2 * sizeof(random) + 1];
-    randombytes_buf(random, sizeof(random));
-    sodium_bin2hex(hex, sizeof(hex), random, sizeof(random));
-    snprintf(kept, sizeof(kept), "%012llx-%s", (unsigned long long)clock_wall_ms(), hex);
-    int r = v->kind == VERSION_FILE ? move(folder, name, e->kept, kept) : -EINVAL;
-    if (r != 0)
-        return r;
-    if (was != NULL)
-        late_note(e, path, kept, was);
-    content_moved(e->content, ROOT_INSTANCE, path, ROOT_KEPT, kept);
-    return index_keep(e->ix, path, kept, v, clock_wall_ms()) == 0 ? 0 : -EIO;
-}
-
-struct oldest {
-    struct engine *e;
-    uint32_t count;
-};
-
-static void forget_old(void *ctx, const struct kept *k) {
-    struct oldest *o = ctx;
-    if (++o->count <= KEPT_MAX && clock_wall_ms() - k->at_ms < KEPT_MS)
-        return;
-    content_gone(o->e->content, ROOT_KEPT, k->name);
-    unlinkat(o->e->kept, k->name, 0);
-    index_kept_drop(o->e->ix, k->id);
-}
-
-/* What was half fetched and has not been wanted again for a day, and what a crash left. */
-static void staging_tidy(struct engine *e) {
-    int fd = openat(e->staging, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    struct dirent *entry;
-    struct stat st;
-    if (dir == NULL && fd >= 0)
-        close(fd);
-    while (dir != NULL && (entry = readdir(dir)) != NULL)
-        if (fstatat(e->staging, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode) &&
-            (uint64_t)st.st_ctim.tv_sec * 1000 + LEFTOVER_MS < clock_wall_ms())
-            unlinkat(e->staging, entry->d_name, 0);
-    if (dir != NULL)
-        closedir(dir);
-}
-
-void place_tidy(struct engine *e) {
-    struct oldest o = {e, 0};
-    (void)index_kept(e->ix, NULL, UINT32_MAX, forget_old, &o);
-    staging_tidy(e);
-}
 
 /* ---- syncing folders, each once for all that was put into it */
 
@@ -211,15 +87,25 @@ static void unwant(struct engine *e, struct item *it) {
     it->want = 0;
 }
 
-static void shown(struct engine *e, struct item *it, const struct version *v, int mode) {
+static bool same_file(const struct content_stamp *a, const struct content_stamp *b) {
+    return a->inode == b->inode && a->device == b->device && a->size == b->size && a->mtime_ns == b->mtime_ns;
+}
+
+/* put: what was put there, or found there (NULL: a folder, or nothing). Whoever wrote since then is not overlooked: what stands there now is not
+ * taken for it. */
+static void shown(struct engine *e, struct item *it, const struct version *v, int mode, const struct content_stamp *put) {
     struct disk now = {.version = *v, .mode = mode};
     struct stat st;
-    if (beneath_stat(e->root, it->path, &st) == 0) {
+    if (beneath_stat(e->root, it->path, &st) == 0)
         content_stamp_of(&st, &now.stamp);
-        if (S_ISDIR(st.st_mode))
-            now.stamp.size = 0, now.stamp.mtime_ns = now.stamp.ctime_ns = 0;
-        else if (v->kind == VERSION_FILE)
-            content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
+    if (now.stamp.inode != 0 && S_ISDIR(st.st_mode))
+        now.stamp.size = 0, now.stamp.mtime_ns = now.stamp.ctime_ns = 0;
+    if (put != NULL && !same_file(&now.stamp, put)) {
+        now.stamp = *put;
+        now.stamp.ctime_ns = 0;
+        item_touch(e, it->path, e->still_ms);
+    } else if (v->kind == VERSION_FILE && now.stamp.inode != 0) {
+        content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
         fuse_note(e, it->path, v);
     }
     it->show = false;
@@ -256,16 +142,15 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
     if (d->version.kind == VERSION_FOLDER)
         return unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno != ENOENT ? -errno : 0;
     /* Out of sight first, then looked at: whoever wrote meanwhile wrote into this file. */
-    char aside[48];
-    snprintf(aside, sizeof(aside), ".starling-%llu", (unsigned long long)it->noted);
-    if (renameat2(folder, name, folder, aside, 0) != 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (fstatat(folder, aside, &st, AT_SYMLINK_NOFOLLOW) != 0 || !as_read(&st, d)) {
-        if (renameat2(folder, aside, folder, name, RENAME_NOREPLACE) == 0)
-            return -EBUSY;
-    }
-    if (place_keep(e, folder, aside, it->path, &d->version, &d->stamp) != 0)
-        unlinkat(folder, aside, 0);
+    struct taken t;
+    int r = kept_take(e, folder, name, it->path, &t);
+    if (r != 0)
+        return r == -ENOENT ? 0 : r;
+    bool same = fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) == 0 && as_read(&st, d);
+    if (!same && renameat2(t.folder, t.name, folder, name, RENAME_NOREPLACE) == 0)
+        return -EBUSY;
+    if (kept_put(e, t.folder, t.name, it->path, &d->version, &d->stamp) != 0 && same)
+        unlinkat(t.folder, t.name, 0);
     return 0;
 }
 
@@ -299,43 +184,70 @@ static int put_folder(struct engine *e, struct item *it, const struct disk *d, i
     return r;
 }
 
-int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
-              const struct disk *expected) {
+/* Brings the staged file to the file system of `folder`, under a name by which a crash would be understood. */
+static int bring(struct engine *e, const char *path, int folder, const char *staged, struct taken *t) {
     struct stat here, there;
-    char beside[48];
-    const char *from_name = staged;
-    int from = e->staging, r = 0;
-    if (fstat(folder, &there) != 0 || fstat(e->staging, &here) != 0) {
+    char fresh[KEPT_NAME_MAX];
+    if (fstat(folder, &there) != 0 || fstat(e->staging, &here) != 0)
+        return -errno;
+    t->folder = there.st_dev == here.st_dev ? e->staging : folder;
+    kept_taken_name(path, t->folder == folder, t->name);
+    if (t->folder == e->staging)
+        return renameat2(e->staging, staged, t->folder, t->name, RENAME_NOREPLACE) != 0 ? -errno : 0;
+    /* another disk is mounted there: copied first, and renamed from beside it */
+    snprintf(fresh, sizeof(fresh), ".starling-fresh%llx", (unsigned long long)uv_hrtime());
+    int r = kept_copy(e->staging, staged, folder, fresh);
+    if (r == 0 && renameat2(folder, fresh, folder, t->name, RENAME_NOREPLACE) != 0)
         r = -errno;
-    } else if (there.st_dev != here.st_dev) { /* another disk is mounted there: renamed from beside it */
-        snprintf(beside, sizeof(beside), ".starling-%llx", (unsigned long long)uv_hrtime());
-        if ((r = place_copy(e->staging, staged, folder, beside)) == 0)
-            unlinkat(e->staging, staged, 0);
-        from = r == 0 ? folder : from;
-        from_name = r == 0 ? beside : staged;
-    }
-    bool nothing = expected != NULL && expected->version.kind == VERSION_GONE;
     if (r != 0)
-        ;
-    else if (!nothing && renameat2(from, from_name, folder, name, RENAME_EXCHANGE) == 0) {
-        bool same = expected == NULL || (fstatat(from, from_name, &there, AT_SYMLINK_NOFOLLOW) == 0 && as_read(&there, expected));
-        if (!same && renameat2(from, from_name, folder, name, RENAME_EXCHANGE) == 0)
-            r = -EBUSY;
-        else if (was != NULL && place_keep(e, from, from_name, path, was, expected != NULL ? &expected->stamp : NULL) == 0)
+        unlinkat(folder, fresh, 0);
+    return r;
+}
+
+/* What came out of its place, in exchange. 0, or -EBUSY: it was not what was expected, and is back. */
+static int came_out(struct engine *e, const char *path, int folder, const char *name, const struct taken *t, const struct version *was,
+                    const struct disk *expected) {
+    struct stat st;
+    bool same = expected == NULL || (fstatat(t->folder, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && as_read(&st, expected));
+    if (!same && renameat2(t->folder, t->name, folder, name, RENAME_EXCHANGE) == 0)
+        return -EBUSY;
+    if (kept_put(e, t->folder, t->name, path, was, expected != NULL ? &expected->stamp : NULL) != 0 && same && was != NULL)
+        unlinkat(t->folder, t->name, 0);
+    return 0;
+}
+
+int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
+              const struct disk *expected, struct content_stamp *put) {
+    bool nothing = expected != NULL && expected->version.kind == VERSION_GONE;
+    struct taken t;
+    struct stat st;
+    int r = bring(e, path, folder, staged, &t);
+    if (r != 0) {
+        unlinkat(e->staging, staged, 0);
+        return r;
+    }
+    if (fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+        content_stamp_of(&st, put);
+    if (!nothing && renameat2(t.folder, t.name, folder, name, RENAME_EXCHANGE) == 0) {
+        r = came_out(e, path, folder, name, &t, was, expected);
+        if (r == 0) {
+            unlinkat(e->staging, staged, 0);
             return 0;
+        }
     } else if (!nothing && (errno != ENOENT || expected != NULL)) {
         r = errno == ENOENT ? -EBUSY : -errno;
-    } else if (renameat2(from, from_name, folder, name, RENAME_NOREPLACE) == 0) {
-        return 0;
-    } else {
+    } else if (renameat2(t.folder, t.name, folder, name, RENAME_NOREPLACE) != 0) {
         r = errno == EEXIST ? -EBUSY : -errno;
     }
-    unlinkat(from, from_name, 0);
+    if (r != 0)
+        unlinkat(t.folder, t.name, 0);
+    unlinkat(e->staging, staged, 0);
     return r;
 }
 
 /* Puts the staged file at it->path in place of what d says. */
-static int put_staged(struct engine *e, struct item *it, const struct disk *d, const char *staged, struct syncs *syncs) {
+static int put_staged(struct engine *e, struct item *it, const struct disk *d, const char *staged, struct syncs *syncs,
+                      struct content_stamp *put) {
     static const struct disk NOTHING = {.version = {.kind = VERSION_GONE}};
     const char *name;
     int folder = beneath_parent(e->root, it->path, true, &name), r = 0;
@@ -346,36 +258,34 @@ static int put_staged(struct engine *e, struct item *it, const struct disk *d, c
     if (d == NULL || d->version.kind == VERSION_FOLDER)
         d = &NOTHING;
     if (r == 0)
-        r = place_put(e, it->path, folder, name, staged, &d->version, d);
+        r = place_put(e, it->path, folder, name, staged, &d->version, d, put);
     if (r == 0)
         syncs_add(syncs, folder);
     close(folder);
     return r;
 }
 
-static int put_link(struct engine *e, struct item *it, const struct disk *d, const struct version *v) {
+static int put_link(struct engine *e, struct item *it, const struct disk *d, const struct version *v, struct content_stamp *put) {
     struct syncs syncs = {.count = 0};
     char staged[48];
-    if (!beneath_link_inside(it->path, v->target))
-        return 1;
     snprintf(staged, sizeof(staged), "link-%llu", (unsigned long long)it->noted);
     unlinkat(e->staging, staged, 0);
     if (symlinkat(v->target, e->staging, staged) != 0)
         return -errno;
-    int r = put_staged(e, it, d, staged, &syncs);
+    int r = put_staged(e, it, d, staged, &syncs, put);
     if (r != 0)
         unlinkat(e->staging, staged, 0);
     syncs_do(&syncs);
     return r;
 }
 
-static void finish(struct engine *e, struct item *it, const struct version *v, int mode, int r) {
+static void finish(struct engine *e, struct item *it, const struct version *v, int mode, const struct content_stamp *put, int r) {
     if (r == -EBUSY)
         disk_first(e, it);
     else if (r < 0)
         failed(e, it, r);
     else {
-        shown(e, it, v, mode);
+        shown(e, it, v, mode, put);
         engine_say(e, LOG_DEBUG, "%s: %s by %s", it->path, v->kind == VERSION_GONE ? "deleted" : "as written", v->name);
         hooks_run(e, it->path, v->kind == VERSION_GONE ? "delete" : "change");
     }
@@ -414,10 +324,34 @@ static void file_wanted(struct engine *e, struct item *it, const struct version 
     }
     memcpy(it->hash, v->hash, sizeof(it->hash));
     it->want = content_want(e->content, &want);
+    it->want_ms = clock_mono_ms();
     if (it->want == 0)
         item_again(e, it, AGAIN_MS * 10);
     else
         HASH_ADD(hh_want, e->wants, want, sizeof(it->want), it);
+}
+
+bool place_lost(struct engine *e, const struct item *it) {
+    struct content_progress p;
+    return it->want != 0 && clock_mono_ms() - it->want_ms > LOST_MS && content_progress(e->content, it->want, &p) &&
+           p.state == CONTENT_WAITING && p.sources == 0;
+}
+
+void place_lost_look(struct engine *e) {
+    char lost[sizeof(e->lost)] = "";
+    struct item *it, *next;
+    struct version v;
+    HASH_ITER(hh_want, e->wants, it, next) {
+        if (!place_lost(e, it) || index_get(e->ix, it->path, &v, NULL) != 1)
+            continue;
+        snprintf(lost, sizeof(lost),
+                 "%.100s: the version of %s is at no server that is reached from here: start that one, or `starling files accept` gives "
+                 "the version up",
+                 it->path, v.name);
+        break;
+    }
+    e->summary_due = e->summary_due || strcmp(lost, e->lost) != 0;
+    snprintf(e->lost, sizeof(e->lost), "%s", lost);
 }
 
 /* ---- both sides changed */
@@ -432,6 +366,7 @@ static bool fused(struct engine *e, struct item *it, const struct version *v, co
                   int mode, struct syncs *syncs) {
     bool ours = memcmp(d->version.by, e->id, sizeof(e->id)) == 0;
     struct version both = d->version;
+    struct content_stamp put = d->stamp;
     struct disk now = *d;
     char out[48];
     if (!ours)
@@ -445,7 +380,7 @@ static bool fused(struct engine *e, struct item *it, const struct version *v, co
     version_knows(&both, v);
     if (how == FUSED_NEW) { /* as an edit by hand, made knowing both */
         now.version = both;
-        int r = put_staged(e, it, d, out, syncs);
+        int r = put_staged(e, it, d, out, syncs, &put);
         if (r == 0)
             (void)index_disk_put(e->ix, it->path, &now);
         unlinkat(s->dir, s->name, 0);
@@ -460,14 +395,14 @@ static bool fused(struct engine *e, struct item *it, const struct version *v, co
         version_knows(&both, &d->version);
     }
     version_sign(&both, e->id, e->name, clock_wall_ms());
-    int r = how == FUSED_THEIRS ? put_staged(e, it, d, s->name, syncs) : 0;
+    int r = how == FUSED_THEIRS ? put_staged(e, it, d, s->name, syncs, &put) : 0;
     if (how == FUSED_OURS)
         unlinkat(s->dir, s->name, 0);
     if (r == 0 && index_put(e->ix, it->path, &both, mode) == 0) {
-        shown(e, it, &both, mode);
+        shown(e, it, &both, mode, &put);
         return true;
     }
-    finish(e, it, v, mode, r != 0 ? r : -EIO);
+    finish(e, it, v, mode, &put, r != 0 ? r : -EIO);
     return true;
 }
 
@@ -479,8 +414,8 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
     if (version_descends(v, &d->version) || version_equal(v, &d->version))
         return true;
     if (version_prevails(v, &d->version)) {
-        if (d->version.kind == VERSION_GONE || (!ours && !late) || fusible(e, it->path, v, d))
-            return true; /* nothing is lost; or its author sees to it; or it is merged when the content is here */
+        if (d->version.kind == VERSION_GONE || fusible(e, it->path, v, d))
+            return true; /* nothing is lost; or it is merged when the content is here */
         if ((r = clash_note(e, it->path, v, &d->version, d->version.rank == RANK_MEANT)) == 0)
             return true;
     } else if (!ours && !late) {
@@ -495,6 +430,7 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
         struct disk now = *d;
         now.version = again;
         if ((r = index_put(e->ix, it->path, &again, d->mode)) == 0 && (r = index_disk_put(e->ix, it->path, &now)) == 0) {
+            unwant(e, it);
             it->show = false;
             return false;
         }
@@ -513,22 +449,25 @@ static void mode_shown(struct engine *e, struct item *it, const struct version *
         close(fd);
     }
     d->mode = mode;
-    shown(e, it, v, mode);
+    shown(e, it, v, mode, v->kind == VERSION_FILE ? &d->stamp : NULL);
 }
 
 void place_look(struct engine *e, struct item *it) {
     struct disk record, *d = NULL;
+    struct content_stamp put = {0};
     struct version v;
     int mode = 0644, r = index_get(e->ix, it->path, &v, &mode);
-    if (r != 1 || !engine_takes(e, it->path, v.kind == VERSION_FOLDER) || index_is_halted(e->ix, it->path)) {
+    if (r != 1 || !engine_wants(e, it->path, &v) || index_is_halted(e->ix, it->path)) {
         unwant(e, it);
         it->show = false;
         return;
     }
+    if (v.kind != VERSION_FILE || memcmp(it->hash, v.hash, sizeof(it->hash)) != 0)
+        unwant(e, it); /* what was fetched for an earlier version */
     if ((r = index_disk(e->ix, it->path, &record)) == 1)
         d = &record;
     if (d == NULL && v.kind == VERSION_GONE && as_known(e, it->path, NULL)) {
-        shown(e, it, &v, mode);
+        shown(e, it, &v, mode, NULL);
         return;
     }
     if (!as_known(e, it->path, d) && take_leaves(e, it->path)) {
@@ -555,18 +494,19 @@ void place_look(struct engine *e, struct item *it) {
     if (v.kind == VERSION_GONE)
         r = put_gone(e, it, d);
     else
-        r = v.kind == VERSION_FOLDER ? put_folder(e, it, d, mode) : put_link(e, it, d, &v);
+        r = v.kind == VERSION_FOLDER ? put_folder(e, it, d, mode) : put_link(e, it, d, &v, &put);
     if (r == -ENOTEMPTY || r == -EEXIST) { /* a folder whose content is still to go */
         it->tries++;
         item_again(e, it, AGAIN_MS);
         return;
     }
-    finish(e, it, &v, mode, r);
+    finish(e, it, &v, mode, v.kind == VERSION_LINK ? &put : NULL, r);
 }
 
 static void staged_one(struct engine *e, const struct content_staged *s, struct syncs *syncs) {
     struct disk record, *d = NULL;
     struct version v;
+    struct content_stamp put = {0};
     struct item *it;
     int mode = 0644, r;
     HASH_FIND(hh_want, e->wants, &s->want, sizeof(s->want), it);
@@ -597,10 +537,10 @@ static void staged_one(struct engine *e, const struct content_staged *s, struct 
         return;
     }
     if (r == 0)
-        r = as_known(e, it->path, d) ? put_staged(e, it, d, s->name, syncs) : -EBUSY;
+        r = as_known(e, it->path, d) ? put_staged(e, it, d, s->name, syncs, &put) : -EBUSY;
     if (r != 0)
         unlinkat(s->dir, s->name, 0);
-    finish(e, it, &v, mode, r);
+    finish(e, it, &v, mode, &put, r);
     if (!it->queued)
         item_again(e, it, 0);
 }

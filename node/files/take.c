@@ -187,8 +187,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         item_again(e, it, e->still_ms < 20 ? 20 : e->still_ms);
         return;
     }
-    if (read && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size && before->stamp.mtime_ns == stamp.mtime_ns &&
-        before->stamp.device == stamp.device) { /* chmod, link, rename: not the content */
+    if (read && before->mode != mode && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size &&
+        before->stamp.mtime_ns == stamp.mtime_ns && before->stamp.device == stamp.device) { /* chmod: not the content */
         struct disk now = *before;
         now.stamp = stamp;
         if (!mode_changed(e, it->path, &now, mode))
@@ -196,12 +196,12 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         done(it);
         return;
     }
-    if (e->policy->max_mb > 0 && stamp.size > e->policy->max_mb << 20) {
-        engine_say(e, LOG_WARNING, "%s is not replicated: it is larger than max_mb = %llu", it->path,
-                   (unsigned long long)e->policy->max_mb);
+    if (e->policy.max_mb > 0 && stamp.size > e->policy.max_mb << 20) {
+        engine_say(e, LOG_WARNING, "%s is not replicated: it is larger than max_mb = %llu", it->path, (unsigned long long)e->policy.max_mb);
         done(it);
         return;
     }
+    it->touched = false;
     it->scan = content_scan(e->content, ROOT_INSTANCE, it->path);
     if (it->scan == 0)
         item_again(e, it, 20);
@@ -338,6 +338,11 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
     } else {
         taken(e, it, s);
     }
-    if (!it->queued)
+    if (it->touched) {
+        it->touched = false;
+        it->disk = true;
+        item_again(e, it, e->still_ms);
+    } else if (!it->queued) {
         item_again(e, it, 0); /* whatever else there is to do with it */
+    }
 }

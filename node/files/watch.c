@@ -288,6 +288,10 @@ static void entry(struct engine *e, struct walk *w, const char *name) {
         engine_say(e, LOG_WARNING, "%.200s… is not replicated: its path is too long, or too deep", path);
         return;
     }
+    if (!folder && kept_leftover(name)) {
+        kept_recover(e, dirfd(w->dir), name);
+        return;
+    }
     if (!engine_takes(e, path, folder) || (folder && st.st_dev == e->state_stat.st_dev && st.st_ino == e->state_stat.st_ino))
         return;
     if (!known(e, path, &st))
@@ -533,7 +537,7 @@ static void walk_ended(struct engine *e) {
         walk_wait(e);
         return;
     }
-    place_tidy(e);
+    kept_tidy(e);
     uint64_t ms = w->spent_ns / 1000000, period = ms * (e->watch->blind ? BLIND_PER_WALK : PERIOD_PER_WALK);
     uint64_t least = e->watch->blind || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
     w->due_ms = clock_mono_ms() + (period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);

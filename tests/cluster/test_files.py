@@ -1,8 +1,10 @@
 """The instance folder is the same everywhere: files beside the databases."""
+import hashlib
 import json
 import os
 import random
 import shutil
+import signal
 import stat
 import struct
 import unittest
@@ -497,6 +499,101 @@ class Care(FilesTest):
         self.assertEqual(c[1].cli("files", "accept", "a.txt").code, 1)
         self.assertEqual([d["name"] for d in c[1].json("files", "verify")["databases"]], ["files"])
         self.assertEqual(c[1].cli("files", "dance").code, 2)
+
+
+class Reload(FilesTest):
+    def test_what_the_configuration_says_of_files_holds_without_a_restart(self):
+        config = os.path.join(self.root, "config")
+        said = os.path.join(self.root, "said")
+
+        def configure(text):
+            with open(config, "w") as f:
+                f.write(text)
+        configure('still_ms = 60000\nfiles { exclude = { "*.cache" } path "x" { run = "echo old >> %s" } }\n' % said)
+        c = self.cluster(2, extra=["--config", config])
+        write(c[0], "a.cache", b"a")
+        write(c[0], "x", b"x")
+        holds(lambda: read(c[1], "x") is None, 0.3)
+        configure('still_ms = 50\nbandwidth_kib = 100000\nfiles { exclude = { "*.secret" } max_mb = 1\n path "x" { run = "echo new >> %s" } }\n' % said)
+        for node in c:
+            node.proc.send_signal(signal.SIGHUP)
+        self.everywhere(c, "a.cache", b"a")
+        self.everywhere(c, "x", b"x")
+        write(c[0], "a.secret", b"a")
+        write(c[0], "big", b"x" * (1 << 20) + b"x")
+        write(c[0], "last", b"x")
+        self.everywhere(c, "last", b"x")
+        poll(lambda: os.path.exists(said))
+        with open(said) as f:
+            self.assertEqual(f.read(), "new\n")
+        self.assertEqual(sorted(tree(c[1])), [b"a.cache", b"last", b"x"])
+        configure("files { max_mb = none }\n")
+        c[0].proc.send_signal(signal.SIGHUP)
+        poll(lambda: c[0].log_lines("the configuration was not read again"))
+        write(c[0], "still", b"quick")
+        self.everywhere(c, "still", b"quick")
+
+
+class Gone(FilesTest):
+    """Content that no server has which is there."""
+
+    def test_it_is_named_and_can_be_given_up(self):
+        c = self.files(3, ports=True)
+        for path in ("there", "new"):
+            write(c[0], path, b"first")
+            self.everywhere(c, path, b"first")
+        c.wait()
+        index = harness.connect(c[2].path(".starling/files.db"))  # what it would look like if its author died before he sent the content
+        nobody = bytearray(index.execute("SELECT content FROM file WHERE path = ?", (b"there",)).fetchone()[0])
+        c[2].kill()
+        nobody[44:76] = b"?" * 32
+        nobody[77 + 8] ^= 0xff  # another version of that server
+        nobody[28 + 3] ^= 0x01
+        index.execute("UPDATE file SET content = ? WHERE path = ?", (bytes(nobody), b"there"))
+        nobody[28 + 3] ^= 0x03
+        index.execute("INSERT INTO file(path, content, mode) VALUES (?, ?, 420)", (b"only/in the index", bytes(nobody)))
+        index.close()
+        c[2].start()
+        poll(lambda: c[0].json("files", "list") and len([f for f in c[0].json("files", "list")["files"] if f["state"] == "missing"]) == 2, 30)
+        done = c[0].cli("wait", "--converged", "--timeout", "300", timeout=60)
+        self.assertEqual(done.code, 1)
+        self.assertRegex(done.err, "(there|only/in the index): the version of n0 is at no server")
+        self.assertIn("the version of n0 is at no server", c[0].status()["files"]["error"])
+        for path in ("there", "only/in the index"):
+            self.assertEqual(c[0].cli("files", "accept", path).code, 0)
+        self.converge(c)
+        self.assertEqual(sorted(tree(c[1])), [b"new", b"there"])
+        poll(lambda: c[1].status()["files"]["error"] is None)
+        self.assertEqual(c[0].cli("files", "accept", "there").code, 1)
+
+
+class Leftovers(FilesTest):
+    def test_what_a_crash_leaves_is_found(self):
+        """Files that were out of their place when the server died."""
+        c = self.files(2, ports=True)
+        for path in ("doc.txt", "d/known"):
+            write(c[0], path, b"first")
+            self.everywhere(c, path, b"first")
+        c.wait()
+        c[1].kill()
+
+        def name(path):
+            return "taken-0123456789abcdef-%016x" % int.from_bytes(hashlib.blake2b(path.encode(), digest_size=16).digest()[:8], "little")
+        staging = c[1].path(".starling/staging")
+        os.rename(c[1].path("d/known"), c[1].path("d/.starling-" + name("d/known")))  # as it was known: it was about to be deleted, or replaced
+        for path, text in (("doc.txt", b"the application wrote this while it was being replaced"), ("was/deleted", b"and this")):
+            with open(os.path.join(staging, name(path)), "wb") as f:
+                f.write(text)
+        write(c[1], "d/.starling-fresh17", b"half a co")
+        c[1].start()
+        for node in c:
+            poll(lambda: b"the application wrote this while it was being replaced" in tree(node).values(), 30)
+        self.assertEqual(read(c[1], "doc.txt"), b"first")
+        poll(lambda: os.listdir(c[1].path("d")) == ["known"] or not os.path.exists(c[1].path("d/known")))
+        self.converge(c)
+        kept = [open(os.path.join(c[1].path(".starling/kept"), n), "rb").read() for n in os.listdir(c[1].path(".starling/kept"))]
+        self.assertEqual(sorted(kept), [b"and this", b"first", b"the application wrote this while it was being replaced"])
+        self.assertEqual([n for n in os.listdir(staging) if n.startswith("taken")], [])
 
 
 class Kill(FilesTest):

@@ -15,6 +15,7 @@
 #include "node/files/chunker.h"
 #include "node/files/chunklist.h"
 #include "proto/err.h"
+#include "tests/unit/seed.h"
 
 #define FILE_BYTES (8u << 20)
 
@@ -211,9 +212,7 @@ static void test_speed(void **state) {
 int main(void) {
     if (sodium_init() < 0)
         return 1;
-    const char *given = getenv("STARLING_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
-    print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_begin();
     chunker_init(&chunker);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_format_stays),  cmocka_unit_test(test_sizes), cmocka_unit_test(test_cuts_move_only_near_an_edit),

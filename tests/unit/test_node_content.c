@@ -8,6 +8,7 @@
 #include "proto/core.h"
 #include "proto/wire.h"
 #include "proto/wire_content.h"
+#include "tests/unit/seed.h"
 
 static int teardown(void **state) {
     (void)state;
@@ -539,9 +540,7 @@ int main(void) {
     signal(SIGPIPE, SIG_IGN); /* as starlingd does */
     if (sodium_init() < 0 || uv_loop_init(&loop) != 0)
         return 1;
-    const char *given = getenv("STARLING_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
-    print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_begin();
     if (getenv("STARLING_ONLY") != NULL)
         cmocka_set_test_filter(getenv("STARLING_ONLY"));
     const struct CMUnitTest tests[] = {

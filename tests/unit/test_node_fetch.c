@@ -14,6 +14,7 @@
 #include "node/clock.h"
 #include "node/files/chunker.h"
 #include "node/files/fetch.h"
+#include "tests/unit/seed.h"
 
 #define PEERS 5
 #define ITEMS 40
@@ -278,9 +279,7 @@ static void test_small_ones_first(void **state) {
 }
 
 int main(void) {
-    const char *given = getenv("STARLING_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
-    print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_begin();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_window),
         cmocka_unit_test(test_small_ones_first),

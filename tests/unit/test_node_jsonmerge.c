@@ -14,6 +14,7 @@
 #include "node/clock.h"
 #include "node/files/jsonmerge.h"
 #include "proto/err.h"
+#include "tests/unit/seed.h"
 
 static uint64_t seed;
 
@@ -236,9 +237,7 @@ static void test_random_documents(void **state) {
 }
 
 int main(void) {
-    const char *given = getenv("STARLING_SEED");
-    seed = given != NULL ? strtoull(given, NULL, 10) : clock_wall_ms();
-    print_message("STARLING_SEED=%llu\n", (unsigned long long)seed);
+    seed = seed_begin();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_objects),
         cmocka_unit_test(test_messages),
