@@ -24,7 +24,8 @@
 struct check {
     struct store *s;
     struct buf key, parent_key;
-    bool parked; /* or to be mended */
+    bool parked;       /* or to be mended */
+    struct rowid said; /* the parent that the child's author meant; another row may stand for it now */
 };
 
 #define REASON "FOREIGN KEY constraint failed: "
@@ -261,7 +262,8 @@ static const struct gone *gone_find(const struct foreign *f, const struct value 
 
 /* Who is meant by this reference to a number: the child's author said so; a number alone is a given key. Rows that have, or had, that number here
  * may be others. 1: *who. */
-static int parent_meant(struct store *s, const struct foreign *f, const struct rowid *child, const struct reg *r, struct rowid *who) {
+static int parent_meant(struct check *c, const struct foreign *f, const struct rowid *child, const struct reg *r, struct rowid *who) {
+    struct store *s = c->s;
     struct origins_order o = store_order(s);
     struct value v, key[COLUMNS_MAX];
     struct tbl *t;
@@ -282,8 +284,8 @@ static int parent_meant(struct store *s, const struct foreign *f, const struct r
             return err == ERR_NOTFOUND ? 0 : err;
     }
     if (v.type == VALUE_REF)
-        return refs_find(s, &v, &t, who) && t == f->parent->tbl;
-    *who = (struct rowid){.kind = IDENT_GIVEN, .number = v.as.i};
+        return refs_find_said(s, &v, &t, &c->said) && refs_find(s, &v, &t, who) && t == f->parent->tbl;
+    c->said = *who = (struct rowid){.kind = IDENT_GIVEN, .number = v.as.i};
     bool home;
     err = v.type == VALUE_INT ? rows_find(s, f->parent->tbl, who, &s->reg2, &home) : 0;
     return err ? err : v.type == VALUE_INT && reg_known(&s->reg2);
@@ -322,7 +324,8 @@ static int clashes(struct check *c, const struct foreign *f, const struct value 
     bool left = false;
     if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
         return err;
-    err = w ? left_behind(s, w, &left) : 0;
+    if (w)
+        err = meant ? refs_parent_left(s, f->parent->tbl, &c->said, w, &left) : left_behind(s, w, &left);
     if (w && !err && !left && !meant && !parent->text)
         err = others_left_behind(s, f->parent->tbl, parent->number, w, &left);
     return err ? err : !left;
@@ -362,7 +365,7 @@ static int judge(struct check *c, const struct foreign *f, const struct rowid *p
         return err;
     if (orphan || (f->to_key && !parent_place(c, f, v, &parent)))
         return 0;
-    int meant = clear ? parent_meant(s, f, &who, &s->reg, &parent) : 0, revived = 0;
+    int meant = clear ? parent_meant(c, f, &who, &s->reg, &parent) : 0, revived = 0;
     int clash = meant < 0 ? meant : parent_parked(c, f, f->to_key ? &parent : NULL, meant, v);
     if (clash < 0)
         return clash;
@@ -404,6 +407,34 @@ static const struct value *op_value(const struct op *op, uint32_t number, uint32
     return NULL;
 }
 
+/* What the op refers to is dead, and its number has become another row's since that was merged: who is there is not who was meant. */
+static int check_meaning(struct check *c, const struct op *op, const struct value *v) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct rowid who, at = {.kind = IDENT_GIVEN, .number = v->as.i};
+    struct tbl *t;
+    bool home;
+    if (!refs_find(s, v, &t, &who) || numbers_wait(s, t, &who) != 2)
+        return 0;
+    int err = rows_at_home(s, t, &at, &s->reg2); /* the dead row itself: another is on its way there */
+    if (err || (reg_known(&s->reg2) && reg_alive(&s->reg2, &o) && rowid_same(&s->reg2.who, &who)))
+        return err;
+    err = rows_find(s, op->tbl, &op->who, &s->reg, &home);
+    for (uint32_t i = 0; i < s->reg.cells_count && !err; i++) {
+        const struct cell *best = reg_winner(&s->reg, s->reg.cells[i].column, &o);
+        uint32_t at_op = 0;
+        while (at_op < op->count && op->columns[at_op] != best->column)
+            at_op++;
+        if (best != &s->reg.cells[i] || at_op == op->count || &op->values[at_op] != v)
+            continue;
+        struct write w = s->reg.writes[best->write];
+        int clash = refs_gone(s, op->tbl, &op->who, &w, v);
+        c->parked = c->parked || clash == 1;
+        return clash < 0 ? clash : 0;
+    }
+    return err;
+}
+
 static int check_child(struct check *c, const struct op *op) {
     struct tio *io = op->tbl->io;
     for (uint32_t i = 0; i < io->refs_count; i++) {
@@ -424,6 +455,10 @@ static int check_child(struct check *c, const struct op *op) {
             continue;
         int there = told == f->count ? foreign_parent_there(c->s, f, v, true) : 0;
         int err = there < 0 ? there : there ? 0 : judge_written(c, f, &op->who);
+        for (uint32_t k = 0; k < f->count && there == 1 && c->s->dead_refs && !err; k++) {
+            const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
+            err = p && p->type == VALUE_REF ? check_meaning(c, op, p) : 0;
+        }
         if (err)
             return err;
     }
@@ -663,6 +698,7 @@ int foreign_check(struct store *s, int64_t seq) {
         err = check_gone(&c, scan);
     buf_release(&c.key);
     buf_release(&c.parent_key);
+    s->dead_refs = false;
     s->snapshot++; /* what follows may be taken back */
     return err ? err : c.parked;
 }

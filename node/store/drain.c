@@ -683,6 +683,7 @@ int drain_seal(struct store *s, bool part) {
     batch_writer_clear(s->writer);
     tables_batch_done(s);
     s->stored_changed = true;
+    err = rows_count_rest(s);
 out:
     bytes_unref(b);
     vv_release(&now);

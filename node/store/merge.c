@@ -515,9 +515,11 @@ static int hold_part(struct store *s, struct flight *f) {
 
 static int merge_opened(struct store *s, struct flight *f, const struct batch_head *h, struct seen seen) {
     struct merging m = {.s = s, .f = f, .head = h, .origin = f->origin, .seen = seen};
-    int err = merge_rows(&m);
+    int err = log_write(s, f->origin, f->version, f->batch); /* first: what its references mean is looked up there */
+    if (!err)
+        err = merge_rows(&m);
     free(m.cells);
-    if (err || (err = log_write(s, f->origin, f->version, f->batch)))
+    if (err)
         return err;
     s->origins[f->origin].version = h->version;
     s->origins[f->origin].changed = true;

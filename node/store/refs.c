@@ -250,19 +250,98 @@ int refs_plain(struct store *s, struct value *v) {
     return err < 0 ? err : 0;
 }
 
+/* Had the author of this death deleted the row that is meant? He did by deleting one that he knew to be the same. */
+static int death_of(struct store *s, const struct tbl *t, const struct rowid *member, const struct rowid *said, const struct death *d,
+                    bool *is) {
+    struct seen seen;
+    uint64_t *versions;
+    int err = 0;
+    *is = rowid_same(member, said);
+    if (*is || d->mend)
+        return 0;
+    if (!(versions = calloc(s->origins_count + 1, sizeof *versions)))
+        return ERR_NOMEM;
+    seen = (struct seen){versions, s->origins_count};
+    if (!(err = rows_death_seen(s, d, versions)))
+        *is = same_known(s, t, member, said, &seen);
+    free(versions);
+    return err;
+}
+
+int refs_parent_left(struct store *s, const struct tbl *t, const struct rowid *said, const struct write *w, bool *left) {
+    struct origins_order o = store_order(s);
+    struct arena arena = {0};
+    struct rowid *list;
+    uint32_t count;
+    struct reg own;
+    bool home, his;
+    *left = false;
+    reg_init(&own);
+    int err = same_members(s, t, said, &arena, &list, &count);
+    for (uint32_t i = 0; i < count && !*left && !err; i++) {
+        err = unify_own(s, t, &list[i], &own, &home);
+        for (uint32_t k = 0; k < own.deaths_count && !*left && !err; k++) {
+            const struct death *d = &own.deaths[k];
+            if (stamp_cmp((struct stamp){d->at, d->origin}, own.inserted, &o) > 0 && !(err = death_of(s, t, &list[i], said, d, &his)) &&
+                his)
+                err = rows_death_saw(s, d, w, left);
+        }
+    }
+    reg_release(&own);
+    arena_release(&arena);
+    return err;
+}
+
+int refs_find_said(struct store *s, const struct value *v, struct tbl **t, struct rowid *who) {
+    bool literal = s->same->literal;
+    s->same->literal = true;
+    int found = refs_find(s, v, t, who);
+    s->same->literal = literal;
+    return found;
+}
+
+/* Whom a key with this reference in it meant when it was written so: that of the row's own, of those that are one. */
+static int key_said(struct store *s, const struct tbl *child, const struct rowid *who, const struct write *w, const struct tbl *t,
+                    struct rowid *said) {
+    struct arena arena = {0};
+    struct rowid *list, root, one;
+    struct value key[16];
+    struct tbl *to;
+    uint32_t count;
+    struct reg own;
+    bool home;
+    root = *said;
+    reg_init(&own);
+    int err = unify_is(s, child, who) ? same_members(s, child, who, &arena, &list, &count) : 1;
+    for (uint32_t i = 0; !err && i < count; i++) {
+        bool wrote = false;
+        err = unify_own(s, child, &list[i], &own, &home);
+        for (uint32_t k = 0; k < own.writes_count; k++)
+            wrote = wrote || (own.writes[k].origin == w->origin && own.writes[k].version == w->version && own.writes[k].at == w->at);
+        int n = wrote ? tables_key_values(&list[i], key, 16) : 0;
+        for (int k = 0; k < n; k++)
+            if (key[k].type == VALUE_REF && refs_find(s, &key[k], &to, &one) && to == t && rowid_same(&one, &root) &&
+                refs_find_said(s, &key[k], &to, &one))
+                *said = one;
+    }
+    reg_release(&own);
+    arena_release(&arena);
+    return err < 0 ? err : 0;
+}
+
 int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const struct write *w, const struct value *v, bool *left) {
     struct tbl *t;
-    struct rowid parent;
+    struct rowid parent, said;
     bool home;
     *left = true;
-    if (!refs_find(s, v, &t, &parent))
+    if (!refs_find(s, v, &t, &parent) || !refs_find_said(s, v, &t, &said))
         return 0;
     int err = values_orphan(s, w->origin, w->version, child, who, left);
-    if (err || *left || (err = rows_find(s, t, &parent, &s->meant, &home)))
-        return err;
-    for (uint32_t i = 0; i < s->meant.deaths_count && !*left && !err; i++)
-        err = rows_death_saw(s, &s->meant.deaths[i], w, left);
-    return err;
+    if (!err && !*left && rowid_same(&said, &parent) && who->text)
+        err = key_said(s, child, who, w, t, &said);
+    if (!err && !*left)
+        err = refs_parent_left(s, t, &said, w, left);
+    return err || *left ? err : rows_find(s, t, &parent, &s->meant, &home);
 }
 
 int refs_unsettle(struct store *s, struct tbl *t, const struct rowid *who, struct shown_cell shown, uint64_t hash) {
@@ -312,6 +391,7 @@ int refs_settled(struct store *s, struct value *values, uint32_t count) {
         int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
         if (err < 0 || err == 1)
             return err < 0 ? err : ERR_CONSTRAINT;
+        s->dead_refs = s->dead_refs || err == 2;
         if (values[i].type == VALUE_REF && values[i].as.i != was)
             return ERR_CONSTRAINT;
     }

@@ -314,6 +314,22 @@ int rows_death_saw(struct store *s, const struct death *d, const struct write *w
     return err;
 }
 
+int rows_death_seen(struct store *s, const struct death *d, uint64_t *versions) {
+    struct buf knew;
+    buf_init(&knew, 1 << 20);
+    int err = load_seen(s, d, &knew);
+    for (size_t i = 0; i + 16 <= knew.len && !err; i += 16) {
+        uint64_t pair[2];
+        memcpy(pair, knew.data + i, 16);
+        if (pair[0] < s->origins_count)
+            versions[pair[0]] = pair[1];
+    }
+    if (d->origin < s->origins_count && versions[d->origin] < d->version)
+        versions[d->origin] = d->version;
+    buf_release(&knew);
+    return err;
+}
+
 /* Keys that compare equal are one name, however they are written: nobody misses the other spelling. */
 static bool is_key(const struct tbl *t, uint32_t column) {
     return t->io && column < t->io->by_number_count && t->io->by_number[column] &&
@@ -326,6 +342,47 @@ static bool is_reference(const struct tbl *t, uint32_t column) {
            t->io->ref_to[t->io->by_number[column] - 1];
 }
 
+struct uncounted {
+    struct uncounted *next;
+    struct tbl *tbl;
+    struct rowid who;
+};
+
+/* What a reference in the batch at hand means is not in the log yet. */
+static int count_later(struct store *s, struct tbl *t, const struct rowid *who) {
+    struct uncounted *u = arena_alloc(&s->uncounted_arena, sizeof *u);
+    uint8_t *key = u ? arena_alloc(&s->uncounted_arena, who->key_len + 1) : NULL;
+    if (!key)
+        return ERR_NOMEM;
+    *u = (struct uncounted){s->uncounted, t, *who};
+    if (who->text && who->key_len)
+        memcpy(key, who->key, who->key_len);
+    u->who.key = who->text ? key : NULL;
+    s->uncounted = u;
+    return 0;
+}
+
+int rows_count_rest(struct store *s) {
+    struct uncounted *u = s->uncounted;
+    struct reg r;
+    bool home;
+    uint32_t count;
+    int err = 0;
+    if (!u)
+        return 0;
+    s->uncounted = NULL;
+    reg_init(&r);
+    for (; u && !err; u = u->next)
+        if (!(err = rows_find(s, u->tbl, &u->who, &r, &home))) {
+            r.who = u->who;
+            err = rows_conflicts(s, u->tbl, &u->who, &r, true, &count);
+        }
+    reg_release(&r);
+    if (!s->uncounted)
+        arena_release(&s->uncounted_arena);
+    return err;
+}
+
 static int means_another(struct store *s, const struct tbl *t, const struct reg *r, const struct cell *a, const struct cell *b,
                          bool *lost) {
     const struct write *x = &r->writes[a->write], *y = &r->writes[b->write];
@@ -334,6 +391,8 @@ static int means_another(struct store *s, const struct tbl *t, const struct reg 
     struct value v, w;
     *lost = a->hash != b->hash;
     int err = values_find(s, x->origin, x->version, table, &r->who, a->column, a->hash, &v);
+    if (err == ERR_NOTFOUND && x->origin == s->own && x->version > s->origins[s->own].version)
+        return count_later(s, table, &r->who);
     if (err || v.type != VALUE_REF)
         return err == ERR_NOTFOUND ? 0 : err;
     size_t len = v.len;
@@ -341,6 +400,8 @@ static int means_another(struct store *s, const struct tbl *t, const struct reg 
     err = values_find(s, y->origin, y->version, table, &r->who, b->column, b->hash, &w);
     if (!err && w.type == VALUE_REF)
         *lost = len != w.len || memcmp(bytes, w.p, len) != 0;
+    if (err == ERR_NOTFOUND && y->origin == s->own && y->version > s->origins[s->own].version)
+        return count_later(s, table, &r->who);
     return err == ERR_NOTFOUND ? 0 : err;
 }
 

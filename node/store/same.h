@@ -97,7 +97,7 @@ int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind 
               uint32_t count, const struct seen *seen);
 int unify_pend(struct store *s, struct tbl *t, const struct unify *u); /* what it changed in the row that is shown */
 void unify_release(struct unify *u);
-int unify_own(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* its own register */
+int unify_own(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* its own register */
 /* Tells the registers of a fact; `before`: what the file shows of the rows of the flight at hand, or NULL. */
 int unify_tell(struct store *s, struct tbl *t, const struct rowid *a, uint64_t rank_a, const struct rowid *b, uint64_t rank_b,
                const struct same_fact *fact, const struct buf *before);

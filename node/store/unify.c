@@ -68,7 +68,7 @@ static int own_drop(struct store *s, const struct tbl *t, const struct rowid *wh
     return err;
 }
 
-int unify_own(struct store *s, struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {
+int unify_own(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {
     int err = rows_find(s, t, who, r, home), own = err ? err : own_get(s, t, who, r);
     return own < 0 ? own : 0;
 }

@@ -2,6 +2,7 @@
 """Random schedules for rows that SQLite numbered, references, UNIQUE values and their mends: through the engine, or through the model.
 
     mends.py run SERVERS [OPTION]...   through the engine (SERVERS: the built tests/model/servers)
+    mends.py found SERVERS             the same of the schedules that failed once (the file `found`)
     mends.py check [OPTION]...         through the model (mend_model.py): the driver and its expectations are right
     mends.py canary [OPTION]...        through models that are broken on purpose: each must be caught
       --first N --count N              seeds (by default 200 from a random one; --seconds N: as many as fit)
@@ -32,6 +33,7 @@ Each value tells the row for which it was written: 't17/23' was written by step 
 their numbers. Two rows may become one if both were inserted with one UNIQUE value by applications that did not know of each other.
 """
 import argparse
+import os
 import sys
 import time
 
@@ -115,6 +117,20 @@ def many(args, engine):
     return 0
 
 
+def found(args, engine):
+    "what was found once"
+    failed = done = 0
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "found"), encoding="utf-8") as lines:
+        for seed, steps in (line.split() for line in lines if not line.startswith("#")):
+            args.steps, args.shrink, done = set(steps.split(",")), False, done + 1
+            run, failure = attempt(engine, int(seed), args, args.steps, args.trace)
+            if failure:
+                report(args, engine, int(seed), run, failure)
+                failed += 1
+    print(f"mends: {done - failed} of {done} schedules that failed once hold")
+    return 1 if failed else 0
+
+
 # ---- models that are broken on purpose
 def broken_models():
     class Replica(mend_model.Replica):
@@ -167,7 +183,7 @@ def canary(args):
 
 def arguments():
     p = argparse.ArgumentParser(usage=__doc__)
-    p.add_argument("verb", choices=("run", "check", "canary"))
+    p.add_argument("verb", choices=("run", "found", "check", "canary"))
     p.add_argument("servers", nargs="?")
     p.add_argument("--first", type=int, default=None)
     p.add_argument("--count", type=int, default=200)
@@ -179,7 +195,7 @@ def arguments():
     p.add_argument("--exact", action="store_true")
     p.add_argument("--trace", action="store_true")
     args = p.parse_args()
-    if (args.verb == "run") != (args.servers is not None) or set(args.kinds) - set(KINDS):
+    if (args.verb in ("run", "found")) != (args.servers is not None) or set(args.kinds) - set(KINDS):
         p.error("see above")
     if args.first is None:
         args.first = int(time.time()) % 100000 * 10000
@@ -190,13 +206,13 @@ def arguments():
 
 def main():
     args = arguments()
-    engine = Engine(args.servers) if args.verb == "run" else Model()
+    engine = Engine(args.servers) if args.servers else Model()
     if args.exact:
         engine = Twins(engine)
     print(f"mends: {args.verb} from seed {args.first}, statements {','.join(args.kinds)}")
     sys.stdout.flush()
     try:
-        return canary(args) if args.verb == "canary" else many(args, engine)
+        return canary(args) if args.verb == "canary" else found(args, engine) if args.verb == "found" else many(args, engine)
     finally:
         engine.close()
 
