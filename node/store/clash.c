@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "node/store/foreign.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 /* ---- judging a child without a parent */
@@ -455,7 +456,7 @@ static int check_child(struct check *c, const struct op *op) {
             continue;
         int there = told == f->count ? foreign_parent_there(c->s, f, v, true) : 0;
         int err = there < 0 ? there : there ? 0 : judge_written(c, f, &op->who);
-        for (uint32_t k = 0; k < f->count && there == 1 && c->s->dead_refs && !err; k++) {
+        for (uint32_t k = 0; k < f->count && there == 1 && c->s->same->dead_refs && !err; k++) {
             const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
             err = p && p->type == VALUE_REF ? check_meaning(c, op, p) : 0;
         }
@@ -698,7 +699,7 @@ int foreign_check(struct store *s, int64_t seq) {
         err = check_gone(&c, scan);
     buf_release(&c.key);
     buf_release(&c.parent_key);
-    s->dead_refs = false;
+    s->same->dead_refs = false;
     s->snapshot++; /* what follows may be taken back */
     return err ? err : c.parked;
 }

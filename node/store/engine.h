@@ -365,7 +365,6 @@ struct store {
     struct value_cache *values;
     struct mends *mends;         /* planned by the projection at hand */
     bool mending;                /* it may plan some */
-    bool dead_refs;              /* it wrote references to rows that are dead */
     struct policy_row *policies; /* in force in the cluster, as far as we know */
     uint32_t policies_count;
     bool policies_due, policies_moved; /* some of ours are to be told; references are to be bound anew before anything else is merged */
@@ -377,8 +376,6 @@ struct store {
     uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
     int64_t data_schema;
     int64_t open_conflicts;
-    struct arena uncounted_arena;
-    struct uncounted *uncounted; /* rows.c: their open conflicts are counted when the batch at hand is in the log */
 
     bool watched, stored_changed, told_settled;
     uint64_t *vector; /* scratch for seen */
@@ -563,9 +560,6 @@ int refs_settled(struct store *s, struct value *values,
                  uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
 /* Was what the write refers to by v deleted by somebody who had seen it, or left an orphan on purpose? */
 int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const struct write *w, const struct value *v, bool *left);
-int refs_find_said(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* as refs_find(), whoever stands for it */
-/* Was the row that was said deleted by somebody who had seen the write? Also where he deleted one that he knew to be the same. */
-int refs_parent_left(struct store *s, const struct tbl *t, const struct rowid *said, const struct write *w, bool *left);
 /* The row is to be shown again: whom this column means may have another number than the file shows. hash: of the reference itself. */
 int refs_unsettle(struct store *s, struct tbl *t, const struct rowid *who, struct shown_cell shown, uint64_t hash);
 /* The row that v means is dead. 0: it was left so on purpose, or seen; 1: it is to live again, or else what refers to it has to wait. */
@@ -590,9 +584,7 @@ int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, cons
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
                        int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
-int rows_count_rest(struct store *s);                                                         /* the batch at hand is in the log */
 int rows_death_saw(struct store *s, const struct death *d, const struct write *w, bool *saw); /* had its author seen the write? */
-int rows_death_seen(struct store *s, const struct death *d, uint64_t *versions);              /* what he had seen, by origin; 0 before */
 int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);
 int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* appended: table number and identity */

@@ -391,7 +391,7 @@ int refs_settled(struct store *s, struct value *values, uint32_t count) {
         int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
         if (err < 0 || err == 1)
             return err < 0 ? err : ERR_CONSTRAINT;
-        s->dead_refs = s->dead_refs || err == 2;
+        s->same->dead_refs = s->same->dead_refs || err == 2;
         if (values[i].type == VALUE_REF && values[i].as.i != was)
             return ERR_CONSTRAINT;
     }

@@ -350,27 +350,27 @@ struct uncounted {
 
 /* What a reference in the batch at hand means is not in the log yet. */
 static int count_later(struct store *s, struct tbl *t, const struct rowid *who) {
-    struct uncounted *u = arena_alloc(&s->uncounted_arena, sizeof *u);
-    uint8_t *key = u ? arena_alloc(&s->uncounted_arena, who->key_len + 1) : NULL;
+    struct uncounted *u = arena_alloc(&s->same->uncounted_arena, sizeof *u);
+    uint8_t *key = u ? arena_alloc(&s->same->uncounted_arena, who->key_len + 1) : NULL;
     if (!key)
         return ERR_NOMEM;
-    *u = (struct uncounted){s->uncounted, t, *who};
+    *u = (struct uncounted){s->same->uncounted, t, *who};
     if (who->text && who->key_len)
         memcpy(key, who->key, who->key_len);
     u->who.key = who->text ? key : NULL;
-    s->uncounted = u;
+    s->same->uncounted = u;
     return 0;
 }
 
 int rows_count_rest(struct store *s) {
-    struct uncounted *u = s->uncounted;
+    struct uncounted *u = s->same->uncounted;
     struct reg r;
     bool home;
     uint32_t count;
     int err = 0;
     if (!u)
         return 0;
-    s->uncounted = NULL;
+    s->same->uncounted = NULL;
     reg_init(&r);
     for (; u && !err; u = u->next)
         if (!(err = rows_find(s, u->tbl, &u->who, &r, &home))) {
@@ -378,8 +378,8 @@ int rows_count_rest(struct store *s) {
             err = rows_conflicts(s, u->tbl, &u->who, &r, true, &count);
         }
     reg_release(&r);
-    if (!s->uncounted)
-        arena_release(&s->uncounted_arena);
+    if (!s->same->uncounted)
+        arena_release(&s->same->uncounted_arena);
     return err;
 }
 

@@ -252,6 +252,7 @@ void same_release(struct store *s) {
         return;
     HASH_CLEAR(hh, m->nodes);
     arena_release(&m->arena);
+    arena_release(&m->uncounted_arena);
     buf_release(&m->name);
     buf_release(&m->key);
     for (uint32_t i = 0; i < m->knowing_count; i++)

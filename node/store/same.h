@@ -53,6 +53,9 @@ struct same {
     struct buf name, key;
     struct knowing *knowing; /* by origin: what its batches say that its author knew */
     uint32_t knowing_count;
+    struct arena uncounted_arena;
+    struct uncounted *uncounted; /* rows.c: their open conflicts are counted when the batch at hand is in the log */
+    bool dead_refs;              /* the projection at hand wrote references to rows that are dead */
 };
 
 static inline bool same_any(const struct store *s) { return s->same && s->same->nodes; }
@@ -111,6 +114,13 @@ int unify_write(struct store *s, struct tbl *t, const struct rowid *a, uint64_t 
 int unify_merge(struct store *s, struct tbl *t, const struct change *c, const struct rowid *who, uint32_t origin, uint64_t version,
                 const struct buf *before);
 int unify_left(struct store *s, struct pending_row *p); /* the file does not show it any more */
+
+/* ---- refs.c, rows.c */
+int refs_find_said(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* as refs_find(), whoever stands for it */
+/* Was the row that was said deleted by somebody who had seen the write? Also where he deleted one that he knew to be the same. */
+int refs_parent_left(struct store *s, const struct tbl *t, const struct rowid *said, const struct write *w, bool *left);
+int rows_count_rest(struct store *s);                                            /* the batch at hand is in the log */
+int rows_death_seen(struct store *s, const struct death *d, uint64_t *versions); /* what its author had seen, by origin; 0 before */
 
 /* ---- twice.c */
 uint64_t twice_rank(const struct reg *r);

@@ -496,8 +496,6 @@ int state_commit(struct store *s) {
 static void drop_caches(struct store *s) {
     tables_unload(s);
     same_release(s);
-    arena_release(&s->uncounted_arena);
-    s->uncounted = NULL;
     for (uint32_t i = 0; i < s->tbls_count; i++)
         tbl_free(s->tbls[i]);
     free(s->tbls);
