@@ -35,8 +35,7 @@ static void report(struct check *c, bool ok, const char *what, const char *mend)
 
 /* ---- what is inside, without changing anything: no rollback of a journal, no -wal or -shm made */
 
-/* The file as a URI that SQLite opens without making anything beside it; false: only a recovery, which would write, makes it readable. */
-static bool quiet_uri(const char *path, char *uri, size_t uri_len) {
+bool check_quiet_uri(const char *path, char *uri, size_t uri_len) {
     char beside[PATH_MAX];
     struct stat st;
     uint8_t header[20] = {0};
@@ -82,7 +81,7 @@ static enum inside look_inside(const char *path, char *why, size_t why_len) {
     char uri[3 * PATH_MAX + 64], said[400] = "";
     struct stat st;
     sqlite3 *db = NULL;
-    if (stat(path, &st) != 0 || !quiet_uri(path, uri, sizeof(uri))) {
+    if (stat(path, &st) != 0 || !check_quiet_uri(path, uri, sizeof(uri))) {
         snprintf(why, why_len, "not looked into: it is recovered when it is next opened");
         return INSIDE_UNSEEN;
     }

@@ -187,9 +187,13 @@ static int commands_read(struct config *c, const char *word) {
     static const struct {
         const char *word;
         enum command command;
-    } COMMANDS[] = {{"--check", COMMAND_CHECK},         {"--print-config", COMMAND_PRINT_CONFIG},
-                    {"--uninstall", COMMAND_UNINSTALL}, {"--version", COMMAND_VERSION},
-                    {"--help", COMMAND_HELP},           {"-h", COMMAND_HELP}};
+    } COMMANDS[] = {{"--check", COMMAND_CHECK},
+                    {"--print-config", COMMAND_PRINT_CONFIG},
+                    {"--uninstall", COMMAND_UNINSTALL},
+                    {"--version", COMMAND_VERSION},
+                    {"--preview", COMMAND_PREVIEW},
+                    {"--help", COMMAND_HELP},
+                    {"-h", COMMAND_HELP}};
     for (size_t i = 0; i < sizeof(COMMANDS) / sizeof(COMMANDS[0]); i++)
         if (strcmp(word, COMMANDS[i].word) == 0) {
             c->command = COMMANDS[i].command;
@@ -481,10 +485,11 @@ void config_help(FILE *out) {
     for (int i = 0; i < OPTIONS_COUNT; i++)
         if ((SPECS[i].places & AS_SET) != 0)
             fprintf(out, "    %-24s %s (default: %s)\n", SPECS[i].name, SPECS[i].help, SPECS[i].fallback);
-    fprintf(out, "  %-26s %s\n  %-26s %s\n  %-26s %s\n  %-26s %s\n\n", "--check",
+    fprintf(out, "  %-26s %s\n  %-26s %s\n  %-26s %s\n  %-26s %s\n  %-26s %s\n\n", "--check",
             "look at configuration, databases, ports and permissions; change nothing", "--print-config",
-            "print the configuration in force, each value with its source", "--uninstall",
-            "remove every trigger and table of ours from the databases", "--version, --help", "");
+            "print the configuration in force, each value with its source", "--preview",
+            "ask --join HOST what joining would do to the rows here, as JSON (starling doctor --join HOST shows it); change nothing",
+            "--uninstall", "remove every trigger and table of ours from the databases", "--version, --help", "");
     fprintf(out, "Each setting is also an environment variable (STARLING_NAME, …) and a keyword of the file; flag > environment > file > "
                  "default.\nExit: 0 asked to stop, 1 failed while running, 2 wrong usage, configuration, or port taken.\n");
 }

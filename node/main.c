@@ -14,6 +14,7 @@
 #include "node/check.h"
 #include "node/memory.h"
 #include "node/node.h"
+#include "node/preview.h"
 #include "proto/err.h"
 
 enum { END_OK = 0, END_FAILED = 1, END_USAGE = 2 };
@@ -107,6 +108,8 @@ int main(int argc, char **argv) {
         code = complain(why);
     } else if (config.command == COMMAND_CHECK) {
         code = check_run(&config) ? END_OK : END_USAGE;
+    } else if (config.command == COMMAND_PREVIEW) {
+        code = preview_run(&config) ? END_OK : END_FAILED;
     } else if (config.command == COMMAND_UNINSTALL) {
         code = uninstall_run(&config);
     } else {

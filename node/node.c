@@ -112,7 +112,12 @@ static void transport_event(void *ctx, struct event *e) {
     node_settle(n);
 }
 
-static void transport_handed(void *ctx, struct transport_handed *h) { content_peers_handed(ctx, h); }
+static void transport_handed(void *ctx, struct transport_handed *h) {
+    if (h->secure.purpose == SECURE_VISIT)
+        visits_handed(ctx, h);
+    else
+        content_peers_handed(ctx, h);
+}
 
 static bool link_greeted(void *ctx, uint64_t link) {
     struct node *n = ctx;
@@ -144,6 +149,7 @@ static void everything_close(struct node *n) {
     transport_close(n->transport);
     databases_close(n->databases);
     content_peers_shut(n);
+    visits_shut(n);
     if (n->files != NULL)
         files_close(n->files);
     rotation_close(n->rotation);

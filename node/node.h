@@ -33,6 +33,7 @@ struct content_door;
 struct content_peers;
 struct files;
 struct question_open;
+struct visit;
 struct watcher;
 
 struct node {
@@ -66,6 +67,7 @@ struct node {
     uint64_t question_last;
     struct watcher *watchers;
     struct content_peers *content_peers; /* NULL: no files */
+    struct visit *visits;
 };
 
 /* ---- life: main.c */
@@ -116,6 +118,10 @@ bool content_peers_failed(struct node *n, const struct event *e); /* true: a dia
 void content_peers_handed(struct node *n, struct transport_handed *h);
 void content_peers_shut(struct node *n); /* before the loop ends */
 void content_peers_free(struct node *n); /* after content_close(), when the loop has ended */
+
+/* visits.c: servers that ask what joining would do, and are no members */
+void visits_handed(struct node *n, struct transport_handed *h);
+void visits_shut(struct node *n); /* before the loop ends */
 
 /* reload.c: SIGHUP */
 void node_reload(struct node *n);

@@ -414,6 +414,7 @@ static json_t *ask_store(struct worker *w, const struct job *job) {
     case QUESTION_VERIFY: return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
     case QUESTION_CONFLICTS: return w->store == NULL ? NULL : store_conflicts(w->store);
     case QUESTION_RESOLVE: return w->store == NULL ? NULL : resolve(w, job->args);
+    case QUESTION_SURVEY: return w->store == NULL ? NULL : store_survey(w->store, job->args);
     case QUESTION_WHY: return w->store == NULL ? NULL : why_of(w, job->args);
     }
     return NULL;

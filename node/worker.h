@@ -53,6 +53,7 @@ enum question {
     QUESTION_CONFLICTS,
     QUESTION_RESOLVE, /* args: {"id", "how"}, see store_resolve() */
     QUESTION_WHY,     /* args: {"table", "key", "column"?} */
+    QUESTION_SURVEY,  /* args: see survey.h */
 };
 
 struct job {

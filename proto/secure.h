@@ -50,7 +50,7 @@ struct secure_keys {
 };
 
 /* What a connection is for, as its dialler says in its third message. */
-enum secure_purpose { SECURE_LINK, SECURE_CONTENT, SECURE_PURPOSES };
+enum secure_purpose { SECURE_LINK, SECURE_CONTENT, SECURE_VISIT, SECURE_PURPOSES };
 
 enum secure_state { SECURE_PREAMBLE, SECURE_FIRST, SECURE_THIRD, SECURE_ANSWER, SECURE_OPEN, SECURE_FAILED };
 

@@ -45,7 +45,11 @@ static const struct option files_options[] = {
 };
 
 static const struct option doctor_options[] = {
-    {"--join", "HOST[:PORT]", "what joining that cluster would do to the data here (not in this build)", false},
+    {"--join", "HOST[:PORT]", "what joining that cluster would do to the rows here; nothing is changed", false},
+    {"--adopt", "keep-both|match", "with --join: as starlingd would be started", false},
+    {"--secret-file", "FILE", "likewise", false},
+    {"--cluster", "NAME", "likewise", false},
+    {"--config", "FILE", "likewise", false},
     {NULL, NULL, NULL, false},
 };
 

@@ -78,6 +78,8 @@ void answer_release(struct answer *answer);
 /* The end of most verbs: with --json prints the result (or an object with the error), else calls print (if there is a result). Says the
  * error, releases the answer, returns the exit code. */
 int cli_answer(struct cli *cli, struct answer *answer, void (*print)(const struct cli *cli, const json_t *result));
+/* Runs the starlingd that stands beside this tool, else the one in PATH. Returns only when there is none (cli_uninstall.c). */
+void become_daemon(char **argv);
 /* A connected socket: a descriptor, or -errno. */
 int cli_connect(const char *path);
 pid_t cli_peer_pid(int fd); /* 0 when unknown */
@@ -139,6 +141,7 @@ int verb_resume(struct cli *cli);
 int verb_files(struct cli *cli);
 int verify_files(struct cli *cli); /* `verify`, of the files alone */
 int verb_doctor(struct cli *cli);
+int doctor_join(struct cli *cli, const char *host);
 int verb_uninstall(struct cli *cli);
 int verb_completion(struct cli *cli);
 int verb_version(struct cli *cli);

@@ -25,10 +25,14 @@ static void print_doctor(const struct cli *cli, const json_t *result) {
 
 int verb_doctor(struct cli *cli) {
     struct answer answer;
-    if (cli_option(cli, "--join")) {
-        complain("doctor --join: not in this build");
-        return EXIT_USAGE;
-    }
+    static const char *const WITH_JOIN[] = {"--adopt", "--secret-file", "--cluster", "--config"};
+    if (cli_option(cli, "--join"))
+        return doctor_join(cli, cli_option(cli, "--join"));
+    for (size_t i = 0; i < sizeof WITH_JOIN / sizeof *WITH_JOIN; i++)
+        if (cli_option(cli, WITH_JOIN[i])) {
+            complain("doctor: %s goes with --join HOST", WITH_JOIN[i]);
+            return EXIT_USAGE;
+        }
     cli_ask(cli, &(struct request){.verb = "doctor", .silence_s = SILENCE_S}, &answer);
     return cli_answer(cli, &answer, print_doctor);
 }

@@ -71,8 +71,7 @@ static int stop_node(struct cli *cli, const struct place *place) {
     return code;
 }
 
-/* Runs the starlingd that stands beside this tool, else the one in PATH. Returns only when there is none. */
-static void become_daemon(char **argv) {
+void become_daemon(char **argv) {
     char path[PATH_MAX];
     ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
     if (len > 0) {

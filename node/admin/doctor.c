@@ -252,10 +252,31 @@ static void ask_clocks(struct conn *c) {
     conn_timer(c, d->clocks_left == 0 ? 0 : CLOCKS_MS, clocks_done);
 }
 
+/* As what `starling doctor --join` has to ask other servers: flags for a starlingd that does not serve. */
+static json_t *flags_json(const struct node *n) {
+    static const enum option_id OPTIONS[] = {OPTION_INSTANCE, OPTION_STATE, OPTION_CLUSTER, OPTION_ADOPT, OPTION_SECRET_FILE};
+    static const char *const FLAGS[] = {"--instance", "--state", "--cluster", "--adopt", "--secret-file"};
+    json_t *flags = json_array();
+    for (size_t i = 0; i <= sizeof(OPTIONS) / sizeof(*OPTIONS); i++) {
+        bool last = i == sizeof(OPTIONS) / sizeof(*OPTIONS), path = last || OPTIONS[i] == OPTION_SECRET_FILE;
+        const char *value = !last ? config_text(&n->config, OPTIONS[i]) : n->config.file != NULL ? n->config.file : "";
+        char *whole = path && value[0] != 0 ? realpath(value, NULL) : NULL;
+        if (value[0] != 0) {
+            json_array_append_new(flags, json_string(last ? "--config" : FLAGS[i]));
+            json_array_append_new(flags, json_string(whole != NULL ? whole : value));
+        }
+        free(whole);
+    }
+    return flags;
+}
+
 void verb_doctor(struct conn *c, const json_t *args) {
-    struct doctor *d = calloc(1, sizeof(*d));
+    struct doctor *d = json_is_true(json_object_get(args, "flags")) ? NULL : calloc(1, sizeof(*d));
     struct node *n = c->node;
-    (void)args;
+    if (json_is_true(json_object_get(args, "flags"))) {
+        conn_done(c, 0, json_pack("{s:o}", "flags", flags_json(n)), NULL);
+        return;
+    }
     if (d == NULL) {
         conn_done(c, 1, NULL, "out of memory");
         return;

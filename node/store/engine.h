@@ -427,6 +427,7 @@ int state_table(struct store *s, const char *name, size_t len, struct tbl **out)
 struct tbl *state_table_of(const struct store *s, uint32_t no);                   /* NULL: no such number */
 struct tbl *state_find_table(const struct store *s, const char *name, size_t len);
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no); /* found or made */
+uint64_t state_name_hash(const char *name, size_t len); /* of tables and columns, the same on every server */
 int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed);
 int state_reshape(struct store *s, struct tbl *t, enum shape shape); /* without living rows: registers of another kind */
 int state_shape(struct store *s, struct tbl *t, enum shape shape);   /* makes the table of registers */
@@ -570,8 +571,7 @@ int refs_plain(struct store *s, struct value *v); /* the same, and makes it a VA
 /* ---- rows.c: registers in the state database. A row lives at home (under its number or key) when it is the one that the application's file
  * shows there, or when nobody else is; else in `extra`, by identity. */
 int rows_find(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* r cleared when unknown */
-int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place,
-                 struct reg *r); /* whoever lives under that number or key */
+int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r); /* who lives under that number or key */
 int rows_store(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool home);
 int rows_evict(struct store *s, struct tbl *t, const struct rowid *place); /* who is at home moves to extra */
 int rows_forget_extra(struct store *s, struct tbl *t, const struct rowid *who);

@@ -254,7 +254,7 @@ static int find_own(struct store *s) {
 
 /* ---- tables and columns */
 
-static uint64_t name_hash(const char *name, size_t len) {
+uint64_t state_name_hash(const char *name, size_t len) {
     char folded[256];
     size_t n = len < sizeof folded ? len : sizeof folded;
     for (size_t i = 0; i < n; i++)
@@ -313,7 +313,7 @@ static int tbl_column(struct tbl *t, const char *name, size_t len, int32_t place
     if (strcmp(copy, NUMBER_COLUMN) == 0)
         t->number_column = t->columns_count + 1;
     t->moves[t->columns_count] = (struct column_move){.placed = placed, .noted = placed};
-    t->column_hashes[t->columns_count++] = name_hash(name, len);
+    t->column_hashes[t->columns_count++] = state_name_hash(name, len);
     return 0;
 }
 
@@ -327,7 +327,7 @@ static int tbls_add(struct store *s, uint32_t no, const char *name, size_t len, 
         return ERR_NOMEM;
     }
     t->no = no;
-    t->hash = name_hash(name, len);
+    t->hash = state_name_hash(name, len);
     t->top = INT64_MIN;
     s->tbls[s->tbls_count++] = t;
     *out = t;

@@ -108,6 +108,8 @@ json_t *store_why(struct store *s, const char *table, const json_t *key, const c
 /* Reads the real content: table NULL: {"tables":{name:{"rows":n,"digest":hex}}}; bucket < 0: {"rows":n,"buckets":[256 × hex]} by key hash;
  * else {"rows":[[key (value or array), hex],…]} of that bucket. Also {"vector":hex} of what is shown. NULL without that table. Slow: reads all rows. */
 json_t *store_verify(struct store *s, const char *table, int bucket);
+/* What another server asks to tell what joining would do: see survey.h. Short. */
+json_t *store_survey(struct store *s, const json_t *question);
 /* Rows of a table that are gone from the file without a note, too many to be believed: accept: they were deleted; else they are shown again.
  * {"rows":n} that this was about, or {"error":…}. */
 json_t *store_decide(struct store *s, const char *table, bool accept);

@@ -127,7 +127,7 @@ class CliTest(unittest.TestCase):
     def test_verbs_of_other_builds(self):
         for verb in ("snapshot", "restore"):
             self.expect(self.run_cli(verb, "x", "--any"), 2, err=f"starling: {verb}: not in this build\n")
-        self.expect(self.run_cli("doctor", "--join", "x"), 2, err="not in this build")
+        self.expect(self.run_cli("doctor", "--adopt", "match"), 2, err="goes with --join HOST")
 
     def test_completion(self):
         for shell in ("bash", "zsh", "fish"):
