@@ -1,8 +1,11 @@
 /* Answering peers: who has what, lists, chunks. A connection has a queue of runs that its peer wants; one job at a time reads some of them,
  * hashes what it read, compresses it where that helps, and packs frames; the next one starts when the connection has taken most of these.
+ * A large file stays open while its runs are read; small ones are opened by the job.
  *
- * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but said to be gone. */
+ * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but looked for in another
+ * file, or said to be gone. */
 #include <assert.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +148,8 @@ struct piece {
     bool own;    /* closes the descriptor */
     bool shared; /* with those before it of the same content: the last one closes it */
     bool gone;
+    char *path; /* of a small file, to be opened: beneath root */
+    uint32_t root;
     uint8_t content[CONTENT_HASH_BYTES], hash[CONTENT_HASH_BYTES];
     uint32_t chunk, len;
     uint64_t at;
@@ -153,6 +158,7 @@ struct piece {
 struct reading {
     struct job job;
     struct conn *conn;
+    const struct content_config *config;
     struct zip *zip;
     uint32_t plain;
     struct buf frames;
@@ -203,6 +209,8 @@ static void run_reading(struct job *j) {
         if (s->body_len + WIRE_ITEM_HEAD + p->len > WIRE_BODY_MAX)
             pack_body(s);
         uint8_t *to = s->body + s->body_len;
+        if (p->path != NULL)
+            p->fd = s->config->open_file(s->config->ctx, p->root, p->path);
         p->gone = p->fd < 0 || !read_piece(p, to + WIRE_ITEM_HEAD);
         if (p->own && p->fd >= 0)
             close(p->fd);
@@ -213,8 +221,24 @@ static void run_reading(struct job *j) {
     }
     pack_body(s);
     for (uint32_t i = 0; i < s->count; i++)
-        if (s->pieces[i].gone)
+        if (s->pieces[i].gone && s->pieces[i].path == NULL)
             pack_gone(&s->frames, s->pieces[i].content, s->pieces[i].chunk, 1);
+}
+
+/* A small file that is another one by now: forgotten, until it is read again; what it had may be in another one. */
+static void look_elsewhere(struct conn *conn, struct reading *s, const struct piece *p) {
+    bool changed = p->fd != -EMFILE && p->fd != -ENFILE && p->fd != -ENOMEM;
+    if (changed)
+        table_lost(conn->content->table, p->root, p->path, p->content);
+    if (!changed || conn->queue_count == conn->queue_cap) {
+        pack_gone(&s->frames, p->content, p->chunk, 1);
+        return;
+    }
+    conn->queue_at = (conn->queue_at + conn->queue_cap - 1) % conn->queue_cap;
+    struct wire_run *run = &conn->queue[conn->queue_at];
+    *run = (struct wire_run){.first = 0, .count = 1};
+    memcpy(run->hash, p->content, sizeof run->hash);
+    conn->queue_count++;
 }
 
 static void reading_done(struct job *j) {
@@ -223,6 +247,12 @@ static void reading_done(struct job *j) {
     struct content *c = j->content;
     conn->serving = false;
     conn->plain = s->plain;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct piece *p = &s->pieces[i];
+        if (p->gone && p->path != NULL && !conn->over)
+            look_elsewhere(conn, s, p);
+        free(p->path);
+    }
     if (conn->over || c->closing) {
         buf_release(&s->frames);
         if (conn->over)
@@ -267,10 +297,29 @@ static bool piece_of_target(struct content *c, struct piece *p) {
     return true;
 }
 
+/* A small file is not kept open, nor opened here: the job does that. */
+static bool piece_small(struct content *c, struct piece *p) {
+    struct table_place place;
+    struct chunklist list;
+    chunklist_init(&list);
+    bool small = p->chunk == 0 && table_chunks(c->table, p->content) == 1 && table_list(c->table, p->content, &list) == 0 &&
+                 list.size <= CHUNK_MIN && table_file(c->table, p->content, 0, &place) == 0;
+    if (small) {
+        struct chunk chunk = chunklist_get(&list, 0);
+        memcpy(p->hash, chunk.hash, sizeof p->hash);
+        p->len = chunk.len;
+        p->path = place.path;
+        p->root = place.root;
+        p->own = true;
+    }
+    chunklist_release(&list);
+    return small;
+}
+
 static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
     struct content *c = conn->content;
     p->fd = -1;
-    if (piece_of_target(c, p))
+    if (piece_of_target(c, p) || piece_small(c, p))
         return;
     if (conn->source == NULL || memcmp(conn->source->hash, p->content, sizeof p->content) != 0) {
         source_free(conn->source);
@@ -303,7 +352,7 @@ static void pieces_take(struct conn *conn, struct reading *s) {
         s->count++;
         s->bytes += p->len + WIRE_ITEM_HEAD;
         run->first++;
-        bool nothing = p->fd < 0; /* nor of the rest of this run: told once */
+        bool nothing = p->fd < 0 && p->path == NULL; /* nor of the rest of this run: told once */
         if (--run->count == 0 || nothing) {
             conn->queue_at = (conn->queue_at + 1) % conn->queue_cap;
             conn->queue_count--;
@@ -325,6 +374,7 @@ void serve_next(struct conn *conn) {
         conn->zip = zip_new();
     s->job = (struct job){.run = run_reading, .done = reading_done};
     s->conn = conn;
+    s->config = &c->config;
     s->zip = conn->zip;
     s->plain = conn->plain;
     buf_init(&s->frames, 4u << 20);

@@ -55,6 +55,15 @@ static int read_at(int fd, uint8_t *data, size_t len, uint64_t at) {
     return 0;
 }
 
+/* A file in the staging folder, in place of one that an earlier run may have left. */
+static int make_new(int dir, const char *name, int how) {
+    int flags = how | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, fd = openat(dir, name, flags, 0600);
+    if (fd >= 0 || errno != EEXIST)
+        return fd;
+    unlinkat(dir, name, 0);
+    return openat(dir, name, flags, 0600);
+}
+
 /* ---- the staging file and its journal */
 
 static size_t map_bits_at(const struct target *t) { return MAP_HEAD + (size_t)t->list.count * ENTRY_BYTES; }
@@ -94,8 +103,7 @@ static int map_make(struct target *t) {
 }
 
 int stage_open(struct target *t) {
-    unlinkat(t->dir, t->name, 0);
-    t->fd = openat(t->dir, t->name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    t->fd = make_new(t->dir, t->name, O_RDWR);
     if (t->fd < 0)
         return content_error(errno);
     if (fallocate(t->fd, 0, 0, (off_t)t->size) != 0) { /* so that a disk that is too small says so now */
@@ -313,8 +321,7 @@ struct small_copy {
 };
 
 static int small_write(const struct target *t, const uint8_t *data) {
-    unlinkat(t->dir, t->name, 0);
-    int fd = openat(t->dir, t->name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    int fd = make_new(t->dir, t->name, O_WRONLY);
     if (fd < 0)
         return content_error(errno);
     int r = write_full(fd, data, (size_t)t->size, 0);

@@ -292,6 +292,12 @@ void table_gone(struct content_table *t, uint32_t root, const char *path) {
     drop_unused(t, id);
 }
 
+void table_lost(struct content_table *t, uint32_t root, const char *path, const uint8_t *hash) {
+    int64_t id = find_content(t, hash);
+    if (id != 0 && find_file(t, root, path) == id) /* else it is known to be another one by now */
+        table_gone(t, root, path);
+}
+
 void table_moved(struct content_table *t, uint32_t root, const char *from, uint32_t to_root, const char *to) {
     if (begin(t) != 0 || (root == to_root && strcmp(from, to) == 0))
         return;

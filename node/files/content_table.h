@@ -31,6 +31,8 @@ int table_note(struct content_table *t, uint32_t root, const char *path, const u
 void table_learn(struct content_table *t, const uint8_t *hash, const struct chunklist *list);
 void table_moved(struct content_table *t, uint32_t root, const char *from, uint32_t to_root, const char *to);
 void table_gone(struct content_table *t, uint32_t root, const char *path);
+/* The file at path was found to have something else than this content. */
+void table_lost(struct content_table *t, uint32_t root, const char *path, const uint8_t *hash);
 
 bool table_has(struct content_table *t, const uint8_t *hash);
 uint32_t table_chunks(struct content_table *t, const uint8_t *hash);                 /* 0: no file has it */

@@ -215,6 +215,33 @@ static void test_a_file_that_changed_is_gone(void **state) {
     free(data);
 }
 
+/* Of two files with one content the first is another one by now, or none: the second is read, and nobody has to ask again. */
+static void test_a_small_file_is_in_two_places(void **state) {
+    uint8_t *data = random_bytes(1000), hash[2][CONTENT_HASH_BYTES];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (int i = 0; i < 2; i++) {
+        data[0] ^= 1;
+        write_file(0, i == 0 ? "a" : "b", data, 1000);
+        write_file(0, i == 0 ? "c" : "d", data, 1000);
+        scan(0, i == 0 ? "a" : "b", hash[i]);
+        scan(0, i == 0 ? "c" : "d", hash[i]);
+    }
+    write_file(0, "a", data, 1000);
+    assert_int_equal(unlinkat(servers[0].root, "b", 0), 0);
+    uint64_t from = clock_mono_ms();
+    want(1, "x", hash[0], 1000, NULL);
+    want(1, "y", hash[1], 1000, NULL);
+    assert_true(wait_staged(1, 2));
+    assert_in_range(clock_mono_ms() - from, 0, 1800); /* who was told that it is gone asks again after 2 s */
+    assert_true(same_file(1, "y", data, 1000));
+    data[0] ^= 1;
+    assert_true(same_file(1, "x", data, 1000));
+    free(data);
+}
+
 static void test_cancelled_is_not_staged(void **state) {
     size_t len = 64u << 20;
     uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
@@ -551,6 +578,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_many_small_files, teardown),
         cmocka_unit_test_teardown(test_what_is_here_is_copied, teardown),
         cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
+        cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
         cmocka_unit_test_teardown(test_a_bandwidth_limit, teardown),
