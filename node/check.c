@@ -122,12 +122,16 @@ static void check_closed(void *ctx, const char *folder, int error) {
 static void check_database(void *ctx, const char *name, const char *path, bool alien) {
     struct check *c = ctx;
     char what[PATH_MAX + 64], folder[PATH_MAX];
+    snprintf(what, sizeof(what), "database %s%s", name, config_replicates(c->config, name) ? "" : ": replicate = no");
+    if (!config_replicates(c->config, name)) {
+        report(c, true, what, "");
+        return;
+    }
     c->databases++;
-    snprintf(what, sizeof(what), "database %s", name);
     snprintf(folder, sizeof(folder), "%s", path);
     *strrchr(folder, '/') = 0;
     if (alien)
-        report(c, false, what, "not a SQLite database: move it away or restore it");
+        report(c, false, what, "not a SQLite database: move it away, restore it, or say replicate = no of it");
     else if (access(path, R_OK | W_OK) != 0)
         report(c, false, what, "give the user who runs starlingd the right to read and write it");
     else if (access(folder, W_OK) != 0)

@@ -59,6 +59,13 @@ bool config_same(const struct config *a, const struct config *b, enum option_id 
     return true;
 }
 
+bool config_replicates(const struct config *c, const char *db) {
+    for (uint32_t i = 0; i < c->databases_count; i++)
+        if (strcmp(c->databases[i].db, db) == 0)
+            return c->databases[i].replicate;
+    return true;
+}
+
 const char *const *config_excluded(const struct config *c, const char *db) {
     for (uint32_t i = 0; i < c->databases_count; i++)
         if (strcmp(c->databases[i].db, db) == 0)
@@ -449,7 +456,7 @@ void config_print(const struct config *c, FILE *out) {
     for (uint32_t i = 0; i < c->databases_count; i++) {
         fprintf(out, "\n# from: file %s\ndatabase ", c->file);
         print_quoted(out, c->databases[i].db);
-        fputs(" {\n", out);
+        fputs(c->databases[i].replicate ? " {\n" : " {\n    replicate = no\n", out);
         const struct ddl_policy *ddl = ddl_of(c, c->databases[i].db);
         if (ddl != NULL)
             fprintf(out, "    ddl = %s\n", ddl->follow ? "follow" : "local");

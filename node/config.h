@@ -43,6 +43,7 @@ struct table_policy {
 
 struct database_policy {
     char *db;
+    bool replicate; /* no: this server neither sends nor takes it */
     struct table_policy *tables;
     uint32_t tables_count;
     struct policy_line *policies; /* owned */
@@ -77,6 +78,7 @@ const struct option_spec *config_spec(enum option_id id);
 const char *config_text(const struct config *c, enum option_id id); /* "" when unset; not for lists */
 uint64_t config_number(const struct config *c, enum option_id id);
 bool config_same(const struct config *a, const struct config *b, enum option_id id);
+bool config_replicates(const struct config *c, const char *db);
 /* NULL, or the NULL-terminated names of the tables of db that are not replicated. */
 const char *const *config_excluded(const struct config *c, const char *db);
 /* What it says of the tables of db; *count may be 0. */

@@ -41,11 +41,6 @@ static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT
                                     CFG_INT("max_mb", 0, CFGF_NODEFAULT),
                                     CFG_SEC("path", PATH_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES), CFG_END()};
 
-static int not_built(const struct config *c, const char *what, char *why, size_t why_len) {
-    snprintf(why, why_len, "%s: %s: not in this build: leave it out", c->file, what);
-    return ERR_USAGE;
-}
-
 /* One policy, refused where it can never be one. `table` "": all of the database. */
 static int policy_add(struct config *c, struct database_policy *db, cfg_t *section, const char *table, const char *name, const char *value,
                       char *why, size_t why_len) {
@@ -133,7 +128,6 @@ static int ddl_read(struct config *c, cfg_t *section, char *why, size_t why_len)
 
 static int database_read(struct config *c, cfg_t *section, char *why, size_t why_len) {
     struct database_policy *databases = realloc(c->databases, (c->databases_count + 1) * sizeof(*databases));
-    char what[512];
     uint32_t excluded = 0;
     if (databases == NULL)
         return ERR_NOMEM;
@@ -143,10 +137,7 @@ static int database_read(struct config *c, cfg_t *section, char *why, size_t why
     if ((db->db = strdup(cfg_title(section))) == NULL)
         return ERR_NOMEM;
     c->databases_count++;
-    if (cfg_size(section, "replicate") > 0 && !cfg_getbool(section, "replicate")) {
-        snprintf(what, sizeof(what), "database %s: replicate = no", db->db);
-        return not_built(c, what, why, why_len);
-    }
+    db->replicate = cfg_size(section, "replicate") == 0 || cfg_getbool(section, "replicate");
     int r = choices_read(c, db, section, "", why, why_len);
     if (r == 0)
         r = ddl_read(c, section, why, why_len);

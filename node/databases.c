@@ -3,7 +3,8 @@
  *   databases_ended joins -> databases_close -> databases_free.
  * Possible failure modes are:
  *   - inotify is exhausted: only the periodic scan finds new files, at most a few seconds later;
- *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes;
+ *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes. Nobody waits for it, unless it stands
+ *     in the place of one;
  *   - a worker cannot be started: state error; the next scan tries again.
  * Scans are paced so that they cost at most about 0.05 % of a core, however large the folder is. */
 #include "node/databases.h"
@@ -20,6 +21,7 @@
 #include "node/dbname.h"
 #include "node/node.h"
 #include "node/folder.h"
+#include "node/store/store.h"
 #include "proto/err.h"
 
 #define PERIOD_MIN_MS 1000
@@ -88,6 +90,10 @@ struct database *databases_app_next(const struct database *db) {
 }
 uint32_t databases_count(const struct databases *d) { return HASH_COUNT(d->list); }
 
+bool database_only_named(const struct database *db) { return db->state == DB_ALIEN && !db->wanted && !db->replaced; }
+
+bool database_broken(const struct database *db) { return db->state == DB_FAILED || (db->state == DB_ALIEN && !database_only_named(db)); }
+
 void database_failed(struct database *db, const char *why) {
     char *copy = strdup(why);
     free(db->error);
@@ -128,9 +134,15 @@ static struct database *entry_new(struct databases *d, const char *name) {
     return asprintf(&path, "%s/%s", d->instance, name) < 0 ? NULL : entry_at(d, name, path);
 }
 
+/* Of the database of this name; NULL: it can have none. free() it. */
+static char *state_path_of(const struct databases *d, const char *name) {
+    char escaped[3 * 256 + 1], *path = NULL;
+    return dbname_escape(name, escaped, sizeof(escaped)) && asprintf(&path, "%s/db/%s.state", d->state, escaped) >= 0 ? path : NULL;
+}
+
 static void worker_begin(struct databases *d, struct database *db, bool create) {
-    char escaped[3 * 256 + 1], *state_path = NULL;
-    if (!dbname_escape(db->name, escaped, sizeof(escaped)) || asprintf(&state_path, "%s/db/%s.state", d->state, escaped) < 0)
+    char *state_path = state_path_of(d, db->name);
+    if (state_path == NULL)
         return;
     uint32_t policies_count;
     const struct policy_line *policies = config_policies(&d->node->config, db->name, &policies_count);
@@ -149,7 +161,8 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
         .key = d->node->identity.key,
         .secret = d->node->identity.secret,
     };
-    int r = strlen(escaped) + strlen(".state-journal") > NAME_MAX ? ERR_TOOBIG : worker_start(&db->worker, &config);
+    size_t file_len = strlen(strrchr(state_path, '/') + 1) + strlen("-journal");
+    int r = file_len > NAME_MAX ? ERR_TOOBIG : worker_start(&db->worker, &config);
     free(state_path);
     if (r == 0) {
         db->state = DB_OPENING;
@@ -170,8 +183,16 @@ static void alien_begin(struct databases *d, const char *name, const struct stat
     if (db == NULL && (db = entry_new(d, name)) == NULL)
         return;
     if (db->state != DB_ALIEN) {
+        char *state_path = state_path_of(d, name);
         db->state = DB_ALIEN;
-        snprintf(why, sizeof(why), "%s is not a SQLite database: move it away or restore it; the other databases are replicated", name);
+        db->replaced = state_path != NULL && access(state_path, F_OK) == 0;
+        free(state_path);
+        if (db->replaced)
+            snprintf(why, sizeof(why), "%s is not a SQLite database any more: restore it; the other databases are replicated", name);
+        else
+            snprintf(why, sizeof(why),
+                     "%s is not a SQLite database: move it away, or say database \"%s\" { replicate = no }; the others are replicated",
+                     name, name);
         database_failed(db, why);
         log_line(d->node->log, LOG_ERROR, NULL, "%s", why);
     }
@@ -274,8 +295,21 @@ static void on_folder(void *ctx, const char *path) {
              "no more folders can be watched: new databases are found a few seconds later: raise fs.inotify.max_user_watches");
 }
 
+/* A database that is not to be replicated: the first look takes out of it what a time left there in which it was. */
+static void leave_alone(struct databases *d, const char *name, const char *path, const struct stat *st) {
+    char why[1024] = "";
+    if (d->scans > 1 || st->st_size == 0 || folder_header(path) != FOLDER_FILE_SQLITE)
+        return;
+    if (store_uninstall(path, why, sizeof(why)) != 0)
+        log_line(d->node->log, LOG_ERROR, name, "replicate = no, but our triggers are still in it: %s", why);
+}
+
 static void on_file(void *ctx, const char *name, const char *path, const struct stat *st) {
     struct databases *d = ctx;
+    if (!config_replicates(&d->node->config, name)) {
+        leave_alone(d, name, path, st);
+        return;
+    }
     struct database *db = databases_find(d, name);
     if (db != NULL && db->state != DB_ALIEN && db->worker != NULL)
         return; /* its worker looks after it */
@@ -471,11 +505,24 @@ struct database *databases_serve(struct databases *d, const char *name, const ch
     return db;
 }
 
+static void in_the_way(struct databases *d, struct database *db) {
+    db->wanted = true;
+    database_failed(db, "something that is not a database stands where a peer has this database: move it away");
+    log_line(d->node->log, LOG_ERROR, db->name, "%s", db->error);
+}
+
 void databases_want(struct databases *d, const char *name) {
     struct stat st;
     char path[PATH_MAX];
-    if (d->stopped || databases_find(d, name) != NULL)
+    struct database *db = databases_find(d, name);
+    if (db != NULL && db->state == DB_ALIEN && !db->wanted)
+        in_the_way(d, db);
+    if (d->stopped || db != NULL)
         return;
+    if (!config_replicates(&d->node->config, name)) {
+        log_line(d->node->log, LOG_DEBUG, name, "a peer has this database; it is not replicated here (replicate = no)");
+        return;
+    }
     if (!dbname_ok(name)) {
         log_line(d->node->log, LOG_WARNING, NULL, "a peer has a database with a name that is not taken: %.200s", name);
         return;
@@ -485,17 +532,14 @@ void databases_want(struct databases *d, const char *name) {
         return;
     bool there = snprintf(path, sizeof(path), "%s/%s", d->instance, name) < (int)sizeof(path) && lstat(path, &st) == 0;
     bool made = there ? S_ISREG(st.st_mode) && st.st_size == 0 : folders_make(d->instance, name);
-    struct database *db = entry_new(d, name);
-    if (db == NULL)
+    if ((db = entry_new(d, name)) == NULL)
         return;
     if (made) {
         log_line(d->node->log, LOG_INFO, name, "a peer has this database: fetching it");
         worker_begin(d, db, true);
         return;
     }
-    db->wanted = true;
-    database_failed(db, "something that is not a database stands where a peer has this database: move it away");
-    log_line(d->node->log, LOG_ERROR, name, "%s", db->error);
+    in_the_way(d, db);
 }
 
 /* ---- listing without a node */

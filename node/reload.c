@@ -25,8 +25,11 @@ static bool has(const struct setting *list, const char *value) {
     return false;
 }
 
-/* Does b say the same of every table that a names? What is not named is replicated. */
+/* Does b say the same of every database and table that a names? What is not named is replicated. */
 static bool covers(const struct config *a, const struct config *b) {
+    for (uint32_t i = 0; i < a->databases_count; i++)
+        if (a->databases[i].replicate != config_replicates(b, a->databases[i].db))
+            return false;
     for (uint32_t i = 0; i < a->databases_count; i++)
         for (uint32_t t = 0; t < a->databases[i].tables_count; t++) {
             const struct table_policy *p = &a->databases[i].tables[t];
@@ -104,6 +107,6 @@ void node_reload(struct node *n) {
         if (!taken((enum option_id)i) && !config_same(&n->config, &fresh, (enum option_id)i))
             log_line(n->log, LOG_WARNING, NULL, "%s has changed: restart starlingd for it", config_spec((enum option_id)i)->name);
     if (!covers(&n->config, &fresh) || !covers(&fresh, &n->config))
-        log_line(n->log, LOG_WARNING, NULL, "the settings of tables have changed: restart starlingd for them");
+        log_line(n->log, LOG_WARNING, NULL, "the settings of databases or tables have changed: restart starlingd for them");
     config_release(&fresh);
 }

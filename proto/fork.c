@@ -6,7 +6,9 @@
  * is fetched like anybody's, and where the two differ the cluster's value stays and this one is an open conflict. A peer is believed
  * once a run.
  * From somebody else it may be made up, or passed on from the other branch of a fork: it is not taken, nothing stops, and that
- * origin is asked of others for a while. */
+ * origin is asked of others for a while. When nobody has what follows here, this server took the other branch. That origin is then
+ * named (red) and set apart: what others wrote after its writes does not wait for them. Its author's later epoch says that
+ * he did fork: then this server, too, takes up its rows anew, and fetches what the others have. Who never says so lies, and stays apart. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +16,7 @@
 #include "proto/core_state.h"
 
 #define AVOID_MS 60000u
+#define REJOIN_MS 600000u /* a member that lies must not make others do it all the time */
 
 static const struct inflight *flight(const struct db *db, const struct source *s, uint64_t version) {
     for (uint32_t i = 0; i < db->inflight_count; i++)
@@ -48,6 +51,74 @@ static void forked(struct core *core, struct db *db, struct source *s, struct pe
     stream_send(core, author->link);
 }
 
+bool fork_over(const struct core *core, const struct db *db, const struct source *s) {
+    if (memcmp(s->origin.node, core->id, NODE_ID_BYTES) == 0)
+        return !sync_ours(core, db, &s->origin);
+    uint32_t low = 0, high = db->sources_count; /* the one behind it */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (origin_cmp(&db->sources[middle]->origin, &s->origin) <= 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < db->sources_count && memcmp(db->sources[low]->origin.node, s->origin.node, NODE_ID_BYTES) == 0;
+}
+
+/* Whoever took a shorter branch than others does as its author did. */
+static void rejoin(struct core *core, struct db *db, const struct source *s) {
+    if (!fork_over(core, db, s) || db->yields || (db->rejoined_ms && core->now - db->rejoined_ms < REJOIN_MS))
+        return;
+    core_log(core, 1,
+             "%s: this server took other writes of a server that had forked than others did: what is here is taken up anew, beside theirs",
+             db->name);
+    db->rejoined_ms = core->now ? core->now : 1;
+    db->yields = true;
+    core_emit(core, &(struct effect){.type = EFFECT_YIELD, .db = db->name});
+}
+
+static void set_apart(struct core *core, struct db *db, struct source *s) {
+    char line[WIRE_TEXT_MAX], who[ORIGIN_TEXT_BYTES];
+    const struct peer *author = member_find(core, s->origin.node);
+    snprintf(line, sizeof line,
+             "%s: what \"%s\" wrote after its version %llu is not the same everywhere, and what others have of it does not follow what is "
+             "here (it has forked, or lies): it is not taken; everybody else's writes are",
+             db->name, author && author->m.name[0] ? author->m.name : origin_text(&s->origin, who), (unsigned long long)s->have);
+    core_log_once(core, 0, "%s", line);
+    free(db->bad);
+    db->bad = core_text(line);
+    s->forked = true;
+    rejoin(core, db, s);
+}
+
+/* Somebody who is linked and was not asked yet. */
+static bool others_have(const struct core *core, const struct db *db, const struct source *s, uint64_t version) {
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        const struct link *l = core->links[i];
+        if (l->id != s->avoid_link && sync_exchanges(core, l, db) && vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin) >= version)
+            return true;
+    }
+    return false;
+}
+
+/* From somebody else than its author. */
+static void misfit(struct core *core, struct db *db, struct source *s, const struct peer *from, uint64_t version) {
+    char who[ORIGIN_TEXT_BYTES];
+    core_log_once(core, 1,
+                  "%s: version %llu of %s, as \"%s\" has it, does not follow what is here, or is not signed: it is not taken from there",
+                  db->name, (unsigned long long)version, origin_text(&s->origin, who), from ? from->m.name : "?");
+    bool again = s->misfit == version;
+    s->misfit = version;
+    s->avoid_link = from && from->link ? from->link->id : 0;
+    s->avoid_ms = core->now + AVOID_MS;
+    bool alone = again || !others_have(core, db, s, version);
+    s->retry_ms = alone ? s->avoid_ms : 0; /* else one would be asked after the other, without end */
+    s->wait_version = 0;
+    db->lacking = true;
+    if (alone)
+        set_apart(core, db, s);
+}
+
 void fork_found(struct core *core, const struct event *e) {
     struct db *db = sync_find(core, e->db, strlen(e->db));
     struct source *s = db && db->open ? sync_source(db, &e->origin, false) : NULL;
@@ -55,20 +126,21 @@ void fork_found(struct core *core, const struct event *e) {
     if (!f || s->bad)
         return;
     struct peer *from = member_find(core, f->from);
-    if (from && from->link && memcmp(f->from, e->origin.node, NODE_ID_BYTES) == 0) {
+    if (from && from->link && memcmp(f->from, e->origin.node, NODE_ID_BYTES) == 0)
         forked(core, db, s, from, e->version);
-    } else {
-        char who[ORIGIN_TEXT_BYTES];
-        core_log_once(
-            core, 1, "%s: version %llu of %s, as \"%s\" has it, does not follow what is here, or is not signed: it is not taken from there",
-            db->name, (unsigned long long)e->version, origin_text(&e->origin, who), from ? from->m.name : "?");
-        s->avoid_link = from && from->link ? from->link->id : 0;
-        s->avoid_ms = core->now + AVOID_MS;
-        s->retry_ms = 0;
-        db->lacking = true;
-    }
+    else
+        misfit(core, db, s, from, e->version);
     take_back(core, db, s);
     pull_plan_at(core, db, core->now);
+}
+
+void fork_passed(struct db *db, struct source *s) {
+    s->misfit = 0;
+    if (!s->forked || s->bad)
+        return;
+    s->forked = false;
+    free(db->bad);
+    db->bad = NULL;
 }
 
 void fork_heard(struct core *core, const struct link *l, const struct wire_fork *w) {
@@ -94,10 +166,12 @@ void fork_healed(struct core *core, struct db *db, const struct origin *o) {
         struct source *s = db->sources[i];
         if (!s->forked || memcmp(s->origin.node, o->node, NODE_ID_BYTES) != 0 || s->origin.epoch >= o->epoch)
             continue;
-        s->bad = s->forked = false;
-        s->claimed = s->have;
+        if (!s->bad) /* else its author has told us nothing that we took */
+            rejoin(core, db, s);
+        s->bad = s->forked = false; /* what others have of the rest is fetched, if it follows */
         free(db->bad);
         db->bad = NULL;
         core_log(core, 2, "%s: a server whose history had forked goes on under a new epoch", db->name);
+        pull_plan_at(core, db, core->now);
     }
 }

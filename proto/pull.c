@@ -49,7 +49,10 @@ static uint64_t last_missing(const struct source *s, uint64_t from) {
     return s->claimed;
 }
 
-static bool better(const struct core *core, const struct link *l, const struct link *best) {
+/* Of a history that is over there may be several branches: the longest one is begun with. */
+static bool better(const struct core *core, const struct link *l, const struct link *best, int64_t longer) {
+    if (best && longer)
+        return longer > 0;
     bool stays = overlay_stays(core, l);
     return !best || (stays != overlay_stays(core, best) ? stays : l->pulls < best->pulls);
 }
@@ -57,18 +60,23 @@ static bool better(const struct core *core, const struct link *l, const struct l
 /* The author itself if it can, else whoever is asked least; though not over a link that is about to go. */
 static struct link *choose(struct core *core, const struct db *db, const struct source *s, uint64_t from) {
     struct link *best = NULL;
+    bool over = fork_over(core, db, s);
+    uint64_t best_has = 0;
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
         if (!sync_exchanges(core, l, db) || l->pulls >= PULLS_MAX || !stream_room(core, l))
             continue;
         if (l->id == s->avoid_link && core->now < s->avoid_ms)
             continue;
-        if (vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin) < from)
+        uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin);
+        if (has < from)
             continue;
-        if (memcmp(l->peer->m.id, s->origin.node, NODE_ID_BYTES) == 0 && overlay_stays(core, l))
+        if (!over && memcmp(l->peer->m.id, s->origin.node, NODE_ID_BYTES) == 0 && overlay_stays(core, l))
             return l;
-        if (better(core, l, best))
-            best = l;
+        if (!better(core, l, best, over ? (int64_t)(has - best_has) : 0))
+            continue;
+        best = l;
+        best_has = has;
     }
     return best;
 }

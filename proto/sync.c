@@ -295,6 +295,8 @@ static void claim(struct core *core, struct link *l, struct db *db, const struct
     }
     if (e->version > s->claimed)
         s->claimed = e->version;
+    if (s->misfit && memcmp(l->peer->m.id, e->origin.node, NODE_ID_BYTES) == 0)
+        s->retry_ms = 0; /* its author is the one to ask */
     if (s->claimed > s->delivered) {
         db->lacking = true;
         pull_plan_at(core, db, s->due_ms);
@@ -393,6 +395,7 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
             db->full_gen = gen;
         s->have = e->version;
         s->gen = gen;
+        fork_passed(db, s);
         if (s->delivered < s->have)
             s->delivered = s->have;
     }

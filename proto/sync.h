@@ -39,7 +39,8 @@ struct source {
     uint64_t have, delivered, claimed;
     uint64_t gen;      /* db->gen when `have` last changed */
     bool bad;          /* the store refused a batch of it */
-    bool forked;       /* so it did, since its author said two things under one version */
+    bool forked;       /* its author said two things under one version: others do not wait for it */
+    uint64_t misfit;   /* the version that did not follow what is here, as a third one has it; 0 none */
     struct held *held; /* by version: held[held_first] .. */
     uint32_t held_first, held_count, held_cap;
     /* The first dependency that the next batch lacks; version 0: none known. */
@@ -93,6 +94,7 @@ struct db {
     bool shared;         /* the same for EFFECT_SHARED */
     bool epoch_known;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
+    uint64_t rejoined_ms;                   /* somebody else's history had forked, and all here was taken up anew; 0 never */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */
 };
 
@@ -146,9 +148,11 @@ void announce_beat(struct core *core, struct link *l, struct wire_beat *w); /* f
 void announce_timers(struct core *core);
 
 /* ---- fork.c */
-void fork_found(struct core *core, const struct event *e);                           /* EVENT_BATCH_FORGED */
-void fork_heard(struct core *core, const struct link *l, const struct wire_fork *w); /* it is ours, a peer says */
-void fork_healed(struct core *core, struct db *db, const struct origin *o);          /* o is the author's later epoch */
+void fork_found(struct core *core, const struct event *e);                            /* EVENT_BATCH_FORGED */
+void fork_heard(struct core *core, const struct link *l, const struct wire_fork *w);  /* it is ours, a peer says */
+void fork_healed(struct core *core, struct db *db, const struct origin *o);           /* o is the author's later epoch */
+bool fork_over(const struct core *core, const struct db *db, const struct source *s); /* its author goes on under a later epoch */
+void fork_passed(struct db *db, struct source *s);                                    /* the store took more of it */
 
 /* ---- hold.c */
 void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk);

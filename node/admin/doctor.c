@@ -172,6 +172,13 @@ static void look_databases(struct doctor *d, struct node *n) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
         if (db->state == DB_FAILED || db->state == DB_ALIEN)
             found(d, FINDING_ERROR, db->error != NULL ? db->error : db->name, NULL);
+    for (uint32_t i = 0; i < n->config.databases_count; i++) {
+        const struct database_policy *p = &n->config.databases[i];
+        char text[400];
+        snprintf(text, sizeof(text), "%.300s: replicate = no: this server neither sends nor takes it", p->db);
+        if (!p->replicate)
+            found(d, FINDING_OK, text, NULL);
+    }
 }
 
 /* ---- databases, then the end */

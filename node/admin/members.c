@@ -199,7 +199,7 @@ static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
     if (member_count(n) == 1)
         return NULL; /* alone: there is nobody to hand anything to */
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
-        if (db->state == DB_FAILED || db->state == DB_OPENING) {
+        if (database_broken(db) || db->state == DB_OPENING) {
             snprintf(why, why_len, "%s", db->error != NULL ? db->error : db->name);
             return why;
         }

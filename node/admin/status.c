@@ -32,7 +32,7 @@ static json_t *entry_blank(const struct database *db, const char *state) {
 }
 
 static bool in_error(struct node *n, const struct database *db) {
-    return db->state == DB_FAILED || db->state == DB_ALIEN || core_database_refused(n->core, db->name) != NULL;
+    return database_broken(db) || core_database_refused(n->core, db->name) != NULL;
 }
 
 const struct database *database_in_error(struct node *n) {

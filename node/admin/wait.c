@@ -158,7 +158,7 @@ static bool drained(struct conn *c) {
         if (t->drained || db == NULL)
             continue;
         all = false;
-        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+        if (database_broken(db))
             misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
         else
             misses(w, "%s%s has not taken up all that was committed", "", t->name);
@@ -170,8 +170,10 @@ static bool drained(struct conn *c) {
 
 static bool databases_equal(struct node *n, struct wait *w) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
-        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+        if (database_broken(db))
             return misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
+        if (database_only_named(db))
+            continue;
         if (db->state == DB_OPENING)
             return misses(w, "%s%s is being opened", "", db->name);
         const char *refused = core_database_refused(n->core, db->name);
@@ -361,7 +363,7 @@ void verb_wait(struct conn *c, const json_t *args) {
     double timeout_s = json_is_number(timeout) ? json_number_value(timeout) : TIMEOUT_S;
     databases_scan(c->node->databases); /* a database that was made just before the call counts as well */
     for (struct database *db = databases_first(c->node->databases); ok && db != NULL; db = db->hh.next)
-        ok = target_add(w, db->name);
+        ok = database_only_named(db) || target_add(w, db->name);
     c->task = w;
     c->release = w != NULL ? wait_release : NULL;
     if (!ok) {

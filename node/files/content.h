@@ -2,7 +2,7 @@
  * chunks to peers, and fetches what is missing here, from every member that has it, into a staging file. Knows nothing of the index:
  * which path should have which content is said by its caller, and putting a file in its place is the caller's too.
  *
- * One thread: all calls and all callbacks are on the loop that is given. Nothing here waits: reading, hashing, writing and syncing are done
+ * One thread: all calls and all callbacks but open_file() are on the loop that is given. Nothing here waits: reading, hashing, writing and syncing are done
  * by libuv's pool, in pieces. Callbacks come from the loop, never from within a call, and may call anything here.
  *
  * A file, there and back:
@@ -61,7 +61,8 @@ struct content_config {
     struct content_door *door; /* NULL: no peers */
     uint64_t bandwidth_kib;    /* a second, what is sent and what is received; 0: no limit */
     void *ctx;
-    /* Opens a file beneath a root for reading, without following a symbolic link: a descriptor that passes to us, or -errno. */
+    /* Opens a file beneath a root for reading, without following a symbolic link: a descriptor that passes to us, or -errno. Called on threads
+     * of the pool, too. */
     int (*open_file)(void *ctx, uint32_t root, const char *path);
     /* The folder on the same file system as the root where what is fetched for it is put together: its descriptor, which stays the
      * caller's and open, or -errno. Nobody else writes in it. */
@@ -82,7 +83,6 @@ void content_set_bandwidth(struct content *c, uint64_t kib);
 
 /* Reads a file whole and notes what it holds. 0: CONTENT_SCANS_MAX are under way already; the next `scanned` makes room. */
 uint64_t content_scan(struct content *c, uint32_t root, const char *path);
-void content_scan_cancel(struct content *c, uint64_t number); /* it is not answered */
 /* The file at this path has this content, which was wanted or scanned here: no reading. */
 void content_note(struct content *c, uint32_t root, const char *path, const uint8_t hash[CONTENT_HASH_BYTES], const struct stat *st);
 void content_moved(struct content *c, uint32_t root, const char *from, uint32_t to_root, const char *to);

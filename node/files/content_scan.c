@@ -1,14 +1,15 @@
 /* Reading files whole: chunks, their hashes, the content. A large file is read and cut by one thread while a second one hashes what is cut;
- * the first one helps whenever it is ahead, as hashing takes twice as long as the rest.
+ * the first one helps whenever it is ahead, as hashing takes twice as long as the rest. Small ones are read in groups, so that what follows
+ * (the commit of the index, its batch) is done once for many; they never wait behind more than one large file.
  *
  * The happy path for a scan is:
- *   content_scan -> scans_start: the file is opened -> run_scan on the pool -> scan_done: noted, `scanned`.
+ *   content_scan -> scans_start: a group -> run_group on the pool: opened, read -> group_done: noted, `scanned`.
+ * A file that turns out to be large goes from its group to scans_large, open, and is read by a job of its own.
  * Possible failure modes are: no such file, no permission, a read error, a file that is written meanwhile (its stamp or length differs at the end). */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,20 +17,19 @@
 #include "node/files/content_state.h"
 #include "proto/err.h"
 
-#define SCANS_AT_ONCE 2
 #define LARGE_BYTES (4u << 20)
+#define SCAN_GROUP_BYTES (4u << 20) /* of a group; what would be beyond that is left for the next one */
 #define BLOCK_BYTES (2u << 20)
 #define BLOCKS 3
 #define BLOCK_CHUNKS (BLOCK_BYTES / CHUNK_MIN + 1)
 
 struct scan {
-    struct job job;
     uint64_t number;
     uint32_t root;
     char *path;
     int fd, error;
-    atomic_bool cancelled;
-    const struct chunker *chunker;
+    bool large, read;
+    struct content *content; /* of which the pool reads: config, chunker, scans_over */
     struct content_stamp stamp;
     struct chunklist list;
     uint8_t hash[CONTENT_HASH_BYTES];
@@ -139,7 +139,7 @@ static size_t cut(struct scan *s, struct block *b, bool last, uint32_t *count) {
     size_t at = 0;
     *count = 0;
     while (at < b->len && (last || b->len - at >= CHUNK_MAX)) {
-        size_t n = chunker_cut(s->chunker, b->data + at, b->len - at);
+        size_t n = chunker_cut(&s->content->chunker, b->data + at, b->len - at);
         b->chunk[*count].at = (uint32_t)at;
         b->chunk[*count].len = (uint32_t)n;
         at += n;
@@ -158,7 +158,7 @@ static int blocks_read(struct scan *s, struct pipeline *p) {
         size_t got = 0;
         if ((r = collect(s, p, b)) != 0)
             break;
-        if (s->cancelled)
+        if (s->content->scans_over)
             r = ERR_CLOSED;
         memcpy(b->data, rest, rest_len);
         if (r == 0)
@@ -216,7 +216,7 @@ static int read_small(struct scan *s, size_t size) {
     if (r == 0 && got != size)
         r = ERR_BUSY;
     for (size_t at = 0; r == 0 && at < size;) {
-        size_t n = chunker_cut(s->chunker, data + at, size - at);
+        size_t n = chunker_cut(&s->content->chunker, data + at, size - at);
         chunk_hash(data + at, n, hash);
         r = chunklist_add(&s->list, hash, (uint32_t)n);
         at += n;
@@ -225,16 +225,27 @@ static int read_small(struct scan *s, size_t size) {
     return r;
 }
 
+/* Opens it, and reads it if it is small, or if it was known to be large. */
 static int scan_file(struct scan *s) {
+    struct content *c = s->content;
     struct stat before, after;
     struct content_stamp end;
+    if (s->fd < 0 && (s->fd = c->config.open_file(c->config.ctx, s->root, s->path)) < 0)
+        return content_error(-s->fd);
     if (fstat(s->fd, &before) != 0)
         return content_error(errno);
     if (!S_ISREG(before.st_mode))
         return ERR_UNSUPPORTED;
     content_stamp_of(&before, &s->stamp);
-    posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-    int r = s->stamp.size > LARGE_BYTES ? read_large(s) : read_small(s, (size_t)s->stamp.size);
+    bool large = s->stamp.size > LARGE_BYTES;
+    if (large && !s->large) {
+        s->large = true;
+        return 0;
+    }
+    if (large)
+        posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    int r = large ? read_large(s) : read_small(s, (size_t)s->stamp.size);
+    s->read = true;
     if (r != 0)
         return r;
     if (fstat(s->fd, &after) != 0)
@@ -244,9 +255,18 @@ static int scan_file(struct scan *s) {
     return memcmp(&s->stamp, &end, sizeof end) != 0 || s->list.size != end.size ? ERR_BUSY : 0;
 }
 
-static void run_scan(struct job *j) {
-    struct scan *s = (struct scan *)j;
-    s->error = s->cancelled ? ERR_CLOSED : scan_file(s);
+static void run_group(struct job *j) {
+    struct scan_group *g = (struct scan_group *)j;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < g->count && bytes <= SCAN_GROUP_BYTES; i++) {
+        struct scan *s = g->scans[i];
+        s->error = s->content->scans_over ? ERR_CLOSED : scan_file(s);
+        bytes += s->read ? s->stamp.size : 0;
+        s->read = s->read || s->error != 0;
+        if (s->read && s->fd >= 0)
+            close(s->fd); /* here, and not by the loop's thread */
+        s->fd = s->read ? -1 : s->fd;
+    }
 }
 
 /* ---- on the loop */
@@ -262,7 +282,7 @@ static void scan_free(struct scan *s) {
 static void tell(struct content *c, struct scan *s) {
     if (s->error == 0)
         table_note(c->table, s->root, s->path, s->hash, &s->list, &s->stamp);
-    if (s->cancelled || c->closing)
+    if (c->closing)
         return;
     struct content_scanned told = {
         .number = s->number, .root = s->root, .path = s->path, .error = s->error, .chunks = s->list.count, .stamp = s->stamp};
@@ -270,32 +290,50 @@ static void tell(struct content *c, struct scan *s) {
     c->config.scanned(c->config.ctx, &told);
 }
 
-static void scan_done(struct job *j) {
-    struct scan *s = (struct scan *)j;
+static void group_done(struct job *j) {
+    struct scan_group *g = (struct scan_group *)j;
     struct content *c = j->content;
-    DL_DELETE(c->scans_running, s);
-    c->scanning--;
-    c->scans_count--;
-    tell(c, s);
-    scan_free(s);
+    struct scan *s, *next, *read = NULL;
+    for (uint32_t i = g->count; i-- > 0;) { /* in their order before the others */
+        s = g->scans[i];
+        struct scan **list = s->read ? &read : s->large ? &c->scans_large : &c->scans_waiting;
+        DL_PREPEND(*list, s);
+    }
+    g->count = 0;
+    g->large = false;
+    DL_FOREACH_SAFE(read, s, next) {
+        c->scans_count--;
+        tell(c, s);
+        scan_free(s);
+    }
+    if (c->closing)
+        scans_close(c);
+}
+
+static void group_take(struct scan_group *g, struct scan **list, uint32_t max) {
+    while (*list != NULL && g->count < max) {
+        struct scan *s = *list;
+        DL_DELETE(*list, s);
+        g->scans[g->count++] = s;
+    }
 }
 
 void scans_start(struct content *c) {
-    while (c->scans_waiting != NULL && c->scanning < SCANS_AT_ONCE) {
-        struct scan *s = c->scans_waiting;
-        DL_DELETE(c->scans_waiting, s);
-        s->fd = s->cancelled ? -ECANCELED : c->config.open_file(c->config.ctx, s->root, s->path);
-        if (s->fd < 0) {
-            s->error = content_error(-s->fd);
-            c->scans_count--;
-            tell(c, s);
-            scan_free(s);
+    for (int i = 0; i < SCANS_AT_ONCE; i++) {
+        struct scan_group *g = &c->scan_groups[i];
+        if (g->count > 0 || (c->scans_waiting == NULL && c->scans_large == NULL))
             continue;
-        }
-        DL_APPEND(c->scans_running, s);
-        c->scanning++;
-        s->job = (struct job){.run = run_scan, .done = scan_done};
-        content_job(c, &s->job);
+        bool other_large = c->scan_groups[!i].large;
+        g->large = c->scans_large != NULL && !other_large;
+        if (g->large)
+            group_take(g, &c->scans_large, 1);
+        else
+            group_take(g, &c->scans_waiting, SCAN_GROUP_MAX);
+        if (g->count == 0)
+            continue; /* only large ones wait, and one is being read */
+        g->job.run = run_group;
+        g->job.done = group_done;
+        content_job(c, &g->job);
     }
 }
 
@@ -308,8 +346,7 @@ uint64_t content_scan(struct content *c, uint32_t root, const char *path) {
     s->number = ++c->number_last;
     s->root = root;
     s->fd = -1;
-    s->chunker = &c->chunker;
-    atomic_init(&s->cancelled, false);
+    s->content = c;
     chunklist_init(&s->list);
     DL_APPEND(c->scans_waiting, s);
     c->scans_count++;
@@ -317,23 +354,15 @@ uint64_t content_scan(struct content *c, uint32_t root, const char *path) {
     return s->number;
 }
 
-void content_scan_cancel(struct content *c, uint64_t number) {
-    struct scan *s;
-    DL_FOREACH(c->scans_waiting, s) {
-        if (s->number == number)
-            s->cancelled = true;
-    }
-    DL_FOREACH(c->scans_running, s) {
-        if (s->number == number)
-            s->cancelled = true;
-    }
-}
-
 void scans_close(struct content *c) {
     struct scan *s, *next;
+    c->scans_over = true;
     DL_FOREACH_SAFE(c->scans_waiting, s, next) {
         DL_DELETE(c->scans_waiting, s);
         scan_free(s);
     }
-    DL_FOREACH(c->scans_running, s) { s->cancelled = true; }
+    DL_FOREACH_SAFE(c->scans_large, s, next) {
+        DL_DELETE(c->scans_large, s);
+        scan_free(s);
+    }
 }

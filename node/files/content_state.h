@@ -10,6 +10,7 @@
 #ifndef NODE_FILES_CONTENT_STATE_H
 #define NODE_FILES_CONTENT_STATE_H
 
+#include <stdatomic.h>
 #include <uthash.h>
 #include <utlist.h>
 
@@ -125,6 +126,17 @@ struct bucket {
 
 struct scan;
 
+#define SCANS_AT_ONCE 2
+#define SCAN_GROUP_MAX 64
+
+/* Files that a job on the pool reads: some small ones, or a large one. */
+struct scan_group {
+    struct job job;
+    struct scan *scans[SCAN_GROUP_MAX];
+    uint32_t count; /* 0: not under way */
+    bool large;
+};
+
 struct content {
     struct content_config config;
     struct content_table *table;
@@ -141,8 +153,10 @@ struct content {
     struct target *fresh;   /* to be started, or given up */
     struct target *written; /* small, not synced yet */
     bool syncing_small;
-    struct scan *scans_waiting, *scans_running;
-    uint32_t scans_count, scanning;
+    struct scan *scans_waiting, *scans_large;
+    struct scan_group scan_groups[SCANS_AT_ONCE];
+    uint32_t scans_count;
+    atomic_bool scans_over;
     size_t storing; /* bytes */
     bool paused;
     struct bucket out, in;

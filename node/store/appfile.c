@@ -189,7 +189,8 @@ static int refuse_sqlite(struct appfile *a, sqlite3 *db, struct why *why) {
         err = ERR_DENIED;
     switch (err) {
     case ERR_NOTDB:
-        return refuse(why, err, "%s: is not a SQLite database (or an encrypted one); exclude it, or put the right file there", a->path);
+        return refuse(why, err, "%s: is not a SQLite database, or an encrypted one: put the right file there, or say replicate = no of it",
+                      a->path);
     case ERR_CORRUPT:
         return refuse(why, err, "%s: the database is damaged (%s); restore it from a backup, or try sqlite3's .recover", a->path, said);
     case ERR_BUSY: return refuse(why, err, "%s: another program keeps it locked (%s); it is tried again", a->path, said);

@@ -438,9 +438,11 @@ static int take_knew(struct store *s, const struct batch_head *h, uint32_t origi
     for (uint32_t i = 0; i < h->knew.count; i++) {
         uint32_t of;
         int err = state_origin(s, &h->knew.entries[i].origin, &of);
-        if (!err && h->knew.entries[i].version > s->origins[of].version) /* it was delivered after what it depends on */
-            return ERR_MALFORMED;
-        if (err || (err = state_knew_set(s, origin, of, h->knew.entries[i].version)))
+        if (err)
+            return err;
+        uint64_t version = h->knew.entries[i].version, here = s->origins[of].version;
+        /* It comes after all that its author had seen, but what cannot be taken here (proto/fork.c); and nobody knows what is to come. */
+        if ((err = state_knew_set(s, origin, of, version < here ? version : here)))
             return err;
     }
     return h->version > 1 ? state_knew_set(s, origin, origin, h->version - 1) : 0;

@@ -217,6 +217,35 @@ class Cli(ClusterTest):
         self.assertEqual(c[0].cli("wait", "--converged", "--timeout", 10).code, 0)
         self.assertEqual(c[0].cli("verify").code, 0, "a table of one server only is no difference")
 
+    def test_excluded_database(self):
+        path = os.path.join(self.root, "starling.conf")
+        a = self.make("n0")
+        a.script(SCHEMA)
+        a.script("CREATE TABLE seen(id INTEGER PRIMARY KEY, at)", db="cache.db")
+        plain = a.sql("SELECT * FROM sqlite_schema", db="cache.db")
+        a.start()
+        poll(lambda: len(a.sql("SELECT * FROM sqlite_schema", db="cache.db")) > len(plain), what="triggers")
+        a.stop()
+        with open(path, "w") as f:
+            f.write('database "cache.db" { replicate = no }\n')
+        b = self.make("n1", join=[a])
+        for n in (a, b):
+            n.extra = ["--config", path]
+            n.start()
+        self.assertEqual(a.sql("SELECT * FROM sqlite_schema", db="cache.db"), plain)
+        a.sql("INSERT INTO seen(at) VALUES(1)", db="cache.db")
+        a.sql("INSERT INTO item(id) VALUES ('x')")
+        self.eventually(b, "SELECT id FROM item", [("a",), ("x",)])
+        with open(a.path("Thumbs.db"), "wb") as f:
+            f.write(b"\xd0\xcf\x11\xe0 no database")
+        poll(lambda: [d["state"] for d in a.status()["databases"] if d["name"] == "Thumbs.db"] == ["error"], what="that it is named")
+        self.assertEqual([d["name"] for d in a.status()["databases"]], ["Thumbs.db", "app.db"])
+        for n in (a, b):  # nobody waits for either
+            done = n.cli("wait", "--converged", "--timeout", 10)
+            self.assertEqual(done.code, 0, done)
+            self.assertEqual(n.cli("verify").code, 0)
+        self.assertFalse(os.path.exists(b.path("cache.db")))
+
     def test_check_changes_nothing(self):
         a = self.make("n0")
         a.script(SCHEMA)

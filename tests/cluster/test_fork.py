@@ -22,6 +22,10 @@ def copy_contents(source, target):
 
 
 class Fork(ClusterTest):
+    def put_back(self, image, node):
+        copy_contents(image, node.instance)
+        node.restart()
+
     def test_an_older_image_that_writes_on(self):
         c = self.cluster(2, ITEMS, ports=True)
         a, b = c.nodes
@@ -35,8 +39,7 @@ class Fork(ClusterTest):
         c.converge()
         b.stop()
         a.stop()
-        copy_contents(image, b.instance)
-        b.restart()
+        self.put_back(image, b)
         b.sql("INSERT INTO item VALUES ('only the image', 3), ('both', 3)")
         self.assertEqual(b.cli("wait", "--timeout", 10).code, 0)
         a.restart(rejoin=False)
@@ -52,6 +55,46 @@ class Fork(ClusterTest):
         poll(lambda: a.log_lines("goes on under a new epoch"))
         b.sql("UPDATE item SET v = 5 WHERE id = 'after'")
         c.converge()
+
+    def two_branches(self, first, second):
+        """a took the first branch of f's history, c the second one: all of both is everywhere in the end."""
+        con = self.cluster(3, ITEMS, ports=True)
+        a, c, f = con.nodes
+        f.sql("INSERT INTO item VALUES ('before', 1)")
+        con.converge()
+        c.stop()
+        f.stop()
+        image = f.instance + ".image"
+        shutil.copytree(f.instance, image, ignore=shutil.ignore_patterns("*.sock"))
+        f.restart()
+        for i in range(first):
+            f.sql("INSERT INTO item VALUES (?, 1)", ("first%d" % i,))
+            poll(lambda: a.sql("SELECT count(*) FROM item WHERE id = ?", ("first%d" % i,)) == [(1,)])
+        a.sql("UPDATE item SET v = 2 WHERE id = 'first0'")
+        poll(lambda: f.sql("SELECT v FROM item WHERE id = 'first0'") == [(2,)])
+        f.stop()
+        a.stop()
+        self.put_back(image, f)
+        c.restart(rejoin=False)
+        for i in range(second):
+            f.sql("INSERT INTO item VALUES (?, 1)", ("second%d" % i,))
+            poll(lambda: c.sql("SELECT count(*) FROM item WHERE id = ?", ("second%d" % i,)) == [(1,)])
+        c.sql("UPDATE item SET v = 3 WHERE id = 'second0'")
+        poll(lambda: f.sql("SELECT v FROM item WHERE id = 'second0'") == [(3,)])
+        a.restart(rejoin=False)
+        for n in (a, c, f):
+            n.sql("INSERT INTO item VALUES (?, 4)", ("after, at " + n.name,))
+        expected = [("first%d" % i, 1 if i else 2) for i in range(first)] + [("second%d" % i, 1 if i else 3) for i in range(second)]
+        expected += [("before", 1)] + [("after, at " + n.name, 4) for n in (a, c, f)]
+        for n in (a, c, f):
+            poll(lambda: n.sql("SELECT id, v FROM item ORDER BY id") == sorted(expected), 30, "all is at " + n.name)
+        con.converge()
+
+    def test_two_others_of_whom_one_took_the_longer_branch(self):
+        self.two_branches(3, 1)
+
+    def test_two_others_of_whom_one_took_the_shorter_branch(self):
+        self.two_branches(1, 3)
 
 
 if __name__ == "__main__":

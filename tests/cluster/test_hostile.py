@@ -112,22 +112,49 @@ class Hostile(ClusterTest):
         self.works()
         self.assertEqual(self.rows(self.c[0], "future"), [])
 
-    def test_two_stories(self):
-        """Another first batch for each: what follows does not, for one of them, and that one says so."""
-        identity = intruder.Identity()
-        links = [self.link(n, identity) for n in self.c]
+    def tell_two_stories(self, identity, links):
         stories = [intruder.envelope(identity, DB, 1, [("story%d" % i, i)], now_ms() << 16) for i in range(2)]
         for link, (data, _) in zip(links, stories):
             link.batch(data)
         for i, n in enumerate(self.c):
             poll(lambda: self.rows(n, "story%") == [("story%d" % i, i)])
-        data, _ = intruder.envelope(identity, DB, 2, [("story2", 2)], now_ms() << 16, stories[0][1])
+        self.chain = stories[0][1]
+
+    def test_two_stories(self):
+        """Another first batch for each: what follows does not, for one of them, which says so; and that stops the liar alone."""
+        identity = intruder.Identity()
+        links = [self.link(n, identity) for n in self.c]
+        self.tell_two_stories(identity, links)
+        data, _ = intruder.envelope(identity, DB, 2, [("story2", 2)], now_ms() << 16, self.chain)
         for link in links:
             link.batch(data)
         poll(lambda: self.rows(self.c[0], "story2") == [("story2", 2)])
         poll(lambda: self.c[1].log_lines("has forked"))
         self.assertEqual(self.rows(self.c[1], "story2"), [])
         self.assertFalse(self.c[1].peer(self.c[0])["in_sync"], "they differ, and say so")
+        self.others_go_on()
+
+    def others_go_on(self):
+        """Also with what was written after the lies, and on top of them."""
+        self.c[0].sql("UPDATE item SET v = 7 WHERE id IN ('story0', 'story2')")
+        harness.time_passes(2.2)  # from now on n0 counts as having seen them
+        self.c[0].sql("UPDATE item SET v = v + 1 WHERE id IN ('story0', 'story2')")
+        self.works()
+        self.c[1].sql("UPDATE item SET v = 9 WHERE id = 'story2'")
+        self.works()
+        problem = self.c[1].database()["error"]
+        self.assertIn("intruder", problem)
+
+    def test_two_stories_of_which_one_is_passed_on(self):
+        """What the liar goes on with comes from an honest one, and does not follow what the other one had heard."""
+        identity = intruder.Identity()
+        links = [self.link(n, identity) for n in self.c]
+        self.tell_two_stories(identity, links)
+        data, _ = intruder.envelope(identity, DB, 2, [("story2", 2)], now_ms() << 16, self.chain)
+        links[0].batch(data)
+        poll(lambda: self.rows(self.c[0], "story2") == [("story2", 2)])
+        poll(lambda: self.c[1].log_lines('what "intruder" wrote after its version 1 is not the same everywhere'))
+        self.others_go_on()
 
     def test_frames_that_are_bombs(self):
         for bomb in (b"\x91" * 60000, b"\x93\x08\x00" + b"\x91" * 1000, b"\xdd\xff\xff\xff\xff\x05", b"\x92\x03\xdd\x00\xff\xff\xff"):

@@ -482,7 +482,8 @@ static void what_does_not_follow_is_asked_of_others(void **state) {
     rig_wait(&r, 100);
     assert_int_equal(r.node[2].delivered_count, 2);
     rig_step(&r, 2, (struct event){.type = EVENT_BATCH_FORGED, .db = RIG_DB, .origin = rig_origin(&r, 0), .version = 1});
-    assert_null(core_database_refused(r.node[2].core, RIG_DB));
+    assert_non_null(
+        strstr(core_database_refused(r.node[2].core, RIG_DB), "what \"n0\" wrote after its version 0 is not the same everywhere"));
     assert_non_null(strstr(r.node[2].logs, "does not follow what is here, or is not signed"));
     assert_true(rig_linked(&r, 2, 1));
     rig_wait(&r, 5000);
@@ -492,9 +493,66 @@ static void what_does_not_follow_is_asked_of_others(void **state) {
     assert_int_equal(r.node[2].delivered_count, 4);
     r.node[2].stored_count = 2;
     rig_store_one(&r, 2);
+    assert_null(core_database_refused(r.node[2].core, RIG_DB));
     rig_store_one(&r, 2);
     rig_wait(&r, 100);
     assert_true(rig_in_sync(&r, 2, 0));
+    rig_release(&r);
+}
+
+/* Two have what their author said to them, and here is what he said to us: that stops him, and nobody else. */
+static void a_fork_that_others_pass_on_stops_its_author_only(void **state) {
+    (void)state;
+    static struct rig r;
+    struct vv after;
+    rig_init(&r, 4);
+    rig_start_all(&r);
+    for (unsigned i = 1; i <= 2; i++)
+        rig_connect(&r, 0, i);
+    rig_connect(&r, 1, 2);
+    rig_write(&r, 0, NULL);
+    rig_wait(&r, 100);
+    rig_close(&r, 1, 0, 1);
+    rig_close(&r, 2, 0, 1);
+    r.node[3].slow_store = true;
+    rig_connect(&r, 1, 3);
+    rig_connect(&r, 2, 3);
+    rig_wait(&r, 100);
+    vv_init(&after);
+    struct origin liar = rig_origin(&r, 0);
+    assert_int_equal(vv_set(&after, &liar, 1), 0);
+    rig_write(&r, 1, &after);
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[3].delivered_count, 2); /* the one, and what came after it */
+    rig_step(&r, 3, (struct event){.type = EVENT_BATCH_FORGED, .db = RIG_DB, .origin = liar, .version = 1});
+    r.node[3].stored_count = 1;
+    rig_store_one(&r, 3);
+    rig_wait(&r, 1000);
+    assert_null(core_database_refused(r.node[3].core, RIG_DB)); /* the other one may have what its author said to us */
+    assert_int_equal(r.node[3].delivered_count, 3);
+    rig_write(&r, 1, &after);
+    rig_wait(&r, 1000);
+    assert_int_equal(r.node[3].delivered_count, 4);
+    rig_step(&r, 3, (struct event){.type = EVENT_BATCH_FORGED, .db = RIG_DB, .origin = liar, .version = 1});
+    r.node[3].stored_count = 3;
+    rig_store_one(&r, 3);
+    assert_non_null(strstr(core_database_refused(r.node[3].core, RIG_DB), "what \"n0\" wrote after its version 0"));
+    unsigned reads = r.node[1].reads + r.node[2].reads;
+    assert_int_equal(vv_set(&after, &liar, 7), 0); /* also what was never offered is not waited for */
+    rig_write(&r, 1, &after);
+    rig_wait(&r, 30000);
+    assert_int_equal(r.node[3].delivered_count, 5);
+    assert_true(r.node[1].reads + r.node[2].reads <= reads + 2); /* and they are not asked in turn without end */
+    assert_int_equal(r.node[3].yields, 0);
+    /* he says that he forked, by a later epoch: what is here of the other branch is taken up beside that of the others */
+    struct origin later = liar;
+    later.epoch = 9;
+    assert_int_equal(vv_set(&r.node[2].state.have, &later, 1), 0);
+    rig_state(&r, 2, EVENT_STORED);
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[3].yields, 1);
+    assert_int_equal(r.node[1].yields + r.node[2].yields, 0);
+    vv_release(&after);
     rig_release(&r);
 }
 
@@ -650,6 +708,7 @@ int main(void) {
         cmocka_unit_test(lost_versions_ask_for_a_new_epoch_once),
         cmocka_unit_test(a_bad_batch_stops_its_origin_only),
         cmocka_unit_test(what_does_not_follow_is_asked_of_others),
+        cmocka_unit_test(a_fork_that_others_pass_on_stops_its_author_only),
         cmocka_unit_test(a_fork_is_found_told_and_healed),
         cmocka_unit_test(reopening_falls_back_to_what_is_stored),
         cmocka_unit_test(a_full_queue_drops_pushes_and_pulls_repair),

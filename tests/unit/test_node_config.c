@@ -140,7 +140,7 @@ static void file_refusals(void **state) {
         {"database \"x.db\" { table \"t\" { unique = keep } }\n", "unique = keep: it is one of merge|rename"},
         {"database \"x.db\" { orphans = delete }\n", "database x.db: orphans = delete: it is one of revive|keep|cascade"},
         {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
-        {"database \"x.db\" { replicate = no }\n", "not in this build"},
+        {"database \"x.db\" { replicate = perhaps }\n", "c.conf:1"},
         {"files { max_mb = -1 }\n", "max_mb"},
         {"files { path \"a\" { merge = xml } }\n", "none|json"},
         {"database \"x.db\" { table \"t\" { replicate = perhaps } }\n", "c.conf:1"},
@@ -203,7 +203,8 @@ static void printed_is_read_back(void **state) {
     size_t len = 0;
     (void)state;
     setenv("HOME_OF_TEST", "expanded", 1);
-    file_put(path, "database \"a \\\"b\\\".db\" { ddl = follow unique = rename table \"t\" { replicate = no } table \"u\" { key = { \"a\", "
+    file_put(path, "database \"cache.db\" { replicate = no }\ndatabase \"a \\\"b\\\".db\" { ddl = follow unique = rename table \"t\" { "
+                   "replicate = no } table \"u\" { key = { \"a\", "
                    "\"b\" } } }\n");
     snprintf(words, sizeof(words), "--instance /tmp --config %s --name pit --join a --join [::1]:5 --state /tmp/odd\\\"${HOME_OF_TEST}",
              path);
@@ -222,8 +223,9 @@ static void printed_is_read_back(void **state) {
         if (!config_same(&c, &again, (enum option_id)i))
             fail_msg("%s", config_spec((enum option_id)i)->name);
     assert_string_equal(config_text(&again, OPTION_STATE), "/tmp/odd\\\"${HOME_OF_TEST}");
-    assert_int_equal(again.databases_count, 1);
-    assert_string_equal(again.databases[0].db, "a \"b\".db");
+    assert_int_equal(again.databases_count, 2);
+    assert_string_equal(again.databases[1].db, "a \"b\".db");
+    assert_true(config_replicates(&again, "a \"b\".db") && !config_replicates(&again, "cache.db"));
     assert_string_equal(config_excluded(&again, "a \"b\".db")[0], "t");
     assert_true(config_follows(&again, "a \"b\".db"));
     assert_false(config_follows(&again, "other.db"));
