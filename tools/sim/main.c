@@ -9,7 +9,7 @@
 #define SCRIPT_BYTES_MAX (1u << 20)
 #define FAILURES_MAX 5u
 
-static const char *const canaries[CANARIES] = {"none", "causal", "forget", "heal"};
+static const char *const canaries[CANARIES] = {"none", "causal", "forget", "heal", "rows"};
 
 struct command {
     struct sim_options options;
@@ -22,7 +22,7 @@ struct command {
 
 static int usage(void) {
     fprintf(stderr, "usage: starling-sim SCRIPT [--seed N] [--seeds COUNT] [--budget S] [--verbose] [--trace FILE]\n"
-                    "                    [--golden FILE [--update]] [--canary causal|forget|heal]\n"
+                    "                    [--golden FILE [--update]] [--canary causal|forget|heal|rows]\n"
                     "       starling-sim --views NODES [--fail PERCENT] [--seed N] [--seeds COUNT]\n"
                     "  --seeds    so many runs, from --seed on; --budget: no new one after so many seconds\n"
                     "  --trace    each frame that is sent, a line each\n"

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP_US 10000u /* between two looks at what is expected */
+#include "tools/sim/rows.h"
+
+#define STEP_US 10000u       /* between two looks at what is expected */
+#define ROWS_STEP_US 500000u /* ... when all rows are looked at */
 
 struct play {
     struct sim *sim;
@@ -116,6 +119,12 @@ static void set_up(struct play *p) {
     const char *what = line_word(&p->line, 0), *value = line_word(&p->line, 1);
     struct sim *sim = p->sim;
     uint64_t low = 0, high = 0;
+    if (strcmp(what, "level") == 0) {
+        sim->merge = strcmp(value, "merge") == 0;
+        if (!sim->nodes || sim->nodes > SIM_MERGE_NODES_MAX || sim->databases)
+            wrong(p, "level merge: behind nodes, of which there are at most %u, and before they start", SIM_MERGE_NODES_MAX);
+        return;
+    }
     if (strcmp(value, "any") != 0 && !script_span(value, &low, &high)) {
         wrong(p, "%s: \"%s\" is no number", what, value);
         return;
@@ -195,7 +204,7 @@ static void write_rate(struct play *p, bool *in) {
         bool begins = !n->write_us;
         n->write_db = (unsigned)db;
         n->write_us = off ? 0 : (uint64_t)(1e6 / per_s) + 1;
-        if (begins && n->write_us && n->core)
+        if (begins && n->write_us && (n->core || p->sim->merge))
             sim_schedule(p->sim, SIM_WRITE, sim_below(p->sim, n->write_us), i);
     }
 }
@@ -229,7 +238,7 @@ static void one_node(struct play *p, unsigned i) {
         sim_pause(sim, i, strcmp(what, "pause") == 0);
     } else if (strcmp(what, "bulk") == 0) { /* bulk 0 1000 16KiB */
         size_t bytes = 0;
-        if (!script_number(line_word(&p->line, 2), &number) || !script_bytes(line_word(&p->line, 3), &bytes))
+        if (sim->merge || !script_number(line_word(&p->line, 2), &number) || !script_bytes(line_word(&p->line, 3), &bytes))
             wrong(p, "bulk RANGE VERSIONS BYTES, as in bulk 0 1000 16KiB");
         else
             sim_store_bulk(sim, i, (unsigned)number, bytes);
@@ -297,10 +306,10 @@ static void compare(struct play *p, const char *what, double is, unsigned at, do
 static void expect_well(struct play *p, uint64_t within_us) {
     struct sim *sim = p->sim;
     uint64_t from = sim->now_us;
-    char text[300];
+    char text[600];
     const char *still = "";
     while (!sim->result->failed) {
-        sim_until(sim, sim->now_us + STEP_US);
+        sim_until(sim, sim->now_us + (sim->merge ? ROWS_STEP_US : STEP_US));
         still = sim_unwell(sim, text, sizeof text);
         if (!still)
             break;
@@ -416,9 +425,13 @@ static bool among(const char *word, const char *const *words) {
 }
 
 static void begin(struct sim *sim) { /* the databases are there before anybody starts */
+    if (sim->merge) {
+        sim->dbs = 1;
+        sim_rows_begin(sim);
+    }
     for (unsigned i = 0; i < sim->nodes; i++)
         for (unsigned db = 0; db < sim->dbs; db++)
-            sim->node[i].dbs[db].exists = i == db % sim->nodes || !sim->weather.noise || sim_chance(sim, 600);
+            sim->node[i].dbs[db].exists = sim->merge || i == db % sim->nodes || !sim->weather.noise || sim_chance(sim, 600);
 }
 
 static void act(struct play *p, bool *in) {
@@ -470,7 +483,7 @@ static void act(struct play *p, bool *in) {
 }
 
 static void play(struct play *p, const char *script) {
-    static const char *const world[] = {"nodes", "databases", "queue", "hold", "batch", "mesh", NULL};
+    static const char *const world[] = {"nodes", "databases", "queue", "hold", "batch", "mesh", "level", NULL};
     static const char *const weathers[] = {"delay", "bandwidth", "loss", "duplicate", "reorder", "noise", "stalls", NULL};
     bool *in = NULL;
     int r = 0;

@@ -2,7 +2,7 @@
  *
  * What is simulated is told by a script (script.c; README.md has the words). Its nodes are real protocol cores, each with a store that keeps a
  * durable vector per database; the batches are real, sealed, with heads, and kept once for the whole world, since they are the same
- * everywhere. For clusters beyond some hundreds there are views and trees alone (views.c).
+ * everywhere. At `level merge` the stores are real, too, beside applications that write rows (rows.h). For clusters beyond some hundreds there are views and trees alone (views.c).
  *
  * All the time it is checked that nothing is delivered twice, out of order, or before its causes; that bytes are the ones that were
  * written; that no acknowledged version is forgotten, none used twice, and that who is called in sync is. What must come true later the
@@ -21,9 +21,10 @@
 #define SIM_DBS_MAX 3u
 #define SIM_EPOCHS_MAX 12u
 #define SIM_BUCKETS 512u
+#define SIM_MERGE_NODES_MAX 40u /* with real databases */
 
 /* Rules that a canary breaks, so that a check that cannot fail is noticed. */
-enum sim_canary { CANARY_NONE, CANARY_CAUSAL, CANARY_FORGET, CANARY_HEAL, CANARIES };
+enum sim_canary { CANARY_NONE, CANARY_CAUSAL, CANARY_FORGET, CANARY_HEAL, CANARY_ROWS, CANARIES };
 
 struct sim_options {
     uint64_t seed;
@@ -34,7 +35,7 @@ struct sim_options {
 
 struct sim_result {
     bool failed;
-    char why[512];
+    char why[1200];
     uint64_t hash; /* over all that happened */
     uint64_t simulated_us, batches, delivered, copies, frames, bytes, crashes, epochs, deaths, false_deaths, healed_ms;
 };
@@ -58,7 +59,9 @@ enum sim_kind {
     SIM_ENDED,
     SIM_FAULT,
     SIM_CHURN,
-    SIM_STALLS
+    SIM_STALLS,
+    SIM_TURN,
+    SIM_YIELD
 };
 
 struct sim_event {
@@ -106,6 +109,7 @@ struct sim_chain {
     struct vv *after; /* all that the author had applied */
     uint64_t *written_us;
     unsigned count, cap;
+    uint32_t epoch; /* of a real store; a mock's is the place in its node's list */
 };
 
 struct sim_db {
@@ -161,6 +165,8 @@ struct sim {
     uint8_t *cuts; /* a bit for each ordered pair that cannot be passed; NULL: none yet */
     struct sim_weather weather;
     bool healing, faults;
+    bool merge;                      /* real databases, see rows.h */
+    struct sim_databases *databases; /* NULL: none yet */
     uint64_t churn_us;
     struct batch_writer *writer;
     size_t queue_max, hold_max, write_bytes;
@@ -194,6 +200,7 @@ void sim_crash(struct sim *sim, unsigned node, uint64_t restart_us); /* restart_
 void sim_pause(struct sim *sim, unsigned node, bool paused);
 void sim_cut(struct sim *sim, unsigned from, unsigned to, bool cut);
 bool sim_passes(const struct sim *sim, unsigned from, unsigned to);
+void sim_clocks(const struct sim *sim, unsigned node, uint64_t *mono_us, uint64_t *wall_ms); /* what that node's clocks say now */
 void sim_heal(struct sim *sim); /* all ways open, no more faults, nobody pauses; everyone who shall run does */
 /* NULL: every node that runs has the same, knows the others and counts them as alive; a linked one is in sync. Else what is not so. */
 const char *sim_unwell(struct sim *sim, char *text, size_t cap);
@@ -217,7 +224,9 @@ void sim_store_event(struct sim *sim, struct sim_event *e);
 void sim_store_down(struct sim *sim, unsigned node);
 void sim_store_write(struct sim *sim, unsigned node);
 void sim_store_bulk(struct sim *sim, unsigned node, unsigned versions, size_t bytes);
-void sim_store_check(struct sim *sim, unsigned node); /* what others were told is so */
+void sim_store_check(struct sim *sim, unsigned node);                                  /* what others were told is so */
+void sim_store_made(struct sim *sim, unsigned node, unsigned db, struct bytes *batch); /* by a real store: from now on it is known */
+void sim_store_settle(struct sim_db *d);                                               /* what d->have has is not under way any more */
 void sim_store_free(struct sim *sim);
 
 /* ---- script.c: figures */

@@ -1,10 +1,10 @@
-/* The mock store of each node, and the checks on every delivery. */
+/* The mock store of each node, and the checks on every delivery, to it or to a real one (rows.c). */
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/sim/sim.h"
+#include "tools/sim/rows.h"
 
 #define LARGE_BYTES 300000u
 
@@ -24,7 +24,11 @@ static unsigned db_of(const struct sim *sim, const char *name) {
 
 static struct sim_chain *chain_of(struct sim *sim, unsigned db, const struct origin *o) {
     int author = sim_node_of(sim, o->node);
-    return author < 0 || o->epoch >= SIM_EPOCHS_MAX ? NULL : &sim->node[author].dbs[db].chains[o->epoch];
+    struct sim_chain *chains = author < 0 ? NULL : sim->node[author].dbs[db].chains;
+    for (unsigned i = 0; chains && sim->merge && i < SIM_EPOCHS_MAX; i++)
+        if (chains[i].count == 0 || chains[i].epoch == o->epoch) /* real stores also begin somewhere far up */
+            return &chains[i];
+    return !chains || sim->merge || o->epoch >= SIM_EPOCHS_MAX ? NULL : &chains[o->epoch];
 }
 
 static void state_of(struct sim *sim, unsigned node, unsigned db, struct db_state *state) {
@@ -47,6 +51,10 @@ void sim_store_open(struct sim *sim, unsigned node, unsigned db) {
     struct sim_db *d = &sim->node[node].dbs[db];
     d->exists = true;
     d->pending_count = 0;
+    if (sim->merge) {
+        sim_rows_open(sim, node);
+        return;
+    }
     assert(vv_copy(&d->delivered, &d->have) == 0);
     say_state(sim, node, db, EVENT_DB_OPEN);
 }
@@ -59,6 +67,8 @@ void sim_store_down(struct sim *sim, unsigned node) {
         d->pending_count = 0;
         d->storing = false;
     }
+    if (sim->merge)
+        sim_rows_down(sim, node);
 }
 
 void sim_store_epoch(struct sim *sim, unsigned node, const struct effect *fx) {
@@ -141,6 +151,28 @@ static void keep_batch(struct sim *sim, struct sim_chain *chain, struct bytes *b
     chain->written_us[chain->count++] = sim->now_us;
 }
 
+void sim_store_made(struct sim *sim, unsigned node, unsigned db, struct bytes *batch) {
+    struct sim_db *d = &sim->node[node].dbs[db];
+    struct batch_head head;
+    assert(batch_head_read(&head, batch->data, batch->len) == 0);
+    struct sim_chain *chain = chain_of(sim, db, &head.origin);
+    if (!chain || sim_node_of(sim, head.origin.node) != (int)node || head.version != chain->count + 1) {
+        sim_fail(sim, "node %u made version %llu, behind %u", node, (unsigned long long)head.version, chain ? chain->count : 0);
+    } else {
+        struct vv after = {0};
+        int r = chain->count ? vv_copy(&after, &chain->after[chain->count - 1]) : 0;
+        if (!r)
+            r = vv_merge(&after, &head.after); /* `after` is a difference */
+        if (!r)
+            r = vv_raise(&d->delivered, &head.origin, head.version);
+        assert(r == 0);
+        chain->epoch = head.origin.epoch;
+        keep_batch(sim, chain, bytes_ref(batch), &after);
+        sim->result->batches++;
+    }
+    batch_head_release(&head);
+}
+
 /* False: it cannot write now. */
 static bool commit(struct sim *sim, unsigned node, unsigned db, size_t len) {
     struct sim_db *d = &sim->node[node].dbs[db];
@@ -163,6 +195,10 @@ void sim_store_write(struct sim *sim, unsigned node) {
     unsigned write_db = sim->node[node].write_db, db = write_db < sim->dbs ? write_db : (unsigned)sim_below(sim, sim->dbs);
     struct sim_db *d = &sim->node[node].dbs[db];
     size_t len = sim->write_bytes;
+    if (sim->merge) {
+        sim_rows_write(sim, node);
+        return;
+    }
     if (sim->weather.noise)
         len = sim_chance(sim, 15) ? (size_t)sim_below(sim, LARGE_BYTES) : 8 + (size_t)sim_below(sim, 100);
     if (!commit(sim, node, db, len))
@@ -222,14 +258,24 @@ void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) 
         sim_fail(sim, "node %u was given more than 256 batches without a word of the store", node);
     sim->result->delivered++;
     batch_head_release(&head);
+    if (sim->merge)
+        sim_rows_deliver(sim, node, fx->batch);
     bytes_unref(fx->batch);
-    if (!d->storing) {
+    if (!d->storing && !sim->merge) {
         d->storing = true;
         bool noise = sim->weather.noise;
         uint64_t slow = !noise ? 500 : !sim->healing && sim_chance(sim, 20) ? 1500000 : 15000;
         struct sim_event *e = sim_schedule(sim, SIM_STORE, (noise ? 500 : 300) + sim_below(sim, slow), node);
         e->db = db;
     }
+}
+
+void sim_store_settle(struct sim_db *d) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < d->pending_count; i++)
+        if (d->pending[i].version > vv_get(&d->have, &d->pending[i].origin))
+            d->pending[kept++] = d->pending[i];
+    d->pending_count = kept;
 }
 
 static void store(struct sim *sim, const struct sim_event *e) {
@@ -290,7 +336,14 @@ void sim_store_event(struct sim *sim, struct sim_event *e) {
         break;
     case SIM_LOCAL: say_state(sim, e->node, e->db, EVENT_STORED); break;
     case SIM_STORE: store(sim, e); break;
-    case SIM_READ: answer_read(sim, e); break;
+    case SIM_READ:
+        if (sim->merge)
+            sim_rows_event(sim, e);
+        else
+            answer_read(sim, e);
+        break;
+    case SIM_TURN:
+    case SIM_YIELD: sim_rows_event(sim, e); break;
     default: /* SIM_WANTED */
         if (e->number)
             new_epoch(sim, e);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/sim/sim.h"
+#include "tools/sim/rows.h"
 
 #define WALL_MS 1700000000000u
 #define LOOK_US 50000u  /* between two looks at what others were told */
@@ -171,8 +171,11 @@ static void carry_out(struct sim *sim, unsigned node, const struct effect *fx) {
     case EFFECT_EPOCH: sim_store_epoch(sim, node, fx); break;
     case EFFECT_ALONE:
     case EFFECT_MEET: break; /* all have the same time */
-    case EFFECT_YIELD:
-    case EFFECT_SHARED: break; /* every server of the simulation begins empty */
+    case EFFECT_YIELD: sim_schedule(sim, SIM_YIELD, sim_below(sim, 20000), node); break;
+    case EFFECT_SHARED:
+        if (sim->merge)
+            sim_rows_shared(sim, node);
+        break;
     case EFFECT_MEMBER: member_changed(sim, node, fx->member); break;
     case EFFECT_LOG: sim_say(sim, "n%u log %d: %s", node, fx->level, fx->text); break;
     default: break; /* requests: the simulation asks none */
@@ -189,12 +192,19 @@ static uint64_t world_us(const struct sim_node *n, unsigned node, uint64_t us) {
     return n->drift_ppm ? (uint64_t)((double)at / (1 + (double)n->drift_ppm / 1e6)) + 1 : at;
 }
 
+void sim_clocks(const struct sim *sim, unsigned node, uint64_t *mono_us, uint64_t *wall_ms) {
+    const struct sim_node *n = &sim->node[node];
+    *mono_us = own_us(n, node, sim->now_us);
+    *wall_ms = (uint64_t)((int64_t)WALL_MS + n->clock_ms) + sim->now_us / 1000;
+}
+
 void sim_step(struct sim *sim, unsigned node, struct event *e) {
     struct sim_node *n = &sim->node[node];
     if (!n->core)
         return;
-    e->now_ms = own_us(n, node, sim->now_us) / 1000;
-    e->wall_ms = (uint64_t)((int64_t)WALL_MS + n->clock_ms) + sim->now_us / 1000;
+    uint64_t mono_us;
+    sim_clocks(sim, node, &mono_us, &e->wall_ms);
+    e->now_ms = mono_us / 1000;
     core_step(n->core, e);
     struct effect fx;
     while (core_poll(n->core, &fx))
@@ -237,7 +247,7 @@ void sim_start(struct sim *sim, unsigned node) {
         snprintf(seed, sizeof seed, "n%u:1", i);
         sim_step(sim, node, &(struct event){.type = EVENT_SEED, .text = seed});
     }
-    if (n->write_us)
+    if (n->write_us && !sim->merge)
         sim_schedule(sim, SIM_WRITE, sim_below(sim, n->write_us), node);
 }
 
@@ -273,7 +283,7 @@ void sim_crash(struct sim *sim, unsigned node, uint64_t restart_us) {
 static void restore(struct sim *sim, unsigned node) {
     struct sim_node *n = &sim->node[node];
     struct sim_db *d = &n->dbs[sim_below(sim, sim->dbs)];
-    if (!d->exists || d->epoch + 2 >= SIM_EPOCHS_MAX)
+    if (!d->exists || d->epoch + 2 >= SIM_EPOCHS_MAX || sim->merge)
         return;
     if (vv_equal(&d->have, &d->image))
         return;
@@ -379,7 +389,7 @@ void sim_heal(struct sim *sim) {
 /* ---- a run */
 
 static void dispatch(struct sim *sim, struct sim_event *e) {
-    bool lived = e->life == sim->node[e->node].life;
+    bool lived = e->life == sim->node[e->node].life || (e->kind == SIM_WRITE && sim->merge); /* applications outlive their nodes */
     switch (e->kind) {
     case SIM_DATA:
     case SIM_CLOSED: sim_net_event(sim, e); break;
@@ -491,7 +501,7 @@ const char *sim_unwell(struct sim *sim, char *text, size_t cap) {
             return text;
         }
     }
-    return NULL;
+    return sim->merge ? sim_rows_unequal(sim, text, cap) : NULL;
 }
 
 void sim_open(struct sim *sim, unsigned nodes) {
@@ -513,6 +523,7 @@ void sim_open(struct sim *sim, unsigned nodes) {
 void sim_close(struct sim *sim) {
     for (unsigned i = 0; i < sim->nodes; i++)
         core_free(sim->node[i].core);
+    sim_rows_end(sim);
     sim_store_free(sim);
     sim_net_free(sim);
     batch_writer_free(sim->writer);
