@@ -221,6 +221,12 @@ void node_request(struct node *n, const struct effect *e) {
         json_decref(request);
         return;
     }
+    if (strcmp(ask, "read") == 0 && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
+        if (node_ask_files(n, json_incref(request), peer_answered, p) == 0)
+            free(p);
+        json_decref(request);
+        return;
+    }
     if (strcmp(ask, "files") == 0 && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
         if (node_ask_files(n, json_pack("{s:s}", "ask", "settled"), peer_answered, p) == 0)
             free(p);

@@ -22,7 +22,8 @@ static void row(struct grid *g, const json_t *f) {
     if (!strcmp(state, "fetching") && size > 0)
         grid_cell(g, TONE_WARN, "%d %%", (int)(field_count(f, "here") * 100 / size));
     else
-        grid_cell(g, ok ? TONE_GOOD : TONE_WARN, "%s", state);
+        grid_cell(g, ok && !field_true(f, "clashes") ? TONE_GOOD : TONE_WARN, "%s%s", state,
+                  field_true(f, "clashes") ? ", name clashes" : "");
     grid_cell(g, TONE_PLAIN, "%s", field_text(f, "node", "?"));
     grid_cell(g, TONE_FAINT, "%s", text_clock(at, field_count(f, "time_ms")));
     free(path);
@@ -83,6 +84,13 @@ static void print_status(const struct cli *cli, const json_t *result) {
         free(path);
         free(what);
         free(mend);
+    }
+    json_array_foreach(json_object_get(result, "clashing"), i, one) {
+        char *path = path_text(one),
+             *what = text_format("%s: another name differs only in case, or in how accents are written", path ? path : "?");
+        say_problem(cli, TONE_WARN, what, "some file systems take them for one: rename one");
+        free(path);
+        free(what);
     }
     if (error)
         say_problem(cli, TONE_BAD, error, NULL);

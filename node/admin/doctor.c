@@ -163,6 +163,11 @@ static void look_files(struct doctor *d, struct node *n) {
     snprintf(text, sizeof(text), "files: %s", s.error);
     if (s.error[0] != 0)
         found(d, FINDING_ERROR, text, "see `starling files status`");
+    snprintf(text, sizeof(text),
+             "files: %llu name%s that differ%s only in case, or in how accents are written: some file systems take them for one",
+             (unsigned long long)s.namesakes, s.namesakes == 1 ? "" : "s", s.namesakes == 1 ? "s" : "");
+    if (s.namesakes > 0)
+        found(d, FINDING_WARN, text, "see `starling files status`, and rename one of each");
     if (s.blind)
         found(d, FINDING_WARN, "files: not all folders can be watched: changes are found by looking, later",
               "sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024, then start starlingd again");

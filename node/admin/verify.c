@@ -1,11 +1,12 @@
 /* Starling node: `verify`. For one database after the other, all alive members are asked for digests of what is really in the tables. Where these
  * differ while versions are equal, 256 buckets by key are compared, then the rows of the buckets that differ. While versions differ (writes are on
- * their way) it is asked again for a while.
+ * their way) it is asked again for a while. Of the files, everything is read again first, at each member.
  *
- *   next_database ─▶ VERIFY_TABLES ─ all equal ─────────────────────────────▶ next_database … finish
+ *   next_database (files: ─▶ VERIFY_READ) ─▶ VERIFY_TABLES ─ all equal ─────────────────────────────▶ next_database … finish
  *                      │    ▲ versions differ: again, until SETTLE_MS passed
  *                      └─▶ VERIFY_BUCKETS (next differing table) ─▶ VERIFY_ROWS (next differing bucket) ─▶ … ─▶ next_database */
 #include <assert.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,10 +17,11 @@
 
 #define SETTLE_MS 10000
 #define AGAIN_MS 150
+#define TOKEN_BYTES 12
 #define DIFFERENCES_MAX 100
 #define BUCKETS 256
 
-enum verify_phase { VERIFY_TABLES, VERIFY_BUCKETS, VERIFY_ROWS };
+enum verify_phase { VERIFY_READ, VERIFY_TABLES, VERIFY_BUCKETS, VERIFY_ROWS };
 
 struct verify_member {
     uint8_t id[NODE_ID_BYTES];
@@ -35,6 +37,7 @@ struct verify {
     uint32_t names_count, name_at;
     char *only_table;
     enum verify_phase phase;
+    char token[2 * TOKEN_BYTES + 1]; /* of the reading */
     uint64_t deadline_ms;
     json_t *tables; /* of this database: the result's entries */
     size_t table_at;
@@ -75,6 +78,7 @@ static const char *shown_name(const struct verify *v) { return strcmp(database(v
 
 /* ---- asking everyone */
 
+static void read_look(struct conn *c);
 static void tables_compare(struct conn *c);
 static void buckets_compare(struct conn *c);
 static void rows_compare(struct conn *c);
@@ -92,7 +96,9 @@ static void answered(void *ctx, uint64_t number, json_t *answer) {
     json_decref(answer);
     if (v->left > 0)
         return;
-    if (v->phase == VERIFY_TABLES)
+    if (v->phase == VERIFY_READ)
+        read_look(c);
+    else if (v->phase == VERIFY_TABLES)
         tables_compare(c);
     else if (v->phase == VERIFY_BUCKETS)
         buckets_compare(c);
@@ -100,28 +106,58 @@ static void answered(void *ctx, uint64_t number, json_t *answer) {
         rows_compare(c);
 }
 
-static void ask_all(struct conn *c, enum verify_phase phase, const char *table, int bucket) {
+/* One member; the number of the question. */
+static uint64_t ask_one(struct conn *c, uint32_t i, enum verify_phase phase, const char *table, int bucket) {
     struct verify *v = c->task;
     struct database *db = databases_find(c->node->databases, database(v));
+    json_t *reading = phase == VERIFY_READ ? json_pack("{s:s, s:s}", "ask", "read", "token", v->token) : NULL;
+    if (i == 0 && reading != NULL)
+        return node_ask_files(c->node, reading, answered, c);
+    if (i == 0)
+        return db == NULL ? 0 : node_ask(c->node, db, QUESTION_VERIFY, table, bucket, answered, c);
+    if (reading == NULL)
+        reading = json_pack("{s:s, s:s, s:s?, s:i}", "ask", "verify", "db", database(v), "table", table, "bucket", bucket);
+    return node_ask_peer(c->node, v->members[i].id, reading, answered, c);
+}
+
+static void ask_all(struct conn *c, enum verify_phase phase, const char *table, int bucket) {
+    struct verify *v = c->task;
     answers_clear(v);
     v->phase = phase;
     for (uint32_t i = 0; i < v->members_count; i++) {
-        struct verify_member *m = &v->members[i];
-        if (i == 0)
-            m->asked = db == NULL ? 0 : node_ask(c->node, db, QUESTION_VERIFY, table, bucket, answered, c);
-        else
-            m->asked = node_ask_peer(
-                c->node, m->id, json_pack("{s:s, s:s, s:s?, s:i}", "ask", "verify", "db", database(v), "table", table, "bucket", bucket),
-                answered, c);
-        v->left += m->asked != 0;
+        v->members[i].asked = ask_one(c, i, phase, table, bucket);
+        v->left += v->members[i].asked != 0;
     }
     if (v->left == 0)
         conn_done(c, 1, NULL, "out of memory");
 }
 
-/* ---- comparing */
-
 static const char *text_of(const json_t *object, const char *field) { return json_string_value(json_object_get(object, field)); }
+
+/* ---- the files are read again */
+
+static void read_on(struct conn *c) { ask_all(c, VERIFY_READ, NULL, -1); }
+
+static void read_look(struct conn *c) {
+    struct verify *v = c->task;
+    uint64_t read = 0, total = 0;
+    bool over = true;
+    for (uint32_t i = 0; i < v->members_count; i++) { /* who cannot be asked gives no digest, either */
+        const json_t *answer = v->members[i].answer;
+        over = over && (answer == NULL || text_of(answer, "error") != NULL || json_is_true(json_object_get(answer, "over")));
+        read += (uint64_t)json_integer_value(json_object_get(answer, "read"));
+        total += (uint64_t)json_integer_value(json_object_get(answer, "total"));
+    }
+    v->deadline_ms = clock_mono_ms() + SETTLE_MS;
+    if (over) {
+        ask_all(c, VERIFY_TABLES, NULL, -1);
+        return;
+    }
+    conn_progress(c, "reading files", read, (int64_t)total);
+    conn_timer(c, AGAIN_MS, read_on);
+}
+
+/* ---- comparing */
 
 static bool same_text(const char *a, const char *b) { return (a == NULL) == (b == NULL) && (a == NULL || strcmp(a, b) == 0); }
 
@@ -357,8 +393,8 @@ static void next_database(struct conn *c) {
     }
     v->name_at++;
     v->deadline_ms = clock_mono_ms() + SETTLE_MS;
-    conn_progress(c, database(v), v->name_at - 1, v->names_count);
-    ask_all(c, VERIFY_TABLES, NULL, -1);
+    conn_progress(c, shown_name(v), v->name_at - 1, v->names_count);
+    ask_all(c, c->node->files != NULL && strcmp(database(v), FILES_DB) == 0 ? VERIFY_READ : VERIFY_TABLES, NULL, -1);
 }
 
 static void member_add(struct verify *v, const uint8_t *id, const char *name) {
@@ -388,6 +424,9 @@ static bool verify_fill(struct verify *v, struct node *n, const char *db_name) {
             return false;
         v->names_count++;
     }
+    uint8_t token[TOKEN_BYTES];
+    randombytes_buf(token, sizeof(token));
+    sodium_bin2hex(v->token, sizeof(v->token), token, sizeof(token));
     v->databases = json_array();
     v->differences = json_array();
     v->equal = true;

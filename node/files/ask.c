@@ -15,6 +15,7 @@
 
 #define LIST_MAX 20000
 #define KEPT_LIST_MAX 1000
+#define NAMESAKES_MAX 100
 
 static json_t *text_json(const char *text) {
     json_t *j = json_string(text);
@@ -99,6 +100,8 @@ static void list_one(void *ctx, const char *path) {
         json_object_set_new(j, "here", json_integer((json_int_t)p.here));
         json_object_set_new(j, "sources", json_integer((json_int_t)p.sources));
     }
+    if (namesakes_has(l->e, path))
+        json_object_set_new(j, "clashes", json_true());
     json_array_append_new(l->list, j);
 }
 
@@ -115,14 +118,17 @@ static json_t *answer_list(struct engine *e) {
 
 static void halted_one(void *ctx, const char *folder) { json_array_append_new(ctx, text_json(folder[0] != 0 ? folder : ".")); }
 
+static void namesake_one(void *ctx, const char *path) { json_array_append_new(ctx, text_json(path)); }
+
 static json_t *answer_status(struct engine *e) {
     const struct index_sums *sums = index_sums(e->ix);
-    json_t *halted = json_array(), *transfers = json_array();
+    json_t *halted = json_array(), *clashing = json_array(), *transfers = json_array();
     struct content_totals t = {0};
     struct item *it, *next;
     uint64_t pending = 0;
     char digest[33];
     (void)index_halted(e->ix, halted_one, halted);
+    namesakes_list(e, NAMESAKES_MAX, namesake_one, clashing);
     content_totals(e->content, &t);
     HASH_ITER(hh, e->items, it, next) {
         struct content_progress p;
@@ -132,14 +138,15 @@ static json_t *answer_status(struct engine *e) {
                                                        "here", (json_int_t)p.here, "sources", (json_int_t)p.sources));
     }
     snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
-    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:s?, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)sums->files, "bytes",
-                     (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest", digest, "conflicts",
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:s?, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)sums->files,
+                     "bytes", (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest", digest, "conflicts",
                      (json_int_t)e->conflicts, "looked", e->looked, "error",
                      e->error[0] != 0  ? e->error
                      : e->lost[0] != 0 ? e->lost
                                        : NULL,
-                     "halted", halted, "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes", (json_int_t)t.wants_bytes,
-                     "sent_bytes", (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes", (json_int_t)t.copied);
+                     "halted", halted, "clashing", clashing, "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes",
+                     (json_int_t)t.wants_bytes, "sent_bytes", (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes",
+                     (json_int_t)t.copied);
 }
 
 /* ---- restore */
@@ -449,6 +456,9 @@ static void verify_one(void *ctx, const char *path) {
     struct stat st;
     if (index_disk(w->e->ix, path, &d) != 1)
         return;
+    const struct item *it = item_find(w->e, path);
+    if (it != NULL && it->rotten)
+        memcpy(d.version.hash, it->rot, sizeof(d.version.hash));
     if (beneath_stat(w->e->root, path, &st) == 0)
         content_stamp_of(&st, &now);
     bool same = now.inode != 0 && (d.version.kind != VERSION_FILE ||
@@ -530,6 +540,8 @@ json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question) {
         return answer_barrier(e, number);
     if (strcmp(ask, "verify") == 0)
         return answer_verify(e, question);
+    if (strcmp(ask, "read") == 0)
+        return reread_ask(e, json_string_value(json_object_get(question, "token")));
     if (strcmp(ask, "settled") == 0)
         return answer_settled(e);
     if (strcmp(ask, "resolve") == 0)

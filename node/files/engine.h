@@ -34,6 +34,8 @@ struct item {
     unsigned tries;
     uint64_t scan, want, want_ms;     /* numbers of content's, 0 none; since when it is wanted */
     uint8_t hash[CONTENT_HASH_BYTES]; /* that is wanted */
+    bool rotten;                      /* what is there is not what was read, and nobody wrote it: to be fetched again */
+    uint8_t rot[CONTENT_HASH_BYTES];  /* its hash */
     struct item *prev, *next;
     UT_hash_handle hh, hh_want;
 };
@@ -41,6 +43,8 @@ struct item {
 struct content_door;
 struct hooks;
 struct lates;
+struct namesakes;
+struct rereads;
 struct watch;
 struct walk;
 
@@ -65,6 +69,8 @@ struct engine {
     struct files_policy policy;
     struct hooks *hooks;
     struct lates *lates;
+    struct rereads *rereads;
+    struct namesakes *namesakes;
     char *instance, *state, *name;
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
@@ -89,6 +95,7 @@ struct engine {
 void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
 void item_show(struct engine *e, const char *path, uint64_t in_ms);  /* the index may say something new */
 struct item *item_find(struct engine *e, const char *path);
+void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]);
 void item_again(struct engine *e, struct item *it, uint64_t in_ms);
 __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
@@ -164,6 +171,22 @@ void late_close(struct engine *e); /* after its handles */
 void late_note(struct engine *e, const char *path, const char *kept,
                const struct content_stamp *stamp); /* it was replaced, and stands there now */
 void late_scanned(struct engine *e, const struct content_scanned *s);
+
+/* ---- namesake.c */
+int namesakes_open(struct engine *e);
+void namesakes_close(struct engine *e);
+bool namesakes_count(struct engine *e);     /* some more; false: all are counted */
+uint64_t namesakes(const struct engine *e); /* names that several paths have */
+bool namesakes_has(const struct engine *e, const char *path);
+void namesakes_list(struct engine *e, uint32_t max, index_each each, void *ctx); /* their paths */
+/* The path under which what is at `path` is known here already, as the file system takes both for one. NULL: none; free it. */
+char *namesake_here(struct engine *e, const char *path, const struct stat *st);
+
+/* ---- reread.c */
+int reread_open(struct engine *e);
+void reread_close(struct engine *e);
+json_t *reread_ask(struct engine *e, const char *token); /* {"over", "read", "total", "rotten"}; begins it */
+bool reread_scanned(struct engine *e, const struct content_scanned *s);
 
 bool hooks_match(const char *pattern, const char *path);
 

@@ -241,6 +241,15 @@ void item_show(struct engine *e, const char *path, uint64_t in_ms) {
         item_again(e, it, in_ms);
 }
 
+void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]) {
+    struct item *it = item_get(e, path);
+    if (it == NULL)
+        return;
+    it->rotten = true;
+    memcpy(it->rot, hash, sizeof(it->rot));
+    item_show(e, path, 0);
+}
+
 static void item_free(struct engine *e, struct item *it) {
     if (it->queued)
         DL_DELETE(e->queue, it);
@@ -288,6 +297,7 @@ static void summarize(struct engine *e) {
     s.bytes = sums->bytes;
     s.conflicts = e->conflicts;
     s.looked = e->looked;
+    s.namesakes = namesakes(e);
     s.blind = watch_blind(e);
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
@@ -475,7 +485,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
         snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
         return ERR_IO;
     }
-    if (hooks_open(e) != 0 || late_open(e) != 0)
+    if (hooks_open(e) != 0 || late_open(e) != 0 || reread_open(e) != 0 || namesakes_open(e) != 0)
         return ERR_NOMEM;
     if (index_meta(e->ix, "met", 0) != 0)
         e->rank = e->rank_begun = RANK_MEANT;
@@ -504,6 +514,8 @@ static void engine_close(struct engine *e) {
     watch_close(e);
     hooks_close(e);
     late_close(e);
+    reread_close(e);
+    namesakes_close(e);
     if (e->ix != NULL)
         (void)index_commit(e->ix);
     index_close(e->ix);

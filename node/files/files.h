@@ -40,7 +40,7 @@ void files_tick(struct files *f);
 void files_ask(struct files *f, uint64_t number, json_t *question);
 
 struct files_summary {
-    uint64_t count, bytes, pending, conflicts;
+    uint64_t count, bytes, pending, conflicts, namesakes; /* namesakes: names that some file systems take for one */
     char digest[33];
     char error[300]; /* "": none */
     bool looked;     /* the folder was read once since the start */

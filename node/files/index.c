@@ -21,6 +21,7 @@ static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS file(path BLOB NOT NULL
 static const char LOCAL_SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS local.disk(path BLOB NOT NULL PRIMARY KEY, version BLOB, mode INTEGER, size INTEGER, mtime INTEGER, "
     "ctime INTEGER, ino INTEGER, dev INTEGER, there INTEGER) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS local.disk_ino ON disk(ino);"
     "CREATE TABLE IF NOT EXISTS local.kept(id INTEGER PRIMARY KEY, path BLOB, name TEXT, version BLOB, at INTEGER);"
     "CREATE INDEX IF NOT EXISTS local.kept_path ON kept(path);"
     "CREATE INDEX IF NOT EXISTS local.kept_name ON kept(name);"
@@ -40,6 +41,8 @@ static const char LOCAL_SCHEMA[] =
                  "f.content OR (d.mode IS NOT f.mode AND d.there)) ORDER BY f.path LIMIT ?")                                               \
     X(on_disk, "SELECT path FROM local.disk WHERE path > ? AND there ORDER BY path LIMIT ?")                                               \
     X(paths, "SELECT path FROM main.file WHERE path > ? ORDER BY path LIMIT ?")                                                            \
+    X(living, "SELECT path FROM main.file WHERE path > ? AND substr(content, 2, 1) <> X'00' ORDER BY path LIMIT ?")                        \
+    X(disk_inode, "SELECT path FROM local.disk WHERE ino = ? AND dev = ? AND there")                                                       \
     X(keep, "INSERT INTO local.kept(path, name, version, at) VALUES (?, ?, ?, ?)")                                                         \
     X(kept, "SELECT id, path, name, version, at FROM local.kept WHERE path = ?1 OR ?1 IS NULL ORDER BY id DESC LIMIT ?2")                  \
     X(kept_named, "SELECT 1 FROM local.kept WHERE name = ?")                                                                               \
@@ -347,6 +350,22 @@ static int page(sqlite3_stmt *s, char **after, index_each each, void *ctx) {
 int index_differing(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->differing, after, each, ctx); }
 int index_on_disk(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->on_disk, after, each, ctx); }
 int index_paths(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->paths, after, each, ctx); }
+
+int index_living(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->living, after, each, ctx); }
+
+int index_disk_inode(struct index *ix, uint64_t inode, uint64_t device, index_each each, void *ctx) {
+    int r;
+    sqlite3_bind_int64(ix->disk_inode, 1, (int64_t)inode);
+    sqlite3_bind_int64(ix->disk_inode, 2, (int64_t)device);
+    while ((r = sql_step(ix->disk_inode)) == 1) {
+        char *path = path_column(ix->disk_inode, 0);
+        if (path != NULL)
+            each(ctx, path);
+        free(path);
+    }
+    sqlite3_reset(ix->disk_inode);
+    return r;
+}
 
 /* ---- kept versions */
 

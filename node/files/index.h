@@ -66,6 +66,10 @@ int index_differing(struct index *ix, char **after, index_each each, void *ctx);
 int index_on_disk(struct index *ix, char **after, index_each each, void *ctx);   /* what disk says is there */
 int index_paths(struct index *ix, char **after, index_each each, void *ctx);     /* file */
 
+int index_living(struct index *ix, char **after, index_each each, void *ctx); /* those of file that are not deleted */
+/* What was on disk with this inode; `each` writes nothing. */
+int index_disk_inode(struct index *ix, uint64_t inode, uint64_t device, index_each each, void *ctx);
+
 int index_keep(struct index *ix, const char *path, const char *name, const struct version *v, uint64_t at_ms);
 /* Those of a path (NULL: all), the newest first. */
 int index_kept(struct index *ix, const char *path, uint32_t max, void (*each)(void *ctx, const struct kept *k), void *ctx);

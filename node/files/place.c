@@ -108,7 +108,7 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
         content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
         fuse_note(e, it->path, v);
     }
-    it->show = false;
+    it->show = it->rotten = false;
     if (index_disk_put(e->ix, it->path, &now) == 0)
         engine_trouble(e, "");
 }
@@ -257,8 +257,11 @@ static int put_staged(struct engine *e, struct item *it, const struct disk *d, c
         r = clear(e, it, d, folder, name);
     if (d == NULL || d->version.kind == VERSION_FOLDER)
         d = &NOTHING;
+    struct version was = d->version;
+    if (it->rotten)
+        memcpy(was.hash, it->rot, sizeof(was.hash));
     if (r == 0)
-        r = place_put(e, it->path, folder, name, staged, &d->version, d, put);
+        r = place_put(e, it->path, folder, name, staged, &was, d, put);
     if (r == 0)
         syncs_add(syncs, folder);
     close(folder);
@@ -318,7 +321,7 @@ static void file_wanted(struct engine *e, struct item *it, const struct version 
     }
     memcpy(want.hash, v->hash, sizeof(want.hash));
     memcpy(want.peer, v->by, sizeof(want.peer));
-    if (d != NULL && d->version.kind == VERSION_FILE) {
+    if (d != NULL && d->version.kind == VERSION_FILE && !it->rotten) {
         want.based = true;
         memcpy(want.base, d->version.hash, sizeof(want.base));
     }
@@ -481,7 +484,7 @@ void place_look(struct engine *e, struct item *it) {
     }
     if (d != NULL && !settle(e, it, &v, d))
         return;
-    if (d != NULL && version_equal(&v, &d->version)) {
+    if (d != NULL && version_equal(&v, &d->version) && !it->rotten) {
         unwant(e, it);
         mode_shown(e, it, &v, d, mode);
         return;

@@ -231,6 +231,14 @@ static int look(struct engine *e, const char *path, struct stat *st, const char 
         r = DATABASE;
     }
     close(fd);
+    struct disk known;
+    char *other = r == 1 && index_disk(e->ix, path, &known) == 0 ? namesake_here(e, path, st) : NULL;
+    if (other != NULL) { /* whatever was written there was written into that one */
+        *why = "the file system takes it for another one that is here";
+        item_touch(e, other, 0);
+        r = -1;
+    }
+    free(other);
     return r;
 }
 
@@ -308,10 +316,13 @@ static void taken(struct engine *e, struct item *it, const struct content_scanne
         done(it);
         return;
     }
+    it->rotten = false;
     commit(e, it, &v, r == 1 ? &record : NULL, &s->stamp, mode);
 }
 
 void take_scanned(struct engine *e, const struct content_scanned *s) {
+    if (reread_scanned(e, s))
+        return;
     struct item *it = s->root == ROOT_INSTANCE ? item_find(e, s->path) : NULL;
     if (s->root == ROOT_KEPT)
         late_scanned(e, s);

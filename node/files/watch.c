@@ -51,8 +51,8 @@ struct walk_folder {
     struct walk_folder *next;
 };
 
-/*  WALK_FOLDERS ─▶ WALK_MISSING ─▶ WALK_DIFFERING ─▶ WALK_IDLE */
-enum walk_phase { WALK_IDLE, WALK_FOLDERS, WALK_MISSING, WALK_DIFFERING };
+/*  WALK_FOLDERS ─▶ WALK_MISSING ─▶ WALK_DIFFERING ─▶ WALK_NAMES ─▶ WALK_IDLE */
+enum walk_phase { WALK_IDLE, WALK_FOLDERS, WALK_MISSING, WALK_DIFFERING, WALK_NAMES };
 
 struct walk {
     enum walk_phase phase;
@@ -567,7 +567,11 @@ static bool step(struct engine *e, struct walk *w) {
             w->phase = WALK_DIFFERING;
         }
         return true;
-    case WALK_DIFFERING: return page(e, w);
+    case WALK_DIFFERING:
+        if (!page(e, w))
+            w->phase = WALK_NAMES;
+        return true;
+    case WALK_NAMES: return namesakes_count(e);
     case WALK_IDLE: return false;
     }
     return false;

@@ -567,6 +567,80 @@ class Gone(FilesTest):
         self.assertEqual(c[0].cli("files", "accept", "there").code, 1)
 
 
+class Names(FilesTest):
+    def test_names_that_differ_in_case_are_told(self):
+        c = self.files(2, ports=True)
+        for name in ("Plan.txt", "plan.TXT", "caf\u00e9", "cafe\u0301", "other"):
+            write(c[0], name, name.encode())
+        for name in ("Plan.txt", "plan.TXT", "caf\u00e9", "cafe\u0301", "other"):
+            self.everywhere(c, name, name.encode())
+        c.wait()
+        c[1].stop()
+        c[1].start()  # they are counted with each walk over everything
+        poll(lambda: len(c[1].json("files", "status")["clashing"]) == 4)
+        self.assertEqual(sorted(c[1].json("files", "status")["clashing"]), ["Plan.txt", "cafe\u0301", "caf\u00e9", "plan.TXT"])
+        self.assertEqual([f["path"] for f in c[1].json("files", "list")["files"] if not f.get("clashes")], ["other"])
+        self.assertIn("2 names", c[1].cli("doctor").out)
+        self.assertIn("Plan.txt", c[1].cli("files").out)
+
+    def test_where_two_names_are_one_file_nothing_is_lost(self):
+        """As on a file system without regard to case: both names lead to one file. A bind mount does that."""
+        c = self.cluster(2, extra=["--set", "still_ms=400"])
+        write(c[1], "plan.txt", b"small letters")
+        self.everywhere(c, "plan.txt", b"small letters")
+        c.wait()
+        with open(c[1].path("PLAN.txt"), "wb"):
+            pass
+        done = harness.run(["mount", "--bind", c[1].path("plan.txt"), c[1].path("PLAN.txt")])
+        if done.code != 0:
+            self.skipTest("no permission to mount: %s" % done.err)
+        self.mounts.append(c[1].path("PLAN.txt"))
+        write(c[0], "PLAN.txt", b"capitals")
+        write(c[0], "marker", b"x")
+        self.everywhere(c, "marker", b"x")
+        c.wait()
+        self.assertEqual(read(c[1], "plan.txt"), b"small letters")
+        self.assertEqual(read(c[0], "plan.txt"), b"small letters")
+        self.assertEqual(read(c[0], "PLAN.txt"), b"capitals")
+        with open(c[1].path("PLAN.txt"), "r+b") as f:
+            f.write(b"SMALL")
+        self.everywhere(c, "plan.txt", b"SMALL letters")
+        os.unlink(c[0].path("PLAN.txt"))
+        c.wait()
+        self.assertEqual(read(c[0], "plan.txt"), b"SMALL letters")
+        self.assertEqual([x for x in tree(c[0]) if b"conflict" in x], [])
+
+
+class Rot(FilesTest):
+    def test_what_rotted_is_found_and_fetched_again(self):
+        c = self.files(3, ports=True)
+        for i in range(10):
+            write(c[0], "photo%d" % i, b"%d" % i * 5000)
+            self.everywhere(c, "photo%d" % i, b"%d" % i * 5000)
+        c.wait()
+        c[1].stop()
+        st = os.stat(c[1].path("photo7"))
+        with open(c[1].path("photo7"), "r+b") as f:
+            f.seek(1234)
+            f.write(b"\0")
+        os.utime(c[1].path("photo7"), ns=(st.st_atime_ns, st.st_mtime_ns))
+        ctime = os.stat(c[1].path("photo7")).st_ctime_ns  # a disk that rots changes no time
+        for name, table in (("local", "disk"), ("content", "file")):
+            db = harness.connect(c[1].path(".starling/%s.db" % name))
+            self.assertEqual(db.execute("UPDATE %s SET ctime = ? WHERE path = ?" % table, (ctime, b"photo7")).rowcount, 1)
+            db.close()
+        c[1].start()
+        c.wait()
+        self.assertEqual(read(c[1], "photo7")[1234:1235], b"\0")
+        done = c[0].cli("files", "verify")
+        self.assertTrue(c[1].log_lines("photo7", "nobody wrote there"))
+        self.assertEqual(done.code, 0, done)  # what is mended while it is compared is equal
+        self.everywhere(c, "photo7", b"7" * 5000)
+        self.assertEqual(self.conflicts(c[0]), [])
+        self.assertEqual(c[0].cli("verify").code, 0)
+        self.assertEqual(c[0].log_lines("10 files were read again: 0 were not")[1:2] != [], True)
+
+
 class Leftovers(FilesTest):
     def test_what_a_crash_leaves_is_found(self):
         """Files that were out of their place when the server died."""
