@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/foreign.h"
 #include "node/store/same.h"
 #include "proto/err.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
 #include "proto/err.h"

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/notes.h"
 #include "node/store/report.h"
@@ -305,6 +306,10 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     *who = look->place;
     if (look->place.text || look->io->table->without_rowid)
         return;
+    if (moves_arrives(look) && look->io->rekeyed) {
+        rekeyed_identity(s, look, hashes, who);
+        return;
+    }
     if (look->io->key_ref) { /* its key is a reference: it is known as the row is that it refers to */
         if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) == 1)
             return;
@@ -330,7 +335,7 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     }
 }
 
-/* A row whose key is a reference may have lived before, under another number. */
+/* A row whose key is a reference, or was another one, may have lived before, under another number. */
 static int take_over(struct store *s, const struct row_look *look, struct reg *r, const struct rowid *who) {
     struct tbl *t = look->io->tbl;
     bool home, known = reg_known(r) && rowid_same(&r->who, who);
@@ -409,7 +414,8 @@ static int insert_carried(struct store *s, struct row_look *look, struct reg *r,
     if (!err)
         err = write_cells(s, look, r, cells, n, life, true, hashes);
     struct rowid who = r->who;
-    return err || agrees(s, look, r, hashes) ? err : refresh_pending(s, look->io->tbl, &who, look, hashes);
+    bool there = who.text || !look->io->rekeyed || numbers_wanted(s, look->io->tbl, r) == look->place.number;
+    return err || (there && agrees(s, look, r, hashes)) ? err : refresh_pending(s, look->io->tbl, &who, look, hashes);
 }
 
 static int insert_row(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
@@ -417,7 +423,12 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     if (!e.set)
         return ERR_NOMEM;
     drain_new_identity(s, look, hashes, &e.who);
-    int found = look->io->key_ref ? take_over(s, look, r, &e.who) : 0;
+    bool elsewhere = !e.who.text && e.who.number != look->place.number; /* than at its birth */
+    int found = look->io->key_ref || elsewhere ? take_over(s, look, r, &e.who) : 0;
+    if (!found && elsewhere && look->io->rekeyed && moves_arrives(look)) {
+        r->who = e.who;
+        found = rekeyed_number(s, look, r);
+    }
     if (found < 0)
         return found;
     if (e.who.number > look->io->sequence) /* SQLite has seen to it */
@@ -527,15 +538,30 @@ int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum
     return err;
 }
 
-int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at) {
+static int write_number(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at, bool carried) {
     static const char *names[] = {NUMBER_COLUMN};
     static size_t lens[] = {sizeof NUMBER_COLUMN - 1};
     static uint32_t columns[] = {NOT_HERE};
     static const struct column_set set = {1, names, lens, columns};
     struct value v = {.type = VALUE_INT, .as.i = number};
     struct row_look look = {.io = io, .place = r->who, .ms = store_wall_ms(s), .present = true, .values = &v};
-    struct edit e = {.kind = CHANGE_MEND, .who = r->who, .set = &set, .values = &v, .at = at, .quiet = true, .away = !home};
+    struct edit e = {.kind = carried ? CHANGE_UPDATE : CHANGE_MEND,
+                     .who = r->who,
+                     .set = &set,
+                     .values = &v,
+                     .at = at,
+                     .quiet = true,
+                     .away = !home,
+                     .carried = carried ? CARRIED_TABLE : CARRIED_NOT};
     return edit_apply(s, io, r, &e, &look, NULL);
+}
+
+int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at) {
+    return write_number(s, io, r, home, number, at, false);
+}
+
+int drain_number(struct store *s, struct tio *io, struct reg *r, int64_t number, uint64_t at) {
+    return write_number(s, io, r, true, number, at, true);
 }
 
 int drain_same(struct store *s, struct tio *io, const struct rowid *who, const struct column_set *set, const struct value *values,
@@ -562,13 +588,15 @@ int drain_row(struct store *s, struct row_look *look) {
     for (uint32_t i = 0; i < io->count && look->present; i++)
         hashes[i] = value_hash(&look->values[i]);
     reg_clear(&s->source);
-    if (moves_arrives(look) && io->tbl->renamed_from && (err = rows_at_home(s, io->tbl->renamed_from, &look->place, &s->source)))
+    if (moves_arrives(look) && io->tbl->renamed_from &&
+        (err = io->rekeyed ? rekeyed_source(s, look) : rows_at_home(s, io->tbl->renamed_from, &look->place, &s->source)))
         goto out;
     struct origins_order o = store_order(s);
     struct rowid who = r->who;
     struct pending_row *p = reg_known(r) ? pending_find(s, io->tbl, &who) : NULL;
     bool shown = reg_known(r) && (p ? p->present : reg_alive(r, &o));
-    if (!shown && look->present) {
+    bool later = io->rekeyed && reg_known(&s->source) && stamp_cmp(s->source.inserted, r->inserted, &o) > 0; /* another life of this key */
+    if ((!shown || later) && look->present) {
         err = insert_row(s, look, r, hashes);
     } else if (shown && look->present && moves_is_another(s, look, r, hashes)) {
         if (!(err = insert_row(s, look, r, hashes)))

@@ -11,7 +11,7 @@
  *   remake.c   a file that is gone, made again
  *   follow.c   what other servers add to their schema, made here
  *   moves.c    what a change of the application's schema means for its rows
- *   rebuilt.c  the same for tables that are made anew
+ *   rebuilt.c  the same for tables that are made anew; rekeyed.c with a key of another kind
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; parts.c how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
@@ -47,7 +47,9 @@
 enum { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* ---- names: tables and columns as the state database numbers them; they exist whether or not the application has them */
-enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY };
+/* The kind of a table's key, told by the identity of any row of it: a number, or so many columns. Under one name there is a table for each kind: an
+ * application that gives its table a key of another kind makes another table of it. (SHAPE_KEY: of one column, or without a key; SHAPE_KEY + 1: of two …) */
+enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY, SHAPE_WIDEST = SHAPE_KEY + 16 };
 
 enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 
@@ -87,11 +89,12 @@ struct tbl {
                                                  such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
     bool elsewhere;                           /* as of columns */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
-    bool remade;              /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
-    int64_t was;              /* the number of the triggers that it had before it was made anew */
-    int64_t left;             /* rows that left it while it was not bound, less those that came, as notes tell */
-    struct tbl *renamed_from; /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one */
-    bool dirty;               /* rows or last_change differ from the state database */
+    bool remade;  /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
+    int64_t was;  /* the number of the triggers that it had before it was made anew */
+    int64_t left; /* rows that left it while it was not bound, less those that came, as notes tell */
+    struct tbl *
+        renamed_from; /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one, or a rebuild with another key */
+    bool dirty;       /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
     struct column_move *moves; /* of each column */
@@ -158,8 +161,11 @@ struct tio {
     struct tbl *key_ref; /* the same of the one INTEGER key */
     bool key_refs;       /* some of several key columns refer */
     struct policy policy;
-    struct alike *alike; /* statements for the policy's key */
+    struct alike *alike;     /* statements for the policy's key */
+    struct rekeyed *rekeyed; /* tbl->renamed_from has another key: how its rows are found by it */
 };
+
+static inline bool tbl_is_text(const struct tbl *t) { return t->shape >= SHAPE_KEY; }
 
 /* ---- who wrote */
 struct origin_row {
@@ -420,17 +426,17 @@ int state_recapture(struct store *s); /* sets it, for good */
 int state_sync(struct store *s);
 int state_checkpoint(struct store *s, bool quiet);
 int state_reload(struct store *s);
-int state_sweep(struct store *s);                                                 /* sweep.c: while opening */
-int state_origin(struct store *s, const struct origin *id, uint32_t *no);         /* found or made */
-int state_find_origin(const struct store *s, const struct origin *id);            /* -1: unknown */
-int state_table(struct store *s, const char *name, size_t len, struct tbl **out); /* found or made */
-struct tbl *state_table_of(const struct store *s, uint32_t no);                   /* NULL: no such number */
-struct tbl *state_find_table(const struct store *s, const char *name, size_t len);
+int state_sweep(struct store *s);                                                                   /* sweep.c: while opening */
+int state_origin(struct store *s, const struct origin *id, uint32_t *no);                           /* found or made */
+int state_find_origin(const struct store *s, const struct origin *id);                              /* -1: unknown */
+int state_table(struct store *s, const char *name, size_t len, enum shape shape, struct tbl **out); /* found or made */
+struct tbl *state_table_of(const struct store *s, uint32_t no);                                     /* NULL: no such number */
+struct tbl *state_find_table(const struct store *s, const char *name, size_t len, enum shape shape);
+enum shape state_shape_of(const struct rowid *who);
+enum shape state_shape_of_table(const struct table *t);
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no); /* found or made */
 uint64_t state_name_hash(const char *name, size_t len); /* of tables and columns, the same on every server */
 int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t placed);
-int state_reshape(struct store *s, struct tbl *t, enum shape shape); /* without living rows: registers of another kind */
-int state_shape(struct store *s, struct tbl *t, enum shape shape);   /* makes the table of registers */
 bool state_is_bad(struct store *s, uint32_t origin, uint64_t version);
 int state_set_bad(struct store *s, struct bad_batch bad); /* in a transaction of its own */
 int state_knew_set(struct store *s, uint32_t origin, uint32_t of, uint64_t version);
@@ -464,24 +470,6 @@ bool tables_converted(const struct tio *io, uint32_t at);
 
 /* ---- feed.c: after the schema was read, and before statements are prepared */
 int feed_load(struct store *s);
-
-/* ---- keyless.c: tables without a key */
-struct row_look;
-#define KEYLESS_NAME_BYTES 16
-#define KEYLESS_KEY_BYTES 21                                                     /* a name as a normalised key */
-int keyless_name(struct tio *io, int64_t rowid, uint8_t key[KEYLESS_KEY_BYTES]); /* 1 found, 0 not */
-int keyless_rowid(struct tio *io, const struct rowid *who, int64_t *rowid);      /* the same */
-int keyless_reserve(struct store *s, struct tio *io, const struct rowid *who, int64_t *rowid, bool *made);
-int keyless_load(struct store *s, struct tio *io);
-void keyless_unload(struct tio *io);
-int keyless_drain(struct store *s, struct row_look *look); /* drain_row() for a look by rowid */
-int keyless_note_row(struct store *s, const struct row_look *look, bool first);
-/* After every row was noted (none: there is not one). lacking: what the file lacks is no deletion. notes_hold: the rowids are as they were, and the
- * notes that are not drained yet say what they say. */
-int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold);
-int keyless_find_again(struct store *s, struct tio *io, bool other);
-int keyless_withdraw(
-    struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
 
 /* ---- numbers.c: rows that SQLite numbered are known by their birth; their number is one more column, which others and mends may change */
 #define NOT_HERE UINT32_MAX        /* in a column set: no column of the application's, but the number */
@@ -643,6 +631,7 @@ int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint6
 int drain_cascade(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at);
 /* The same for its number alone: a mend of ours. */
 int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at);
+int drain_number(struct store *s, struct tio *io, struct reg *r, int64_t number, uint64_t at); /* by which a migration knows it */
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);
 int drain_seal(struct store *s, bool part);                                 /* ends the batch, if it holds anything */

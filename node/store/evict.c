@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/mend.h"
 #include "proto/err.h"
 

@@ -76,18 +76,24 @@ static void set_elsewhere(struct store *s, bool elsewhere) {
     }
 }
 
+/* With the kind of the table's key, and by how many columns it is more than one. */
+#define TOLD_ELSEWHERE                                                                                                                     \
+    "SELECT DISTINCT c.tbl, c.col, c.kind & 15, (SELECT max(max(k.place), 1) - 1 FROM told_column k WHERE k.node=c.node AND k.tbl=c.tbl) " \
+    "FROM told_column c WHERE c.node<>? ORDER BY 1, 3, 4"
+
 void follow_elsewhere(struct store *s) {
     sqlite3_stmt *q;
     struct tbl *t = NULL;
-    if (s->elsewhere_known || sql_prepare(s->db, &q, "SELECT DISTINCT tbl, col FROM told_column WHERE node<>? ORDER BY tbl"))
+    if (s->elsewhere_known || sql_prepare(s->db, &q, TOLD_ELSEWHERE))
         return;
     sqlite3_bind_blob(q, 1, s->origin_ids[s->own].node, NODE_ID_BYTES, SQLITE_STATIC);
     int row = sql_step(q);
     set_elsewhere(s, row != 1 || !sqlite3_column_bytes(q, 0));
     for (; row == 1; row = sql_step(q)) {
         const char *table = (const char *)sqlite3_column_text(q, 0), *column = (const char *)sqlite3_column_text(q, 1);
-        if (!t || sqlite3_stricmp(t->name, table) != 0)
-            t = state_find_table(s, table, strlen(table));
+        enum shape shape = sqlite3_column_int(q, 2) == KEY_INTEGER ? SHAPE_NUMBER : (enum shape)(SHAPE_KEY + sqlite3_column_int(q, 3));
+        if (!t || t->shape != shape || sqlite3_stricmp(t->name, table) != 0)
+            t = state_find_table(s, table, strlen(table), shape);
         if (t)
             t->elsewhere = true;
         for (uint32_t c = 0; t && c < t->columns_count; c++)

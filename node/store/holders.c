@@ -202,7 +202,7 @@ static int look_up(struct holders *h, uint64_t hash, const struct row_look *look
     int row, err = 0;
     sqlite3_bind_int64(h->look, 2, (int64_t)hash);
     while (!err && (row = sql_step(h->look)) != 0) {
-        struct rowid place = {.text = look->io->tbl->shape == SHAPE_KEY};
+        struct rowid place = {.text = tbl_is_text(look->io->tbl)};
         if (row < 0) {
             err = row;
             break;
@@ -254,7 +254,7 @@ static int entry_cmp(const void *x, const void *y) {
 
 static int gather_row(struct store *s, struct tio *io, sqlite3_stmt *q) {
     struct holders *h = io->holders;
-    struct rowid place = {.text = io->tbl->shape == SHAPE_KEY};
+    struct rowid place = {.text = tbl_is_text(io->tbl)};
     buf_clear(&h->last);
     if (place.text)
         buf_append(&h->last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
@@ -290,7 +290,7 @@ static int gather(struct store *s, struct tio *io) {
     int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u%s ORDER BY k", io->tbl->no, h->began ? " WHERE k > ?" : ""), err = 0, n = 0;
     if (row)
         return row;
-    if (h->began && io->tbl->shape == SHAPE_KEY)
+    if (h->began && tbl_is_text(io->tbl))
         sqlite3_bind_blob64(q, 1, h->last.len ? (const void *)h->last.data : "", h->last.len, SQLITE_TRANSIENT);
     else if (h->began)
         sqlite3_bind_int64(q, 1, h->last_number);

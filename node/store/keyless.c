@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "proto/err.h"
 
 /* ---- places */
@@ -163,7 +163,7 @@ int keyless_drain(struct store *s, struct row_look *look) {
         if ((err = drain_row(s, &gone)))
             return err;
     }
-    bool carried = look->ms == LOOK_ADOPTED || (moves_arrives(look) && look->io->tbl->renamed_from);
+    bool carried = look->ms == LOOK_ADOPTED || (moves_arrives(look) && look->io->tbl->renamed_from && !look->io->rekeyed);
     if (!known || !carried) {
         new_name(s, look->io, look->rowid, key);
         if ((err = put_place(look->io, look->rowid, key, sizeof key)))
@@ -189,10 +189,41 @@ static int begin_match(struct store *s) {
                            "DELETE FROM temp.loose; DELETE FROM temp.known; DELETE FROM temp.pair");
 }
 
+void keyless_name_of_key(const struct tbl *t, const uint8_t *key, size_t len, uint8_t out[KEYLESS_KEY_BYTES]) {
+    uint8_t name[KEYLESS_NAME_BYTES];
+    crypto_generichash_state h;
+    crypto_generichash_init(&h, NULL, 0, sizeof name);
+    crypto_generichash_update(&h, (const void *)&t->hash, sizeof t->hash);
+    crypto_generichash_update(&h, key, len);
+    crypto_generichash_final(&h, name, sizeof name);
+    put_key(out, name);
+}
+
+/* The table had a key: so its row is known by that. 1: it was. */
+static int keyless_of_key(struct store *s, const struct row_look *look) {
+    uint8_t key[KEYLESS_KEY_BYTES];
+    sqlite3_stmt *q;
+    int err = rekeyed_source(s, look);
+    if (err || !reg_known(&s->source))
+        return err;
+    const struct rowid *who = &s->source.who;
+    keyless_name_of_key(look->io->tbl, who->text ? who->key : (const void *)&who->number, who->text ? who->key_len : sizeof who->number,
+                        key);
+    if ((err = sql_prepare(s->db, &q, "INSERT OR IGNORE INTO temp.pair VALUES(?, ?, 1)")))
+        return err;
+    sqlite3_bind_int64(q, 1, look->rowid);
+    sqlite3_bind_blob(q, 2, key, sizeof key, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err ? err : 1;
+}
+
 int keyless_note_row(struct store *s, const struct row_look *look, bool first) {
     sqlite3_stmt *q;
     uint64_t sum = look->io->tbl->hash;
-    int err = first ? begin_match(s) : 0;
+    int err = first ? begin_match(s) : 0, known = 0;
+    if (!err && look->io->rekeyed && moves_arrives(look) && (known = keyless_of_key(s, look)))
+        return known < 0 ? known : 0;
     for (uint32_t i = 0; i < look->io->count; i++)
         sum += (uint64_t)mix_column(look->io, i, value_hash(&look->values[i]));
     if (err || (err = sql_prepare(s->db, &q, "INSERT OR REPLACE INTO temp.loose VALUES(?, ?)")))
@@ -274,7 +305,7 @@ static int match(struct store *s, struct tio *io, const struct tbl *of, bool *mo
 static int match_unmoved(struct store *s, struct tio *io, bool renamed) {
     sqlite3_stmt *q, *put = NULL;
     int row = renamed ? sql_exec(s->db, PAIR_ROWIDS) : 0;
-    if (row || io->tbl->renamed_from)
+    if (row || (io->tbl->renamed_from && !io->rekeyed))
         return row;
     row = sql_prepare(s->app.reader, &q, "SELECT DISTINCT k0 FROM main._starling_dirty WHERE seq > %lld AND tbl = %u",
                       (long long)s->hot.note_seq, io->table->number);
@@ -301,9 +332,10 @@ static int take_places(struct store *s, const struct tio *io) {
 /* A table that came: what was known of rowids under this name was of another one. One that was renamed brings its own along. */
 static int begin_places(struct store *s, const struct tio *io) {
     int err = sql_exec(s->db, "DELETE FROM place WHERE tbl=%u", io->tbl->no);
-    return err || !io->tbl->renamed_from ? err
-                                         : sql_exec(s->db, "INSERT INTO place(tbl, r, k) SELECT %u, r, k FROM place WHERE tbl=%u",
-                                                    io->tbl->no, io->tbl->renamed_from->no);
+    return err || !io->tbl->renamed_from || io->rekeyed
+               ? err
+               : sql_exec(s->db, "INSERT INTO place(tbl, r, k) SELECT %u, r, k FROM place WHERE tbl=%u", io->tbl->no,
+                          io->tbl->renamed_from->no);
 }
 
 /* Each row of a query: a rowid, or a name, looked at and taken. */
@@ -367,7 +399,7 @@ static int settle_renamed(struct store *s, struct tio *io) {
 int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold) {
     int64_t gone = 0;
     bool moved = false, came = io->tbl->placed <= 0 && !adopt;
-    const struct tbl *from = came ? io->tbl->renamed_from : NULL;
+    const struct tbl *from = came && !io->rekeyed ? io->tbl->renamed_from : NULL;
     bool renamed = from || has_renamed_column(io->tbl);
     *notes_hold = false;
     int err = none ? begin_match(s) : 0; /* not one row */

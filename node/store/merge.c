@@ -13,6 +13,7 @@
 /* What the group at hand has in common: looked up once. */
 struct group {
     uint32_t number;
+    enum shape shape; /* names alone do not tell a table whose key was changed */
     struct tbl *tbl;
     uint32_t *columns; /* numbers; in the flight's arena */
     uint32_t count;
@@ -97,8 +98,8 @@ static int group_enter(struct merging *m, const struct change *c, const struct r
     g->count = c->columns_count;
     if (!clean_name(c->table, c->table_len))
         return ERR_MALFORMED;
-    int err = state_table(s, c->table, c->table_len, &g->tbl);
-    if (err || (err = state_shape(s, g->tbl, who->text ? SHAPE_KEY : SHAPE_NUMBER)))
+    int err = state_table(s, c->table, c->table_len, g->shape = state_shape_of(who), &g->tbl);
+    if (err)
         return err;
     if (!(g->columns = arena_alloc(&m->f->arena, (g->count + 1) * sizeof *g->columns)))
         return ERR_NOMEM;
@@ -261,8 +262,7 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
         struct pending_row *p = pending_find(s, t, &holder);
         /* What this very batch deletes is on show until then, and what refers to it may yet bring it back. */
         bool leaves = s->reg2.died.origin == m->origin && died_here(m, &s->reg2) && t->io && t->io->kids_count;
-        bool free_place =
-            t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER) && !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights && !leaves;
+        bool free_place = !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights && !leaves;
         if (!free_place)
             return pending_wait(s, t, who); /* shown from the registers, as soon as the number is free */
         if ((err = rows_evict(s, t, who)))
@@ -337,8 +337,8 @@ static int merge_same(struct merging *m, const struct change *c, const struct ro
     struct tbl *t;
     if (!clean_name(c->table, c->table_len) || hlc_ms(c->stamp) > STAMP_MS_MAX)
         return ERR_MALFORMED;
-    int err = state_table(s, c->table, c->table_len, &t);
-    if (err || (err = state_shape(s, t, who->text ? SHAPE_KEY : SHAPE_NUMBER)))
+    int err = state_table(s, c->table, c->table_len, state_shape_of(who), &t);
+    if (err)
         return err;
     hlc_observe(&s->clock, c->stamp);
     return unify_merge(s, t, c, who, m->origin, m->head->version, &m->f->before);
@@ -350,7 +350,7 @@ static int merge_change(struct merging *m, const struct change *c) {
     int err = merge_rowid(s, c, &who);
     if (!err && c->kind == CHANGE_SAME)
         return merge_same(m, c, &who);
-    if (err || (c->group != m->group.number && (err = group_enter(m, c, &who))))
+    if (err || ((c->group != m->group.number || state_shape_of(&who) != m->group.shape) && (err = group_enter(m, c, &who))))
         return err;
     if (hlc_ms(c->stamp) > STAMP_MS_MAX)
         return ERR_MALFORMED;

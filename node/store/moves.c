@@ -8,7 +8,8 @@
  *   a new table    is read whole; rows that others know keep their value where it is newer; those that the file lacks are shown
  *   RENAME TO      our triggers go along with their number: the rows keep their identity and their time
  *   DROP TABLE     no deletion: its rows stay in the registers, and are shown when it is created again
- *   a rebuild      (create, copy, drop, rename) leaves no triggers, or those of another table: it is read again, see scan.c
+ *   a rebuild      (create, copy, drop, rename) leaves no triggers, or those of another table: it is read again, see scan.c; with a key of
+ *                  another kind it is another table, and its rows come along as they do with RENAME TO: rekeyed.c
  *
  * A migration is many statements, often many commits, and what lies between two of them (`_alembic_tmp_x`, a table that is half copied, a
  * column before its backfill) must not be taken for what the application means. So new tables are not taken up, and nothing is read again or
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "proto/err.h"
 
 #define MIGRATION_QUIET_MS 2000
@@ -28,7 +29,7 @@ static bool replicated(const struct table *t) { return t && !t->unsupported && !
 /* ---- tables */
 
 bool moves_is_new(const struct store *s, const struct table *t) {
-    const struct tbl *known = state_find_table(s, t->name, strlen(t->name));
+    const struct tbl *known = state_find_table(s, t->name, strlen(t->name), state_shape_of_table(t));
     return !known || known->placed <= 0;
 }
 
@@ -76,14 +77,15 @@ static int read_again(struct store *s, struct tbl *t) {
 /* One table that was here: gone, renamed, rebuilt, or still itself. */
 static int judge_table(struct store *s, struct tbl *t) {
     int err = 0;
-    const struct table *now = schema_find(&s->schema, t->name, strlen(t->name));
-    if (t->placed > 0 && (!replicated(now) || (now->number != (uint64_t)t->placed && has_number(s, t->placed)))) {
+    const struct table *named = schema_find(&s->schema, t->name, strlen(t->name)),
+                       *now = replicated(named) && state_shape_of_table(named) == t->shape ? named : NULL;
+    if (t->placed > 0 && (!now || (now->number != (uint64_t)t->placed && has_number(s, t->placed)))) {
         t->placed = -t->placed;
         t->captured = false;
         t->dropped_now = t->dirty = true;
         hold(s, false);
-        s->held_merge |= has_number(s, -t->placed);
-    } else if (t->placed < 0 && t->dropped_now && replicated(now) && !has_number(s, -t->placed)) { /* it was missing for a moment */
+        s->held_merge |= has_number(s, -t->placed) || (!now && replicated(named) && !s->hold_over);
+    } else if (t->placed < 0 && t->dropped_now && now && !has_number(s, -t->placed)) { /* it was missing for a moment */
         t->was = -t->placed;
         t->placed = now->number;
         t->remade = true;
@@ -96,7 +98,7 @@ static int judge_table(struct store *s, struct tbl *t) {
     }
     if (t->placed > 0 && !t->captured)
         hold(s, true);
-    s->held_long |= t->placed < 0 && replicated(now) && has_number(s, -t->placed);
+    s->held_long |= t->placed < 0 && replicated(named) && has_number(s, -t->placed);
     return err;
 }
 
@@ -147,11 +149,12 @@ static int remember_moved(struct store *s, struct tbl *t) {
 int moves_place(struct store *s, struct tio *io) {
     struct tbl *t = io->tbl;
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->placed == -(int64_t)io->table->number) {
+        if (s->tbls[i]->placed == -(int64_t)io->table->number || s->tbls[i] == t->renamed_from) {
             s->tbls[i]->placed = TABLE_GONE;
             s->tbls[i]->dirty = true;
         }
     t->renamed_from = NULL;
+    rekeyed_unload(io);
     t->placed = io->table->number;
     t->captured = t->dirty = true;
     t->remade = false;
@@ -352,7 +355,7 @@ static int reveal_columns(struct store *s, struct tbl *t) {
         if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
             break;
         struct rowid who = s->reg.who;
-        who.text = t->shape == SHAPE_KEY;
+        who.text = tbl_is_text(t);
         if (who.text) {
             who.key = sqlite3_column_blob(q, 0);
             who.key_len = (size_t)sqlite3_column_bytes(q, 0);
@@ -395,10 +398,10 @@ int moves_columns(struct store *s) {
             continue;
         if (s->held_since_ms && io->table->key_kind == KEY_ROWID && !io->tbl->captured) /* VACUUM may have come, too */
             hold(s, true);
-        if (io->tbl->placed <= 0)
-            io->tbl->renamed_from = renamed_from(s, io);
-        else
+        if (io->tbl->placed > 0)
             err = table_columns(s, io);
+        else if (!(io->tbl->renamed_from = renamed_from(s, io)))
+            err = rekeyed_begin(s, io);
     }
     return err || !began ? err : state_commit(s);
 }
@@ -432,7 +435,7 @@ bool moves_is_another(struct store *s, const struct row_look *look, const struct
     if (!moves_arrives(look) || look->place.text)
         return false;
     drain_new_identity(s, look, hashes, &who);
-    if (reg_known(&s->source))
+    if (reg_known(&s->source) || look->io->rekeyed)
         return !rowid_same(&who, &r->who);
     bool same = r->who.kind == IDENT_GIVEN || look->io->tbl->placed != 0;
     if (!same) {
@@ -467,6 +470,11 @@ static bool cell_before(struct store *s, const struct row_look *look, const stru
                 from = c + 1;
     }
     const struct cell *before = from ? reg_winner(source, from - 1, &o) : NULL;
+    if (!before && of != t && look->io->rekeyed && rekeyed_was_key(look->io, t->columns[column])) {
+        struct value number = {.type = VALUE_INT, .as.i = numbers_home(of, &source->who)};
+        *w = (struct was){value_hash(&number), stamp_carried(source->inserted.at), source->inserted, CARRIED_TABLE, false};
+        return true;
+    }
     if (!before)
         return false;
     *w = (struct was){.hash = before->hash, .at = reg_cell_stamp(source, before), .how = source == r ? CARRIED_COLUMN : CARRIED_TABLE};
@@ -565,9 +573,13 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
     const struct pending_row *p = pending_find(s, io->tbl->renamed_from, &source->who);
     bool alive = p ? p->present : reg_alive(source, &o);
     uint32_t keys = look->place.text ? io->table->key_count : 0;
+    /* Under a given key it may be one with a row of another server: then it is no copy of what that one carries, too. */
+    bool own = io->rekeyed && source->who.kind == IDENT_BORN && source->who.origin == s->own && s->alone_from &&
+               source->who.version >= s->alone_from;
+    enum carried how = own ? CARRIED_NOT : CARRIED_TABLE;
     /* Deleted under the old name, and there again: another life. */
     *life = (struct moved_cell){.at = alive ? stamp_carried(source->inserted.at) : stamp_above(reg_top(source)),
-                                .carried = alive ? CARRIED_TABLE : CARRIED_NOT};
+                                .carried = alive ? how : CARRIED_NOT};
     for (uint32_t i = 0; i < io->count; i++) {
         struct was was;
         bool before = alive && cell_before(s, look, source, io->numbers[i], &was);
@@ -578,7 +590,7 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
         if (since >= life->at || i < keys)
             put(cells, count, i, life->at, life->carried);
         if (since != life->at && i >= keys)
-            put(cells, count, i, since, CARRIED_TABLE);
+            put(cells, count, i, since, how);
         if (alive && was.hash != hashes[i] && (before || i >= keys)) /* of a key: it is written otherwise now, and compares equal */
             put(cells, count, i, (since > life->at ? since : life->at) + 1, CARRIED_NOT);
     }
@@ -620,7 +632,7 @@ static int find_deaths(struct store *s, struct tio *io, struct buf *dead, struct
     sqlite3_stmt *q;
     int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", from->no);
     while (!row && (row = sql_step(q)) == 1) {
-        struct row_look look = {.io = io, .place = {.text = from->shape == SHAPE_KEY}};
+        struct row_look look = {.io = io, .place = {.text = tbl_is_text(from)}};
         if (look.place.text) {
             look.place.key = sqlite3_column_blob(q, 0);
             look.place.key_len = (size_t)sqlite3_column_bytes(q, 0);
@@ -724,6 +736,8 @@ int moves_deaths(struct store *s, struct tio *io) {
     struct tbl *from = io->tbl->renamed_from;
     struct buf dead, gone, away;
     uint64_t count = 0;
+    if (io->rekeyed)
+        return rekeyed_deaths(s, io);
     buf_init(&away, 256u << 20);
     buf_init(&dead, 256u << 20);
     buf_init(&gone, 256u << 20);

@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "proto/err.h"
 
 #define ROUND_ROWS 100000u
@@ -572,7 +572,7 @@ static int missing_row(struct store *s, struct older *o, struct tio *io, sqlite3
     struct origins_order order = store_order(s);
     int err = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1));
     struct rowid who = s->reg.who;
-    who.text = io->tbl->shape == SHAPE_KEY;
+    who.text = tbl_is_text(io->tbl);
     who.number = who.text ? 0 : s->reg.away ? who.number : o->register_number;
     who.key = who.text ? o->register_key.data : NULL;
     who.key_len = who.text ? o->register_key.len : 0;
@@ -595,7 +595,7 @@ static int read_registers(struct store *s, struct older *o, struct tio *io) {
     int n = 0, row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u%s ORDER BY k", io->tbl->no, o->register_began ? " WHERE k > ?" : "");
     if (row)
         return row;
-    bool text = io->tbl->shape == SHAPE_KEY;
+    bool text = tbl_is_text(io->tbl);
     if (o->register_began && text)
         sqlite3_bind_blob64(q, 1, o->register_key.len ? (const void *)o->register_key.data : "", o->register_key.len, SQLITE_TRANSIENT);
     else if (o->register_began)

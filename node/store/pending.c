@@ -329,7 +329,7 @@ static int is_there(struct store *s, struct tbl *t, const struct rowid *place) {
 
 int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place) {
     struct origins_order o = store_order(s);
-    if (t->shape != (place->text ? SHAPE_KEY : SHAPE_NUMBER))
+    if (tbl_is_text(t) != place->text)
         return 1;
     int err = rows_at_home(s, t, place, &s->reg2);
     if (err || !reg_known(&s->reg2))

@@ -219,9 +219,13 @@ static void beside_triggers(const struct table *table, json_t *list) {
 static void rows_of_table(struct store *s, const struct table *table, struct tbl *t, json_t *list) {
     if (t->unbound)
         found(list, false, t->unbound_mend, "not replicated: %s", t->unbound);
-    else if (table && !t->io && t->rows && !table->unsupported && !table->excluded)
-        found(list, false, "give the table the same primary key on every server",
-              "its key is of another kind on another server: rows from there are kept, not shown");
+    for (uint32_t i = 0; i < s->tbls_count && table; i++) {
+        const struct tbl *other = s->tbls[i];
+        if (other != t && !other->placed && other->elsewhere && other->rows && sqlite3_stricmp(other->name, table->name) == 0)
+            found(list, false,
+                  "they are shown when it has the same primary key here: run the same version of the application on every server",
+                  "its key is of another kind on another server: %lld rows from there are kept", (long long)other->rows);
+    }
     if (t->io)
         missing_columns_of(s, table, t, list);
     if (table && !table->unsupported && !table->excluded)
@@ -302,11 +306,13 @@ static json_t *table_json(struct store *s, const char *name, const struct table 
                      "last_change_ms", (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
 }
 
+/* Of several under one name the one that has rows. */
 static struct tbl *tbl_named(struct store *s, const char *name) {
+    struct tbl *t = NULL;
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (sqlite3_stricmp(s->tbls[i]->name, name) == 0)
-            return s->tbls[i];
-    return NULL;
+        if (sqlite3_stricmp(s->tbls[i]->name, name) == 0 && (!t || s->tbls[i]->rows))
+            t = s->tbls[i];
+    return t;
 }
 
 typedef void (*table_call)(struct store *s, const char *name, const struct table *table, struct tbl *t, void *ctx);
@@ -316,9 +322,12 @@ static void each_table(struct store *s, table_call call, void *ctx) {
     sqlite3_stmt *q = NULL;
     follow_elsewhere(s);
     for (uint32_t i = 0; i < s->schema.count; i++)
-        call(s, s->schema.tables[i].name, &s->schema.tables[i], tbl_named(s, s->schema.tables[i].name), ctx);
+        call(s, s->schema.tables[i].name, &s->schema.tables[i],
+             state_find_table(s, s->schema.tables[i].name, strlen(s->schema.tables[i].name), state_shape_of_table(&s->schema.tables[i])),
+             ctx);
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->rows && !schema_find(&s->schema, s->tbls[i]->name, strlen(s->tbls[i]->name)))
+        if (s->tbls[i]->rows && tbl_named(s, s->tbls[i]->name) == s->tbls[i] &&
+            !schema_find(&s->schema, s->tbls[i]->name, strlen(s->tbls[i]->name)))
             call(s, s->tbls[i]->name, NULL, s->tbls[i], ctx);
     if (told_by_others(s, &q, "tbl", "GROUP BY tbl COLLATE NOCASE") == 0)
         while (sql_step(q) == 1) {

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/report.h"
 #include "node/store/same.h"

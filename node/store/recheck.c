@@ -160,7 +160,7 @@ static int rows_slice(struct store *s, struct tio *io, int64_t until) {
 
 static int register_row(struct store *s, struct tio *io, sqlite3_stmt *q) {
     struct recheck *c = s->recheck;
-    struct row_look look = {.io = io, .place = {.text = io->tbl->shape == SHAPE_KEY}};
+    struct row_look look = {.io = io, .place = {.text = tbl_is_text(io->tbl)}};
     bool shown, may;
     c->began = true;
     buf_clear(&c->key);
@@ -188,7 +188,7 @@ static int registers_slice(struct store *s, struct tio *io, int64_t until) {
     int row = sql_prepare(s->db, &q, "SELECT k FROM r%u%s ORDER BY k LIMIT %u", io->tbl->no, c->began ? " WHERE k > ?" : "", SLICE_ROWS);
     if (row)
         return row;
-    if (c->began && io->tbl->shape == SHAPE_KEY)
+    if (c->began && tbl_is_text(io->tbl))
         sqlite3_bind_blob64(q, 1, c->key.len ? (const void *)c->key.data : "", c->key.len, SQLITE_TRANSIENT);
     else if (c->began)
         sqlite3_bind_int64(q, 1, c->number);

@@ -177,7 +177,7 @@ int refs_key(struct store *s, struct tio *io, const struct value *values, int64_
 
 static struct tbl *table_by_hash(const struct store *s, uint64_t hash) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->hash == hash)
+        if (s->tbls[i]->hash == hash && s->tbls[i]->shape == SHAPE_NUMBER)
             return s->tbls[i];
     return NULL;
 }

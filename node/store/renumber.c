@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "proto/err.h"
 
 #define NUMBER_TRIES 16u /* half of them within 64 of the old number, half within 128 */

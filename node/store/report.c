@@ -1,4 +1,5 @@
 /* What the interface shows of one database, as JSON. Derived from the state at hand at each call, never kept. */
+#include "node/store/keyed.h"
 #include "node/store/report.h"
 
 #include <inttypes.h>

@@ -81,7 +81,7 @@ int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b) {
 
 /* ---- at home */
 
-static bool fits_home(const struct tbl *t, const struct rowid *who) { return t->shape == (who->text ? SHAPE_KEY : SHAPE_NUMBER); }
+static bool fits_home(const struct tbl *t, const struct rowid *who) { return t->shape != SHAPE_NONE && tbl_is_text(t) == who->text; }
 
 static void bind_place(sqlite3_stmt *q, const struct rowid *place) {
     if (place->text)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -285,7 +286,7 @@ static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool tak
     int row;
     uint64_t gone = 0;
     while ((row = sql_step(q)) == 1) {
-        struct rowid place = {.text = io->tbl->shape == SHAPE_KEY};
+        struct rowid place = {.text = tbl_is_text(io->tbl)};
         if (place.text) {
             buf_clear(&s->scan->at.last); /* a copy: taking the row changes the table that is being read */
             buf_append(&s->scan->at.last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
@@ -365,9 +366,9 @@ out:
 int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows) {
     struct tbl *t = NULL;
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (sqlite3_stricmp(s->tbls[i]->name, table) == 0)
+        if (s->tbls[i]->io && sqlite3_stricmp(s->tbls[i]->name, table) == 0)
             t = s->tbls[i];
-    *rows = t && t->io ? t->lost : 0;
+    *rows = t ? t->lost : 0;
     if (!*rows)
         return 0;
     t->verdict = accept ? VERDICT_ACCEPT : VERDICT_RESTORE;
@@ -444,7 +445,7 @@ static int missing_places(struct store *s, struct tio *io, const struct keys *k,
     sqlite3_stmt *q;
     int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
     while (!row && (row = sql_step(q)) == 1) {
-        struct rowid place = {.text = io->tbl->shape == SHAPE_KEY};
+        struct rowid place = {.text = tbl_is_text(io->tbl)};
         if (place.text) {
             place.key = sqlite3_column_blob(q, 0);
             place.key_len = (size_t)sqlite3_column_bytes(q, 0);
@@ -675,7 +676,7 @@ static int slice(struct store *s, struct tio *io) {
     bool end = !err && row == 0 && n < SLICE_ROWS, notes_hold = false;
     sqlite3_finalize(c->at.stmt);
     c->at.stmt = NULL;
-    if (!err && end && io->tbl->renamed_from && io->table->key_kind != KEY_ROWID)
+    if (!err && end && io->tbl->renamed_from && (io->rekeyed || io->table->key_kind != KEY_ROWID))
         err = moves_deaths(s, io);
     if (!err && end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
         err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
@@ -712,8 +713,12 @@ int scan_step(struct store *s) {
     sqlite3_reset(s->a_version[0]);
     err = row < 0 ? row : same ? 0 : ERR_SCHEMA;
     s->schema_stale |= err == ERR_SCHEMA; /* nothing was begun: the tables are followed, and it starts again */
-    if (!err && !(err = state_begin(s)) && !(err = drain_begin_changes(s, c->adopt ? LOOK_ADOPTED : store_wall_ms(s))))
-        err = slice(s, &s->tios[c->order[c->table]]);
+    if (!err && !(err = state_begin(s)) && !(err = drain_begin_changes(s, c->adopt ? LOOK_ADOPTED : store_wall_ms(s)))) {
+        struct tio *io = &s->tios[c->order[c->table]];
+        /* What others have under the new name, or key, was never on show here. (Rows without a key are told by what they hold.) */
+        s->blind = io->tbl->placed == 0 && io->tbl->renamed_from && (io->rekeyed || io->table->key_kind != KEY_ROWID);
+        err = slice(s, io);
+    }
     sql_run(s->a_end);
     if (err)
         return err;

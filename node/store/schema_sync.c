@@ -320,7 +320,8 @@ static int scan_again(struct store *s, const bool *missing) {
     for (uint32_t i = 0; i < s->schema.count && !err; i++) {
         const struct table *table = &s->schema.tables[i];
         struct tbl *t;
-        if (!missing[i] || (err = state_begin(s)) || (err = state_table(s, table->name, strlen(table->name), &t)) || !t->captured)
+        if (!missing[i] || (err = state_begin(s)) ||
+            (err = state_table(s, table->name, strlen(table->name), state_shape_of_table(table), &t)) || !t->captured)
             continue;
         t->captured = false;
         t->dirty = true;

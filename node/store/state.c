@@ -13,15 +13,17 @@
 
 #define STATE_FORMAT 2
 
+#define TABLE_OF_TABLES                                                                                                                    \
+    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured "       \
+    "INTEGER, placed INTEGER, UNIQUE(name, shape));"
+
 static const char SCHEMA[] =
     "CREATE TABLE meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;"
     "CREATE TABLE hot(id INTEGER PRIMARY KEY, note_seq, note_nonce, hlc, digest_a, digest_b, base, flight_seq, projected_seq,"
     "  published, schema_sent, shown_ms, created, epoch);"
     "CREATE TABLE origin(no INTEGER PRIMARY KEY, node BLOB, epoch INTEGER, key BLOB, version INTEGER, shown INTEGER, known INTEGER, chain "
     "BLOB, knew BLOB,"
-    "  UNIQUE(node, epoch));"
-    "CREATE TABLE tbl(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, captured "
-    "INTEGER, placed INTEGER);"
+    "  UNIQUE(node, epoch));" TABLE_OF_TABLES
     "CREATE TABLE col(tbl INTEGER, no INTEGER, name TEXT, placed INTEGER, PRIMARY KEY(tbl, no)) WITHOUT ROWID;"
     "CREATE TABLE extra(tbl INTEGER, who BLOB, b BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE log(id INTEGER PRIMARY KEY, b BLOB);"
@@ -346,6 +348,10 @@ static int load_tables(struct store *s) {
                             (size_t)sqlite3_column_bytes(q, 1), &t)))
             break;
         t->shape = (enum shape)sqlite3_column_int(q, 2);
+        if (t->shape < SHAPE_NONE || t->shape > SHAPE_WIDEST) {
+            row = ERR_CORRUPT;
+            break;
+        }
         t->rows = sqlite3_column_int64(q, 3);
         t->last_change_ms = sqlite3_column_int64(q, 4);
         t->captured = sqlite3_column_int(q, 5);
@@ -380,21 +386,46 @@ struct tbl *state_table_of(const struct store *s, uint32_t no) {
     return NULL;
 }
 
-struct tbl *state_find_table(const struct store *s, const char *name, size_t len) {
+/* More columns than any key has that is replicated are one kind. */
+enum shape state_shape_of(const struct rowid *who) {
+    struct value values[SHAPE_WIDEST - SHAPE_KEY];
+    int n = who->text ? tables_key_values(who, values, SHAPE_WIDEST - SHAPE_KEY) : 0;
+    return !who->text ? SHAPE_NUMBER : n < 1 ? SHAPE_WIDEST : (enum shape)(SHAPE_KEY + n - 1);
+}
+
+enum shape state_shape_of_table(const struct table *t) {
+    uint32_t width = table_key_width(t), most = SHAPE_WIDEST - SHAPE_KEY;
+    return t->key_kind == KEY_INTEGER ? SHAPE_NUMBER : (enum shape)(SHAPE_KEY + (width < 1 ? 0 : width > most ? most : width - 1));
+}
+
+struct tbl *state_find_table(const struct store *s, const char *name, size_t len, enum shape shape) {
     for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (sqlite3_strnicmp(s->tbls[i]->name, name, (int)len) == 0 && strlen(s->tbls[i]->name) == len)
+        if (sqlite3_strnicmp(s->tbls[i]->name, name, (int)len) == 0 && strlen(s->tbls[i]->name) == len &&
+            (s->tbls[i]->shape == shape || s->tbls[i]->shape == SHAPE_NONE))
             return s->tbls[i];
     return NULL;
 }
 
-int state_table(struct store *s, const char *name, size_t len, struct tbl **out) {
-    if ((*out = state_find_table(s, name, len)))
+static int make_registers(struct store *s, struct tbl *t, enum shape shape) {
+    int err = shape == SHAPE_NUMBER ? sql_exec(s->db, "CREATE TABLE r%u(k INTEGER PRIMARY KEY, b BLOB)", t->no)
+                                    : sql_exec(s->db, "CREATE TABLE r%u(k BLOB PRIMARY KEY, b BLOB) WITHOUT ROWID", t->no);
+    if (err || (err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE no=%u", shape, t->no)))
+        return err;
+    t->shape = shape;
+    return tbl_statements(s, t);
+}
+
+int state_table(struct store *s, const char *name, size_t len, enum shape shape, struct tbl **out) {
+    assert(shape > SHAPE_NONE && shape <= SHAPE_WIDEST);
+    if ((*out = state_find_table(s, name, len, shape)) && (*out)->shape == shape)
         return 0;
     assert(s->in_tx);
     s->elsewhere_known = false;
     uint32_t no = s->tbls_count ? s->tbls[s->tbls_count - 1]->no + 1 : 1;
-    int err = sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0, 0)", no, (int)len, name);
-    return err ? err : tbls_add(s, no, name, len, out);
+    int err = *out ? 0 : sql_exec(s->db, "INSERT INTO tbl VALUES(%u, '%.*q', 0, 0, 0, 0, 0)", no, (int)len, name);
+    if (!err && !*out)
+        err = tbls_add(s, no, name, len, out);
+    return err ? err : make_registers(s, *out, shape);
 }
 
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no) {
@@ -417,30 +448,6 @@ int state_place_column(struct store *s, struct tbl *t, uint32_t no, int32_t plac
     assert(s->in_tx);
     t->moves[no].noted = placed;
     return sql_exec(s->db, "UPDATE col SET placed=%d WHERE tbl=%u AND no=%u", placed, t->no, no);
-}
-
-int state_shape(struct store *s, struct tbl *t, enum shape shape) {
-    if (t->shape != SHAPE_NONE)
-        return 0;
-    assert(s->in_tx);
-    int err = shape == SHAPE_NUMBER ? sql_exec(s->db, "CREATE TABLE r%u(k INTEGER PRIMARY KEY, b BLOB)", t->no)
-                                    : sql_exec(s->db, "CREATE TABLE r%u(k BLOB PRIMARY KEY, b BLOB) WITHOUT ROWID", t->no);
-    if (err || (err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE no=%u", shape, t->no)))
-        return err;
-    t->shape = shape;
-    return tbl_statements(s, t);
-}
-
-/* The table has no living row: it may have another kind of key from now on. What is known of dead rows goes; it is in the log. */
-int state_reshape(struct store *s, struct tbl *t, enum shape shape) {
-    sqlite3_finalize(t->get);
-    sqlite3_finalize(t->put);
-    sqlite3_finalize(t->del);
-    t->get = t->put = t->del = NULL;
-    int err = sql_exec(s->db, "DROP TABLE r%u", t->no);
-    t->shape = SHAPE_NONE;
-    t->top = INT64_MIN;
-    return err ? err : state_shape(s, t, shape);
 }
 
 static int save_tables(struct store *s) {
@@ -606,6 +613,33 @@ static const struct {
 
 static sqlite3_stmt **statement(struct store *s, size_t i) { return (sqlite3_stmt **)(void *)((char *)s + STATEMENTS[i].at); }
 
+/* States that were begun before a name could have several tables: each has one, of whatever kind. */
+static int allow_shapes(struct store *s) {
+    int64_t old, no = 0, key;
+    int err = sql_int(s->db, 0, &old, "SELECT count(*) FROM sqlite_schema WHERE name='tbl' AND sql LIKE '%%name TEXT UNIQUE%%'");
+    if (err || !old || (err = state_begin(s)) ||
+        (err = sql_exec(s->db,
+                        "ALTER TABLE tbl RENAME TO old_tbl;" TABLE_OF_TABLES "INSERT INTO tbl SELECT * FROM old_tbl; DROP TABLE old_tbl")))
+        return err;
+    while (!err && !(err = sql_int(s->db, 0, &no, "SELECT min(no) FROM tbl WHERE shape=%d AND no>%lld", SHAPE_KEY, (long long)no)) && no) {
+        sqlite3_stmt *q;
+        if ((err = sql_prepare(s->db, &q, "SELECT k FROM r%lld LIMIT 1", (long long)no)))
+            break;
+        struct rowid who = {.text = true};
+        if ((key = sql_step(q)) == 1) {
+            who.key = sqlite3_column_blob(q, 0);
+            who.key_len = (size_t)sqlite3_column_bytes(q, 0);
+            err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE no=%lld", state_shape_of(&who), (long long)no);
+        }
+        sqlite3_finalize(q);
+        err = key < 0 ? (int)key : err;
+    }
+    if (err || (err = sql_run(s->s_commit)))
+        return err;
+    s->in_tx = false;
+    return state_sync(s);
+}
+
 static int check_format(struct store *s, char *why, size_t why_len) {
     int64_t format;
     int err = sql_int(s->db, 0, &format, "SELECT count(*) FROM sqlite_schema WHERE name='meta'");
@@ -635,6 +669,8 @@ static int check_format(struct store *s, char *why, size_t why_len) {
     if (!err)
         memcpy(s->state_id, sqlite3_column_blob(q, 0), sizeof s->state_id);
     sqlite3_finalize(q);
+    if (!err)
+        err = allow_shapes(s);
     return err ? err : sql_exec(s->db, "%s", SCHEMAS);
 }
 

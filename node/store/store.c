@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "proto/err.h"
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -459,6 +460,7 @@ static void tio_release(struct tio *io) {
     sqlite3_finalize(io->insert);
     sqlite3_finalize(io->del);
     keyless_unload(io);
+    rekeyed_unload(io);
     alike_unload(io);
     free(io->order);
     free(io->numbers);
@@ -535,21 +537,9 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     int err;
     io->store = s;
     io->table = t;
-    if ((err = state_table(s, t->name, strlen(t->name), &io->tbl)))
+    if ((err = state_table(s, t->name, strlen(t->name), state_shape_of_table(t), &io->tbl)))
         return err;
     io->tbl->io = io;
-    enum shape shape = t->key_kind == KEY_INTEGER ? SHAPE_NUMBER : SHAPE_KEY;
-    if ((err = state_shape(s, io->tbl, shape)))
-        return err;
-    if (io->tbl->shape != shape && io->tbl->rows == 0 && (err = state_reshape(s, io->tbl, shape)))
-        return err;
-    if (io->tbl->shape != shape) { /* the key is of another kind under the same name, and there are rows: said in `tables` */
-        io->tbl->io = NULL;
-        io->tbl->unbound = "its key is of another kind than that of the rows known under this name";
-        io->tbl->unbound_mend = "rename the table, or delete those rows everywhere";
-        io->tbl = NULL;
-        return 0;
-    }
     int64_t uniques = 0;
     if ((err = tio_columns(s, io)) ||
         (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'",
@@ -574,6 +564,8 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     io->tbl->nulls_changed = io->null_key; /* the next drain counts them */
     err = prepare_all(s, io);
+    if (!err)
+        err = rekeyed_note(s, io);
     if (!err)
         err = policies_bind(s, io);
     if (err == ERR_INTERNAL) { /* the SQL is right: what it calls is not here, or the application has changed the table since it was read */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -427,7 +428,7 @@ static int add_all(struct telling *c, struct tbl *t, const struct rowid *who) {
         struct tbl *u = s->tbls[i];
         if (u != t && u->io && u->io->key_ref == t)
             err = add_all(c, u, who);
-        else if (u->shape == SHAPE_KEY && len && (!u->io || u->io->key_refs))
+        else if (tbl_is_text(u) && len && (!u->io || u->io->key_refs))
             err = add_keys(c, u, bytes, len);
     }
     return err;

@@ -90,8 +90,8 @@ void values_release(struct store *s) {
 static int cache_change(struct store *s, struct cached_batch *c, const struct change *change) {
     struct tbl *t;
     struct rowid who;
-    int err = state_table(s, change->table, change->table_len, &t);
-    if (err || (err = merge_rowid(s, change, &who)))
+    int err = merge_rowid(s, change, &who);
+    if (err || (err = state_table(s, change->table, change->table_len, state_shape_of(&who), &t)))
         return err;
     buf_clear(&s->key);
     if ((err = rowid_name(t, &who, &s->key)))

@@ -1,0 +1,36 @@
+/* Starling store: how a table's rows are known where it has no key (keyless.c), or has another one than before (rekeyed.c). */
+#ifndef NODE_STORE_KEYED_H
+#define NODE_STORE_KEYED_H
+
+#include "node/store/engine.h"
+
+/* ---- keyless.c: tables without a key */
+struct row_look;
+#define KEYLESS_NAME_BYTES 16
+#define KEYLESS_KEY_BYTES 21                                                     /* a name as a normalised key */
+int keyless_name(struct tio *io, int64_t rowid, uint8_t key[KEYLESS_KEY_BYTES]); /* 1 found, 0 not */
+int keyless_rowid(struct tio *io, const struct rowid *who, int64_t *rowid);      /* the same */
+int keyless_reserve(struct store *s, struct tio *io, const struct rowid *who, int64_t *rowid, bool *made);
+int keyless_load(struct store *s, struct tio *io);
+void keyless_unload(struct tio *io);
+int keyless_drain(struct store *s, struct row_look *look); /* drain_row() for a look by rowid */
+void keyless_name_of_key(const struct tbl *t, const uint8_t *key, size_t len, uint8_t out[KEYLESS_KEY_BYTES]); /* it had one */
+int keyless_note_row(struct store *s, const struct row_look *look, bool first);
+/* After every row was noted (none: there is not one). lacking: what the file lacks is no deletion. notes_hold: the rowids are as they were, and the
+ * notes that are not drained yet say what they say. */
+int keyless_settle(struct store *s, struct tio *io, bool adopt, bool none, bool lacking, bool *notes_hold);
+int keyless_find_again(struct store *s, struct tio *io, bool other);
+int keyless_withdraw(
+    struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
+
+/* ---- rekeyed.c: a table that has a key of another kind now */
+int rekeyed_note(struct store *s, const struct tio *io); /* what its key is, for when it will be another one */
+int rekeyed_begin(struct store *s, struct tio *io);      /* a table that came: was it this one? */
+void rekeyed_unload(struct tio *io);
+bool rekeyed_was_key(const struct tio *io, const char *column);   /* the one that numbered its rows */
+int rekeyed_source(struct store *s, const struct row_look *look); /* what the row was: into s->source */
+void rekeyed_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who);
+int rekeyed_number(struct store *s, const struct row_look *look, struct reg *r); /* after drain_new_identity(): under which number it is */
+int rekeyed_deaths(struct store *s, struct tio *io);                             /* moves_deaths() */
+
+#endif
