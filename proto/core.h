@@ -33,7 +33,7 @@
  *   refusal  Other cluster name, other protocol version, not allowed: REFUSE frame with one clear sentence, close, log.
  *   joining  A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
  *            that peer until one side has taken up what the other has. Who is alone with its base yields (EFFECT_YIELD), of two
- *            who are the one with the greater base. Between two clusters nobody does: EFFECT_LOG with one clear line on both
+ *            who are the one that was told to join, or else the one with the greater base. Between two clusters nobody does: EFFECT_LOG with one clear line on both
  *            sides, and core_database_refused().
  *
  * Safety: the core never says it has what EVENT_STORED has not confirmed as durable. */
@@ -86,7 +86,9 @@ struct member {
     uint16_t card_len;
 };
 
-#define BASE_ALONE 1u /* the lowest bit of a base is no part of the digest */
+#define BASE_ALONE 1u                  /* these bits of a base are no part of the digest */
+#define BASE_JOINS (UINT64_C(1) << 63) /* on the wire: alone, and told to join others: of two who are alone this one is the newcomer */
+#define BASE_FLAGS (BASE_JOINS | BASE_ALONE)
 
 /* What the store of one database says about itself. */
 struct db_state {

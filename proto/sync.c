@@ -141,13 +141,15 @@ static bool alone(const struct core *core, const struct db *db) {
         return false;
     for (uint32_t i = 0; i < core->peers_count; i++) {
         const struct peer_db *pd = sync_peer_db(core, core->peers[i], db);
-        if (pd && pd->base && (pd->base | BASE_ALONE) == (db->base | BASE_ALONE))
+        if (pd && pd->base && (pd->base | BASE_FLAGS) == (db->base | BASE_FLAGS))
             return false;
     }
     return true;
 }
 
-uint64_t sync_base(const struct core *core, const struct db *db) { return alone(core, db) ? db->base : db->base & ~(uint64_t)BASE_ALONE; }
+uint64_t sync_base(const struct core *core, const struct db *db) {
+    return !alone(core, db) ? db->base & ~BASE_FLAGS : core->seeds_count ? db->base | BASE_JOINS : db->base;
+}
 
 /* Who has others with the same base stays so, also when they are away after a restart. */
 static void share(struct core *core, struct db *db) {
@@ -160,8 +162,9 @@ static void share(struct core *core, struct db *db) {
 /* Two sides that both had rows before they met are kept apart until one has yielded. Says why, and what this one does about it. */
 static void part(struct core *core, const struct peer *p, struct db *db, const struct peer_db *pd, char text[WIRE_TEXT_MAX]) {
     const char *name = p->m.name[0] ? p->m.name : p->m.address;
-    bool mine = alone(core, db), theirs = pd->base & BASE_ALONE;
-    if (mine && (!theirs || (db->base | BASE_ALONE) > (pd->base | BASE_ALONE))) {
+    bool mine = alone(core, db), theirs = pd->base & BASE_ALONE, joins = core->seeds_count > 0, they_join = pd->base & BASE_JOINS;
+    bool newer = joins != they_join ? joins : (db->base | BASE_FLAGS) > (pd->base | BASE_FLAGS);
+    if (mine && (!theirs || newer)) {
         snprintf(text, WIRE_TEXT_MAX, "%s: had rows before this node met \"%s\", which has others: they are taken up beside those",
                  db->name, name);
         if (!db->yields)
@@ -181,7 +184,7 @@ static void compare_bases(struct core *core, struct peer *p, struct db *db) {
     struct peer_db *pd = sync_peer_db(core, p, db);
     if (!pd)
         return;
-    bool differ = db->open && pd->open && db->base && pd->base && (db->base | BASE_ALONE) != (pd->base | BASE_ALONE);
+    bool differ = db->open && pd->open && db->base && pd->base && (db->base | BASE_FLAGS) != (pd->base | BASE_FLAGS);
     if (!differ) {
         if (pd->refused)
             pd->sent_full = false; /* it was told nothing while refused */

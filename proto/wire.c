@@ -420,7 +420,7 @@ static uint64_t mix_u64(uint64_t h, uint64_t v) {
 
 uint64_t wire_db_digest(const struct wire_db *db) {
     uint64_t h = mix(0xcbf29ce484222325u, db->name.p, db->name.len);
-    h = mix_u64(h, db->base | 1); /* whether it is shared makes no difference */
+    h = mix_u64(h, db->base | BASE_FLAGS); /* whether it is shared makes no difference */
     h = mix_u64(h, db->vector);
     h = mix(h, db->content, WIRE_CONTENT_BYTES);
     h = mix_u64(h, db->settled);

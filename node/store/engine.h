@@ -674,7 +674,7 @@ int rebuilt_retyped(struct store *s, struct tio *io, uint32_t i, const struct va
 /* A row that the registers show and the file does not: deleted, or shown again where a person said so. */
 int scan_gone_row(struct store *s, struct tio *io, const struct rowid *place, const struct rowid *who);
 bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone); /* then it is said, and nothing is deleted */
-static inline uint64_t base_of(uint64_t digest) { return digest & ~(uint64_t)BASE_ALONE ? digest & ~(uint64_t)BASE_ALONE : 2; }
+static inline uint64_t base_of(uint64_t digest) { return digest & ~BASE_FLAGS ? digest & ~BASE_FLAGS : 2; }
 int scan_start(struct store *s, bool whole); /* whole: every table again; else those that were not captured yet */
 int scan_step(struct store *s);
 bool scan_running(const struct store *s);

@@ -306,7 +306,7 @@ static void take_base(struct store *s, const struct batch_reader *r) {
         if (!trial_is_type(item, "base") || item->name_len != 16 || s->hot.base)
             continue;
         memcpy(hex, item->name, 16);
-        s->hot.base = strtoull(hex, NULL, 16) & ~(uint64_t)BASE_ALONE;
+        s->hot.base = strtoull(hex, NULL, 16) & ~BASE_FLAGS;
     }
 }
 

@@ -714,7 +714,7 @@ int store_read(struct store *s, const struct origin *origin, uint64_t from, uint
 void store_learn_base(struct store *s, uint64_t base) {
     if (s->hot.base || !base || state_begin(s))
         return;
-    s->hot.base = base & ~(uint64_t)BASE_ALONE;
+    s->hot.base = base & ~BASE_FLAGS;
     s->stored_changed = true;
 }
 

@@ -301,6 +301,29 @@ class Meeting(ClusterTest):
                 for n in nodes:
                     n.stop()
 
+    def test_who_is_told_to_join_is_the_newcomer(self):
+        """Whatever both hold: the first server's values stay, and those that a joiner's application made by itself are listed."""
+        for i in range(3):  # which base is the greater one is chance
+            with self.subTest(i):
+                a, b = self.make("a%d" % i), self.make("b%d" % i)
+                for n in (a, b):
+                    n.script("CREATE TABLE setting(key TEXT PRIMARY KEY, v); CREATE TABLE role(id INTEGER PRIMARY KEY, name TEXT);")
+                a.script("INSERT INTO setting VALUES ('lang', 'de'), ('x', %d); INSERT INTO role(name) VALUES ('of the cluster')" % i)
+                a.start()
+                a.sql("INSERT INTO role(name) VALUES ('later')")
+                b.script("INSERT INTO setting VALUES ('lang', 'default'); INSERT INTO role(name) VALUES ('default')")
+                b.join = [a]
+                b.start()
+                self.assertEqual(b.cli("wait", "--converged", "--members", 2, "--timeout", 20).code, 0)
+                for n in (a, b):
+                    self.assertEqual(n.sql("SELECT v FROM setting WHERE key = 'lang'"), [("de",)])
+                    self.assertEqual(n.sql("SELECT name FROM role ORDER BY id LIMIT 2"), [("of the cluster",), ("later",)])
+                    self.assertEqual([x["loser"]["value"] for x in n.json("conflicts")["conflicts"] if x["kind"] == "adopted"], ["default"])
+                self.assertTrue(b.log_lines("they are taken up beside those"))
+                self.assertEqual(a.log_lines("they are taken up beside those"), [])
+                for n in (a, b):
+                    n.stop()
+
     def test_state_folder_lost(self):
         """The state folder is deleted while the node is down: its rows are the same as the others', so it may come back."""
         c = self.cluster(2, ITEMS)

@@ -356,9 +356,16 @@ static void differing_bases_are_not_merged(void **state) {
 /* Who is alone with rows that were there before takes them up anew, below those of others; of two who are, one. */
 static void who_is_alone_yields(void **state) {
     (void)state;
-    static const uint64_t BASES[][2] = {
-        {4 | BASE_ALONE, 6}, {6, 4 | BASE_ALONE}, {4 | BASE_ALONE, 6 | BASE_ALONE}, {6 | BASE_ALONE, 4 | BASE_ALONE}};
-    static const int YIELDS[] = {0, 1, 1, 0};
+    static const uint64_t BASES[][2] = {{4 | BASE_ALONE, 6},
+                                        {6, 4 | BASE_ALONE},
+                                        {4 | BASE_ALONE, 6 | BASE_ALONE},
+                                        {6 | BASE_ALONE, 4 | BASE_ALONE},
+                                        {4 | BASE_ALONE, 6 | BASE_ALONE},
+                                        {4 | BASE_ALONE, 6 | BASE_ALONE},
+                                        {4 | BASE_ALONE, 6 | BASE_ALONE},
+                                        {4, 6 | BASE_ALONE}};
+    static const int YIELDS[] = {0, 1, 1, 0, 0, 1, 1, 1};
+    static const char *const JOINS[] = {"", "", "", "", "0", "1", "01", "0"}; /* who was told to join somebody */
     for (size_t i = 0; i < sizeof YIELDS / sizeof *YIELDS; i++) {
         static struct rig r;
         int who = YIELDS[i];
@@ -366,6 +373,8 @@ static void who_is_alone_yields(void **state) {
         r.node[0].state.base = BASES[i][0];
         r.node[1].state.base = BASES[i][1];
         rig_start_all(&r);
+        for (const char *c = JOINS[i]; *c; c++)
+            rig_step(&r, *c - '0', (struct event){.type = EVENT_SEED, .text = "elsewhere"});
         rig_connect(&r, 0, 1);
         rig_wait(&r, 5000);
         assert_int_equal(r.node[who].yields, 1); /* it is asked once */
