@@ -466,8 +466,7 @@ int get_groups(struct content *c, struct conn *conn, const struct wire_groups *w
 
 int get_entries(struct content *c, struct conn *conn, const struct wire_entries *w) {
     struct target *t = target_find(c, w->hash);
-    if (t == NULL || t->item == NULL || t->listed || t->assembly.entries == NULL ||
-        !fetch_list_came(c->fetch, conn->peer->id, t->item, clock_mono_ms()))
+    if (t == NULL || t->item == NULL || t->listed || t->assembly.entries == NULL)
         return 0;
     struct assembly *a = &t->assembly;
     uint8_t name[CONTENT_HASH_BYTES];
@@ -479,13 +478,14 @@ int get_entries(struct content *c, struct conn *conn, const struct wire_entries 
         else
             high = mid;
     }
-    if (low == a->groups_count || a->groups[low].first != w->first || a->groups[low].count != w->count)
+    bool named = low < a->groups_count && a->groups[low].first == w->first && a->groups[low].count == w->count;
+    if ((named && a->groups[low].known) || !fetch_list_came(c->fetch, conn->peer->id, t->item, clock_mono_ms()))
+        return 0; /* who sends the same again and again gets no further, and is not waited for */
+    if (!named)
         return list_wrong(c, conn, t);
     chunk_hash(w->entries, (size_t)w->count * ENTRY_BYTES, name);
     if (memcmp(name, a->groups[low].name, GROUP_BYTES) != 0)
         return list_wrong(c, conn, t);
-    if (a->groups[low].known)
-        return 0;
     memcpy(a->entries + (size_t)w->first * ENTRY_BYTES, w->entries, (size_t)w->count * ENTRY_BYTES);
     a->groups[low].known = true;
     return --a->missing == 0 ? assembled(c, conn, t) : 0;

@@ -3,7 +3,8 @@
  *   content.c         opening, closing, peers and their connections, the timer, what comes in
  *   content_scan.c    reading files whole
  *   content_get.c     what is wanted, from the wish to the list of chunks to `staged`
- *   content_stage.c   jobs that write: what came, what is copied from local files; syncs
+ *   content_stage.c   the staging file and its journal, and when they are synced
+ *   content_write.c   what is written into it: what came, and what other files here have
  *   content_serve.c   answering peers
  *
  * Jobs run on libuv's pool and touch nothing but what they were given. */
@@ -191,17 +192,24 @@ void get_close(struct content *c);
 void peer_send(struct content *c, const uint8_t *peer, const struct buf *frames);
 
 /* content_stage.c */
-int stage_open(struct target *t);    /* the staging file, once the list is known */
-bool stage_resume(struct target *t); /* the list and chunks of an earlier run */
-int stage_data(struct content *c, struct conn *conn, const struct wire_data *w);
-void stage_copies(struct target *t);
-void stage_copies_go_on(struct target *t);
-void stage_small_copy(struct target *t, int fd); /* fd passes */
+int stage_make(int dir, const char *name, int how); /* a new file in the staging folder; as open() */
+int stage_write(int fd, const uint8_t *data, size_t len, uint64_t at);
+int stage_read(int fd, uint8_t *data, size_t len, uint64_t at); /* ERR_NOTFOUND: there is less */
+int stage_open(struct target *t);                               /* the staging file, once the list is known */
+bool stage_resume(struct target *t);                            /* the list and chunks of an earlier run */
+void stage_wrote(struct target *t, uint32_t chunk, uint32_t len);
+void stage_sync_maybe(struct target *t); /* now and then, so that the last sync is short and a restart finds most */
 void stage_sync(struct target *t);
 void stage_sync_small(struct content *c);
 void stage_unlink(struct target *t);
 void stage_map_remove(struct target *t);
 void stage_map_write(struct target *t); /* which chunks are there, after they were synced or when all ends */
+
+/* content_write.c */
+int stage_data(struct content *c, struct conn *conn, const struct wire_data *w);
+void stage_copies(struct target *t);
+void stage_copies_go_on(struct target *t);
+void stage_small_copy(struct target *t, int fd); /* fd passes */
 
 /* content_serve.c */
 int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count);

@@ -9,7 +9,8 @@
  *     ▲        │ nobody who is linked has it
  *     └─ STUCK ◀┘      again after a while, or when somebody else is linked
  *
- * A peer that gives nothing for STALL_MS has its runs asked of others; after DEAD_MS it is not asked for a while. One that gives what is
+ * A peer that gives nothing for STALL_MS has its runs asked of others; after DEAD_MS it is not asked for a while. From one that gives little,
+ * others who have nothing to do take over what it owes, so that nobody is waited for at the end. One that gives what is
  * wrong is not asked for that content again for a while, and after FAULTS_MAX times for nothing. */
 #ifndef NODE_FILES_FETCH_H
 #define NODE_FILES_FETCH_H
@@ -26,6 +27,7 @@
 #define FETCH_LARGE_MAX 3 /* large contents at once */
 #define FETCH_STALL_MS 2000
 #define FETCH_DEAD_MS 10000
+#define FETCH_SLOW_MS 4000 /* a run of chunks that is owed for so long is asked of somebody who has nothing to do */
 #define FETCH_FAULTS_MAX 3
 #define FETCH_SHUN_MS 600000
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -278,11 +279,122 @@ static void test_small_ones_first(void **state) {
     fetch_free(f);
 }
 
+struct owed {
+    uint32_t item, chunk;
+};
+
+static void comes(struct fetch *f, int peer, const struct owed *o, uint64_t now, uint32_t *left) {
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES] = {0};
+    id_of(peer, id);
+    memcpy(hash, &o->item, sizeof o->item);
+    struct fetch_item *item = fetch_find(f, hash);
+    if (item == NULL || !fetch_came(f, id, item, o->chunk, now))
+        return;
+    fetch_here(f, item, o->chunk);
+    if (fetch_left(item) > 0)
+        return;
+    fetch_remove(f, item);
+    --*left;
+}
+
+/* Peer 0 gives at once all that was asked, peer 1 one chunk every 1.5 s. */
+static uint64_t time_with_one_who_trickles(uint64_t size, uint32_t chunks, uint32_t contents) {
+    static struct owed owed[2][65536];
+    uint32_t count[2] = {0}, at[2] = {0}, left = contents;
+    uint64_t now = 1, next = 1500;
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES] = {0};
+    struct fetch_ask a;
+    struct fetch *f = fetch_new(1);
+    for (int i = 0; i < 2; i++) {
+        id_of(i, id);
+        fetch_peer_up(f, id);
+    }
+    for (uint32_t i = 0; i < contents; i++) {
+        memcpy(hash, &i, sizeof i);
+        assert_non_null(fetch_add(f, hash, size, NULL, NULL));
+    }
+    while (left > 0 && now < 600000) {
+        while (fetch_next(f, now, &a)) {
+            int peer = a.peer[0] - 1;
+            if (a.kind == FETCH_WHO)
+                fetch_said(f, a.peer, fetch_hash(a.item), chunks, NULL, 0, now);
+            else if (a.kind == FETCH_LIST && fetch_list_came(f, a.peer, a.item, now))
+                assert_int_equal(fetch_listed(f, a.item, chunks), 0);
+            for (uint32_t i = 0; a.kind == FETCH_CHUNKS && i < a.count; i++) {
+                struct owed *o = &owed[peer][count[peer]++];
+                memcpy(&o->item, fetch_hash(a.item), sizeof o->item);
+                o->chunk = a.first + i;
+            }
+        }
+        bool some = at[0] < count[0];
+        while (at[0] < count[0])
+            comes(f, 0, &owed[0][at[0]++], now, &left);
+        if (some)
+            continue;
+        now = fetch_deadline(f) < next ? fetch_deadline(f) : next;
+        if (now == next && at[1] < count[1])
+            comes(f, 1, &owed[1][at[1]++], now, &left);
+        next += now == next ? 1500 : 0;
+    }
+    fetch_free(f);
+    print_message("%u of %llu bytes: %llu ms\n", contents, (unsigned long long)size, (unsigned long long)now);
+    return now;
+}
+
+/* Who is slow, or wants to be, does not hold up what somebody else has. */
+static void test_who_trickles_is_not_waited_for(void **state) {
+    (void)state;
+    assert_in_range(time_with_one_who_trickles(200u << 16, 200, 1), 1, 20000);
+    assert_in_range(time_with_one_who_trickles(1000, 1, 1500), 1, 20000);
+}
+
+/* CPU time until it is known of `count` more that their only peer has none of them. */
+static clock_t nobody_has(struct fetch *f, uint32_t from, uint32_t count) {
+    static struct fetch_item *asked[8192];
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES] = {0};
+    uint32_t gone = 0;
+    struct fetch_ask a;
+    id_of(0, id);
+    for (uint32_t i = from; i < from + count; i++) {
+        memcpy(hash, &i, sizeof i);
+        fetch_add(f, hash, 1000, NULL, NULL);
+    }
+    clock_t begin = clock();
+    while (gone < count) {
+        uint32_t n = 0;
+        while (n < 8192 && fetch_next(f, 1, &a))
+            asked[n++] = a.item;
+        assert_true(n > 0);
+        for (uint32_t i = 0; i < n; i++, gone++)
+            fetch_gone(f, id, fetch_hash(asked[i]), 0, 1, 1);
+    }
+    assert_false(fetch_next(f, 1, &a));
+    return clock() - begin;
+}
+
+/* However many contents nobody has: finding that out of more of them costs as much as of the first. */
+static void test_many_that_nobody_has(void **state) {
+    uint8_t id[NODE_ID_BYTES];
+    (void)state;
+    struct fetch *f = fetch_new(1);
+    id_of(0, id);
+    fetch_peer_up(f, id);
+    clock_t first = nobody_has(f, 0, 10000);
+    nobody_has(f, 10000, 40000);
+    clock_t last = nobody_has(f, 50000, 10000);
+    print_message("the first ones %.1f ms, the last ones %.1f ms\n", 1e3 * (double)first / CLOCKS_PER_SEC,
+                  1e3 * (double)last / CLOCKS_PER_SEC);
+    assert_true(last < 4 * first + CLOCKS_PER_SEC / 20);
+    fetch_free(f);
+}
+
 int main(void) {
     seed = seed_begin();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_window),
         cmocka_unit_test(test_small_ones_first),
+        cmocka_unit_test(test_who_trickles_is_not_waited_for),
+        cmocka_unit_test(test_many_that_nobody_has),
         cmocka_unit_test(test_random_worlds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
