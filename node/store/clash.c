@@ -327,7 +327,7 @@ static int clashes(struct check *c, const struct foreign *f, const struct value 
     if (err || !reg_known(&s->reg2) || reg_alive(&s->reg2, &o)) /* never known here, or in flight */
         return err;
     if (w)
-        err = meant ? refs_parent_left(s, f->parent->tbl, &c->said, w, &left) : left_behind(s, w, &left);
+        err = meant ? dead_knowing(s, f->parent->tbl, &c->said, w, &left) : left_behind(s, w, &left);
     if (w && !err && !left && !meant && !parent->text)
         err = others_left_behind(s, f->parent->tbl, parent->number, w, &left);
     return err ? err : !left;

@@ -81,8 +81,8 @@ static const char *number_name(const struct tbl *t) {
     return t->io && t->io->table->key_kind == KEY_INTEGER ? t->io->table->columns[t->io->table->key[0]].name : "rowid";
 }
 
-static json_t *value_of(struct listing *l, const struct cell *c) {
-    const struct write *w = &l->s->reg.writes[c->write];
+static json_t *value_of(struct listing *l, const struct reg *of, const struct cell *c) {
+    const struct write *w = &of->writes[c->write];
     struct value v = {.type = VALUE_NULL};
     if (c->column + 1 == l->tbl->number_column)
         return json_integer((json_int_t)c->hash);
@@ -116,13 +116,17 @@ static json_t *winner_of(struct listing *l, const struct cell *c) {
         return j;
     }
     const struct cell *best = reg_winner(r, c->column, &o);
-    return side(l->s, r->writes[best->write].origin, r->writes[best->write].at, value_of(l, best));
+    if (!best) /* of those that are one and live nobody ever wrote it */
+        return side(l->s, r->inserted.origin, r->inserted.at, json_null());
+    return side(l->s, r->writes[best->write].origin, r->writes[best->write].at, value_of(l, r, best));
 }
 
 /* Why it lost: what a mend took its place for, or what it met. */
-static const char *kind_of(struct listing *l, const struct cell *c) {
+static const char *kind_of(struct listing *l, const struct reg *of, const struct cell *c) {
     const struct reg *r = &l->s->reg;
     struct origins_order o = store_order(l->s);
+    if (of != r) /* of one that is dead, while the row lives through another */
+        return "update-delete";
     if (!reg_alive(r, &o))
         return reg_cascaded(r) ? "orphan" : "update-delete";
     if (!c)
@@ -146,23 +150,22 @@ static int found_one(struct listing *l, const struct cell *c, const struct write
     return 0;
 }
 
-static int list_one(void *ctx, const struct cell *c, const struct death *d) {
+static int list_one(void *ctx, const struct reg *of, const struct cell *c, const struct death *d) {
     struct listing *l = ctx;
-    const struct reg *r = &l->s->reg;
-    struct write by = c ? r->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
+    struct write by = c ? of->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
     bool number = c && c->column + 1 == l->tbl->number_column;
     const char *column = number ? number_name(l->tbl) : c ? l->tbl->columns[c->column] : "(deleted)";
     char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
     name_of(l, c ? column : "", &by, id);
     if (l->wanted && (json_array_size(l->list) || strcmp(id, l->wanted) != 0))
         return 0;
-    json_t *loser = side(l->s, by.origin, by.at, c ? value_of(l, c) : json_null());
+    json_t *loser = side(l->s, by.origin, by.at, c ? value_of(l, of, c) : json_null());
     if (!c)
         json_object_set_new(loser, "deleted", json_true());
     snprintf(stamp, sizeof stamp, "%" PRIu64, by.at);
     json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:O, s:s, s:s, s:s, s:O}", "id", id, "db",
                                              l->s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
-                                             row_of(l->s, l->tbl, &l->who), "kind", kind_of(l, c), "column", column, "winner",
+                                             row_of(l->s, l->tbl, &l->who), "kind", kind_of(l, of, c), "column", column, "winner",
                                              winner_of(l, c), "loser", loser, "state", "open", "stamp", stamp, "origin",
                                              origin_text(&l->s->origin_ids[by.origin], origin), "value", json_object_get(loser, "value")));
     json_decref(loser);
@@ -249,11 +252,11 @@ int conflicts_find(struct store *s, const char *id, struct lost *out, json_t **s
 static json_t *column_why(struct listing *l, uint32_t column, const struct cell *best) {
     const struct reg *r = &l->s->reg;
     const struct write *w = &r->writes[best->write];
-    json_t *beat = json_array(), *j = side(l->s, w->origin, w->at, value_of(l, best));
+    json_t *beat = json_array(), *j = side(l->s, w->origin, w->at, value_of(l, r, best));
     for (uint32_t i = 0; i < r->cells_count; i++) {
         const struct cell *c = &r->cells[i];
         if (c->column == column && c != best && c->hash != best->hash)
-            json_array_append_new(beat, side(l->s, r->writes[c->write].origin, r->writes[c->write].at, value_of(l, c)));
+            json_array_append_new(beat, side(l->s, r->writes[c->write].origin, r->writes[c->write].at, value_of(l, r, c)));
     }
     json_object_set_new(j, "column", json_string(column + 1 == l->tbl->number_column ? number_name(l->tbl) : l->tbl->columns[column]));
     json_object_set_new(j, "version", json_integer((json_int_t)w->version));

@@ -525,7 +525,8 @@ int drain_cascade(struct store *s, struct tio *io, struct reg *r, bool home, uin
 int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum change_kind kind, const struct column_set *set,
                  struct value *row, const uint64_t *hashes, uint64_t at) {
     bool locked = !sqlite3_get_autocommit(s->app.writer); /* there the rows are as they will be */
-    struct row_look look = {.io = io, .place = r->who, .locked = locked, .ms = store_wall_ms(s), .present = true, .values = row};
+    struct row_look look = {
+        .io = io, .place = r->who, .locked = locked, .ms = store_wall_ms(s), .present = kind != CHANGE_REVIVE, .values = row};
     struct edit e = {.kind = kind, .who = r->who, .set = set, .at = at, .quiet = true, .away = !home};
     struct value *values = malloc(((set ? set->count : 0) + 1) * sizeof *values);
     if (!values)

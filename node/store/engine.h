@@ -571,7 +571,7 @@ void rows_account(struct store *s, struct tbl *t, const struct rowid *who, const
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count);
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
-                       int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx);
+                       int (*call)(void *ctx, const struct reg *of, const struct cell *c, const struct death *d), void *ctx);
 int rows_death_saw(struct store *s, const struct death *d, const struct write *w, bool *saw); /* had its author seen the write? */
 int rowid_pack(const struct rowid *who, struct buf *b);
 int rowid_unpack(struct rowid *who, const uint8_t **at, const uint8_t *end);

@@ -380,6 +380,23 @@ static int plan_life(struct store *s, struct tbl *t, struct rowid who, enum chan
     return 1;
 }
 
+/* Of rows that are one: those that died together. */
+static int revive_all(struct store *s, struct tbl *t, const struct rowid *root) {
+    struct arena arena = {0};
+    struct rowid *list;
+    uint32_t count;
+    struct reg own;
+    bool home;
+    reg_init(&own);
+    int planned = 0, err = dead_together(s, t, root, &arena, &list, &count);
+    for (uint32_t i = 0; i < count && err >= 0; i++)
+        if (!(err = unify_own(s, t, &list[i], &own, &home)))
+            planned = err = plan_life(s, t, list[i], CHANGE_REVIVE, stamp_above(own.died.at));
+    reg_release(&own);
+    arena_release(&arena);
+    return err < 0 ? err : planned;
+}
+
 static int revive(struct store *s, struct tbl *t, const struct rowid *who, bool by_place) {
     struct origins_order o = store_order(s);
     struct reg r;
@@ -388,8 +405,9 @@ static int revive(struct store *s, struct tbl *t, const struct rowid *who, bool 
         return 0;
     reg_init(&r);
     int err = by_place ? rows_at_home(s, t, who, &r) : rows_find(s, t, who, &r, &home);
+    struct rowid root = by_place ? r.who : *who;
     if (!err && reg_known(&r) && !reg_alive(&r, &o))
-        err = plan_life(s, t, by_place ? r.who : *who, CHANGE_REVIVE, stamp_above(r.died.at));
+        err = unify_is(s, t, &root) ? revive_all(s, t, &root) : plan_life(s, t, root, CHANGE_REVIVE, stamp_above(r.died.at));
     reg_release(&r);
     return err;
 }
@@ -471,11 +489,14 @@ static int write_mend(struct store *s, const struct plan *p, struct reg *r, bool
 
 /* What of it the file shows, if its deletion was not shown yet, is told anew under the next lock. */
 static int write_revival(struct store *s, const struct plan *p, struct reg *r, bool home) {
+    struct rowid root;
     int err = drain_author(s, p->tbl->io, r, home, CHANGE_REVIVE, NULL, NULL, NULL, p->stamp);
-    if (err || (err = pend(s, p, false, NULL, 0)))
-        return err;
-    struct pending_row *row = pending_find(s, p->tbl, &p->who);
-    row->recount = row->present;
+    int junior = err ? err : same_root(s, p->tbl, &p->who, &s->same->key, &root);
+    if (junior < 0 || (!junior && (err = pend(s, p, false, NULL, 0))))
+        return junior < 0 ? junior : err;
+    struct pending_row *row = pending_find(s, p->tbl, &root);
+    if (row)
+        row->recount = row->present;
     return 0;
 }
 

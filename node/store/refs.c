@@ -250,48 +250,6 @@ int refs_plain(struct store *s, struct value *v) {
     return err < 0 ? err : 0;
 }
 
-/* Had the author of this death deleted the row that is meant? He did by deleting one that he knew to be the same. */
-static int death_of(struct store *s, const struct tbl *t, const struct rowid *member, const struct rowid *said, const struct death *d,
-                    bool *is) {
-    struct seen seen;
-    uint64_t *versions;
-    int err = 0;
-    *is = rowid_same(member, said);
-    if (*is || d->mend)
-        return 0;
-    if (!(versions = calloc(s->origins_count + 1, sizeof *versions)))
-        return ERR_NOMEM;
-    seen = (struct seen){versions, s->origins_count};
-    if (!(err = rows_death_seen(s, d, versions)))
-        *is = same_known(s, t, member, said, &seen);
-    free(versions);
-    return err;
-}
-
-int refs_parent_left(struct store *s, const struct tbl *t, const struct rowid *said, const struct write *w, bool *left) {
-    struct origins_order o = store_order(s);
-    struct arena arena = {0};
-    struct rowid *list;
-    uint32_t count;
-    struct reg own;
-    bool home, his;
-    *left = false;
-    reg_init(&own);
-    int err = same_members(s, t, said, &arena, &list, &count);
-    for (uint32_t i = 0; i < count && !*left && !err; i++) {
-        err = unify_own(s, t, &list[i], &own, &home);
-        for (uint32_t k = 0; k < own.deaths_count && !*left && !err; k++) {
-            const struct death *d = &own.deaths[k];
-            if (stamp_cmp((struct stamp){d->at, d->origin}, own.inserted, &o) > 0 && !(err = death_of(s, t, &list[i], said, d, &his)) &&
-                his)
-                err = rows_death_saw(s, d, w, left);
-        }
-    }
-    reg_release(&own);
-    arena_release(&arena);
-    return err;
-}
-
 int refs_find_said(struct store *s, const struct value *v, struct tbl **t, struct rowid *who) {
     bool literal = s->same->literal;
     s->same->literal = true;
@@ -340,7 +298,7 @@ int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const
     if (!err && !*left && rowid_same(&said, &parent) && who->text)
         err = key_said(s, child, who, w, t, &said);
     if (!err && !*left)
-        err = refs_parent_left(s, t, &said, w, left);
+        err = dead_knowing(s, t, &said, w, left);
     return err || *left ? err : rows_find(s, t, &parent, &s->meant, &home);
 }
 

@@ -85,6 +85,21 @@ static int look_up(struct deciding *d, struct planned *p, const struct reg *r, c
     return err == ERR_NOTFOUND ? 1 : err ? err : v->p ? keep_bytes(d, &v->p, v->len) : 0;
 }
 
+/* A row that stands for others comes back by itself: what they held, and it shows, is written to it. */
+static int name_others(struct planned *p, const struct reg *r, struct store *s) {
+    struct origins_order o = store_order(s);
+    struct reg own;
+    bool home;
+    reg_init(&own);
+    int err = unify_own(s, p->io->tbl, &p->who, &own, &home);
+    for (uint32_t i = 0; i < p->io->count && !err; i++) {
+        const struct cell *c = reg_winner(r, p->io->numbers[i], &o), *mine = reg_winner(&own, p->io->numbers[i], &o);
+        p->named[i] = p->named[i] || (c && (!mine || stamp_cmp(reg_cell_stamp(r, c), reg_cell_stamp(&own, mine), &o) != 0));
+    }
+    reg_release(&own);
+    return err;
+}
+
 static int read_row(struct deciding *d, struct planned *p, const struct reg *r) {
     struct origins_order o = store_order(d->s);
     struct tio *io = p->io;
@@ -100,7 +115,7 @@ static int read_row(struct deciding *d, struct planned *p, const struct reg *r) 
         bool key = io->table->columns[io->order[i]].key_place > 0;
         p->named[i] = p->op.kind == CHANGE_INSERT && p->who.text && key; /* the identity travels in them */
     }
-    return 0;
+    return p->op.kind == CHANGE_INSERT && unify_is(d->s, io->tbl, &p->who) ? name_others(p, r, d->s) : 0;
 }
 
 /* The row as the registers have it. */

@@ -331,7 +331,7 @@ int rows_death_seen(struct store *s, const struct death *d, uint64_t *versions) 
 }
 
 /* Keys that compare equal are one name, however they are written: nobody misses the other spelling. */
-static bool is_key(const struct tbl *t, uint32_t column) {
+bool rows_is_key(const struct tbl *t, uint32_t column) {
     return t->io && column < t->io->by_number_count && t->io->by_number[column] &&
            t->io->table->columns[t->io->order[t->io->by_number[column] - 1]].key_place;
 }
@@ -411,7 +411,7 @@ static bool told_by_another(const struct tbl *t, const struct reg *r, const stru
     for (uint32_t i = 0; i < r->deaths_count; i++)
         mended |= r->deaths[i].mend;
     for (uint32_t i = 0; i < r->cells_count && mended; i++)
-        if (r->cells[i].write == c->write && r->cells[i].column + 1 != t->number_column && !is_key(t, r->cells[i].column) &&
+        if (r->cells[i].write == c->write && r->cells[i].column + 1 != t->number_column && !rows_is_key(t, r->cells[i].column) &&
             t->column_hashes[r->cells[i].column] < t->column_hashes[c->column])
             return true;
     return false;
@@ -420,12 +420,13 @@ static bool told_by_another(const struct tbl *t, const struct reg *r, const stru
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. A death decides only between itself and what it saw, not
  * between two values: they stay open in a dead row, until somebody who knows of both writes that column. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
-                       int (*call)(void *ctx, const struct cell *c, const struct death *d), void *ctx) {
+                       int (*call)(void *ctx, const struct reg *of, const struct cell *c, const struct death *d), void *ctx) {
     struct origins_order o = store_order(s);
     bool alive = reg_alive(r, &o);
     struct buf knew[8];
     if (same_is_junior(s, t, &r->who)) /* what it holds is listed of the row that stands for it */
         return 0;
+    bool one = same_any(s) && unify_is(s, t, &r->who);
     uint32_t deaths = alive ? 0 : r->deaths_count < 8 ? r->deaths_count : 8;
     int err = 0;
     for (uint32_t i = 0; i < deaths; i++) {
@@ -438,27 +439,32 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
         const struct cell *best = reg_winner(r, c->column, &o);
         bool lost = c->hash != best->hash;
         bool number = c->column + 1 == t->number_column;
-        if (is_key(t, c->column) || r->writes[c->write].mend || (number && !alive) || reg_copy_is_old(r, c, &o))
+        if (rows_is_key(t, c->column) || r->writes[c->write].mend || (number && !alive) || reg_copy_is_old(r, c, &o))
             continue;
         if (c != best && is_reference(t, c->column) && (err = means_another(s, t, r, c, best, &lost)))
             break;
         /* of a copy from another column the death of this row met the original, too */
         if (!alive && !lost && r->writes[c->write].at > 0 && r->writes[c->write].carried != CARRIED_COLUMN) {
             lost = !told_by_another(t, r, c);
-            for (uint32_t d = 0; d < deaths && lost; d++)
+            for (uint32_t d = 0; d < deaths && lost && !one; d++)
                 lost = !death_saw(&knew[d], &r->writes[c->write]);
+            if (lost && one && (err = dead_written_unseen(s, t, &r->who, c, &r->writes[c->write], &lost)))
+                break;
         }
         if (lost)
-            err = call(ctx, c, NULL);
+            err = call(ctx, r, c, NULL);
     }
     for (uint32_t i = 0; i < r->deaths_count && alive && !err; i++)
-        err = r->deaths[i].mend || reg_death_is_old(r, &r->deaths[i]) ? 0 : call(ctx, NULL, &r->deaths[i]);
+        err = r->deaths[i].mend || reg_death_is_old(r, &r->deaths[i]) ? 0 : call(ctx, r, NULL, &r->deaths[i]);
+    if (alive && one && !err)
+        err = dead_each_lost(s, t, &r->who, call, ctx);
     for (uint32_t i = 0; i < deaths; i++)
         buf_release(&knew[i]);
     return err;
 }
 
-static int count_one(void *ctx, const struct cell *c, const struct death *d) {
+static int count_one(void *ctx, const struct reg *of, const struct cell *c, const struct death *d) {
+    (void)of;
     (void)c;
     (void)d;
     ++*(uint32_t *)ctx;
@@ -479,7 +485,8 @@ static bool suspicious(const struct tbl *t, const struct reg *r) {
 int rows_conflicts(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r, bool had, uint32_t *count) {
     *count = 0;
     struct origins_order o = store_order(s);
-    int err = suspicious(t, r) || !reg_alive(r, &o) ? rows_each_conflict(s, t, r, count_one, count) : 0;
+    int err =
+        suspicious(t, r) || !reg_alive(r, &o) || (same_any(s) && unify_is(s, t, who)) ? rows_each_conflict(s, t, r, count_one, count) : 0;
     if (reg_alive(r, &o))
         *count += same_open(s, t, who);
     if (err || (!*count && !had))

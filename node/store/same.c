@@ -492,12 +492,8 @@ static int read_version(struct store *s, struct knowing *k, uint32_t origin) {
     return err;
 }
 
-int same_had_seen(struct store *s, const struct write *author, const struct write *what, bool *seen) {
-    struct seen now;
-    seen_of(s, author->origin, false, &now);
-    *seen = author->origin == what->origin ? author->version >= what->version : false;
-    if (author->origin == what->origin || !seen_covers(&now, what->origin, what->version)) /* he does not even now */
-        return 0;
+/* What his batches up to this one say, in memory. */
+static int know(struct store *s, const struct write *author, struct knowing **out) {
     if (author->origin >= s->same->knowing_count) {
         struct knowing *p = realloc(s->same->knowing, (author->origin + 1) * sizeof *p);
         if (!p)
@@ -506,10 +502,23 @@ int same_had_seen(struct store *s, const struct write *author, const struct writ
         s->same->knowing = p;
         s->same->knowing_count = author->origin + 1;
     }
-    struct knowing *k = &s->same->knowing[author->origin];
+    struct knowing *k = *out = &s->same->knowing[author->origin];
     for (int err = 0; k->read < author->version; k->read++)
         if ((err = read_version(s, k, author->origin)))
             return err;
+    return 0;
+}
+
+int same_had_seen(struct store *s, const struct write *author, const struct write *what, bool *seen) {
+    struct seen now;
+    struct knowing *k;
+    seen_of(s, author->origin, false, &now);
+    *seen = author->origin == what->origin ? author->version >= what->version : false;
+    if (author->origin == what->origin || !seen_covers(&now, what->origin, what->version)) /* he does not even now */
+        return 0;
+    int err = know(s, author, &k);
+    if (err)
+        return err;
     for (uint32_t i = 0; i < k->count && k->list[i].version <= author->version; i++) {
         if (k->list[i].blind)
             *seen = *seen && k->list[i].version != author->version;
@@ -517,4 +526,26 @@ int same_had_seen(struct store *s, const struct write *author, const struct writ
             *seen = *seen || (k->list[i].of == what->origin && k->list[i].knew >= what->version);
     }
     return 0;
+}
+
+int same_seen_by(struct store *s, const struct write *author, struct seen *out) {
+    uint64_t *versions = (uint64_t *)(uintptr_t)out->versions;
+    struct knowing *k;
+    int err = 0;
+    if (author->origin == s->own && author->version > s->origins[s->own].version) { /* the batch at hand */
+        struct seen now;
+        seen_of(s, s->own, s->blind, &now);
+        memcpy(versions, now.versions, (now.count < out->count ? now.count : out->count) * sizeof *versions);
+    } else if (!(err = know(s, author, &k))) {
+        for (uint32_t i = 0; i < k->count && k->list[i].version <= author->version; i++) {
+            const struct knew_at *at = &k->list[i];
+            if (at->blind && at->version == author->version)
+                memset(versions, 0, out->count * sizeof *versions);
+            else if (!at->blind && at->of < out->count && at->knew > versions[at->of])
+                versions[at->of] = at->knew;
+        }
+    }
+    if (author->origin < out->count)
+        versions[author->origin] = author->version;
+    return err;
 }

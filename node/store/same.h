@@ -77,6 +77,9 @@ int same_add(struct store *s, struct tbl *t, const struct rowid *a, uint64_t ran
 /* Had the author of this version seen that one? As his batches say. */
 int same_had_seen(struct store *s, const struct write *author, const struct write *what, bool *seen);
 
+/* All that he had seen, by origin; the array is the caller's. */
+int same_seen_by(struct store *s, const struct write *author, struct seen *out);
+
 bool same_elder(const struct store *s, const struct same_node *a, const struct same_node *b); /* is a the elder? */
 
 /* ---- apart.c */
@@ -115,11 +118,25 @@ int unify_merge(struct store *s, struct tbl *t, const struct change *c, const st
                 const struct buf *before);
 int unify_left(struct store *s, struct pending_row *p); /* the file does not show it any more */
 
+/* ---- dead.c */
+/* Was this row deleted by somebody who had seen the write? Also where he deleted one that he knew to be the same. */
+int dead_knowing(struct store *s, const struct tbl *t, const struct rowid *who, const struct write *w, bool *knew);
+/* If others of the list live, and this one does not: what does not count for them is taken out of its register. */
+int dead_strip(struct store *s, const struct tbl *t, const struct rowid *root, const struct rowid *list, uint32_t count,
+               const struct rowid *member, struct reg *own);
+/* Of a row that lives: what was written to one of them that is dead, and met its deletion. */
+int dead_each_lost(struct store *s, const struct tbl *t, const struct rowid *root,
+                   int (*call)(void *ctx, const struct reg *of, const struct cell *c, const struct death *d), void *ctx);
+/* Of a row that is dead: had nobody who deleted it seen the write of this cell? */
+int dead_written_unseen(struct store *s, const struct tbl *t, const struct rowid *root, const struct cell *c, const struct write *w,
+                        bool *unseen);
+/* Those that the last death took, the root first; in the arena. */
+int dead_together(struct store *s, const struct tbl *t, const struct rowid *root, struct arena *arena, struct rowid **out, uint32_t *n);
+
 /* ---- refs.c, rows.c */
+bool rows_is_key(const struct tbl *t, uint32_t column);
 int refs_find_said(struct store *s, const struct value *v, struct tbl **t, struct rowid *who); /* as refs_find(), whoever stands for it */
-/* Was the row that was said deleted by somebody who had seen the write? Also where he deleted one that he knew to be the same. */
-int refs_parent_left(struct store *s, const struct tbl *t, const struct rowid *said, const struct write *w, bool *left);
-int rows_count_rest(struct store *s);                                            /* the batch at hand is in the log */
+int rows_count_rest(struct store *s);                                                          /* the batch at hand is in the log */
 int rows_death_seen(struct store *s, const struct death *d, uint64_t *versions); /* what its author had seen, by origin; 0 before */
 
 /* ---- twice.c */

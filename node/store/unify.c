@@ -119,6 +119,8 @@ static int put_together(struct store *s, struct tbl *t, const struct rowid *root
         if ((err = unify_own(s, t, &list[i], &own, &home)) || !reg_known(&own))
             continue;
         live(s, all, &own);
+        if ((err = dead_strip(s, t, root, list, count, &list[i], &own)))
+            continue;
         all->birth_at = first ? own.birth_at : all->birth_at;
         err = reg_join(all, &own, first || !t->number_column ? UINT32_MAX : t->number_column - 1);
     }

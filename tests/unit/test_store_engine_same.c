@@ -147,6 +147,65 @@ static void test_written_while_apart(void **state) {
     rig_close(&r);
 }
 
+/* Who deletes one of them, and does not know that they are one, decides about that one: the row shows what the other holds, and is his to write to. */
+static void test_one_of_them_is_deleted(void **state) {
+    (void)state;
+    for (uint32_t gone = 0; gone < 2; gone++) { /* the elder, which stands for both; the younger */
+        static const char *const LEFT[] = {"\"b\"", "\"a\""}, *const ROW[] = {"i254|tb|n|;", "i254|ta|n|;"};
+        struct rig r;
+        rig_open(&r, 3, TEAMS);
+        rig_act(&r, 0, "INSERT INTO team(number, name) VALUES(1, 'one'), (254, 'a')");
+        rig_tick();
+        rig_act(&r, 1, "INSERT INTO team(number, name) VALUES(254, 'b')");
+        peer_pull(&r.peers[2], &r.peers[gone]); /* he knows only this one */
+        rig_tick();
+        rig_act(&r, 2, "UPDATE team SET town = 'unseen' WHERE number = 254");
+        peer_pull(&r.peers[2], &r.peers[1 - gone]); /* here they are one */
+        rig_tick();
+        rig_act(&r, gone, "DELETE FROM team WHERE number = 254");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT number, name, town FROM team WHERE number = 254", ROW[gone]);
+        for (uint32_t i = 0; i < r.count; i++) {
+            assert_false(peer_lost(&r.peers[i], "name", gone ? "\"b\"" : "\"a\"")); /* he had seen it */
+            assert_false(peer_lost(&r.peers[i], "name", LEFT[gone]));
+            assert_true(peer_lost(&r.peers[i], "town", "\"unseen\""));
+        }
+        restart_all(&r);
+        rig_act(&r, 2, "UPDATE team SET name = 'now', town = 'here' WHERE number = 254");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT number, name, town FROM team WHERE number = 254", "i254|tnow|there|;");
+        assert_false(peer_lost(&r.peers[0], "town", "\"unseen\"")); /* decided */
+        restart_all(&r);
+        rig_act(&r, 1, "DELETE FROM team WHERE number = 254");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT count(*) FROM team WHERE number = 254", "i0|;");
+        for (uint32_t i = 0; i < r.count; i++)
+            assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+        restart_all(&r);
+        rig_close(&r);
+    }
+}
+
+/* A match comes under one that was deleted with the other: both live again, with what they showed. */
+static void test_both_are_revived(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, TEAMS);
+    rig_act(&r, 0, "INSERT INTO team(number, name) VALUES(1, 'one'), (254, 'a')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO team(number, name, town) VALUES(254, 'b', 'there')");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name, town FROM team WHERE number = 254", "tb|tthere|;");
+    rig_act(&r, 0, "DELETE FROM team WHERE number = 254");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO match(event, red) SELECT 'e', id FROM team WHERE number = 254");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name, town, event FROM team JOIN match ON red = team.id", "tb|tthere|te|;");
+    restart_all(&r);
+    assert_everywhere(&r, "SELECT name, town FROM team WHERE number = 254", "tb|tthere|;");
+    rig_close(&r);
+}
+
 /* Keys that the application gave are not the same, whatever else agrees; nor are rows that differ in another UNIQUE key, or of which one got the value later. */
 static void test_not_the_same(void **state) {
     (void)state;
@@ -351,10 +410,18 @@ static void test_databases_that_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),       cmocka_unit_test(test_what_is_overwritten),
-        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart), cmocka_unit_test(test_not_the_same),
-        cmocka_unit_test(test_taken_apart),         cmocka_unit_test(test_content_with_it),     cmocka_unit_test(test_ended_in_between),
+        cmocka_unit_test(test_the_same_import),
+        cmocka_unit_test(test_columns_merge),
+        cmocka_unit_test(test_what_is_overwritten),
+        cmocka_unit_test(test_known_before),
+        cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),
+        cmocka_unit_test(test_taken_apart),
+        cmocka_unit_test(test_content_with_it),
+        cmocka_unit_test(test_ended_in_between),
         cmocka_unit_test(test_databases_that_join),
+        cmocka_unit_test(test_one_of_them_is_deleted),
+        cmocka_unit_test(test_both_are_revived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
