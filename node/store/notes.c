@@ -161,8 +161,9 @@ void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_lo
         switch (note->kind) {
         case NOTE_GIVEN: announced = note; break;
         case NOTE_INSERT:
+            /* a row that SQLite numbered just before, and that is inserted over itself, stays that one */
+            look->given = (given || (announced && announced->at == note->at)) && (look->given || !look->born);
             look->born = true;
-            look->given = given || (announced && announced->at == note->at);
             look->again = look->given && !look->died;
             break;
         case NOTE_ARRIVED:
@@ -189,6 +190,17 @@ void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_lo
 
 /* ---- whom a number means */
 
+/* A key that was given: 1 it names the row; 0 it found a row under that number, which stays the one that it was (as drain_row() has it). */
+static int over_itself(struct store *s, const struct tbl *t, const struct rowid *place) {
+    struct origins_order o = store_order(s);
+    int err = rows_at_home(s, t, place, &s->meant);
+    if (err || !reg_known(&s->meant))
+        return err ? err : 1;
+    struct rowid who = s->meant.who;
+    const struct pending_row *p = pending_find(s, t, &who);
+    return !(p ? p->present : reg_alive(&s->meant, &o));
+}
+
 int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t seq, struct rowid *who) {
     const struct notes *n = s->notes;
     if (!n || !t->io || t->shape != SHAPE_NUMBER)
@@ -213,7 +225,7 @@ int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t se
         return 1;
     }
     *who = look.place;
-    return look.born;
+    return look.born && look.again ? over_itself(s, t, who) : look.born;
 }
 
 /* Keys of several columns that refer to numbered rows: each note means the row that had the number when it was made. */

@@ -122,18 +122,6 @@ static int home_get(const struct tbl *t, const struct rowid *place, struct reg *
     return err;
 }
 
-int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r) {
-    struct rowid who;
-    bool home;
-    int moved = t->tentative && !place->text ? numbers_at(t, place->number, &who) : 0;
-    if (moved)
-        return moved < 0 ? moved : rows_find(s, t, &who, r, &home);
-    int err = home_get(t, place, r);
-    if (!err && t->tentative && reg_known(r) && numbers_shown(t, &r->who) != place->number)
-        reg_clear(r);
-    return err;
-}
-
 static int extra_get(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r) {
     buf_clear(&s->blob);
     int err = rowid_pack(who, &s->blob);
@@ -150,6 +138,28 @@ static int extra_get(struct store *s, const struct tbl *t, const struct rowid *w
     sqlite3_reset(s->s_extra_get);
     r->who = *who;
     return err;
+}
+
+/* Whoever was at home there has left, and the projection at hand shows the row with that given key in its place. */
+static bool came_instead(struct store *s, const struct tbl *t, const struct rowid *given) {
+    const struct pending_row *p = s->pending && t->extras ? pending_find(s, t, given) : NULL;
+    return p && p->done && p->holds;
+}
+
+int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r) {
+    struct rowid who, given = {.kind = IDENT_GIVEN, .number = place->number};
+    bool home;
+    int moved = t->tentative && !place->text ? numbers_at(t, place->number, &who) : 0;
+    if (moved)
+        return moved < 0 ? moved : rows_find(s, t, &who, r, &home);
+    int err = home_get(t, place, r);
+    if (err || place->text || !reg_known(r) || r->who.kind == IDENT_GIVEN)
+        return err;
+    if (came_instead(s, t, &given))
+        return extra_get(s, t, &given, r);
+    if (t->tentative && numbers_shown(t, &r->who) != place->number)
+        reg_clear(r);
+    return 0;
 }
 
 int rows_find(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home) {

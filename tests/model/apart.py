@@ -2,8 +2,9 @@
 """Two servers that worked apart, statement by statement through the real engine: what tests/cluster/test_apart.py does with processes, many times.
 
     apart.py SERVERS [--first SEED] [--count N] [--operations N] [--shrink]
-Each server's application runs its operations by itself; then the batches go to the other, all at once or in pieces, until nothing new comes. Both must
-show the same rows, none that was deleted, and park none. SERVERS is the built `servers`. A failure prints its seed; --shrink, and what is left of its transactions."""
+Each server's application runs its operations by itself, and its node finds a few transactions at a time; then the batches go to the other, all at once
+or in pieces, until nothing new comes. Both must show the same rows, none that was deleted, and park none. SERVERS is the built `servers`. A failure
+prints its seed; --shrink, and what is left of its transactions."""
 import argparse
 import json
 import os
@@ -37,9 +38,11 @@ def transactions(db, server, seed, operations):
     test_apart.DATABASES, test_apart.OPERATIONS = (db,), operations
     recorder = Recorder()
     test_apart.Application(recorder, server, seed, {db: SHAPE[db]}, False).work()
-    out, inside = [], None
+    out, inside, last = [], None, None
     for said in recorder.said:
-        verb = said.split(None, 1)[0].upper()
+        if said == last:  # once more for each trigger and cascade that it fires
+            continue
+        last, verb = said, said.split(None, 1)[0].upper()
         if verb == "BEGIN":
             inside = []
         elif verb == "COMMIT":
@@ -71,7 +74,7 @@ class Servers:
         return answer
 
     def take(self, server, answer):
-        if "rows" in answer:  # not if the application's statement failed
+        if "made" in answer:  # not if the application's statement failed
             self.made[server].extend(m[0] for m in answer["made"])
             self.rows[server], self.parked[server] = answer["rows"], answer["parked"]
 
@@ -112,14 +115,14 @@ def difference(servers, tables, before):
 
 
 def run(args, db, seed, work, trace=False):
-    """What is wrong in the end, or None. work: (server, statements) in order."""
+    """What is wrong in the end, or None. work: (server, statements, whether its node looks then) in order."""
     servers = Servers(args.servers, SHAPE[db][0], trace)
     try:
-        for server, statements in work:
+        for server, statements, looks in work:
             servers.ask("begin", server)
             for statement in statements:
                 servers.ask("try", server, statement)
-            servers.take(server, servers.ask("commit", server))
+            servers.take(server, servers.ask("commit" if looks else "pile", server))
         for server in range(2):
             servers.take(server, servers.ask("rest", server))  # also after a statement that failed
         before = born(servers, SHAPE[db][1])
@@ -138,18 +141,31 @@ def run(args, db, seed, work, trace=False):
         servers.close()
 
 
-def shrink(args, db, seed, work, found):
-    kind, size = found.split(":")[0], len(work) // 2
+def fewer(items, wrong):
+    """What is left of these when all is taken out without which it is wrong as well."""
+    size = len(items) // 2
     while size:
         at, smaller = 0, False
-        while at < len(work):
-            rest = work[:at] + work[at + size:]
-            if (run(args, db, seed, rest) or "").startswith(kind):
-                work, smaller = rest, True
+        while at < len(items):
+            rest = items[:at] + items[at + size:]
+            if wrong(rest):
+                items, smaller = rest, True
             else:
                 at += size
         size = size if size == 1 and smaller else size // 2
-    print(run(args, db, seed, work, trace=True))
+    return items
+
+
+def shrink(args, db, seed, work, found):
+    kind = found.split(":")[0]
+    work = fewer(work, lambda rest: (run(args, db, seed, rest) or "").startswith(kind))
+
+    def joined(parts):
+        return [(server, [s for at, s in parts if at == n], looks) for n, (server, _, looks) in enumerate(work)]
+
+    parts = fewer([(n, s) for n, (_, statements, _) in enumerate(work) for s in statements],
+                  lambda rest: (run(args, db, seed, joined(rest)) or "").startswith(kind))
+    print(run(args, db, seed, joined(parts), trace=True))
 
 
 def main():
@@ -163,7 +179,9 @@ def main():
     wrong = 0
     for seed in range(args.first, args.first + args.count):
         db = ("plans.db", "chats.db", "main.db", "users.db")[seed % 4]
-        work = [(server, t) for server in range(2) for t in transactions(db, server, seed * 2 + server, args.operations)]
+        rng = random.Random(seed)
+        often = rng.choice((0.03, 0.1, 0.3, 1))
+        work = [(server, t, rng.random() < often) for server in range(2) for t in transactions(db, server, seed * 2 + server, args.operations)]
         found = run(args, db, seed, work)
         if found:
             wrong += 1

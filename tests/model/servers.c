@@ -301,6 +301,8 @@ static json_t *command(struct servers *v, const char *line) {
         return run_sql(v, r, rest_of_line);
     if (strcmp(verb, "commit") == 0)
         return commit(v, r, rest_of_line);
+    if (strcmp(verb, "pile") == 0)
+        return run_sql(v, r, "COMMIT");
     if (strcmp(verb, "back") == 0)
         return back(v, r);
     if (!v->sides[r].store)
