@@ -1,8 +1,11 @@
 #include "node/config_files.h"
 
 #include <confuse.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "proto/err.h"
 
@@ -20,15 +23,74 @@ static int list_read(char ***out, cfg_t *section, const char *name) {
     return 0;
 }
 
-int config_files_read(struct files_policy *p, cfg_t *section, const char *file, char *why, size_t why_len) {
-    unsigned n = cfg_size(section, "path");
-    long max_mb = cfg_size(section, "max_mb") > 0 ? cfg_getint(section, "max_mb") : 0;
-    if (max_mb < 0 || max_mb > MAX_MB_MAX) {
-        snprintf(why, why_len, "%s: files: max_mb = %ld: it is a whole number of megabytes; 0: no limit", file, max_mb);
+static int megabytes(uint64_t *out, cfg_t *section, const char *name, const char *file, char *why, size_t why_len) {
+    long mb = cfg_size(section, name) > 0 ? cfg_getint(section, name) : 0;
+    if (mb < 0 || mb > MAX_MB_MAX) {
+        snprintf(why, why_len, "%s: files: %s = %ld: it is a whole number of megabytes; 0: no limit", file, name, mb);
         return ERR_USAGE;
     }
-    p->max_mb = (uint64_t)max_mb;
-    int r = list_read(&p->exclude, section, "exclude");
+    *out = (uint64_t)mb;
+    return 0;
+}
+
+/* A number, or what the system calls so. */
+static bool id_of(const char *text, bool group, uint32_t *out) {
+    char *end;
+    unsigned long n = strtoul(text, &end, 10);
+    if (text[0] >= '0' && text[0] <= '9' && *end == 0 && n < UINT32_MAX) {
+        *out = (uint32_t)n;
+        return true;
+    }
+    struct passwd *pw = group ? NULL : getpwnam(text);
+    struct group *gr = group ? getgrnam(text) : NULL;
+    if (pw != NULL)
+        *out = pw->pw_uid;
+    if (gr != NULL)
+        *out = gr->gr_gid;
+    return pw != NULL || gr != NULL;
+}
+
+/* USER, or USER:GROUP. */
+static int owner_read(struct files_policy *p, cfg_t *section, const char *file, char *why, size_t why_len) {
+    const char *text = cfg_size(section, "owner") > 0 ? cfg_getstr(section, "owner") : "";
+    if (text[0] == 0)
+        return 0;
+    if ((p->owner = strdup(text)) == NULL)
+        return ERR_NOMEM;
+    char *copy = strdup(text), *group = copy == NULL ? NULL : strchr(copy, ':');
+    if (group != NULL)
+        *group++ = 0;
+    p->gid = UINT32_MAX; /* none given: as it is */
+    bool ok = copy != NULL && id_of(copy, false, &p->uid) && (group == NULL || id_of(group, true, &p->gid));
+    free(copy);
+    if (ok && geteuid() == 0)
+        return 0;
+    snprintf(why, why_len,
+             ok ? "%s: files: owner = %s: only root can give files away" : "%s: files: owner = %s: there is no such user, or group", file,
+             text);
+    return ERR_USAGE;
+}
+
+static int choice_read(bool *out, cfg_t *section, const char *file, char *why, size_t why_len) {
+    const char *text = cfg_size(section, "modes") > 0 ? cfg_getstr(section, "modes") : "replicate";
+    *out = strcmp(text, "local") == 0;
+    if (*out || strcmp(text, "replicate") == 0)
+        return 0;
+    snprintf(why, why_len, "%s: files: modes = %s: it is one of replicate|local", file, text);
+    return ERR_USAGE;
+}
+
+int config_files_read(struct files_policy *p, cfg_t *section, const char *file, char *why, size_t why_len) {
+    unsigned n = cfg_size(section, "path");
+    int r = megabytes(&p->max_mb, section, "max_mb", file, why, why_len);
+    if (r == 0)
+        r = megabytes(&p->quota_mb, section, "quota_mb", file, why, why_len);
+    if (r == 0)
+        r = owner_read(p, section, file, why, why_len);
+    if (r == 0)
+        r = choice_read(&p->modes_local, section, file, why, why_len);
+    if (r == 0)
+        r = list_read(&p->exclude, section, "exclude");
     if (r == 0)
         r = list_read(&p->include, section, "include");
     if (r != 0 || n == 0)
@@ -65,6 +127,7 @@ void config_files_release(struct files_policy *p) {
         free(p->hooks[i].run);
     }
     free(p->hooks);
+    free(p->owner);
     memset(p, 0, sizeof(*p));
 }
 
@@ -90,13 +153,23 @@ static void list_print(char **list, const char *name, FILE *out) {
 }
 
 void config_files_print(const struct files_policy *p, FILE *out) {
-    if (p->exclude == NULL && p->include == NULL && p->max_mb == 0 && p->hooks_count == 0)
+    if (p->exclude == NULL && p->include == NULL && p->max_mb == 0 && p->quota_mb == 0 && p->owner == NULL && !p->modes_local &&
+        p->hooks_count == 0)
         return;
     fputs("\nfiles {\n", out);
     list_print(p->exclude, "exclude", out);
     list_print(p->include, "include", out);
     if (p->max_mb > 0)
         fprintf(out, "    max_mb = %llu\n", (unsigned long long)p->max_mb);
+    if (p->quota_mb > 0)
+        fprintf(out, "    quota_mb = %llu\n", (unsigned long long)p->quota_mb);
+    if (p->owner != NULL) {
+        fputs("    owner = ", out);
+        quoted(out, p->owner);
+        fputc('\n', out);
+    }
+    if (p->modes_local)
+        fputs("    modes = local\n", out);
     for (uint32_t i = 0; i < p->hooks_count; i++) {
         fputs("    path ", out);
         quoted(out, p->hooks[i].pattern);

@@ -3,6 +3,9 @@
  *       exclude = { "*.cache", "secrets/" }    never replicated, in or out; patterns as in files/rules.h
  *       include = { "*.log" }                  replicated although the usual exclusions name it
  *       max_mb = 2048                          larger files are left alone; 0: no limit
+ *       quota_mb = 100000                      what others wrote is not fetched beyond that, of all files here together; 0: no limit
+ *       owner = "www-data:www-data"            whose files are that are put here; else whose what is replaced was, or the folder is (as root)
+ *       modes = local                          permissions are this server's own affair; replicate (the default): as where it was written
  *       path "*.json" { run = "…" }             a command after a change of others arrived there: sh -c, with STARLING_PATH and STARLING_OP
  *       path "chat/" { merge = json }          where two servers changed it at once; none: both versions are kept (the default)
  *   } */
@@ -20,7 +23,10 @@ struct files_hook {
 
 struct files_policy {
     char **exclude, **include; /* NULL-terminated; NULL: none */
-    uint64_t max_mb;
+    uint64_t max_mb, quota_mb;
+    char *owner; /* NULL: as what is there */
+    uint32_t uid, gid;
+    bool modes_local;
     struct files_hook *hooks;
     uint32_t hooks_count;
 };

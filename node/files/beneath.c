@@ -128,6 +128,15 @@ int beneath_read(int root, const char *path, struct stat *st) {
     return r;
 }
 
+int beneath_mkdir(int above, const char *name) {
+    struct stat st;
+    if (mkdirat(above, name, 0777) != 0)
+        return errno == EEXIST ? 0 : -errno;
+    if (geteuid() == 0 && fstat(above, &st) == 0 && (st.st_uid != 0 || st.st_gid != 0))
+        return fchownat(above, name, st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
+    return 0;
+}
+
 int beneath_parent(int root, const char *path, bool make, const char **name) {
     char folder[BENEATH_PATH_MAX + 1];
     *name = beneath_name(path);
@@ -143,7 +152,9 @@ int beneath_parent(int root, const char *path, bool make, const char **name) {
     int above = beneath_parent(root, folder, true, &last);
     if (above < 0)
         return above;
-    fd = mkdirat(above, last, 0777) != 0 && errno != EEXIST ? -errno : walk(above, last, O_PATH | O_DIRECTORY);
+    fd = beneath_mkdir(above, last);
+    if (fd == 0)
+        fd = walk(above, last, O_PATH | O_DIRECTORY);
     close(above);
     return fd;
 }

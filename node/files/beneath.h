@@ -29,6 +29,8 @@ int beneath_read(int root, const char *path, struct stat *st);
 int beneath_reopen(int look, int flags);
 /* The folder in which path is, *name in it. make: folders that are missing are made (0777 less the umask; nothing made is synced). */
 int beneath_parent(int root, const char *path, bool make, const char **name);
+/* A folder in a folder, if there is none. Made by root it belongs to whom the folder above belongs to. 0 or -errno. */
+int beneath_mkdir(int above, const char *name);
 /* The bytes of a symbolic link, and a terminator: their number. -ENAMETOOLONG when they do not fit. */
 int beneath_link(int root, const char *path, char *out, size_t out_len);
 /* Does a link at path that points to target stay beneath the root? Absolute ones never do. Judged by the text alone. */

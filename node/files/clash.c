@@ -70,7 +70,7 @@ int clash_note(struct engine *e, const char *path, const struct version *winner,
     struct conflict c = {.path = (char *)(uintptr_t)path, .winner = *winner, .loser = *loser};
     char copy[BENEATH_PATH_MAX + NAME_MAX + 1];
     struct version v = *loser, there;
-    int r = index_begin(e->ix);
+    int mode = 0600, r = index_begin(e->ix);
     clash_id(path, loser, c.id);
     copies = copies && loser->kind != VERSION_FOLDER && loser->kind != VERSION_GONE;
     if (r == 0 && copies && !free_name(e, path, loser, copy, sizeof(copy)))
@@ -84,7 +84,8 @@ int clash_note(struct engine *e, const char *path, const struct version *winner,
     if (!copies || index_get(e->ix, copy, &there, NULL) == 1)
         return 0;
     v.rank = RANK_MEANT;
-    r = index_put(e->ix, copy, &v, 0644);
+    (void)index_get(e->ix, path, &there, &mode); /* who may not read the one may not read the other */
+    r = index_put(e->ix, copy, &v, mode);
     item_show(e, copy, 0);
     return r;
 }

@@ -59,7 +59,7 @@ struct engine {
     uv_timer_t tick, walking, daily, telling;
     uv_prepare_t prepare;
     uv_poll_t poll, mounts;
-    bool polling, stopping, closing;
+    bool polling, stopping;
 
     struct index *ix;
     struct content *content;
@@ -86,6 +86,7 @@ struct engine {
     struct watch *watch;
     struct walk *walk;
     struct barrier *barriers;
+    uint64_t error_item;        /* whose error it is */
     char error[300], lost[300]; /* lost: a version that no server has whom we reach */
     uint64_t conflicts;
     bool summary_due;
@@ -99,7 +100,7 @@ void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_
 void item_again(struct engine *e, struct item *it, uint64_t in_ms);
 __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
-void engine_trouble(struct engine *e, const char *text); /* "" : over */
+void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
 

@@ -147,10 +147,11 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer) {
     tell_loop(e->files, w);
 }
 
-void engine_trouble(struct engine *e, const char *text) {
-    if (strcmp(e->error, text) == 0)
+void engine_trouble(struct engine *e, uint64_t item, const char *text) {
+    if (strcmp(e->error, text) == 0 || (text[0] == 0 && e->error_item != item)) /* who is still in trouble says so again */
         return;
     snprintf(e->error, sizeof(e->error), "%s", text);
+    e->error_item = item;
     if (text[0] != 0)
         engine_say(e, LOG_ERROR, "%s", text);
     e->summary_due = true;
@@ -255,6 +256,7 @@ static void item_free(struct engine *e, struct item *it) {
         DL_DELETE(e->queue, it);
     if (it->want != 0)
         HASH_DELETE(hh_want, e->wants, it);
+    engine_trouble(e, it->noted, "");
     HASH_DEL(e->items, it);
     free(it->path);
     free(it);

@@ -106,7 +106,7 @@ static void kept_one(void *ctx, const struct kept *k) {
 /* Into the index: a copy, or, if it was deleted elsewhere and written here at that moment, it lives. */
 static int take(struct engine *e, const char *path, struct version *v) {
     struct version there;
-    int r = index_get(e->ix, path, &there, NULL);
+    int mode = 0600, r = index_get(e->ix, path, &there, &mode);
     if (r != 1)
         return r < 0 ? r : ERR_NOTFOUND; /* what stands there now is not taken yet: later */
     if (version_equal(&there, v))
@@ -115,7 +115,7 @@ static int take(struct engine *e, const char *path, struct version *v) {
         return clash_note(e, path, &there, v, true);
     version_knows(v, &there);
     item_show(e, path, 0);
-    return index_put(e->ix, path, v, 0644);
+    return index_put(e->ix, path, v, mode);
 }
 
 void late_scanned(struct engine *e, const struct content_scanned *s) {

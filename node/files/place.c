@@ -110,14 +110,15 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
     }
     it->show = it->rotten = false;
     if (index_disk_put(e->ix, it->path, &now) == 0)
-        engine_trouble(e, "");
+        engine_trouble(e, it->noted, "");
 }
 
 static void failed(struct engine *e, struct item *it, int error) {
     char text[300];
     if (error == -ENOSPC || error == -EDQUOT || error == -EACCES || error == -EPERM || error == -EROFS || error == -EXDEV) {
-        snprintf(text, sizeof(text), "%.180s cannot be written here: %s", it->path, strerror(-error));
-        engine_trouble(e, text);
+        snprintf(text, sizeof(text), "%.180s cannot be written here: %s", it->path,
+                 error == -EDQUOT && e->policy.quota_mb > 0 ? "it is more than quota_mb allows" : strerror(-error));
+        engine_trouble(e, it->noted, text);
     }
     engine_say(e, LOG_DEBUG, "%s cannot be put into its place now: %s", it->path, strerror(-error));
     item_again(e, it, RETRY_MS);
@@ -175,8 +176,8 @@ static int put_folder(struct engine *e, struct item *it, const struct disk *d, i
     if (folder < 0)
         return folder;
     int r = d != NULL && d->version.kind == VERSION_FOLDER ? 0 : clear(e, it, d, folder, name);
-    if (r == 0 && mkdirat(folder, name, 0777) != 0 && errno != EEXIST)
-        r = -errno;
+    if (r == 0)
+        r = beneath_mkdir(folder, name);
     (void)mode; /* who may do what with a folder is up to this server */
     close(folder);
     if (r == 0)
@@ -204,6 +205,18 @@ static int bring(struct engine *e, const char *path, int folder, const char *sta
     return r;
 }
 
+/* Whose it is: what the configuration says, or whose what it replaces was, or the folder is. Only root can give files away. */
+static int give(const struct engine *e, int folder, const char *name, const struct taken *t, struct stat *st) {
+    struct stat there;
+    if (geteuid() != 0 || (fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) != 0 && fstat(folder, &there) != 0))
+        return 0;
+    uid_t uid = e->policy.owner != NULL ? e->policy.uid : there.st_uid;
+    gid_t gid = e->policy.owner != NULL && e->policy.gid != UINT32_MAX ? e->policy.gid : there.st_gid;
+    if (uid == st->st_uid && gid == st->st_gid)
+        return 0;
+    return fchownat(t->folder, t->name, uid, gid, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
+}
+
 /* What came out of its place, in exchange. 0, or -EBUSY: it was not what was expected, and is back. */
 static int came_out(struct engine *e, const char *path, int folder, const char *name, const struct taken *t, const struct version *was,
                     const struct disk *expected) {
@@ -226,8 +239,11 @@ int place_put(struct engine *e, const char *path, int folder, const char *name, 
         unlinkat(e->staging, staged, 0);
         return r;
     }
-    if (fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-        content_stamp_of(&st, put);
+    if (fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (r = give(e, folder, name, &t, &st)) != 0) {
+        unlinkat(t.folder, t.name, 0);
+        return r != 0 ? r : -EIO;
+    }
+    content_stamp_of(&st, put);
     if (!nothing && renameat2(t.folder, t.name, folder, name, RENAME_EXCHANGE) == 0) {
         r = came_out(e, path, folder, name, &t, was, expected);
         if (r == 0) {
@@ -294,16 +310,38 @@ static void finish(struct engine *e, struct item *it, const struct version *v, i
     }
 }
 
-static int dress(int fd, const char *name, const struct version *v, int mode) {
+/* What permissions it gets: nothing that came from elsewhere can be run, and who runs this can go on with it. */
+static mode_t mode_of(struct engine *e, const char *path, int mode) {
+    const char *name;
+    struct stat st;
+    if (!e->policy.modes_local)
+        return (mode_t)((mode & 0666) | 0600);
+    int folder = beneath_parent(e->root, path, true, &name);
+    bool found = folder >= 0 && ((fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) || fstat(folder, &st) == 0);
+    if (folder >= 0)
+        close(folder);
+    return found ? (st.st_mode & 0666) | 0600 : 0600; /* as what it replaces, or as its folder */
+}
+
+static int dress(struct engine *e, const char *path, int fd, const char *name, const struct version *v, int mode) {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = v->mtime_ns / 1000000000, .tv_nsec = v->mtime_ns % 1000000000}};
     if (times[1].tv_nsec < 0) {
         times[1].tv_sec--;
         times[1].tv_nsec += 1000000000;
     }
-    mode &= 0666; /* nothing that came from elsewhere can be run */
-    if (fchmodat(fd, name, (mode_t)(mode != 0 ? mode | 0600 : 0644), 0) != 0)
+    if (fchmodat(fd, name, mode_of(e, path, mode), 0) != 0)
         return -errno;
     return utimensat(fd, name, times, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
+}
+
+/* Would it be more than the files here may take, with what is on its way? */
+static bool beyond_quota(struct engine *e, const struct version *v, const struct disk *d) {
+    struct content_totals t = {0};
+    if (e->policy.quota_mb == 0)
+        return false;
+    content_totals(e->content, &t);
+    uint64_t there = d != NULL && d->version.kind == VERSION_FILE ? d->version.size : 0, quota = e->policy.quota_mb << 20;
+    return v->size > there && (v->size > quota || index_sums(e->ix)->bytes - there + t.wants_bytes > quota - v->size);
 }
 
 /* The others wait for the rename of this one's content: one want a path. */
@@ -317,6 +355,10 @@ static void file_wanted(struct engine *e, struct item *it, const struct version 
     reserve = reserve > RESERVE_BYTES ? RESERVE_BYTES : reserve;
     if (reserve > 0 && (uint64_t)fs.f_bavail * fs.f_frsize < v->size + reserve && v->size > 0) {
         failed(e, it, -ENOSPC);
+        return;
+    }
+    if (beyond_quota(e, v, d)) {
+        failed(e, it, -EDQUOT);
         return;
     }
     memcpy(want.hash, v->hash, sizeof(want.hash));
@@ -444,7 +486,7 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
 }
 
 static void mode_shown(struct engine *e, struct item *it, const struct version *v, struct disk *d, int mode) {
-    int fd = v->kind == VERSION_FILE && d->mode != mode ? beneath_look(e->root, it->path) : -1;
+    int fd = v->kind == VERSION_FILE && d->mode != mode && !e->policy.modes_local ? beneath_look(e->root, it->path) : -1;
     char proc[40];
     if (fd >= 0) {
         snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
@@ -533,7 +575,7 @@ static void staged_one(struct engine *e, const struct content_staged *s, struct 
         item_again(e, it, 0);
         return;
     }
-    r = dress(s->dir, s->name, &v, mode);
+    r = dress(e, it->path, s->dir, s->name, &v, mode);
     if (r == 0 && fusible(e, it->path, &v, d) && as_known(e, it->path, d) && fused(e, it, &v, d, s, mode, syncs)) {
         if (!it->queued)
             item_again(e, it, 0);

@@ -172,10 +172,17 @@ static bool mode_changed(struct engine *e, const char *path, const struct disk *
            index_put(e->ix, path, &v, mode) == 0 && index_disk_put(e->ix, path, &now) == 0;
 }
 
+/* What the index is told of its permissions: where they are each server's own affair, what it says already. */
+static int mode_taken(struct engine *e, const char *path, const struct stat *st) {
+    struct version v;
+    int mode;
+    return e->policy.modes_local && index_get(e->ix, path, &v, &mode) == 1 ? mode : (int)(st->st_mode & 0666);
+}
+
 static void file_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
-    int mode = (int)(st->st_mode & 0666);
+    int mode = mode_taken(e, it->path, st);
     bool read = before != NULL && before->version.kind == VERSION_FILE && content_here(e->content, before->version.hash);
     if (read && same_stamp(&before->stamp, &stamp)) {
         done(it);
@@ -308,7 +315,7 @@ static void taken(struct engine *e, struct item *it, const struct content_scanne
     struct disk record;
     struct stat st;
     memcpy(v.hash, s->hash, sizeof(v.hash));
-    int r = index_disk(e->ix, it->path, &record), mode = beneath_stat(e->root, it->path, &st) == 0 ? (int)(st.st_mode & 0666) : 0644;
+    int r = index_disk(e->ix, it->path, &record), mode = beneath_stat(e->root, it->path, &st) == 0 ? mode_taken(e, it->path, &st) : 0644;
     if (r == 1 && version_equal(&record.version, &v)) { /* written anew, and the same */
         record.stamp = s->stamp;
         if (!mode_changed(e, it->path, &record, mode))

@@ -501,6 +501,48 @@ class Care(FilesTest):
         self.assertEqual(c[1].cli("files", "dance").code, 2)
 
 
+class Policies(FilesTest):
+    def test_quota_owner_and_modes(self):
+        config = os.path.join(self.root, "config")
+        with open(config, "w") as f:
+            f.write("files { quota_mb = 1\n modes = local }\n")
+        c = self.files(2, ports=True)
+        c[1].stop()
+        c[1].extra += ["--config", config]
+        root = os.geteuid() == 0
+        if root:
+            os.chown(c[1].instance, 1234, 1235)
+        os.chmod(c[1].instance, 0o770)
+        c[1].start()
+        for path in ("mine", "d/e/theirs"):
+            write(c[0], path, b"first")
+            os.chmod(c[0].path(path), 0o604)
+            self.everywhere(c, path, b"first")
+
+        def looks(path, mode, uid):
+            st = os.stat(c[1].path(path))
+            return stat.S_IMODE(st.st_mode) & 0o777 == mode and (not root or (st.st_uid, st.st_gid) == (uid, 1235))
+        self.assertTrue(looks("mine", 0o660, 1234))
+        self.assertTrue(looks("d/e/theirs", 0o644, 1234))
+        self.assertTrue(not root or os.stat(c[1].path("d/e")).st_uid == 1234)
+        if root:
+            os.chown(c[1].path("mine"), 2000, 1235)
+        os.chmod(c[1].path("mine"), 0o640)
+        write(c[0], "mine", b"second")
+        self.everywhere(c, "mine", b"second")
+        self.assertTrue(looks("mine", 0o640, 2000))
+        self.assertEqual(stat.S_IMODE(os.stat(c[0].path("mine")).st_mode), 0o604)
+        write(c[0], "big", b"x" * (3 << 19))
+        poll(lambda: "more than quota_mb allows" in (c[1].status()["files"]["error"] or ""))
+        write(c[0], "small", b"fits")
+        self.everywhere(c, "small", b"fits")
+        holds(lambda: c[1].status()["files"]["state"] == "error", 0.2)  # what came well is no reason to forget what did not
+        self.assertEqual(c[1].cli("wait", "--timeout", "1").code, 1)
+        os.unlink(c[0].path("big"))
+        c.wait()
+        self.assertEqual(c[1].status()["files"]["state"], "ok")
+
+
 class Reload(FilesTest):
     def test_what_the_configuration_says_of_files_holds_without_a_restart(self):
         config = os.path.join(self.root, "config")
