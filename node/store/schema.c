@@ -486,7 +486,7 @@ static int read_names(sqlite3 *app, struct schema *out) {
     sqlite3_stmt *q = NULL;
     int row, err = sql_prepare(app, &q,
                                "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'virtual')"
-                               " AND name NOT LIKE 'sqlite\\_%%' ESCAPE '\\' AND name NOT LIKE '\\_starling\\_%%' ESCAPE '\\'");
+                               " AND name NOT LIKE 'sqlite\\_%%' ESCAPE '\\' AND lower(name) NOT IN ('_starling_dirty', '_starling_mark')");
     while (!err && (row = sql_step(q)) != 0) {
         struct table *t = row > 0 ? append(&out->tables, &out->count, sizeof *t) : NULL;
         if (row < 0)
@@ -498,6 +498,9 @@ static int read_names(sqlite3 *app, struct schema *out) {
             err = unsupported(
                 t, sqlite3_mprintf("is a virtual table: what the application writes into it directly cannot be seen by triggers"),
                 "keep the content in an ordinary table, and let triggers fill this one");
+        } else if (!sqlite3_strnicmp(t->name, "_starling_", 10)) {
+            err = unsupported(t, sqlite3_mprintf("has a name that begins with _starling_, which is kept for what the node puts into the file"),
+                              "give it another name");
         } else {
             t->without_rowid = sqlite3_column_int(q, 2) != 0;
             t->strict = sqlite3_column_int(q, 3) != 0;

@@ -71,8 +71,8 @@ struct schema {
                          column order, defaults and the CREATE text do not count; policies neither */
 };
 
-/* Reads the schema in one read transaction. The tables of ours (_starling_*), sqlite_*, virtual tables and their shadow tables are
- * left out, except that virtual tables appear as unsupported. 0, ERR_IO, ERR_NOTDB, ERR_CORRUPT, ERR_BUSY, ERR_NOMEM. */
+/* Reads the schema in one read transaction. Our two tables, sqlite_* and shadow tables are left out; virtual tables, and others that are called
+ * _starling_*, appear as unsupported. 0, ERR_IO, ERR_NOTDB, ERR_CORRUPT, ERR_BUSY, ERR_NOMEM. */
 int schema_read(sqlite3 *app, struct schema *out);
 void schema_release(struct schema *s);
 const struct table *schema_find(const struct schema *s, const char *name, size_t len); /* NULL; names compare as SQLite's (ASCII case) */
@@ -81,6 +81,7 @@ const struct table *schema_find(const struct schema *s, const char *name, size_t
 const char *schema_collate(enum collation c);
 
 /* Why no row of this kind can be replicated in this build goes to table->unsupported: no PRIMARY KEY and no name left for the rowid; a key column with a collation of the
- * application's own; a generated column in the key; more than 16 key columns; a name of more than SCHEMA_NAME_MAX bytes; a virtual table. */
+ * application's own; a generated column in the key; more than 16 key columns; a name of more than SCHEMA_NAME_MAX bytes; a virtual table; a name that begins
+ * with _starling_. */
 
 #endif

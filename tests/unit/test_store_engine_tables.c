@@ -443,6 +443,25 @@ static void test_types_that_differ_are_named(void **state) {
     rig_close(&r);
 }
 
+/* A name like ours: left alone, and said; under another name it is a table like any other. */
+static void test_a_table_with_a_name_like_ours(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY); CREATE TABLE _Starling_cache(k TEXT PRIMARY KEY)");
+    rig_act(&r, 0, "INSERT INTO _starling_cache VALUES('a')");
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_rows(rig_app(&r, 1), "SELECT count(*) FROM _starling_cache", "i0|;");
+    assert_problem(&r.peers[0], "_Starling_cache", "begins with _starling_");
+    assert_found(&r.peers[0], "begins with _starling_", "another name");
+    for (uint32_t i = 0; i < 2; i++)
+        rig_act(&r, i, "ALTER TABLE _starling_cache RENAME TO cache");
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_everywhere(&r, "SELECT k FROM cache", "ta|;");
+    rig_close(&r);
+}
+
 /* Mended on the other side: then there is nothing to say any more. And a key that is another one is said on both. */
 static void test_types_and_keys_that_are_mended_elsewhere(void **state) {
     (void)state;
@@ -496,6 +515,7 @@ int main(void) {
         cmocka_unit_test(test_invalid_text),
         cmocka_unit_test(test_types_that_differ_are_named),
         cmocka_unit_test(test_what_triggers_change_is_said),
+        cmocka_unit_test(test_a_table_with_a_name_like_ours),
         cmocka_unit_test(test_types_and_keys_that_are_mended_elsewhere),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
