@@ -376,8 +376,9 @@ bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct ori
         const struct write *other = &r->writes[r->cells[i].write];
         if (&r->cells[i] == c || r->cells[i].column != c->column || !other->carried || other->at < w->at)
             continue;
-        if (other->at > w->at || (r->cells[i].hash == c->hash && origin_cmp(&o->ids[other->origin], &o->ids[w->origin]) > 0))
-            return true; /* of two copies of one write only one is listed */
+        /* Of two copies of one write only one is listed: what it refers to may have another number where it was copied. */
+        if (other->at > w->at || origin_cmp(&o->ids[other->origin], &o->ids[w->origin]) > 0)
+            return true;
     }
     return false;
 }

@@ -344,8 +344,6 @@ class Script:
     def do_rename(self, t):
         if t.views or t.fts or (not t.key and 'keyless_rename' in self.without):
             return None
-        if 'rename_references' in self.without and any(x.parents for x in t.tied):
-            return None
         old, name = t.q, self.schema.name()
 
         def done():

@@ -26,8 +26,7 @@ from random_script import Part, Script  # noqa: E402
 
 # Kinds (of --without) that this engine is known not to do right yet, with the reason: left out unless --all. What no engine could do is not
 # written at all, and said where it is left out (random_script.py, random_writer.py).
-KNOWN = {'rename_references': 'where keys that rows refer to change places just before their table is renamed, a reference that another server carries over'
-                              ' may be listed as a conflict: nothing is lost (seed 3300051; about one script in 1,500)'}
+KNOWN = {}
 
 
 def drive(driver, lines, timeout=60):
