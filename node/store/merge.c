@@ -155,8 +155,8 @@ static int op_values(struct merging *m, struct op *op, const struct change *c) {
         int waits = op->values[i].type == VALUE_REF ? refs_show(m->s, &op->values[i], 1) : 0;
         if (waits < 0)
             return waits;
-        if (waits) /* the register is to be told, too: refs_settled() finds it changed */
-            op->values[i].as.i = INT64_MIN;
+        if (waits) /* the register is to be told, too */
+            op->kind = CHANGE_KINDS;
     }
     return 0;
 }

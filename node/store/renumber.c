@@ -15,7 +15,6 @@
 #define NUMBER_TRIES 16u /* half of them within 64 of the old number, half within 128 */
 #define PATIENCE_MAX_US 5000000
 #define ALONE_US 60000000
-#define TEMPORARY INT64_MIN /* numbers in between: no application has them */
 
 struct renumbering { /* a mend that is planned */
     UT_hash_handle hh;
@@ -353,18 +352,35 @@ static bool drop_blocked(struct store *s, struct renumber *n, int *err) {
     return false;
 }
 
+/* Numbers in between, that no row has. (Nor does anything refer to them: what an application writes is small, or an extreme; not 62 bits at random.) */
+static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
+    const char *name = t->io->table->name, *column = t->io->table->columns[t->io->table->key[0]].name;
+    int64_t taken = 1;
+    int err = 0;
+    while (taken && !err) {
+        randombytes_buf(from, sizeof *from);
+        *from = -(*from & INT64_MAX >> 1) - (int64_t)1e18;
+        err = sql_int(s->app.writer, 0, &taken, "SELECT EXISTS(SELECT 1 FROM main.\"%w\" WHERE \"%w\" BETWEEN %lld AND %lld)", name, column,
+                      (long long)*from, (long long)*from + UINT32_MAX);
+    }
+    return err;
+}
+
 /* A row may have asked twice. */
-static int fill(struct store *s, struct move *list) {
+static int fill(struct store *s, const struct tbl *t, struct move *list) {
     sqlite3_stmt *q;
-    int64_t n = 0;
-    int err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
-                                      "DELETE FROM temp.starling_move");
+    int64_t n = 0, first = 0;
+    int err = find_temporary(s, t, &first);
+    if (err)
+        return err;
+    err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
+                                  "DELETE FROM temp.starling_move");
     if (err || (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
         return err;
     for (; list && !err; list = list->next) {
         sqlite3_bind_int64(q, 1, list->from);
         sqlite3_bind_int64(q, 2, list->to);
-        sqlite3_bind_int64(q, 3, list->temporary = TEMPORARY + n++);
+        sqlite3_bind_int64(q, 3, list->temporary = first + n++);
         err = sql_run(q);
     }
     sqlite3_finalize(q);
@@ -618,7 +634,7 @@ static int move_keys(struct store *s, struct tio *io, const struct move *list) {
 
 /* The references first, while keys still find the rows that have them; then the rows. */
 static int move_table(struct store *s, struct renumber *n, struct tbl *t, struct move *list) {
-    int err = fill(s, list);
+    int err = fill(s, t, list);
     for (uint32_t i = 0; i < s->tios_count && !err; i++) {
         struct tio *io = &s->tios[i];
         int any = io->tbl ? tell_table(s, n, io, t, list) : 0;

@@ -499,7 +499,8 @@ static int read_names(sqlite3 *app, struct schema *out) {
                 t, sqlite3_mprintf("is a virtual table: what the application writes into it directly cannot be seen by triggers"),
                 "keep the content in an ordinary table, and let triggers fill this one");
         } else if (!sqlite3_strnicmp(t->name, "_starling_", 10)) {
-            err = unsupported(t, sqlite3_mprintf("has a name that begins with _starling_, which is kept for what the node puts into the file"),
+            err = unsupported(t,
+                              sqlite3_mprintf("has a name that begins with _starling_, which is kept for what the node puts into the file"),
                               "give it another name");
         } else {
             t->without_rowid = sqlite3_column_int(q, 2) != 0;
