@@ -6,8 +6,6 @@
 #include "proto/core_state.h"
 #include "proto/hlc.h"
 
-#define NEVER_SET_MS UINT64_C(1672531200000) /* the beginning of 2023: no clock that was ever set is before it */
-
 uint64_t clock_cluster_ms(const struct core *core) { return core->wall + (uint64_t)core->offset_ms; }
 
 static int64_t apart(uint64_t a, uint64_t b) { return (int64_t)(a - b); }
@@ -43,7 +41,7 @@ void clock_hello(struct core *core, struct link *l, const struct wire_hello *h) 
     if (!off(by))
         return;
     bool company = up(core, l) > 0, theirs = h->flags & WIRE_COMPANY;
-    bool unset = clock_cluster_ms(core) < NEVER_SET_MS, never = h->wall_ms < NEVER_SET_MS;
+    bool unset = clock_cluster_ms(core) < CLOCK_NEVER_SET_MS, never = h->wall_ms < CLOCK_NEVER_SET_MS;
     greet_who(l, who, sizeof who);
     if (!core->config.clocks || company || never || (!theirs && !unset && by > 0)) {
         core_log_once(core, 1, "%s: its clock is %lld s %s ours: set both", who, (long long)(by < 0 ? -by : by) / 1000,

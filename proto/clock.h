@@ -20,8 +20,9 @@ struct link;
 struct batch_head;
 struct wire_hello;
 
-#define CLOCK_OFF_MS 5000    /* more is not the network */
-#define CLOCK_AHEAD_MS 60000 /* a batch may be this far in the future */
+#define CLOCK_OFF_MS 5000                          /* more is not the network */
+#define CLOCK_AHEAD_MS 60000                       /* a batch may be this far in the future */
+#define CLOCK_NEVER_SET_MS UINT64_C(1672531200000) /* the beginning of 2023: no clock that was ever set is before it */
 
 uint64_t clock_cluster_ms(const struct core *core);
 /* At the beginning of each step: was the wall clock set since the last one? */

@@ -62,7 +62,10 @@ bool fork_over(const struct core *core, const struct db *db, const struct source
         else
             high = middle;
     }
-    return low < db->sources_count && memcmp(db->sources[low]->origin.node, s->origin.node, NODE_ID_BYTES) == 0;
+    for (; low < db->sources_count && memcmp(db->sources[low]->origin.node, s->origin.node, NODE_ID_BYTES) == 0; low++)
+        if (db->sources[low]->have) /* signed by him; others may say that he goes on under any */
+            return true;
+    return false;
 }
 
 /* Whoever took a shorter branch than others does as its author did. */
@@ -134,7 +137,9 @@ void fork_found(struct core *core, const struct event *e) {
     pull_plan_at(core, db, core->now);
 }
 
-void fork_passed(struct db *db, struct source *s) {
+void fork_passed(struct core *core, struct db *db, struct source *s, bool first) {
+    if (first && s->origin.epoch)
+        fork_healed(core, db, &s->origin);
     s->misfit = 0;
     if (!s->forked || s->bad)
         return;
@@ -166,8 +171,10 @@ void fork_healed(struct core *core, struct db *db, const struct origin *o) {
         struct source *s = db->sources[i];
         if (!s->forked || memcmp(s->origin.node, o->node, NODE_ID_BYTES) != 0 || s->origin.epoch >= o->epoch)
             continue;
-        if (!s->bad) /* else its author has told us nothing that we took */
+        if (!s->bad) { /* set apart: until it is taken up anew here */
             rejoin(core, db, s);
+            continue;
+        }
         s->bad = s->forked = false; /* what others have of the rest is fetched, if it follows */
         free(db->bad);
         db->bad = NULL;

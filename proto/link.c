@@ -101,17 +101,23 @@ int link_frame(struct link *l, const uint8_t **data, size_t *len, const uint8_t 
 int link_chunk(struct link *l, const struct wire_batch *w, struct bytes **whole) {
     struct arriving *a = &l->arriving[w->flags & WIRE_BULK ? 1 : 0];
     *whole = NULL;
-    if (w->at != a->buf.len || (w->at > 0 && w->total != a->total))
+    if (w->at != a->came || (w->at > 0 && w->total != a->total))
         return ERR_MALFORMED;
     if (w->at == 0 && w->chunk_len == w->total) {
         *whole = bytes_new(w->chunk, w->chunk_len);
         return *whole ? 0 : ERR_NOMEM;
     }
     a->total = (size_t)w->total;
+    a->came += w->chunk_len;
+    bool over = a->came == a->total, passed_over = a->passed_over;
+    if (over)
+        a->came = a->passed_over = 0;
+    if (passed_over)
+        return 0;
     buf_append(&a->buf, w->chunk, w->chunk_len); /* grows with what came, not with what was declared */
     if (a->buf.failed)
         return a->buf.failed;
-    if (a->buf.len < a->total)
+    if (!over)
         return 0;
     *whole = bytes_new(a->buf.data, a->buf.len);
     buf_release(&a->buf);

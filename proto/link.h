@@ -33,7 +33,9 @@ struct serve_range {
 /* A batch as its chunks come. */
 struct arriving {
     struct buf buf;
-    size_t total;
+    size_t total, came;
+    uint64_t came_ms; /* the last chunk */
+    bool passed_over; /* there is no room for it: its chunks are let go as they come, and it is pulled again */
 };
 
 /* What has time: a batch that goes out in chunks, or a frame that follows such ones. */
@@ -65,6 +67,7 @@ struct link {
     struct arriving arriving[2]; /* by WIRE_BULK */
     uint64_t answer_ms;          /* when the last chunk came that answers a PULL of ours */
     uint32_t pulls;              /* ranges asked here and not done */
+    size_t pull_bytes, credit;   /* of these; how much may be out: more the better it answers */
     /* going out while the queue is short: from bulk[bulk_first] on, of which bulk_at bytes are gone */
     struct bulk *bulk;
     uint32_t bulk_first, bulk_count, bulk_cap;
@@ -89,7 +92,7 @@ int link_frame(struct link *l, const uint8_t **data, size_t *len, const uint8_t 
 /* Puts something behind what has time; takes the reference over on success. False without memory. */
 bool link_bulk(struct link *l, struct bytes *bytes, bool frame);
 void link_bulk_drop(struct link *l); /* the first one */
-/* Adds a chunk. 0 and *whole NULL: more is to come; 0 and *whole: complete; ERR_MALFORMED: not the chunk that follows. */
+/* Adds a chunk. 0 and *whole NULL: more is to come, or it is passed over; 0 and *whole: complete; ERR_MALFORMED: not the chunk that follows. */
 int link_chunk(struct link *l, const struct wire_batch *w, struct bytes **whole);
 
 #endif

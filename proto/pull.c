@@ -9,6 +9,8 @@
 #define CREDIT_A_VERSION (64u << 10) /* short ranges take little credit, so that many origins are fetched side by side */
 #define GRAFT_VERSIONS 16u           /* so few were to come by push */
 #define CREDIT_MIN (64u << 10)
+#define PATIENCE 20u            /* while it answers others, and nothing of this one comes */
+#define CREDIT_FIRST (1u << 20) /* of a link, before it has answered anything */
 
 /* ---- asking */
 
@@ -20,8 +22,10 @@ void pull_plan_at(struct core *core, struct db *db, uint64_t at) {
 
 static void end_pull(struct core *core, struct db *db, struct source *s) {
     struct link *l = greet_link(core, s->pull_link);
-    if (l && l->pulls)
+    if (l && l->pulls) {
         l->pulls--;
+        l->pull_bytes -= (size_t)s->pull_bytes;
+    }
     assert(db->pull_bytes >= s->pull_bytes);
     db->pull_bytes -= (size_t)s->pull_bytes;
     s->pull_link = s->pull_bytes = 0;
@@ -101,6 +105,11 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
     size_t used = db->held_bytes + db->pull_bytes;
     uint64_t room = core->config.hold_bytes_max > used ? core->config.hold_bytes_max - used : 0;
     uint64_t credit = to - from < PULL_BYTES / CREDIT_A_VERSION ? (to - from + 1) * CREDIT_A_VERSION : PULL_BYTES;
+    if (!l->credit)
+        l->credit = CREDIT_FIRST;
+    uint64_t share = l->credit > l->pull_bytes ? l->credit - l->pull_bytes : 0;
+    if (credit > share) /* who claims much and sends nothing takes little of the room from others */
+        credit = share;
     if (credit > room)
         credit = room;
     if (credit < CREDIT_MIN) {
@@ -116,6 +125,7 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
     s->pull_bytes = credit;
     db->pull_bytes += (size_t)credit;
     l->pulls++;
+    l->pull_bytes += (size_t)credit;
     stream_begin(core);
     wire_pack_pull(&core->scratch,
                    &(struct wire_pull){.db = {db->name, strlen(db->name)}, .origin = s->origin, .from = from, .to = to, .bytes = credit});
@@ -126,16 +136,20 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
 static bool pulling(struct core *core, struct db *db, struct source *s) {
     if (!s->pull_link)
         return false;
-    const struct link *l = greet_link(core, s->pull_link);
+    struct link *l = greet_link(core, s->pull_link);
     uint64_t progress = s->pull_ms;
     if (l && l->answer_ms > progress)
         progress = l->answer_ms; /* it answers another range first, or a large batch is arriving */
-    uint64_t until = progress + core->config.pull_timeout_ms;
+    uint64_t until = progress + core->config.pull_timeout_ms, patience = s->pull_ms + PATIENCE * core->config.pull_timeout_ms;
+    if (until > patience)
+        until = patience;
     if (core->now < until) {
         pull_plan_at(core, db, until);
         return true;
     }
     avoid(core, s, s->pull_link);
+    if (l)
+        l->credit = CREDIT_MIN;
     end_pull(core, db, s);
     return false;
 }
@@ -201,8 +215,12 @@ void pull_done(struct core *core, struct link *l, const struct wire_done *d) {
             core_log_once(core, 2, "%s: %s cannot send what it has of a member's writes; asking others", db->name,
                           greet_who(l, who, sizeof who));
         avoid(core, s, l->id);
+    } else if (l->credit < PULL_BYTES) {
+        l->credit *= 2;
     }
-    pull_plan_at(core, db, core->now);
+    for (uint32_t i = 0; i < core->dbs_count; i++) /* others may have waited for the link */
+        if (core->dbs[i] == db || core->dbs[i]->lacking)
+            pull_plan_at(core, core->dbs[i], core->now);
 }
 
 void pull_cancel(struct core *core, struct link *l, const struct db *only) {
@@ -220,19 +238,10 @@ void pull_cancel(struct core *core, struct link *l, const struct db *only) {
 
 /* ---- serving */
 
-static void drop_ranges(struct link *l, const struct db *only) {
-    uint32_t kept = 0;
-    if (l->ranges_count && (!only || l->ranges[0].db == only))
-        l->read_void = l->read_request != 0;
-    for (uint32_t i = 0; i < l->ranges_count; i++)
-        if (only && l->ranges[i].db != only)
-            l->ranges[kept++] = l->ranges[i];
-    l->ranges_count = kept;
-}
-
 void pull_link_down(struct core *core, struct link *l) {
     pull_cancel(core, l, NULL);
-    drop_ranges(l, NULL);
+    l->read_void = l->read_request != 0;
+    l->ranges_count = 0;
 }
 
 void pull_stop(struct core *core) {
@@ -241,8 +250,11 @@ void pull_stop(struct core *core) {
 }
 
 void pull_forget_db(struct core *core, struct db *db) {
-    for (uint32_t i = 0; i < core->links_count; i++)
-        drop_ranges(core->links[i], db);
+    for (uint32_t i = 0; i < core->links_count; i++) { /* what was asked of us is answered when it is open again: who asks waits for that */
+        struct link *l = core->links[i];
+        if (l->read_request && l->ranges_count && l->ranges[0].db == db)
+            l->read_void = true;
+    }
     for (uint32_t k = 0; k < db->sources_count; k++)
         if (db->sources[k]->pull_link)
             end_pull(core, db, db->sources[k]);
@@ -289,9 +301,32 @@ void pull_asked(struct core *core, struct link *l, const struct wire_pull *p) {
         done(core, l, p->db.p, p->db.len, &p->origin, p->from);
 }
 
+/* The first that can be served, to the front. What the store has less of since it was opened again is at its end. */
+static bool next_range(struct core *core, struct link *l) {
+    for (uint32_t i = 0; i < l->ranges_count && l->state == LINK_UP;) {
+        struct serve_range r = l->ranges[i];
+        if (!r.db->open || r.db->withheld) {
+            i++;
+            continue;
+        }
+        const struct source *s = sync_source(r.db, &r.origin, false);
+        uint64_t have = s ? s->have : 0;
+        if (r.to > have)
+            r.to = have;
+        if (r.from <= r.to) {
+            memmove(l->ranges + 1, l->ranges, i * sizeof *l->ranges);
+            l->ranges[0] = r;
+            return true;
+        }
+        memmove(l->ranges + i, l->ranges + i + 1, (--l->ranges_count - i) * sizeof *l->ranges);
+        done(core, l, r.db->name, strlen(r.db->name), &r.origin, r.from);
+    }
+    return false;
+}
+
 void pull_serve(struct core *core, struct link *l) {
-    if (l->state != LINK_UP || core->paused || l->read_request || !l->ranges_count || l->ranges[0].db->withheld ||
-        l->queued + l->bulk_bytes >= core->config.link_queue_max / 2)
+    if (l->state != LINK_UP || core->paused || l->read_request || l->queued + l->bulk_bytes >= core->config.link_queue_max / 2 ||
+        !next_range(core, l))
         return;
     const struct serve_range *r = &l->ranges[0];
     l->read_request = ++core->last_number;

@@ -9,6 +9,8 @@
 
 #define BULK_QUEUE (128u << 10)      /* what has time is put into the queue of a link while that is shorter */
 #define FRESH_BYTES_MAX (256u << 10) /* a larger batch has time, too */
+#define ARRIVING_SURE (512u << 10)   /* of a batch that is not complete: for more there is room for one of the largest, in all */
+#define ARRIVING_STALLED_MS 2000u
 
 /* ---- sending */
 
@@ -166,12 +168,44 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
     return 0;
 }
 
+static struct arriving *stalest(const struct core *core, const struct arriving *but, size_t *bytes) {
+    struct arriving *found = NULL;
+    for (uint32_t i = 0; i < core->links_count; i++)
+        for (unsigned k = 0; k < 2; k++) {
+            struct arriving *a = &core->links[i]->arriving[k];
+            if (a->buf.len <= ARRIVING_SURE)
+                continue;
+            *bytes += a->buf.len;
+            if (a != but && (!found || a->came_ms < found->came_ms))
+                found = a;
+        }
+    return found;
+}
+
+/* A batch may be large, but not many of them at once: what came of one that does not go on makes room, else this one is passed over. */
+static void make_room(const struct core *core, struct arriving *a, size_t more) {
+    while (!a->passed_over && a->buf.len + more > ARRIVING_SURE) {
+        size_t bytes = more;
+        struct arriving *other = stalest(core, a, &bytes);
+        if (bytes <= BATCH_BYTES_MAX)
+            return;
+        if (!other || core->now - other->came_ms < ARRIVING_STALLED_MS)
+            other = a;
+        other->passed_over = true;
+        buf_release(&other->buf);
+    }
+}
+
 static int take_batch(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
     struct wire_batch w;
     struct bytes *whole = NULL;
     int r = wire_unpack_batch(&w, m, fields);
-    if (!r)
+    if (!r) {
+        struct arriving *a = &l->arriving[w.flags & WIRE_BULK ? 1 : 0];
+        a->came_ms = core->now;
+        make_room(core, a, w.chunk_len);
         r = link_chunk(l, &w, &whole);
+    }
     if (r)
         return r;
     if (w.flags & WIRE_BULK)

@@ -11,6 +11,10 @@
 /* A peer that lacks no more than this, and whose queue is short, is pushed to again: it holds what it gets and pulls the gap.
  * Else a peer that once fell behind a steady writer would pull for ever, always one batch late. */
 #define PUSH_GAP 16u
+#define EPOCHS_BURST 4u
+#define EPOCHS_MS 600000u
+#define EPOCHS_AHEAD (1u << 21)
+#define EPOCHS_MAX 0xf0000000u /* one more is always left */
 #define RELAY_GAP 64u /* of what is passed on nobody notes what was pushed: it is what comes in while acknowledgements are under way */
 
 /* ---- databases and origins */
@@ -251,12 +255,29 @@ void sync_hello(struct core *core, struct peer *p, const struct wire_hello *h) {
     }
 }
 
+/* Anybody can say that we wrote what we do not know. An epoch counts up, or is the second in which it began, give or take some days... */
+static uint64_t epoch_bound(const struct core *core) {
+    uint64_t now = clock_cluster_ms(core) / 1000 + EPOCHS_AHEAD;
+    return clock_cluster_ms(core) < CLOCK_NEVER_SET_MS && now < EPOCHS_MAX ? EPOCHS_MAX : now;
+}
+
+/* ... and to begin one is no daily matter. */
+static bool afford_epoch(const struct core *core, struct db *db) {
+    uint64_t since = core->now - db->epochs_ms;
+    if (!db->epochs || since >= EPOCHS_MS) {
+        db->epochs = 0;
+        db->epochs_ms = core->now;
+    }
+    return db->epochs < EPOCHS_BURST && ++db->epochs;
+}
+
 /* The latest epoch of ours that this link's peer knows, if it is later. */
 static void latest_of_ours(const struct core *core, const struct link *l, const struct db *db, struct vv_entry *latest) {
     const struct peer_db *pd = l->state == LINK_UP ? sync_peer_db(core, l->peer, db) : NULL;
     for (uint32_t i = 0; pd && i < pd->have.count; i++) {
         const struct vv_entry *e = &pd->have.entries[i];
-        if (memcmp(e->origin.node, core->id, NODE_ID_BYTES) == 0 && e->origin.epoch > latest->origin.epoch)
+        if (memcmp(e->origin.node, core->id, NODE_ID_BYTES) == 0 && e->origin.epoch > latest->origin.epoch &&
+            e->origin.epoch <= epoch_bound(core))
             *latest = *e;
     }
 }
@@ -277,6 +298,11 @@ static void check_epoch(struct core *core, struct db *db, const struct source *s
     struct vv_entry latest = {s->origin, version};
     for (uint32_t i = 0; i < core->links_count; i++)
         latest_of_ours(core, core->links[i], db, &latest);
+    if (s->origin.epoch > epoch_bound(core) || !afford_epoch(core, db)) {
+        core_log_once(core, 1, "%s: a peer says that this server wrote version %llu of its epoch %u, which it did not: not believed",
+                      db->name, (unsigned long long)version, s->origin.epoch);
+        return;
+    }
     db->epoch_asked = true;
     db->epoch_asked_up_to = latest.origin.epoch;
     core_emit(core, &(struct effect){.type = EFFECT_EPOCH, .db = db->name, .origin = latest.origin, .version = latest.version});
@@ -396,9 +422,10 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
         news = true;
         if (e->version < s->have)
             db->full_gen = gen;
+        bool first = s->have == 0;
         s->have = e->version;
         s->gen = gen;
-        fork_passed(db, s);
+        fork_passed(core, db, s, first);
         if (s->delivered < s->have)
             s->delivered = s->have;
     }
@@ -456,6 +483,8 @@ void sync_open(struct core *core, const char *name, const struct db_state *state
     clock_opened(core, db);
     hear_again(core, db);
     announce_changed(core, db);
+    for (uint32_t i = 0; i < core->links_count; i++)
+        pull_serve(core, core->links[i]);
 }
 
 void sync_close(struct core *core, const char *name) {

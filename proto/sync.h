@@ -93,6 +93,8 @@ struct db {
     uint64_t clock;      /* the highest stamp in it */
     bool shared;         /* the same for EFFECT_SHARED */
     bool epoch_known;
+    uint32_t epochs; /* that were begun since epochs_ms for a peer's word */
+    uint64_t epochs_ms;
     uint32_t epoch_asked_up_to, epoch_past; /* epochs of ours up to here are over: fetched like anybody's */
     uint64_t rejoined_ms;                   /* somebody else's history had forked, and all here was taken up anew; 0 never */
     char *bad;                              /* text of the last EVENT_BATCH_BAD */
@@ -152,7 +154,7 @@ void fork_found(struct core *core, const struct event *e);                      
 void fork_heard(struct core *core, const struct link *l, const struct wire_fork *w);  /* it is ours, a peer says */
 void fork_healed(struct core *core, struct db *db, const struct origin *o);           /* o is the author's later epoch */
 bool fork_over(const struct core *core, const struct db *db, const struct source *s); /* its author goes on under a later epoch */
-void fork_passed(struct db *db, struct source *s);                                    /* the store took more of it */
+void fork_passed(struct core *core, struct db *db, struct source *s, bool first);     /* the store took more of it */
 
 /* ---- hold.c */
 void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk);

@@ -162,6 +162,12 @@ def envelope(identity, db, version, rows, stamp, chain=bytes(32), table="item", 
     return data + identity.sign(after), after
 
 
+def zip_bomb(window_log=14, blocks=2500):
+    """A zstd frame of blocks that repeat one byte: some KiB that become blocks times 16 KiB, or more with a larger window."""
+    size = min(1 << window_log, 128 << 10)
+    return b"\x28\xb5\x2f\xfd\0" + bytes([(window_log - 10) << 3]) + ((size << 3 | 2).to_bytes(3, "little") + b"\0") * blocks
+
+
 class Refused(Exception):
     pass
 
@@ -248,13 +254,13 @@ class Link:
         for at in range(0, len(data), 16000):
             self.send(data[at:at + 16000])
 
-    def hello(self, identity, wall_ms, name="intruder", dbs=()):
-        self.frame(1, "starling", 1, "default", name, ":1", 1, wall_ms, 1, 0, "127.0.0.1", identity.card(), list(dbs))
+    def hello(self, identity, wall_ms, name="intruder", dbs=(), incarnation=1):
+        self.frame(1, "starling", 1, "default", name, ":1", incarnation, wall_ms, 1, 0, "127.0.0.1", identity.card(incarnation=incarnation), list(dbs))
 
     def batch(self, data):
         for at in range(0, len(data), 60000):
             self.frame(8, 0, len(data), at, data[at:at + 60000])
 
-    def full_vector(self, db):
+    def full_vector(self, db, entries=()):
         """So that batches of it are exchanged."""
-        self.frame(5, db, 1, 0, 0, bytes(16), [])
+        self.frame(5, db, 1, 0, 0, bytes(16), list(entries))

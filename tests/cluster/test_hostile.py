@@ -1,6 +1,11 @@
-"""A member that is up to no good: whatever it says, the others go on, and it costs them little."""
+"""Strangers and members that are up to no good: whatever they say, the others go on, and it costs them little."""
+import contextlib
 import os
+import signal
 import socket
+import statistics
+import subprocess
+import sys
 import threading
 import time
 
@@ -173,6 +178,66 @@ class Hostile(ClusterTest):
         poll(lambda: self.c[0].log_lines("cannot be taken"))
         self.works()
 
+    def peak(self, node):
+        with open("/proc/%d/status" % node.proc.pid) as f:
+            return next(int(line.split()[1]) << 10 for line in f if line.startswith("VmHWM"))
+
+    def test_records_that_are_bombs(self):
+        """Some KiB that say they become 40 MiB and more, or that need a window of 128 MiB; after the handshake, before any word."""
+        before = self.peak(self.c[0])
+        small = intruder.zip_bomb(10, 8)  # fills what one record may become, and that is a prefix of more
+        for records in ([(1, intruder.zip_bomb())], [(1, intruder.zip_bomb(27, 2500))], [(1, small[:-4]), (2, intruder.zip_bomb()[6:])],
+                        [(1, small + small)], [(2, small)], [(3, b""), (2, small)]):
+            with intruder.Link(self.c[0].port) as link:
+                with contextlib.suppress(OSError):
+                    for kind, body in records:
+                        link.send(body, kind)
+                link.ended()
+        self.assertLess(self.peak(self.c[0]) - before, 8 << 20)
+        self.assertEqual(self.c[0].status()["cluster"]["members"], 2)
+        self.works()
+
+    # ---- all of it at once
+
+    def latencies(self, connections, count):
+        """From a commit on one to the row on the other, in turn, in ms."""
+        out = []
+        for i in range(count):
+            a, b = connections[i % 2], connections[1 - i % 2]
+            self.written += 1
+            key = "timed%d" % self.written
+            started = time.monotonic()
+            a.execute("INSERT INTO item VALUES (?, 1)", (key,))
+            while not b.execute("SELECT 1 FROM item WHERE id = ?", (key,)).fetchone():
+                self.assertLess(time.monotonic() - started, 5 * harness.SLOW, "it arrives")
+                time.sleep(0.0002)  # paces the look
+            out.append((time.monotonic() - started) * 1000)
+        return out
+
+    def test_storm(self):
+        """All of storm.py goes on, and is stopped in between: how long a write takes to the other one hardly tells, nor what memory it takes."""
+        connections = [n.connect() for n in self.c]
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "storm.py")
+        states = [os.path.join(n.instance, ".starling") for n in self.c]
+        quiet, stormy = self.latencies(connections, 40), []
+        with subprocess.Popen([sys.executable, script, str(self.c[0].port), *states], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as storm:
+            self.addCleanup(storm.kill)
+            self.assertEqual(storm.stdout.readline(), b"all\n", "each attack was made")
+            for _ in range(6):
+                stormy += self.latencies(connections, 20)
+                storm.send_signal(signal.SIGSTOP)
+                quiet += self.latencies(connections, 20)
+                storm.send_signal(signal.SIGCONT)
+            storm.stdin.close()
+            self.assertEqual(storm.wait(10 * harness.SLOW), 0)
+        for c in connections:
+            c.close()
+        quiet, stormy = statistics.median(quiet), statistics.median(stormy)
+        peaks = [self.peak(n) / (1 << 20) for n in self.c]
+        print("median %.1f ms, %.1f ms in the storm; peaks %.0f and %.0f MiB" % (quiet, stormy, *peaks))
+        self.assertLess(stormy, 3 * quiet)
+        self.assertLess(max(peaks), 128)
+        self.works()
     def test_questions_without_end(self):
         """It asks and does not read the answers: what waits for it is bounded."""
         identity = intruder.Identity()

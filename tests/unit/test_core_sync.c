@@ -475,6 +475,29 @@ static void a_bad_batch_stops_its_origin_only(void **state) {
     rig_release(&r);
 }
 
+/* It is closed and opened again, as for another epoch, while it is asked and while it reads: who asked is answered all the same. */
+static void a_reopening_forgets_no_question(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    for (unsigned i = 0; i < 3; i++)
+        rig_write(&r, 1, NULL);
+    r.node[1].silent_reads = true;
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[1].reads, 1);
+    rig_write(&r, 1, NULL); /* told at once, so that the closing is not told before the opening */
+    rig_step(&r, 1, (struct event){.type = EVENT_DB_CLOSED, .db = RIG_DB});
+    rig_state(&r, 1, EVENT_DB_OPEN);
+    assert_int_equal(r.node[1].reads, 1);
+    r.node[1].silent_reads = false;
+    rig_step(&r, 1, (struct event){.type = EVENT_READ, .request = r.node[1].last_read}); /* it was closed meanwhile */
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[0].delivered_count, 4);
+    rig_release(&r);
+}
+
 /* After a reopening, what was delivered and not stored is delivered again. */
 /* Made up by somebody, or passed on from the other branch of a fork: nothing stops, and it is asked of others. */
 static void what_does_not_follow_is_asked_of_others(void **state) {
@@ -559,6 +582,18 @@ static void a_fork_that_others_pass_on_stops_its_author_only(void **state) {
     assert_int_equal(vv_set(&r.node[2].state.have, &later, 1), 0);
     rig_state(&r, 2, EVENT_STORED);
     rig_wait(&r, 100);
+    assert_int_equal(r.node[3].yields, 0); /* anybody can say so */
+    r.node[0].epoch = 9;
+    r.node[0].version = 0;
+    memset(r.node[0].chain, 0, sizeof r.node[0].chain);
+    bytes_unref(r.node[0].log[1]);
+    r.node[0].log[1] = NULL;
+    rig_connect(&r, 0, 3);
+    rig_write(&r, 0, NULL);
+    rig_wait(&r, 100);
+    r.node[3].slow_store = false;
+    r.node[3].stored_count = r.node[3].delivered_count - 1;
+    rig_store_one(&r, 3);
     assert_int_equal(r.node[3].yields, 1);
     assert_int_equal(r.node[1].yields + r.node[2].yields, 0);
     vv_release(&after);
@@ -719,6 +754,7 @@ int main(void) {
         cmocka_unit_test(what_does_not_follow_is_asked_of_others),
         cmocka_unit_test(a_fork_that_others_pass_on_stops_its_author_only),
         cmocka_unit_test(a_fork_is_found_told_and_healed),
+        cmocka_unit_test(a_reopening_forgets_no_question),
         cmocka_unit_test(reopening_falls_back_to_what_is_stored),
         cmocka_unit_test(a_full_queue_drops_pushes_and_pulls_repair),
         cmocka_unit_test(a_stalled_pull_goes_elsewhere),

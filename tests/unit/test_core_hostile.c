@@ -1,0 +1,142 @@
+/* What one peer that lies may take of a node: memory, the room for what is fetched, epochs. */
+#include "core_rig.h"
+#include "proto/core_state.h"
+
+static struct origin nobody(uint32_t i) {
+    struct origin o = {0};
+    memcpy(o.node, &i, sizeof i);
+    o.node[15] = 1;
+    return o;
+}
+
+static void claim(struct rig *r, unsigned n, const struct origin *o, uint64_t version) {
+    assert_int_equal(vv_set(&r->node[n].state.have, o, version), 0);
+    rig_state(r, n, EVENT_STORED);
+    rig_wait(r, 50);
+}
+
+/* It says that it has much, and sends nothing: what others have is fetched at once all the same. */
+static void claims_do_not_take_all_room(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 3);
+    rig_start_all(&r);
+    for (unsigned i = 0; i < 100; i++) {
+        struct origin o = nobody(i);
+        assert_int_equal(vv_set(&r.node[1].state.have, &o, 1000), 0);
+    }
+    rig_state(&r, 1, EVENT_STORED);
+    r.node[1].silent_reads = true;
+    for (unsigned i = 0; i < 50; i++)
+        rig_write(&r, 2, NULL);
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 200);
+    assert_true(r.node[1].reads > 0);
+    rig_connect(&r, 0, 2);
+    rig_wait(&r, 200);
+    assert_int_equal(r.node[0].delivered_count, 50);
+    rig_release(&r);
+}
+
+static void reopen_under(struct rig *r, uint32_t epoch) {
+    r->node[0].epoch = epoch;
+    r->node[0].version = 0;
+    rig_state(r, 0, EVENT_DB_OPEN);
+    rig_wait(r, 50);
+}
+
+/* An epoch beyond the last would begin with the first again, and versions would be used twice. */
+static void epochs_that_cannot_be(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    rig_connect(&r, 0, 1);
+    struct origin o = rig_origin(&r, 0);
+    static const uint32_t beyond[] = {UINT32_MAX, UINT32_MAX - 1, 1700000000 + (1u << 22)};
+    for (unsigned i = 0; i < 3; i++) {
+        o.epoch = beyond[i];
+        claim(&r, 1, &o, 1);
+        assert_int_equal(r.node[0].epochs, 0);
+    }
+    assert_non_null(strstr(r.node[0].logs, "which it did not: not believed"));
+    o.epoch = 1700000000 + (1u << 20); /* as of a copy, begun in the second that its clock had, and drawn */
+    claim(&r, 1, &o, 1);
+    assert_int_equal(r.node[0].epochs, 1);
+    assert_int_equal(r.node[0].epoch_origin.epoch, o.epoch); /* and no other */
+    rig_release(&r);
+}
+
+static void epochs_without_end(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    rig_connect(&r, 0, 1);
+    struct origin o = rig_origin(&r, 0);
+    for (; o.epoch < 50; o.epoch++) {
+        unsigned had = r.node[0].epochs;
+        claim(&r, 1, &o, 1000);
+        if (r.node[0].epochs > had)
+            reopen_under(&r, o.epoch + 1);
+    }
+    assert_int_equal(r.node[0].epochs, 4);
+    rig_wait(&r, 600000);
+    o.epoch = r.node[0].epoch;
+    claim(&r, 1, &o, 2000);
+    assert_int_equal(r.node[0].epochs, 5); /* it may be true */
+    rig_release(&r);
+}
+
+static void send_chunk(struct rig *r, uint64_t link, unsigned flags, size_t total, size_t at) {
+    static uint8_t chunk[WIRE_CHUNK_BYTES];
+    struct buf b;
+    buf_init(&b, FRAME_BYTES_MAX);
+    wire_pack_batch(&b, &(struct wire_batch){.flags = flags, .total = total, .at = at, .chunk_len = sizeof chunk});
+    buf_append(&b, chunk, sizeof chunk);
+    rig_step(r, 0, (struct event){.type = EVENT_LINK_DATA, .link = link, .data = b.data, .len = b.len});
+    buf_release(&b);
+}
+
+static size_t arriving(const struct rig *r) {
+    size_t bytes = 0;
+    const struct core *core = r->node[0].core;
+    for (uint32_t i = 0; i < core->links_count; i++)
+        bytes += core->links[i]->arriving[0].buf.len + core->links[i]->arriving[1].buf.len;
+    return bytes;
+}
+
+/* Batches that are begun and never end. */
+static void unfinished_batches_have_a_bound(void **state) {
+    (void)state;
+    static struct rig r;
+    uint64_t links[8];
+    rig_init(&r, 10);
+    rig_start_all(&r);
+    for (unsigned i = 0; i < 8; i++)
+        links[i] = rig_connect(&r, 0, 1 + i);
+    for (size_t at = 0; at < 20u << 20; at += WIRE_CHUNK_BYTES)
+        for (unsigned i = 0; i < 8; i++)
+            for (unsigned flags = 0; flags < 2; flags++)
+                send_chunk(&r, links[i], flags, BATCH_BYTES_MAX, at);
+    assert_true(arriving(&r) <= BATCH_BYTES_MAX + 17 * ((512u << 10) + WIRE_CHUNK_BYTES));
+    /* who goes on gets the room of those who do not */
+    r.now += 3000;
+    size_t total = BATCH_BYTES_MAX / WIRE_CHUNK_BYTES * WIRE_CHUNK_BYTES;
+    uint64_t fresh = rig_connect(&r, 0, 9);
+    for (size_t at = 0; at < total - WIRE_CHUNK_BYTES; at += WIRE_CHUNK_BYTES)
+        send_chunk(&r, fresh, 0, total, at);
+    assert_true(greet_link(r.node[0].core, fresh)->arriving[0].buf.len == total - WIRE_CHUNK_BYTES);
+    assert_true(arriving(&r) <= BATCH_BYTES_MAX + 17 * ((512u << 10) + WIRE_CHUNK_BYTES));
+    rig_release(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(claims_do_not_take_all_room),
+        cmocka_unit_test(epochs_that_cannot_be),
+        cmocka_unit_test(epochs_without_end),
+        cmocka_unit_test(unfinished_batches_have_a_bound),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
