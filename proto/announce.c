@@ -42,13 +42,14 @@ bool announce_untold(const struct db *db, const struct peer_db *pd) {
     return pd->sent_gen < db->gen || (!pd->sent_full && !pd->refused);
 }
 
-/* To whoever was not told the latest; links whose queue is full are tried again with their next beat. */
+/* To whoever was not told the latest; links whose queue is full are tried again with their next beat. Where not all are linked with all only neighbours
+ * are told as soon: the batches come to the others by their own. */
 static void announce(struct core *core, struct db *db) {
     db->announce_at = UINT64_MAX;
     db->announced_ms = core->now;
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
-        if (l->state != LINK_UP || !stream_room(core, l))
+        if (l->state != LINK_UP || !stream_room(core, l) || (overlay_content(core) && !overlay_stays(core, l)))
             continue;
         struct peer_db *pd = sync_peer_db(core, l->peer, db);
         if (!pd || !announce_untold(db, pd))

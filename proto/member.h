@@ -51,6 +51,8 @@ struct peer {
     uint64_t wanted_ms, idle_ms;      /* dialled until then; its link is nobody's since then */
     bool lost;                        /* its last link ended without a word */
     bool parted;                      /* DISCONNECT was said: the end of the link means nothing */
+    bool unreached;                   /* the last dial failed, and there was no link since */
+    bool overlays;                    /* over its link it spoke as one that is not linked with all */
     uint64_t vouchers[VOUCHERS_MAX];  /* links whose peers have a link to it */
     uint32_t vouchers_count;
     /* from its beats */

@@ -11,6 +11,7 @@
 #define IDLE_MS 3000u   /* a link that nobody needs is closed after this */
 #define BUSY_MS 50u     /* then it is looked at again whether something is still being fetched over it */
 #define VISIT_MS 10000u /* a quarter more or less */
+#define PROVE_MS 500u   /* the same, of those of whom nothing proves that they live, where all others would be few */
 #define SEARCH_MS 1000u
 #define SEARCH 32u      /* members asked at a time by who has nobody */
 #define LETTER_MS 5000u /* what is to be said waits so long for its link */
@@ -19,23 +20,36 @@ void overlay_init(struct core *core) { core->overlay.look_ms = core->overlay.vis
 
 /* ---- how many there are */
 
-static bool counts(const struct peer *p) {
+/* By all that is said. */
+static bool said(const struct peer *p) {
     if (p->left || p->forgotten)
         return false;
     return p->m.state == MEMBER_ALIVE || p->m.state == MEMBER_SUSPECT ||
            ((p->rumour == RUMOUR_ALIVE || p->rumour == RUMOUR_SUSPECT) && p->m.state != MEMBER_BLOCKED);
 }
 
-static uint32_t count(const struct core *core) {
-    uint32_t n = 1;
-    for (uint32_t i = 0; i < core->peers_count; i++)
-        n += counts(core->peers[i]);
+static uint32_t links_up(const struct core *core, bool overlays) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < core->links_count; i++)
+        n += core->links[i]->state == LINK_UP && (!overlays || core->links[i]->peer->overlays);
     return n;
 }
 
-static bool many(const struct core *core, uint32_t n) {
-    return core->overlay.on ? n >= core->config.mesh_max / 5 * 4 : n > core->config.mesh_max;
+/* Anybody can announce members, and sign for them; only of those that live there can be links. In a mesh these are ours, or (where
+ * neither can dial the other) those of most others; where a node has few links, whoever could not be reached does not count. */
+static uint32_t count(const struct core *core, bool on) {
+    uint32_t n = 1, links = links_up(core, false), most = (links < VOUCHERS_MAX ? links : VOUCHERS_MAX) / 2 + 1;
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        const struct peer *p = core->peers[i];
+        bool proven = p->link || (!p->unreached && (on || p->met)) || (!on && p->vouchers_count > 1 && p->vouchers_count >= most);
+        n += said(p) && proven;
+    }
+    return n;
 }
+
+static uint32_t least(const struct core *core) { return core->config.mesh_max / 5 * 4; }
+
+static bool many(const struct core *core, uint32_t n) { return core->overlay.on ? n >= least(core) : n > core->config.mesh_max; }
 
 void overlay_news(struct core *core) {
     struct overlay *o = &core->overlay;
@@ -176,7 +190,7 @@ static void turn_on(struct core *core, uint32_t n) {
     hyparview_init(&o->views, core->id, core_random(core), n, core->now);
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[i];
-        if (!counts(p))
+        if (!said(p))
             continue;
         p->rumour = RUMOUR_ALIVE;
         p->idle_ms = core->now;
@@ -202,14 +216,18 @@ static void turn_off(struct core *core, uint32_t n) {
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[i];
         letter_drop(p);
-        if (!p->link)
-            dial_soon(core, &p->dialling, jitter(core, 200));
+        p->overlays = false;
+        if (p->link)
+            continue;
+        if (said(p) && p->m.state == MEMBER_ALIVE) /* its link will tell */
+            p->doubt_until_ms = core->now + core->config.dead_ms;
+        dial_soon(core, &p->dialling, jitter(core, 200));
     }
 }
 
 static void look(struct core *core) {
     struct overlay *o = &core->overlay;
-    uint32_t n = count(core);
+    uint32_t n = count(core, o->on);
     o->look_ms = UINT64_MAX;
     o->looked_ms = core->now;
     if (many(core, n) != o->on) {
@@ -239,7 +257,7 @@ void overlay_linked(struct core *core, struct link *l) {
     struct peer *p = l->peer;
     enum rumour before = p->rumour;
     p->rumour = RUMOUR_ALIVE;
-    p->parted = false;
+    p->parted = p->unreached = p->overlays = false;
     p->idle_ms = core->now;
     overlay_news(core);
     if (!o->on) {
@@ -284,10 +302,12 @@ void overlay_doubt(struct core *core, struct peer *p) {
 
 void overlay_unreached(struct core *core, struct peer *p) {
     struct overlay *o = &core->overlay;
+    p->unreached = true;
     if (!o->on) {
         p->rumour = RUMOUR_NONE;
         return;
     }
+    overlay_news(core);
     letter_drop(p);
     p->wanted_ms = 0;
     if (p->rumour == RUMOUR_ALIVE)
@@ -342,15 +362,32 @@ static struct peer *stranger(struct core *core, bool alive) {
     uint32_t from = core->peers_count ? (uint32_t)(core_random(core) % core->peers_count) : 0;
     for (uint32_t i = 0; i < core->peers_count; i++) {
         struct peer *p = core->peers[(from + i) % core->peers_count];
-        if (!p->link && !p->left && !p->forgotten && p->m.state != MEMBER_BLOCKED && !p->dialling.dial && counts(p) == alive)
+        if (!p->link && !p->left && !p->forgotten && p->m.state != MEMBER_BLOCKED && !p->dialling.dial && said(p) == alive)
             return p;
     }
     return NULL;
 }
 
+/* Somebody who is only said to be there, when all who were met are not many: are there any others? */
+static bool visit_unproven(struct core *core) {
+    uint32_t from = core->peers_count ? (uint32_t)(core_random(core) % core->peers_count) : 0;
+    bool few = count(core, false) < least(core);
+    for (uint32_t i = 0; i < core->peers_count && few; i++) {
+        struct peer *p = core->peers[(from + i) % core->peers_count];
+        if (p->link || p->met || p->unreached || p->dialling.dial || !said(p))
+            continue;
+        core->overlay.visit_ms = core->now + jitter(core, PROVE_MS);
+        visit(core, p);
+        return true;
+    }
+    return false;
+}
+
 /* In turn one that may have died unseen, and one that may live in another part. */
 static void visit_somebody(struct core *core) {
     struct overlay *o = &core->overlay;
+    if (visit_unproven(core))
+        return;
     o->visit_ms = core->now + jitter(core, VISIT_MS);
     if (core->links_count) /* and with somebody who is there members are compared */
         say(core, core->links[core_random(core) % core->links_count], WIRE_OVERLAY_SUMMARY, digest(core));
@@ -360,7 +397,7 @@ static void visit_somebody(struct core *core) {
         p = stranger(core, !alive);
     if (!p)
         return;
-    if (counts(p))
+    if (said(p))
         hyparview_offer(&o->views, p->m.id);
     visit(core, p);
 }
@@ -431,10 +468,16 @@ static int take_members(struct core *core, struct link *l, const struct wire_ove
     return 0;
 }
 
-/* A node that is a mesh still hears from one that is none. */
-static bool follow(struct core *core) {
-    uint32_t n = count(core);
-    if (!core->overlay.on && n >= core->config.mesh_max / 5 * 4)
+/* A node that is a mesh still hears from one that is none. It follows where that can be; who has just come, and met few yet, where most of its
+ * peers are none. */
+static bool follow(struct core *core, struct link *l) {
+    l->peer->overlays = true;
+    if (core->overlay.on)
+        return true;
+    uint32_t n = count(core, false);
+    if (n < least(core) && 2 * links_up(core, true) >= links_up(core, false))
+        n = count(core, true);
+    if (n >= least(core))
         turn_on(core, n);
     return core->overlay.on;
 }
@@ -443,7 +486,7 @@ static void take_view(struct core *core, struct link *l, const struct hyparview_
     struct overlay *o = &core->overlay;
     if (m->type == HYPARVIEW_DISCONNECT)
         l->peer->parted = true;
-    if (follow(core)) {
+    if (follow(core, l)) {
         hyparview_receive(&o->views, l->peer->m.id, m, core->now, &o->out);
         carry_out(core);
     } else if (m->type == HYPARVIEW_NEIGHBOR) {
@@ -462,7 +505,7 @@ int overlay_receive(struct core *core, struct link *l, const struct wire_overlay
     case WIRE_OVERLAY_SUMMARY:
         if (w->digest != digest(core))
             say(core, l, WIRE_OVERLAY_TELL, 0);
-        follow(core);
+        follow(core, l);
         break;
     case WIRE_OVERLAY_TELL: gossip_tell_all(core, l); break;
     default:

@@ -2,6 +2,8 @@
  * with its active view alone (hyparview.h), batches go along a tree over these links (plumtree.h), and it becomes a mesh again when
  * fewer than four fifths of mesh_max are there: so a cluster at the border does not swing.
  *
+ *   how many       Those who proved to live: a hostile member can announce others that are not there, and must not take a small cluster's mesh
+ *                  from it. See count().
  *   who is there   A mesh knows by links. Here only neighbours have links, so the word goes round: a member is alive until somebody who
  *                  cannot reach it says that it is in doubt, and then that it is dead; whoever hears so of himself takes a higher
  *                  incarnation, which takes the word back (SWIM's rumours). All know all, up to MEMBERS_MAX; beyond, a node keeps

@@ -1,10 +1,13 @@
 /* The simulated network: connections with two byte streams each, which break, stall and half-open. They are TCP: what is lost comes again,
  * after 200 ms and then twice as long each time; what is overtaken waits for what went before; what is doubled costs bytes. */
 #include <assert.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "proto/card.h"
+#include "proto/wire.h"
 #include "tools/sim/sim.h"
 
 #define RESEND_US 200000u
@@ -121,6 +124,7 @@ void sim_net_send(struct sim *sim, unsigned node, const struct effect *fx) {
     if (s->cut)
         return;
     size_t before = s->len;
+    c->greeted[end] = true;
     append(s, fx->head, fx->len);
     if (fx->batch) {
         append(s, fx->batch->data + fx->batch_from, fx->batch_to - fx->batch_from);
@@ -143,6 +147,35 @@ void sim_net_close(struct sim *sim, unsigned node, uint64_t link) {
     c->to[end].len = 0;
     wake(sim, c, !end, way(sim));
     closed_later(sim, c, end, 500);
+}
+
+/* Signed by keys of their own, alive by its word, and later each time, so that nobody's doubt holds. */
+static void pack_fakes(struct sim *sim, const struct sim_node *n, struct buf *b) {
+    size_t at = wire_pack_members(b, n->fakes);
+    for (unsigned i = 0; i < n->fakes; i++) {
+        uint8_t secret[NODE_SECRET_BYTES], bytes[CARD_BYTES_MAX], seed[32] = {0xfa, (uint8_t)i, (uint8_t)(i >> 8)};
+        struct card c = {.incarnation = sim->now_us, .count = 1};
+        crypto_sign_seed_keypair(c.key, secret, seed);
+        snprintf(c.name, sizeof c.name, "fake%u", i);
+        snprintf(c.addresses[0], sizeof c.addresses[0], "n%u:1", SIM_NODES_MAX + i); /* where nobody is */
+        size_t len = card_sign(&c, "sim", secret, bytes);
+        wire_pack_member(b, &(struct wire_member){.card = bytes, .card_len = len, .flags = WIRE_ALIVE | WIRE_LINKED});
+    }
+    wire_end(b, at);
+}
+
+void sim_net_lie(struct sim *sim, unsigned node) {
+    const struct sim_node *n = &sim->node[node];
+    struct buf b;
+    buf_init(&b, FRAME_BYTES_MAX);
+    pack_fakes(sim, n, &b);
+    for (uint64_t i = 0; i < n->links_count; i++) {
+        unsigned end;
+        struct sim_conn *c = find(sim, node, i + 1, &end);
+        if (c && c->open[!end] && !c->to[!end].fin && c->greeted[end])
+            sim_net_send(sim, node, &(struct effect){.type = EFFECT_SEND, .link = i + 1, .head = b.data, .len = b.len});
+    }
+    buf_release(&b);
 }
 
 /* Both ends are cut; each hears of it soon, later, or never (then silence tells). */

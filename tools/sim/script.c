@@ -236,6 +236,13 @@ static void one_node(struct play *p, unsigned i) {
         n->stalled_until_us = sim->now_us + (line_is(&p->line, 2, "for") ? time_at(p, 3) : 1000000);
     } else if (strcmp(what, "pause") == 0 || strcmp(what, "resume") == 0) {
         sim_pause(sim, i, strcmp(what, "pause") == 0);
+    } else if (strcmp(what, "fakes") == 0) {
+        if (!script_number(line_word(&p->line, 2), &number) || number > 200)
+            wrong(p, "fakes RANGE COUNT, up to 200");
+        bool begins = !n->fakes && number > 0;
+        n->fakes = (unsigned)number;
+        if (begins)
+            sim_schedule(sim, SIM_LIE, 0, i);
     } else if (strcmp(what, "bulk") == 0) { /* bulk 0 1000 16KiB */
         size_t bytes = 0;
         if (sim->merge || !script_number(line_word(&p->line, 2), &number) || !script_bytes(line_word(&p->line, 3), &bytes))
@@ -342,7 +349,7 @@ static void expect_alive(struct play *p, double n, uint64_t within_us) {
     }
 }
 
-static unsigned most_links(const struct sim *sim) {
+static double most_links(const struct sim *sim) {
     unsigned most = 0;
     for (unsigned i = 0; i < sim->nodes; i++)
         if (sim_net_links(sim, i) > most)
@@ -350,13 +357,20 @@ static unsigned most_links(const struct sim *sim) {
     return most;
 }
 
-/* The most that a node has; who looks for a neighbour has more for a moment. */
-static void expect_links(struct play *p, uint64_t within_us) {
+static double overlays(const struct sim *sim) {
+    unsigned count = 0;
+    for (unsigned i = 0; i < sim->nodes; i++)
+        count += sim->node[i].core && core_overlay(sim->node[i].core);
+    return count;
+}
+
+/* How it is within a time; without one, now. */
+static void expect_soon(struct play *p, const char *what, double (*is)(const struct sim *), uint64_t within_us) {
     struct sim *sim = p->sim;
     uint64_t until = sim->now_us + within_us;
-    while (!sim->result->failed && sim->now_us < until && !holds(p, most_links(sim), 2))
+    while (!sim->result->failed && sim->now_us < until && !holds(p, is(sim), 2))
         sim_until(sim, sim->now_us + STEP_US);
-    compare(p, "links", most_links(sim), 2, 1);
+    compare(p, what, is(sim), 2, 1);
 }
 
 static unsigned running(const struct sim *sim) {
@@ -396,8 +410,10 @@ static void expect(struct play *p) {
         compare(p, what, (double)r->delivered, 2, 1);
     } else if (strcmp(what, "bytes") == 0) { /* a node and second */
         compare(p, what, days > 0 ? (double)r->bytes / days / 86400 : 0, 2, 1);
-    } else if (strcmp(what, "links") == 0) {
-        expect_links(p, within);
+    } else if (strcmp(what, "links") == 0) { /* the most that a node has; who looks for a neighbour has more for a moment */
+        expect_soon(p, what, most_links, within);
+    } else if (strcmp(what, "overlays") == 0) {
+        expect_soon(p, what, overlays, within);
     } else {
         wrong(p, "nothing is known of \"%s\" that could be expected", what);
     }
@@ -435,7 +451,7 @@ static void begin(struct sim *sim) { /* the databases are there before anybody s
 }
 
 static void act(struct play *p, bool *in) {
-    static const char *const ranged[] = {"crash", "stop", "leave", "stall", "pause", "resume", "bulk", "clock", "drift", NULL};
+    static const char *const ranged[] = {"crash", "stop", "leave", "stall", "pause", "resume", "bulk", "clock", "drift", "fakes", NULL};
     const char *what = line_word(&p->line, 0);
     struct sim *sim = p->sim;
     double per_s = 0;

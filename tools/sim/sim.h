@@ -61,7 +61,8 @@ enum sim_kind {
     SIM_CHURN,
     SIM_STALLS,
     SIM_TURN,
-    SIM_YIELD
+    SIM_YIELD,
+    SIM_LIE
 };
 
 struct sim_event {
@@ -91,8 +92,8 @@ struct sim_stream {
 struct sim_conn {
     unsigned node[2]; /* 0 dialled, 1 accepted */
     uint64_t link[2], life[2];
-    bool open[2];
-    struct sim_stream to[2]; /* towards that end */
+    bool open[2], greeted[2]; /* greeted: that end said something */
+    struct sim_stream to[2];  /* towards that end */
     uint64_t stalled_until_us;
     unsigned events; /* that name it */
     struct sim_conn *next, *previous;
@@ -129,11 +130,12 @@ struct sim_db {
 
 struct sim_node {
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES], id[NODE_ID_BYTES];
-    struct core *core;                                                  /* NULL: down */
-    uint64_t life, tick_at_us, incarnation, stalled_until_us, write_us; /* write_us: between two writes, 0 none */
-    int64_t clock_ms, drift_ppm;                                        /* of its wall clock; of both */
-    unsigned group, write_db;                                           /* write_db: SIM_DBS_MAX any */
-    bool paused, restored, wanted, gone;                                /* wanted: is to run; gone: it left for good */
+    struct core *core;                                                              /* NULL: down */
+    uint64_t started_us, life, tick_at_us, incarnation, stalled_until_us, write_us; /* write_us: between two writes, 0 none */
+    int64_t clock_ms, drift_ppm;                                                    /* of its wall clock; of both */
+    unsigned group, write_db;                                                       /* write_db: SIM_DBS_MAX any */
+    unsigned fakes;                                                                 /* members of its own invention that it announces */
+    bool paused, restored, wanted, gone;                                            /* wanted: is to run; gone: it left for good */
     struct sim_db dbs[SIM_DBS_MAX];
     struct sim_link {
         struct sim_conn *conn;
@@ -162,7 +164,8 @@ struct sim {
     uint32_t *by_id; /* open addressing, node + 1 */
     uint32_t by_id_size;
     struct sim_conn *conns;
-    uint8_t *cuts; /* a bit for each ordered pair that cannot be passed; NULL: none yet */
+    uint8_t *alive; /* a bit for each ordered pair: the first counts the other as alive */
+    uint8_t *cuts;  /* a bit for each ordered pair that cannot be passed; NULL: none yet */
     struct sim_weather weather;
     bool healing, faults;
     bool merge;                      /* real databases, see rows.h */
@@ -212,6 +215,7 @@ void sim_net_close(struct sim *sim, unsigned node, uint64_t link);
 void sim_net_event(struct sim *sim, struct sim_event *e);
 void sim_net_down(struct sim *sim, unsigned node); /* crashed */
 void sim_net_fault(struct sim *sim);               /* a random connection suffers */
+void sim_net_lie(struct sim *sim, unsigned node);  /* it tells all its peers of its fakes */
 void sim_net_free(struct sim *sim);
 unsigned sim_net_links(const struct sim *sim, unsigned node);
 

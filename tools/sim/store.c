@@ -7,6 +7,8 @@
 #include "tools/sim/rows.h"
 
 #define LARGE_BYTES 300000u
+#define SLOW_US 300000u     /* a delivery that is worth a line */
+#define JOINING_US 1000000u /* after its start a node is one of them */
 
 static struct origin own(const struct sim *sim, unsigned node, unsigned db) {
     struct origin o;
@@ -176,7 +178,7 @@ void sim_store_made(struct sim *sim, unsigned node, unsigned db, struct bytes *b
 /* False: it cannot write now. */
 static bool commit(struct sim *sim, unsigned node, unsigned db, size_t len) {
     struct sim_db *d = &sim->node[node].dbs[db];
-    if (!sim->node[node].core || !d->exists || d->writes_held)
+    if (!sim->node[node].core || !sim->node[node].wanted || !d->exists || d->writes_held)
         return false;
     struct origin me = own(sim, node, db);
     struct sim_chain *chain = &d->chains[d->epoch];
@@ -246,8 +248,15 @@ void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) 
     if (sim->node[node].paused)
         sim_fail(sim, "node %u is paused and was given a batch", node);
     vv_set(&d->delivered, &head.origin, version);
-    if (chain && version <= chain->count && chain->written_us[version - 1] > sim->measured_us)
+    /* Who comes later fetches what was before it. */
+    uint64_t since = sim->node[node].started_us ? sim->node[node].started_us + JOINING_US : 0;
+    since = since > sim->measured_us ? since : sim->measured_us;
+    if (chain && version <= chain->count && chain->written_us[version - 1] > since) {
         sim_latency_add(sim, sim->now_us - chain->written_us[version - 1]);
+        if (sim->now_us - chain->written_us[version - 1] > SLOW_US)
+            sim_say(sim, "n%u is given version %llu of n%d, %llu ms old", node, (unsigned long long)version,
+                    sim_node_of(sim, head.origin.node), (unsigned long long)(sim->now_us - chain->written_us[version - 1]) / 1000);
+    }
     if (d->pending_count == d->pending_cap) {
         d->pending_cap = d->pending_cap ? d->pending_cap * 2 : 16;
         d->pending = realloc(d->pending, d->pending_cap * sizeof *d->pending);

@@ -10,7 +10,8 @@
 #define WALL_MS 1700000000000u
 #define LOOK_US 50000u  /* between two looks at what others were told */
 #define PART_US 200000u /* for a process that ends in order */
-#define LOOK_ALL 8u     /* up to so many nodes are all looked at, of more one in turn */
+#define LIE_US 1000000u
+#define LOOK_ALL 8u /* up to so many nodes are all looked at, of more one in turn */
 
 /* ---- chance, hash, words */
 
@@ -144,12 +145,24 @@ bool sim_passes(const struct sim *sim, unsigned from, unsigned to) {
 
 static void member_changed(struct sim *sim, unsigned node, const struct member *m) {
     sim_say(sim, "n%u: member %s is in state %d", node, m->name, (int)m->state);
-    if (m->state != MEMBER_DEAD)
-        return;
     int other = sim_node_of(sim, m->id);
+    if (other < 0 || (m->state != MEMBER_DEAD && m->state != MEMBER_ALIVE))
+        return;
+    size_t bit = (size_t)node * sim->nodes + (size_t)other;
+    uint8_t mask = (uint8_t)(1u << bit % 8);
+    bool was = sim->alive[bit / 8] & mask;
+    if (m->state == MEMBER_ALIVE)
+        sim->alive[bit / 8] |= mask;
+    else
+        sim->alive[bit / 8] &= (uint8_t)~mask;
+    if (m->state == MEMBER_ALIVE || !was)
+        return; /* who was only heard of did not die */
     sim->result->deaths++;
-    if (other >= 0 && sim->node[other].core && sim_passes(sim, node, (unsigned)other) && sim_passes(sim, (unsigned)other, node))
+    if (sim->node[other].core && sim->node[other].wanted && sim_passes(sim, node, (unsigned)other) &&
+        sim_passes(sim, (unsigned)other, node)) {
         sim->result->false_deaths++;
+        sim_say(sim, "n%u calls n%d dead, which lives", node, other);
+    }
 }
 
 static void carry_out(struct sim *sim, unsigned node, const struct effect *fx) {
@@ -235,6 +248,7 @@ void sim_start(struct sim *sim, unsigned node) {
     snprintf(config.name, sizeof config.name, "n%u", node);
     snprintf(config.cluster, sizeof config.cluster, "sim");
     snprintf(config.advertise, sizeof config.advertise, node % 2 ? "n%u:1" : "n%u.other:1", node);
+    n->started_us = sim->now_us;
     n->core = core_new(&config);
     assert(n->core);
     n->paused = false;
@@ -256,6 +270,10 @@ static void down(struct sim *sim, unsigned node) {
     core_free(n->core);
     n->core = NULL;
     n->life++;
+    for (size_t other = 0; other < sim->nodes; other++) {
+        size_t bit = (size_t)node * sim->nodes + other;
+        sim->alive[bit / 8] &= (uint8_t) ~(1u << bit % 8);
+    }
     sim_net_down(sim, node);
     sim_store_down(sim, node);
 }
@@ -361,6 +379,13 @@ static void churn(struct sim *sim) {
     sim_schedule(sim, SIM_CHURN, sim_below(sim, sim->churn_us * 2), 0);
 }
 
+static void lie(struct sim *sim, unsigned node) {
+    if (sim->node[node].core)
+        sim_net_lie(sim, node);
+    if (sim->node[node].fakes)
+        sim_schedule(sim, SIM_LIE, LIE_US, node);
+}
+
 static void stalls(struct sim *sim) {
     if (!sim->weather.stalls)
         return;
@@ -408,6 +433,7 @@ static void dispatch(struct sim *sim, struct sim_event *e) {
         break;
     case SIM_CHURN: churn(sim); break;
     case SIM_STALLS: stalls(sim); break;
+    case SIM_LIE: lie(sim, e->node); break;
     case SIM_FAULT:
         if (sim->healing || !sim->faults)
             break;
@@ -509,8 +535,9 @@ void sim_open(struct sim *sim, unsigned nodes) {
     sim->node = calloc(nodes, sizeof *sim->node);
     sim->by_id_size = nodes * 2 + 1;
     sim->by_id = calloc(sim->by_id_size, sizeof *sim->by_id);
+    sim->alive = calloc((size_t)nodes * nodes / 8 + 1, 1);
     sim->writer = batch_writer_new();
-    assert(sim->node && sim->by_id && sim->writer);
+    assert(sim->node && sim->by_id && sim->alive && sim->writer);
     for (unsigned i = 0; i < nodes; i++) {
         struct sim_node *n = &sim->node[i];
         uint8_t seed[32] = {(uint8_t)(i + 1), (uint8_t)sim->options.seed, (uint8_t)((i + 1) >> 8), (uint8_t)((i + 1) >> 16)};
@@ -539,5 +566,6 @@ void sim_close(struct sim *sim) {
     free(sim->heap);
     free(sim->by_id);
     free(sim->cuts);
+    free(sim->alive);
     free(sim->node);
 }
