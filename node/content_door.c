@@ -16,9 +16,16 @@ struct entry {
     struct entry *prev, *next;
 };
 
+struct passed {
+    uint8_t peer[NODE_ID_BYTES];
+    uint64_t in, out;
+    struct passed *next;
+};
+
 struct content_door {
     pthread_mutex_t lock;
     struct entry *events, *wishes;
+    struct passed *passed; /* one a peer that ever had a content link */
     uv_async_t loop_wake, thread_wake;
     bool shut, attached;
     void (*wanted)(void *ctx, const uint8_t *peer);
@@ -107,6 +114,36 @@ void door_want(struct content_door *d, const uint8_t *peer) {
     add(d, &d->wishes, &e);
 }
 
+static struct passed *passed_find(const struct content_door *d, const uint8_t *peer) {
+    struct passed *p = d->passed;
+    while (p != NULL && memcmp(p->peer, peer, NODE_ID_BYTES) != 0)
+        p = p->next;
+    return p;
+}
+
+void door_passed(struct content_door *d, const uint8_t *peer, size_t in, size_t out) {
+    pthread_mutex_lock(&d->lock);
+    struct passed *p = passed_find(d, peer);
+    if (p == NULL && (p = calloc(1, sizeof(*p))) != NULL) {
+        memcpy(p->peer, peer, NODE_ID_BYTES);
+        p->next = d->passed;
+        d->passed = p;
+    }
+    if (p != NULL) {
+        p->in += in;
+        p->out += out;
+    }
+    pthread_mutex_unlock(&d->lock);
+}
+
+void door_bytes(struct content_door *d, const uint8_t *peer, uint64_t *in, uint64_t *out) {
+    pthread_mutex_lock(&d->lock);
+    const struct passed *p = passed_find(d, peer);
+    *in = p == NULL ? 0 : p->in;
+    *out = p == NULL ? 0 : p->out;
+    pthread_mutex_unlock(&d->lock);
+}
+
 void door_shut(struct content_door *d) {
     pthread_mutex_lock(&d->lock);
     d->shut = true;
@@ -152,6 +189,10 @@ void door_free(struct content_door *d) {
     }
     while ((e = take(d, &d->wishes)) != NULL)
         free(e);
+    for (struct passed *p = d->passed, *next; p != NULL; p = next) {
+        next = p->next;
+        free(p);
+    }
     pthread_mutex_destroy(&d->lock);
     free(d);
 }

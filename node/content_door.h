@@ -32,11 +32,14 @@ void door_put(struct content_door *d,
               const struct door_event *e); /* any thread; without memory a connection is closed, and the rest comes again */
 /* Before the loop ends: nothing is wanted any more. The other side may still be there. */
 void door_shut(struct content_door *d);
+/* What passed between this server and that peer on content links, since the start. */
+void door_bytes(struct content_door *d, const uint8_t *peer, uint64_t *in, uint64_t *out);
 void door_free(struct content_door *d); /* both sides are gone, and their handles closed */
 
 /* ---- the thread's side */
 int door_attach(struct content_door *d, uv_loop_t *loop, void (*event)(void *ctx, struct door_event *e), void *ctx);
 void door_want(struct content_door *d, const uint8_t *peer);
+void door_passed(struct content_door *d, const uint8_t *peer, size_t in, size_t out);
 void door_detach(struct content_door *d, void (*closed)(void *ctx));
 void transport_handed_release(struct transport_handed *h); /* closes it */
 

@@ -134,6 +134,12 @@ void content_peers_look(struct node *n) {
     p->linked_count = count;
 }
 
+void content_peers_bytes(struct node *n, const uint8_t *peer, uint64_t *in, uint64_t *out) {
+    *in = *out = 0;
+    if (n->content_peers != NULL)
+        door_bytes(n->content_peers->door, peer, in, out);
+}
+
 struct content_door *content_peers_open(struct node *n) {
     struct content_peers *p = calloc(1, sizeof(*p));
     if (p == NULL || (p->door = door_new(&n->loop, wanted, p)) == NULL) {

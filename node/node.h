@@ -111,8 +111,9 @@ struct watcher *node_watch(struct node *n, void (*change)(void *ctx, const json_
 void node_unwatch(struct node *n, struct watcher *w);
 
 /* content_peers.c: with whom content of files is exchanged. Open once transport and core are there; door: for content_open(). */
-struct content_door *content_peers_open(struct node *n); /* NULL without memory */
-void content_peers_look(struct node *n);                 /* who is linked may have changed */
+struct content_door *content_peers_open(struct node *n);                                    /* NULL without memory */
+void content_peers_look(struct node *n);                                                    /* who is linked may have changed */
+void content_peers_bytes(struct node *n, const uint8_t *peer, uint64_t *in, uint64_t *out); /* on content links, since the start */
 void content_peers_asked(struct node *n, const uint8_t *peer);
 bool content_peers_failed(struct node *n, const struct event *e); /* true: a dial for content, of which the core knows nothing */
 void content_peers_handed(struct node *n, struct transport_handed *h);

@@ -46,7 +46,7 @@ static void link_closed(void *ctx, struct content_link *l) {
 }
 
 static void link_drained(void *ctx, struct content_link *l) { (void)ctx, (void)l; }
-static void link_passed(void *ctx, size_t in, size_t out) { (void)ctx, (void)in, (void)out; }
+static void link_passed(void *ctx, struct content_link *l, size_t in, size_t out) { (void)ctx, (void)l, (void)in, (void)out; }
 
 static void quiet_cb(uv_timer_t *timer) {
     struct visit *v = timer->data;

@@ -31,13 +31,15 @@ json_t *peer_json(struct node *n, const struct peer_info *peer) {
     uint64_t now = clock_mono_ms();
     uint32_t rtt_us = peer->linked ? transport_rtt_us(n->transport, peer->link) : 0;
     const struct database *broken = database_in_error(n);
+    uint64_t in, out;
+    content_peers_bytes(n, peer->member->id, &in, &out);
     json_t *seen =
         peer->last_seen_ms == 0 ? json_null() : json_integer((json_int_t)(now > peer->last_seen_ms ? now - peer->last_seen_ms : 0));
     json_t *p = json_pack("{s:s, s:s, s:s, s:s, s:I, s:b, s:I, s:I, s:o, s:I, s:I}", "id", identity_hex(peer->member->id, id), "name",
                           peer->member->name, "addr", peer->member->address, "state", member_state_text(peer->member->state), "rtt_us",
                           (json_int_t)(rtt_us != 0 ? rtt_us : peer->rtt_us), "in_sync", peer->in_sync && broken == NULL, "we_lack",
                           (json_int_t)peer->we_lack, "they_lack", (json_int_t)peer->they_lack, "last_seen_ms", seen, "sent_bytes",
-                          (json_int_t)peer->sent_bytes, "received_bytes", (json_int_t)peer->received_bytes);
+                          (json_int_t)(peer->sent_bytes + out), "received_bytes", (json_int_t)(peer->received_bytes + in));
     if (p != NULL && peer->refused != NULL) {
         json_object_set_new(p, "problem", json_string(peer->refused));
         json_object_set_new(p, "refused", json_string(peer->refused));

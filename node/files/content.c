@@ -79,8 +79,9 @@ bool bucket_ready(struct content *c, struct bucket *b, uint64_t now) {
     return b->bytes >= 0;
 }
 
-static void passed_cb(void *ctx, size_t in, size_t out) {
+static void passed_cb(void *ctx, struct content_link *l, size_t in, size_t out) {
     struct content *c = ctx;
+    door_passed(c->config.door, content_link_peer(l), in, out);
     c->totals.received += in;
     c->totals.sent += out;
     if (c->config.bandwidth_kib == 0)
@@ -308,7 +309,7 @@ static void look_at_peers(struct content *c, uint64_t now) {
         DL_FOREACH_SAFE(p->conns, conn, next) {
             uint64_t quiet = content_link_quiet_ms(conn->link, now);
             bool stuck = content_link_queued(conn->link) > 0 && quiet >= STUCK_LINK_MS;
-            if (stuck || (quiet >= IDLE_MS && !conn->serving && conn->queue_count == 0 && !shunned))
+            if (stuck || (quiet >= IDLE_MS && !conn->serving && !serve_waits(conn) && !shunned))
                 content_link_drop(conn->link);
             else
                 serve_next(conn);

@@ -135,7 +135,7 @@ static void read_cb(uv_stream_t *handle, ssize_t n, const uv_buf_t *buf) {
     if (n == 0)
         return;
     l->passed_ms = clock_mono_ms();
-    l->config.passed(l->config.ctx, (size_t)n, 0);
+    l->config.passed(l->config.ctx, l, (size_t)n, 0);
     take(l, (const uint8_t *)buf->base, (size_t)n);
 }
 
@@ -157,7 +157,7 @@ static void written_cb(uv_write_t *request, int status) {
     l->queued -= s->len;
     if (status == 0) {
         l->passed_ms = clock_mono_ms();
-        l->config.passed(l->config.ctx, 0, s->len);
+        l->config.passed(l->config.ctx, l, 0, s->len);
     }
     free(s);
     if (status != 0)

@@ -18,9 +18,9 @@ struct content_link_config {
     void *ctx;
     /* A whole frame's payload. Non-zero: it cannot be; the link is dropped. */
     int (*frame)(void *ctx, struct content_link *l, const uint8_t *payload, size_t len);
-    void (*drained)(void *ctx, struct content_link *l); /* less than LINK_LOW_BYTES are queued */
-    void (*closed)(void *ctx, struct content_link *l);  /* freed when this returns */
-    void (*passed)(void *ctx, size_t in, size_t out);   /* bytes on the wire */
+    void (*drained)(void *ctx, struct content_link *l);                       /* less than LINK_LOW_BYTES are queued */
+    void (*closed)(void *ctx, struct content_link *l);                        /* freed when this returns */
+    void (*passed)(void *ctx, struct content_link *l, size_t in, size_t out); /* bytes on the wire */
 };
 
 #define LINK_LOW_BYTES (256u << 10)

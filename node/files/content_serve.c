@@ -1,6 +1,7 @@
 /* Answering peers: who has what, lists, chunks. A connection has a queue of runs that its peer wants; one job at a time reads some of them,
  * hashes what it read, compresses it where that helps, and packs frames; the next one starts when the connection has taken most of these.
- * A large file stays open while its runs are read; small ones are opened by the job.
+ * A large file stays open while its runs are read; small ones are opened by the job. What is small goes first: a peer asks for some MiB of a large
+ * content ahead, and what it asks for meanwhile does not wait behind that.
  *
  * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but looked for in another
  * file, or said to be gone. */
@@ -40,7 +41,8 @@ static void source_free(struct source *s) {
 void serve_release(struct conn *conn) {
     source_free(conn->source);
     zip_free(conn->zip);
-    free(conn->queue);
+    free(conn->small.ring);
+    free(conn->large.ring);
     free(conn);
 }
 
@@ -225,20 +227,32 @@ static void run_reading(struct job *j) {
             pack_gone(&s->frames, s->pieces[i].content, s->pieces[i].chunk, 1);
 }
 
+static int runs_add(struct runs *q, const struct wire_run *run) {
+    if (q->count == q->cap) {
+        uint32_t cap = q->cap == 0 ? 64 : 2 * q->cap;
+        struct wire_run *ring = malloc(cap * sizeof *ring);
+        if (ring == NULL)
+            return ERR_NOMEM;
+        for (uint32_t i = 0; i < q->count; i++)
+            ring[i] = q->ring[(q->at + i) % q->cap];
+        free(q->ring);
+        *q = (struct runs){ring, 0, q->count, cap};
+    }
+    q->ring[(q->at + q->count++) % q->cap] = *run;
+    return 0;
+}
+
+bool serve_waits(const struct conn *conn) { return conn->small.count + conn->large.count > 0; }
+
 /* A small file that is another one by now: forgotten, until it is read again; what it had may be in another one. */
 static void look_elsewhere(struct conn *conn, struct reading *s, const struct piece *p) {
     bool changed = p->fd != -EMFILE && p->fd != -ENFILE && p->fd != -ENOMEM;
     if (changed)
         table_lost(conn->content->table, p->root, p->path, p->content);
-    if (!changed || conn->queue_count == conn->queue_cap) {
+    struct wire_run run = {.count = 1};
+    memcpy(run.hash, p->content, sizeof run.hash);
+    if (!changed || runs_add(&conn->small, &run) != 0)
         pack_gone(&s->frames, p->content, p->chunk, 1);
-        return;
-    }
-    conn->queue_at = (conn->queue_at + conn->queue_cap - 1) % conn->queue_cap;
-    struct wire_run *run = &conn->queue[conn->queue_at];
-    *run = (struct wire_run){.first = 0, .count = 1};
-    memcpy(run->hash, p->content, sizeof run->hash);
-    conn->queue_count++;
 }
 
 static void reading_done(struct job *j) {
@@ -343,8 +357,9 @@ static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
 }
 
 static void pieces_take(struct conn *conn, struct reading *s) {
-    while (conn->queue_count > 0 && s->count < PIECES_MAX && s->bytes < JOB_BYTES) {
-        struct wire_run *run = &conn->queue[conn->queue_at];
+    while (serve_waits(conn) && s->count < PIECES_MAX && s->bytes < JOB_BYTES) {
+        struct runs *q = conn->small.count > 0 ? &conn->small : &conn->large;
+        struct wire_run *run = &q->ring[q->at];
         struct piece *p = &s->pieces[s->count];
         memcpy(p->content, run->hash, sizeof p->content);
         p->chunk = run->first;
@@ -354,15 +369,15 @@ static void pieces_take(struct conn *conn, struct reading *s) {
         run->first++;
         bool nothing = p->fd < 0 && p->path == NULL; /* nor of the rest of this run: told once */
         if (--run->count == 0 || nothing) {
-            conn->queue_at = (conn->queue_at + 1) % conn->queue_cap;
-            conn->queue_count--;
+            q->at = (q->at + 1) % q->cap;
+            q->count--;
         }
     }
 }
 
 void serve_next(struct conn *conn) {
     struct content *c = conn->content;
-    if (conn->serving || conn->over || conn->link == NULL || conn->queue_count == 0 || c->closing || !content_link_up(conn->link) ||
+    if (conn->serving || conn->over || conn->link == NULL || !serve_waits(conn) || c->closing || !content_link_up(conn->link) ||
         content_link_queued(conn->link) >= LINK_HIGH_BYTES || !bucket_ready(c, &c->out, clock_mono_ms()))
         return;
     struct reading *s = calloc(1, sizeof *s);
@@ -384,27 +399,15 @@ void serve_next(struct conn *conn) {
 }
 
 int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count) {
-    if (conn->queue_count + count > QUEUE_MAX)
+    if (conn->small.count + conn->large.count + count > QUEUE_MAX)
         return ERR_TOOBIG;
-    if (conn->queue_count + count > conn->queue_cap) {
-        uint32_t cap = conn->queue_cap == 0 ? 64 : conn->queue_cap;
-        while (cap < conn->queue_count + count)
-            cap *= 2;
-        struct wire_run *queue = malloc(cap * sizeof *queue);
-        if (queue == NULL)
-            return ERR_NOMEM;
-        for (uint32_t i = 0; i < conn->queue_count; i++)
-            queue[i] = conn->queue[(conn->queue_at + i) % conn->queue_cap];
-        free(conn->queue);
-        conn->queue = queue;
-        conn->queue_at = 0;
-        conn->queue_cap = cap;
-    }
     for (uint32_t i = 0; i < count; i++) {
         struct wire_run run = wire_get_run(runs, i);
         if (run.count == 0)
             return ERR_MALFORMED;
-        conn->queue[(conn->queue_at + conn->queue_count++) % conn->queue_cap] = run;
+        int r = runs_add(run.first == 0 && run.count == 1 ? &conn->small : &conn->large, &run);
+        if (r != 0)
+            return r;
     }
     serve_next(conn);
     return 0;

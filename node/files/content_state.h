@@ -38,6 +38,12 @@ struct job {
     void (*done)(struct job *j); /* on the loop; frees it */
 };
 
+/* Runs that a peer wants, in a ring. */
+struct runs {
+    struct wire_run *ring;
+    uint32_t at, count, cap;
+};
+
 struct source; /* an open local file with its list: content_serve.c */
 
 /* A connection. */
@@ -45,10 +51,9 @@ struct conn {
     struct content *content;
     struct peer *peer;
     struct content_link *link;
-    struct wire_run *queue; /* ring: runs that the peer wants */
-    uint32_t queue_at, queue_count, queue_cap;
-    bool serving, over; /* over: the link is gone, freed with the job */
-    uint32_t plain;     /* bodies to go before compressing is tried again */
+    struct runs small, large; /* what the peer wants: small contents, or the first chunk of one, go before the others */
+    bool serving, over;       /* over: the link is gone, freed with the job */
+    uint32_t plain;           /* bodies to go before compressing is tried again */
     struct zip *zip;
     struct source *source;
     uint64_t opened_ms;
@@ -217,6 +222,7 @@ int serve_list(struct conn *conn, const uint8_t *hash);
 int serve_part(struct conn *conn, const struct wire_part *w);
 int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count);
 void serve_next(struct conn *conn);
+bool serve_waits(const struct conn *conn); /* something that was asked for is not on its way yet */
 void serve_release(struct conn *conn);
 
 #endif

@@ -48,6 +48,8 @@ int version_read(struct version *v, const void *data, size_t len) {
     for (uint32_t i = 0; i < v->seen_count; i++, p += SEEN_BYTES) {
         memcpy(v->seen[i].node, p, VERSION_NODE_BYTES);
         v->seen[i].count = get_u64(p + VERSION_NODE_BYTES);
+        if (v->seen[i].count > INT64_MAX) /* milliseconds; and one more is no less */
+            return ERR_MALFORMED;
     }
     for (size_t i = 0; i < name_len; i++) /* it becomes part of a file's name */
         v->name[i] = (char)(p[i] < 0x20 || p[i] == '/' || p[i] == 0x7f ? '_' : p[i]);
@@ -95,8 +97,8 @@ static uint64_t count_of(const struct version *v, const uint8_t *node) {
 }
 
 /* Sorted by node, so that equal knowledge is equal bytes. Where there are too many servers the one that wrote longest ago is left out: should it
- * come back with what is older still, that counts as concurrent, and is kept. */
-static void learn(struct version *v, const uint8_t *node, uint64_t count) {
+ * come back with what is older still, that counts as concurrent, and is kept. own: of who signs, who is never the one. */
+static void learn(struct version *v, const uint8_t *node, uint64_t count, bool own) {
     uint32_t at = 0;
     while (at < v->seen_count && memcmp(v->seen[at].node, node, VERSION_NODE_BYTES) < 0)
         at++;
@@ -108,7 +110,7 @@ static void learn(struct version *v, const uint8_t *node, uint64_t count) {
         uint32_t oldest = 0;
         for (uint32_t i = 1; i < v->seen_count; i++)
             oldest = v->seen[i].count < v->seen[oldest].count ? i : oldest;
-        if (v->seen[oldest].count >= count)
+        if (!own && v->seen[oldest].count >= count)
             return;
         memmove(&v->seen[oldest], &v->seen[oldest + 1], (VERSION_SEEN_MAX - 1 - oldest) * sizeof(v->seen[0]));
         v->seen_count--;
@@ -122,7 +124,7 @@ static void learn(struct version *v, const uint8_t *node, uint64_t count) {
 
 void version_knows(struct version *v, const struct version *other) {
     for (uint32_t i = 0; i < other->seen_count; i++)
-        learn(v, other->seen[i].node, other->seen[i].count);
+        learn(v, other->seen[i].node, other->seen[i].count, false);
 }
 
 void version_sign(struct version *v, const uint8_t id[NODE_ID_BYTES], const char *name, uint64_t wall_ms) {
@@ -130,7 +132,7 @@ void version_sign(struct version *v, const uint8_t id[NODE_ID_BYTES], const char
     memcpy(v->by, id, NODE_ID_BYTES);
     snprintf(v->name, sizeof(v->name), "%s", name);
     v->at_ms = wall_ms;
-    learn(v, id, wall_ms > before ? wall_ms : before + 1);
+    learn(v, id, wall_ms > before ? wall_ms : before + 1, true);
 }
 
 bool version_descends(const struct version *v, const struct version *from) {

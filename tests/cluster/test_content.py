@@ -1,11 +1,12 @@
 """Connections for the content of files, by somebody who speaks their protocol: strangers get nothing, and who is a member gets no more than it may."""
 import os
+import random
 import struct
 import time
 import unittest
 
 import intruder
-from harness import ClusterTest, poll
+from harness import ClusterTest, poll, time_passes
 
 WHO, HAVE, LIST, WANT, GONE = 32, 33, 34, 38, 40
 NOBODY = bytes(32)  # a content that nobody has
@@ -77,6 +78,35 @@ class Content(ClusterTest):
         poll(lambda: os.path.exists(b.path("f.bin")), 30, "a file arrives beside all that")
         with open(a.path("f.bin"), "rb") as x, open(b.path("f.bin"), "rb") as y:
             self.assertEqual(x.read(), y.read())
+
+    def test_killed_in_the_middle(self):
+        """kill -9 of who fetches, then of who gives: nothing half-fetched is ever seen, what was synced is not fetched again."""
+        c = self.cluster(2, ports=True, extra=["--set", "still_ms=50", "--set", "bandwidth_kib=65536"])
+        c.wait(30)
+        seed = int(os.environ.get("STARLING_SEED", random.randrange(1 << 30)))
+        print("seed %d" % seed)
+        rng, size = random.Random(seed), 96 << 20
+        with open(c[0].path(".new"), "wb") as f:
+            f.write(rng.randbytes(size))
+        os.rename(c[0].path(".new"), c[0].path("large.bin"))
+
+        def here():
+            transfers = c[1].json("files", "status")["transfers"]
+            return transfers[0]["here"] if transfers else 0
+        poll(lambda: here() > 40 << 20, 60)
+        c[1].kill()
+        self.assertFalse(os.path.exists(c[1].path("large.bin")))
+        c[1].start()
+        poll(lambda: here() > 0, 60)
+        time_passes(rng.random() * 0.3)  # a random moment
+        c[0].kill()
+        c[0].start()
+        poll(lambda: os.path.exists(c[1].path("large.bin")), 60, "it arrives")
+        with open(c[0].path("large.bin"), "rb") as x, open(c[1].path("large.bin"), "rb") as y:
+            self.assertEqual(x.read(), y.read())
+        received = c[1].json("files", "status")["received_bytes"]
+        self.assertLess(received, size - (16 << 20), "since the restart; 32 MiB were synced before")
+        self.assertGreaterEqual(c[1].peer(c[0])["received_bytes"], received, "a peer's bytes are those of all connections")
 
     @unittest.skipUnless(os.environ.get("STARLING_LONG"), "STARLING_LONG=1: a file of 2 GiB")
     def test_two_gib(self):

@@ -320,12 +320,86 @@ static void test_a_bandwidth_limit(void **state) {
     free(data);
 }
 
+/* What is small goes first, also when MiB of something large were asked for already. */
+static void test_a_small_file_overtakes(void **state) {
+    size_t len = 16u << 20;
+    uint8_t *data = random_bytes(len), hash[2][CONTENT_HASH_BYTES];
+    struct content_progress now;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    content_set_bandwidth(servers[0].content, 4096);
+    link_servers(0, 1);
+    write_file(0, "large", data, len);
+    write_file(0, "small", data, 1000);
+    scan(0, "large", hash[0]);
+    scan(0, "small", hash[1]);
+    struct progress p = {1, want(1, "large", hash[0], len, NULL), 1u << 20};
+    assert_true(run_until(has_fetched, &p));
+    assert_true(content_progress(servers[1].content, p.want, &now));
+    uint64_t before = now.fetched;
+    want(1, "small", hash[1], 1000, NULL);
+    assert_true(wait_staged(1, 1));
+    assert_true(same_file(1, "small", data, 1000));
+    assert_true(content_progress(servers[1].content, p.want, &now));
+    print_message("%llu KiB of the large one came before it\n", (unsigned long long)(now.fetched - before) >> 10);
+    assert_in_range(now.fetched - before, 0, 5u << 19); /* what was on its way: one job's reading, one link's queue; 4 MiB were asked for */
+    free(data);
+}
+
+static bool is_waiting(void *ctx) {
+    const struct progress *p = ctx;
+    struct content_progress now;
+    return content_progress(servers[p->server].content, p->want, &now) && now.state == CONTENT_WAITING;
+}
+
+/* In the middle of it nobody has it any more: it waits, which is no error, and goes on when somebody has it again. */
+static void test_gone_from_everybody(void **state) {
+    size_t len = 8u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct content_totals totals;
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        server_start(i);
+    content_set_bandwidth(servers[0].content, 8192);
+    link_servers(0, 1);
+    write_file(0, "a", data, len);
+    scan(0, "a", hash);
+    struct progress p = {1, want(1, "a", hash, len, NULL), 2u << 20};
+    assert_true(run_until(has_fetched, &p));
+    assert_int_equal(unlinkat(servers[0].root, "a", 0), 0);
+    content_gone(servers[0].content, 0, "a");
+    tell_peer(1, 0, false); /* its connection, and the file that it keeps open for it, go */
+    link_servers(0, 1);
+    assert_true(run_until(is_waiting, &p));
+    assert_int_equal(servers[1].staged, 0);
+    write_file(2, "a", data, len);
+    scan(2, "a", NULL);
+    link_servers(1, 2);
+    assert_true(wait_staged(1, 1));
+    assert_int_equal(servers[1].failed, 0);
+    assert_true(same_file(1, "a", data, len));
+    content_totals(servers[1].content, &totals);
+    assert_in_range(totals.received, len, len + len / 4); /* and nothing twice */
+    free(data);
+}
+
 /* ---- a peer that lies, played by the test */
 
-enum lie { LIE_CHUNKS, LIE_LIST, LIE_ENDLESS, LIE_SIZE, LIE_SILENCE, LIE_GARBAGE, LIE_FLOOD, LIES };
+enum lie { LIE_CHUNKS, LIE_LIST, LIE_ENDLESS, LIE_AGAIN, LIE_SIZE, LIE_SILENCE, LIE_STOP, LIE_GARBAGE, LIE_FLOOD, LIES };
 
-static const char *const lies[] = {"wrong chunks", "a wrong list", "an endless list",   "a chunk of another size",
-                                   "silence",      "garbage",      "what was not asked"};
+static const char *const lies[] = {"wrong chunks",
+                                   "a wrong list",
+                                   "an endless list",
+                                   "a part of the list, again and again",
+                                   "a chunk of another size",
+                                   "silence",
+                                   "silence in the middle",
+                                   "garbage",
+                                   "what was not asked"};
+
+#define AGAIN_MS 300
+#define STOP_CHUNKS 8
 
 static struct liar {
     enum lie lie;
@@ -334,9 +408,11 @@ static struct liar {
     struct buf frames;
     int fd;
     bool open;
-    uint32_t asked;
+    uint32_t asked, given;
     struct chunklist list;
-    uint8_t data[CHUNK_MAX];
+    const uint8_t *data;
+    uv_timer_t again;
+    struct buf part;
 } liar;
 
 static void liar_send(struct buf *b) {
@@ -373,6 +449,11 @@ static void lie_of_list(struct buf *b, const uint8_t *hash) {
     }
 }
 
+static void liar_again(uv_timer_t *timer) {
+    (void)timer;
+    liar_send(&liar.part);
+}
+
 static void lie_of_entries(struct buf *b, const struct wire_part *part) {
     for (uint32_t i = 0; i < part->count; i++) {
         struct group g;
@@ -380,6 +461,12 @@ static void lie_of_entries(struct buf *b, const struct wire_part *part) {
             continue;
         struct wire_entries w = {part->hash, g.first, liar.list.entries + (size_t)g.first * ENTRY_BYTES, g.count};
         wire_pack_entries(b, &w);
+        if (liar.lie == LIE_AGAIN) {
+            buf_clear(&liar.part);
+            buf_append(&liar.part, b->data, b->len);
+            uv_timer_start(&liar.again, liar_again, AGAIN_MS, AGAIN_MS);
+            return;
+        }
     }
 }
 
@@ -388,10 +475,15 @@ static void lie_of_chunks(struct buf *b, const uint8_t *runs, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         struct wire_run run = wire_get_run(runs, i);
         for (uint32_t n = 0; n < run.count && run.first + n < liar.list.count; n++) {
-            struct wire_item item = {run.hash, run.first + n, NULL, chunklist_get(&liar.list, run.first + n).len};
+            struct chunk chunk = chunklist_get(&liar.list, run.first + n);
+            struct wire_item item = {run.hash, run.first + n, NULL, chunk.len};
+            if (liar.lie == LIE_STOP && liar.given++ >= STOP_CHUNKS)
+                return;
             item.len -= liar.lie == LIE_SIZE;
             item.chunk += liar.lie == LIE_FLOOD ? 1000000 : 0;
             wire_item_head(body, &item);
+            if (liar.lie == LIE_STOP)
+                memcpy(body + WIRE_ITEM_HEAD, liar.data + chunk.at, chunk.len);
             struct wire_data w = {0, WIRE_ITEM_HEAD + item.len, body, WIRE_ITEM_HEAD + item.len};
             wire_pack_data(b, &w);
         }
@@ -447,6 +539,7 @@ static void liar_read(uv_poll_t *poll, int status, int events) {
     (void)events;
     ssize_t n = status != 0 ? 0 : recv(liar.fd, bytes, sizeof bytes, 0);
     if (n <= 0) {
+        uv_close((uv_handle_t *)&liar.again, NULL);
         uv_close((uv_handle_t *)poll, liar_closed);
         return;
     }
@@ -463,6 +556,7 @@ static bool liar_dialled(struct server *by) {
         return true; /* under way */
     connect_servers(by, &servers[2], &liar.fd, &liar.secure);
     buf_clear(&liar.frames);
+    uv_timer_init(&loop, &liar.again);
     uv_poll_init(&loop, &liar.poll, liar.fd);
     liar.open = true;
     uv_poll_start(&liar.poll, UV_READABLE, liar_read);
@@ -476,15 +570,18 @@ static bool liar_gone(void *ctx) {
 
 /* Whatever a peer does: what is staged is right, others are asked, and it ends. */
 static void test_a_peer_that_lies_costs_only_itself(void **state) {
-    size_t len = 4u << 20;
-    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES], small[CONTENT_HASH_BYTES];
+    size_t most = 24u << 20;
+    uint8_t *data = random_bytes(most), hash[CONTENT_HASH_BYTES], small[CONTENT_HASH_BYTES];
     (void)state;
     dialled_deaf = liar_dialled;
     for (int i = 0; i < LIES; i++) {
         for (int n = 0; n < 3; n++)
             server_start(n);
+        size_t len = i == LIE_AGAIN ? most : most / 6; /* of more than one part */
         liar.lie = (enum lie)i;
-        liar.asked = 0;
+        liar.asked = liar.given = 0;
+        liar.data = data;
+        buf_init(&liar.part, 1u << 20);
         buf_init(&liar.frames, 8u << 20);
         write_file(0, "a", data, len);
         scan(0, "a", hash);
@@ -513,8 +610,10 @@ static void test_a_peer_that_lies_costs_only_itself(void **state) {
         struct counting k = {&liar.asked, 1};
         assert_true(run_until(is_counted, &k));
         link_servers(0, 1);
-        print_message("%s\n", lies[i]);
+        uint64_t from = clock_mono_ms();
         assert_true(wait_staged(1, 2));
+        print_message("%s: %llu ms\n", lies[i], (unsigned long long)(clock_mono_ms() - from));
+        assert_in_range(clock_mono_ms() - from, 0, 20000);
         assert_int_equal(servers[1].failed, 0);
         assert_true(same_file(1, "a", data, len) && same_file(1, "s", data, 100));
         tell_peer(1, 2, false);
@@ -522,6 +621,7 @@ static void test_a_peer_that_lies_costs_only_itself(void **state) {
         servers_end();
         chunklist_release(&liar.list);
         buf_release(&liar.frames);
+        buf_release(&liar.part);
     }
     dialled_deaf = NULL;
     free(data);
@@ -582,6 +682,8 @@ int main(void) {
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
         cmocka_unit_test_teardown(test_a_bandwidth_limit, teardown),
+        cmocka_unit_test_teardown(test_a_small_file_overtakes, teardown),
+        cmocka_unit_test_teardown(test_gone_from_everybody, teardown),
         cmocka_unit_test_teardown(test_a_peer_that_lies_costs_only_itself, teardown),
         cmocka_unit_test_teardown(test_who_takes_no_connection_is_left_alone, teardown),
     };
