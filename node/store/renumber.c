@@ -739,15 +739,14 @@ int renumber_move(struct store *s, int64_t seq) {
 int renumber_undo(struct store *s) {
     struct renumber *n = s->renumber;
     int err = 0;
-    if (!n)
-        return 0;
-    if (numbers_tentative(s)) {
+    if (numbers_tentative(s)) { /* also a row that came home under the number of its birth, which nobody renumbered */
         numbers_hide(s);
         if ((err = state_begin(s)) || (err = sql_exec(s->db, "DELETE FROM moving")))
             return err;
     }
-    if (!err)
-        err = untell(s, n, NULL);
+    if (!n)
+        return 0;
+    err = untell(s, n, NULL);
     n->told = NULL;
     n->wanted = NULL;
     arena_release(&n->arena);

@@ -121,8 +121,8 @@ def found(args, engine):
     "what was found once"
     failed = done = 0
     with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "found"), encoding="utf-8") as lines:
-        for seed, steps in (line.split() for line in lines if not line.startswith("#")):
-            args.steps, args.shrink, done = set(steps.split(",")), False, done + 1
+        for seed, *steps in (line.split() for line in lines if not line.startswith("#")):
+            args.steps, args.shrink, done = set(steps[0].split(",")) if steps else None, False, done + 1
             run, failure = attempt(engine, int(seed), args, args.steps, args.trace)
             if failure:
                 report(args, engine, int(seed), run, failure)
