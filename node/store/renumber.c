@@ -529,11 +529,37 @@ static int stays(struct store *s, const struct table *t, uint32_t column, const 
     return err;
 }
 
+/* The same of a key with references: some of the numbers in it may mean given keys, whose rows are not here yet, or nobody. The row that lives, if
+ * one does: another may have had the number of a given key before. */
+static int register_of_key(struct store *s, struct tio *io, const struct value *key, bool dead, struct buf *name) {
+    struct origins_order o = store_order(s);
+    struct rowid place = {.kind = IDENT_GIVEN, .text = true};
+    uint32_t refers = 0;
+    for (uint32_t i = 0; i < io->table->key_count; i++)
+        refers |= (uint32_t)(io->ref_to[i] != NULL) << i;
+    for (uint32_t plain = 0; plain <= refers; plain++) {
+        if (plain & ~refers)
+            continue;
+        int err = refs_key(s, io, key, INT64_MAX, plain, name);
+        place.key = name->data;
+        place.key_len = name->len;
+        if (err || (err = rows_at_home(s, io->tbl, &place, &s->reg2)))
+            return err;
+        if (reg_known(&s->reg2) && (dead || reg_alive(&s->reg2, &o)))
+            return 1;
+    }
+    return 0;
+}
+
 /* Where the row of the file with these key columns has its register; bytes in `name`. 0: it has none. */
 static int register_of(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
     struct rowid place = {.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
     uint8_t keyless[KEYLESS_KEY_BYTES];
     int known = 1, err = 0;
+    if (io->key_refs && io->table->key_kind == KEY_COLUMNS) {
+        int found = register_of_key(s, io, key, false, name);
+        return found ? found : register_of_key(s, io, key, true, name);
+    }
     if (io->table->key_kind == KEY_ROWID) {
         known = keyless_name(io, key[0].as.i, keyless);
         buf_clear(name);
@@ -548,19 +574,6 @@ static int register_of(struct store *s, struct tio *io, const struct value *key,
     place.key_len = place.text ? name->len : 0;
     if (!err && known)
         err = rows_at_home(s, io->tbl, &place, &s->reg2);
-    /* Some of the numbers that it refers to may mean given keys, whose rows are not here yet, or nobody. */
-    uint32_t refers = 0;
-    for (uint32_t i = 0; i < io->table->key_count && io->key_refs; i++)
-        refers |= (uint32_t)(io->ref_to[i] != NULL) << i;
-    for (uint32_t plain = 1; !err && !reg_known(&s->reg2) && plain <= refers; plain++) {
-        if (plain & ~refers)
-            continue;
-        if ((err = refs_key(s, io, key, INT64_MAX, plain, name)))
-            return err;
-        place.key = name->data;
-        place.key_len = name->len;
-        err = rows_at_home(s, io->tbl, &place, &s->reg2);
-    }
     return err ? err : known && reg_known(&s->reg2);
 }
 
