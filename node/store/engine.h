@@ -13,7 +13,8 @@
  *   moves.c    what a change of the application's schema means for its rows
  *   rebuilt.c  the same for tables that are made anew; rekeyed.c with a key of another kind
  *   merge.c    batches of others → registers, log, what is to be shown
- *   project.c  what is to be shown → the application's file; parts.c how much at once; shown.c what was shown when
+ *   project.c  what is to be shown → the application's file; show.c a row of it; retry.c those that could not be written at once
+ *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
  *   keyless.c  tables without a key
@@ -545,8 +546,8 @@ int refs_find(struct store *s, const struct value *v, struct tbl **t, struct row
 /* Gives each VALUE_REF its number in as.i. 1: a row that is meant lives but is not shown here yet; 2: it is dead. */
 int refs_show(struct store *s, struct value *values, uint32_t count);
 int refs_in_file(struct store *s, struct value *values, uint32_t count); /* the same, to find a row of the file by its key */
-int refs_settled(struct store *s, struct value *values,
-                 uint32_t count); /* are they as merging knew them? ERR_CONSTRAINT: not, or not shown yet */
+/* Are they as merging knew them? ERR_CONSTRAINT: not, or (unless `ahead`) not shown yet. */
+int refs_settled(struct store *s, struct value *values, uint32_t count, bool ahead);
 /* Was what the write refers to by v deleted by somebody who had seen it, or left an orphan on purpose? */
 int refs_left(struct store *s, struct tbl *child, const struct rowid *who, const struct write *w, const struct value *v, bool *left);
 /* The row is to be shown again: whom this column means may have another number than the file shows. hash: of the reference itself. */

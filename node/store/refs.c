@@ -343,11 +343,11 @@ int refs_outdated(struct store *s, struct tio *io, const struct rowid *who, cons
 
 /* References get the numbers of today. What the registers were told by the merge may be another one, or the row is not shown yet: then it is for
  * show_row() to look. */
-int refs_settled(struct store *s, struct value *values, uint32_t count) {
+int refs_settled(struct store *s, struct value *values, uint32_t count, bool ahead) {
     for (uint32_t i = 0; i < count; i++) {
         int64_t was = values[i].as.i;
         int err = values[i].type == VALUE_REF ? refs_show(s, &values[i], 1) : 0;
-        if (err < 0 || err == 1)
+        if (err < 0 || (err == 1 && !ahead))
             return err < 0 ? err : ERR_CONSTRAINT;
         s->same->dead_refs = s->same->dead_refs || err == 2;
         if (values[i].type == VALUE_REF && values[i].as.i != was)

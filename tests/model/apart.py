@@ -17,7 +17,34 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 sys.dont_write_bytecode = True
 import test_apart  # noqa: E402
 
-SHAPE = test_apart.shape()
+def knot():
+    """Tables that refer to themselves and to each other, in a circle; few rows, so that numbers are freed and given again."""
+    column = "id INTEGER PRIMARY KEY, number INTEGER, name VARCHAR(80)%s, data JSON, at VARCHAR, photo BLOB"
+    refers = ", %s INTEGER REFERENCES %s(id)%s"
+    parents = {"person": {"boss": "person", "team": "team"}, "team": {"lead": "person", "at_event": "event"}, "event": {"host": "team", "after": "event"}}
+    script = "".join("CREATE TABLE %s(%s%s);" % (
+        name, column % (" UNIQUE" if name == "team" else ""),
+        "".join(refers % (c, to, " ON DELETE CASCADE" if c in ("boss", "at_event") else " ON DELETE SET NULL" if c == "after" else "")
+                for c, to in refs.items())) for name, refs in parents.items())
+    script += ("CREATE TABLE present(left_id INTEGER NOT NULL REFERENCES person(id) ON DELETE CASCADE, right_id INTEGER NOT NULL REFERENCES "
+               "event(id) ON DELETE CASCADE, note VARCHAR, PRIMARY KEY (left_id, right_id));")
+    tables = [test_apart.Table("knot.db", name, name == "team", refs) for name, refs in parents.items()]
+    return script, tables + [test_apart.Table("knot.db", "present", False, {"left_id": "person", "right_id": "event"}, True)]
+
+
+SHAPE = dict(test_apart.shape(), **{"knot.db": knot()})
+
+
+class Restless(test_apart.Application):
+    """Gives references other parents, too."""
+
+    def update(self, con, t, n):
+        ids, parents = self.ids(con, t.name), list(t.parents.items())
+        if not ids or not parents or self.random.random() < 0.5:
+            return super().update(con, t, n)
+        column, parent = self.random.choice(parents)
+        con.execute("UPDATE %s SET %s = ? WHERE id = ?" % (t.name, column), (self.random.choice(self.ids(con, parent) + [None]), self.random.choice(ids)))
+        return ids
 
 
 class Recorder:
@@ -37,7 +64,7 @@ def transactions(db, server, seed, operations):
     """Lists of statements that write."""
     test_apart.DATABASES, test_apart.OPERATIONS = (db,), operations
     recorder = Recorder()
-    test_apart.Application(recorder, server, seed, {db: SHAPE[db]}, False).work()
+    Restless(recorder, server, seed, {db: SHAPE[db]}, False).work()
     out, inside, last = [], None, None
     for said in recorder.said:
         if said == last:  # once more for each trigger and cascade that it fires
@@ -178,7 +205,7 @@ def main():
     args = parser.parse_args()
     wrong = 0
     for seed in range(args.first, args.first + args.count):
-        db = ("plans.db", "chats.db", "main.db", "users.db")[seed % 4]
+        db = ("plans.db", "chats.db", "knot.db", "main.db", "users.db", "knot.db")[seed % 6]
         rng = random.Random(seed)
         often = rng.choice((0.03, 0.1, 0.3, 1))
         work = [(server, t, rng.random() < often) for server in range(2) for t in transactions(db, server, seed * 2 + server, args.operations)]

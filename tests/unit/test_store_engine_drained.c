@@ -87,12 +87,34 @@ static void test_given_keys_in_the_place_of_others(void **state) {
     }
 }
 
+/* Rows that refer to each other in a circle and all get other numbers: each waits for the others. */
+static void test_a_circle_of_rows_with_new_numbers(void **state) {
+    (void)state;
+    struct rig r;
+    open_apart(&r, "CREATE TABLE team(id INTEGER PRIMARY KEY, name, lead INTEGER REFERENCES person(id)); CREATE TABLE person(id INTEGER "
+                   "PRIMARY KEY, name, team INTEGER REFERENCES team(id), boss INTEGER REFERENCES person(id))");
+    for (uint32_t i = 0; i < 2; i++) {
+        rig_act(&r, i, i ? "INSERT INTO team(name) VALUES('one')" : "INSERT INTO team(name) VALUES('zero')");
+        rig_act(&r, i, "INSERT INTO person(name, team) SELECT 'lead of ' || name, id FROM team");
+        rig_act(&r, i, "INSERT INTO person(name, team, boss) SELECT 'member of ' || name, id, 1 FROM team");
+        rig_act(&r, i, "UPDATE team SET lead = 1; UPDATE person SET boss = 2 WHERE id = 1");
+        rig_tick();
+    }
+    share_same(&r);
+    assert_everywhere(
+        &r,
+        "SELECT t.name, l.name, b.name, m.name FROM team AS t JOIN person AS l ON l.id = t.lead JOIN person AS b ON b.id = l.boss "
+        "JOIN team AS m ON m.id = b.team ORDER BY 1",
+        "tone|tlead of one|tmember of one|tone|;tzero|tlead of zero|tmember of zero|tzero|;");
+    assert_everywhere(&r, "SELECT count(*) FROM person AS p JOIN person AS b ON b.id = p.boss", "i4|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_written_back_before_it_was_seen),
-        cmocka_unit_test(test_a_key_beside_a_row_that_is_written_back),
-        cmocka_unit_test(test_a_key_whose_number_was_given_anew),
-        cmocka_unit_test(test_given_keys_in_the_place_of_others),
+        cmocka_unit_test(test_written_back_before_it_was_seen),   cmocka_unit_test(test_a_key_beside_a_row_that_is_written_back),
+        cmocka_unit_test(test_a_key_whose_number_was_given_anew), cmocka_unit_test(test_given_keys_in_the_place_of_others),
+        cmocka_unit_test(test_a_circle_of_rows_with_new_numbers),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);

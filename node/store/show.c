@@ -1,0 +1,408 @@
+/* One row into the application's file: by an op of a flight, or as the registers say, its values from the log. What it refers to is written by the number
+ * that it has here; what has no place yet, or refers to what has none, waits for it; what a constraint refuses is mended, or parked. */
+#include <stdlib.h>
+#include <string.h>
+#include <stdio.h>
+
+#include "node/store/project.h"
+#include "node/store/report.h"
+#include "node/store/same.h"
+#include "proto/err.h"
+
+/* ---- ops */
+
+static int map_columns(struct projecting *p, struct tio *io, const uint32_t *columns, uint32_t count) {
+    if (p->mapped == columns && p->mapped_io == io && columns)
+        return 0;
+    if (count > p->at_cap) {
+        uint32_t *at = realloc(p->at, count * sizeof *at);
+        if (!at)
+            return ERR_NOMEM;
+        p->at = at;
+        p->at_cap = count;
+    }
+    p->here = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        p->at[i] = columns[i] < io->by_number_count && io->by_number[columns[i]] ? io->by_number[columns[i]] - 1 : UINT32_MAX;
+        p->here += p->at[i] != UINT32_MAX;
+    }
+    p->whole = p->here == io->count;
+    p->mapped = columns;
+    p->mapped_io = io;
+    p->update = NULL;
+    return 0;
+}
+
+/* A trigger that feeds a virtual table may fail by what that one holds: then the row is parked, with its words. */
+static int run_write(struct store *s, const struct tio *io, sqlite3_stmt *stmt) {
+    int err = sql_run(stmt);
+    bool fed = io->table->feeds && (err == ERR_INTERNAL || sqlite3_extended_errcode(s->app.writer) == SQLITE_CORRUPT_VTAB);
+    return err && fed ? ERR_CONSTRAINT : err;
+}
+
+/* A row with some columns only: the others take their defaults. */
+static int insert_some(struct projecting *p, struct tio *io, int64_t number_as, const struct value *values, uint32_t count) {
+    sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
+    bool number = io->table->key_kind != KEY_COLUMNS;
+    sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), io->table->name);
+    if (number)
+        sqlite3_str_appendf(q, "\"%w\"", io->table->key_kind == KEY_ROWID ? io->table->rowid : io->table->columns[io->table->key[0]].name);
+    uint32_t n = number;
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sqlite3_str_appendf(q, "%s\"%w\"", n++ ? "," : "", io->names[p->at[i]]);
+    sqlite3_str_appendall(q, ") VALUES(");
+    for (uint32_t i = 0; i < n; i++)
+        sqlite3_str_appendall(q, i ? ",?" : "?");
+    sqlite3_str_appendall(q, ")");
+    char *text = sqlite3_str_finish(q);
+    sqlite3_stmt *stmt = NULL;
+    int err = text ? sql_prepare(p->s->app.writer, &stmt, "%s", text) : ERR_NOMEM;
+    sqlite3_free(text);
+    if (err)
+        return err;
+    int place = 1;
+    if (number)
+        sqlite3_bind_int64(stmt, place++, number_as);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(stmt, place++, &values[i]);
+    err = run_write(p->s, io, stmt);
+    sqlite3_finalize(stmt);
+    return err;
+}
+
+static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
+                        uint32_t count) {
+    int err = io->key_ref ? refs_key_settled(p->s, io, who) : 0;
+    if (!err)
+        err = refs_settled(p->s, values, count, p->ahead);
+    if (err || (err = map_columns(p, io, columns, count)))
+        return err;
+    for (uint32_t i = 0; i < count && io->key_refs && err >= 0; i++)
+        if (p->at[i] != UINT32_MAX && io->table->columns[io->order[p->at[i]]].key_place)
+            err = refs_in_file(p->s, &values[i], 1);
+    if (err < 0)
+        return err;
+    int64_t number = numbers_shown(io->tbl, who);
+    bool made = false;
+    err = io->table->key_kind == KEY_ROWID ? keyless_reserve(p->s, io, who, &number, &made) : 0;
+    p->parked = p->parked || made;
+    if (err)
+        return err;
+    if (!p->whole)
+        return insert_some(p, io, number, values, count);
+    int first = 1;
+    if (io->table->key_kind != KEY_COLUMNS)
+        sqlite3_bind_int64(io->insert, first++, number);
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(io->insert, first + (int)p->at[i], &values[i]);
+    return run_write(p->s, io, io->insert);
+}
+
+static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
+                        uint32_t count) {
+    int err = refs_settled(p->s, values, count, p->ahead);
+    if (err || (err = map_columns(p, io, columns, count)) || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
+        return err;
+    if (!p->update) {
+        uint32_t at[BATCH_COLUMNS_MAX], n = 0;
+        for (uint32_t i = 0; i < count; i++)
+            if (p->at[i] != UINT32_MAX)
+                at[n++] = p->at[i];
+        if ((err = tables_update_stmt(p->s, io, at, n, &p->update)))
+            return err;
+    }
+    sqlite3_stmt *stmt = p->update;
+    p->update = NULL; /* the small cache of statements may give it away */
+    int place = 1;
+    for (uint32_t i = 0; i < count; i++)
+        if (p->at[i] != UINT32_MAX)
+            sql_bind_value(stmt, place++, &values[i]);
+    if ((err = tables_bind_place(io, stmt, place, who)) < 0)
+        return err;
+    if ((err = run_write(p->s, io, stmt)))
+        return err;
+    return sqlite3_changes(p->s->app.writer) ? 0 : ERR_NOTFOUND;
+}
+
+int show_delete(struct store *s, struct tio *io, const struct rowid *who) {
+    int err = io->kids_count ? foreign_before(s, io, who) : 0;
+    if (err || (err = tables_bind_place(io, io->del, 1, who)) < 0)
+        return err;
+    return run_write(s, io, io->del);
+}
+
+int show_op(struct projecting *p, const struct op *op) {
+    switch (op->kind) {
+    case CHANGE_INSERT: return write_insert(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
+    case CHANGE_UPDATE: return write_update(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
+    case CHANGE_DELETE: return show_delete(p->s, op->tbl->io, &op->who);
+    default: return ERR_CONSTRAINT; /* from the registers */
+    }
+}
+
+int project_write(struct store *s, const struct op *op) {
+    struct projecting p = {.s = s};
+    int err = show_op(&p, op);
+    free(p.at);
+    return err;
+}
+
+int project_try(struct store *s, const struct op *op) {
+    int err = project_write(s, op);
+    foreign_forget(s);
+    return err;
+}
+
+/* ---- rows from the registers */
+
+static int value_of(struct projecting *p, struct tbl *t, const struct reg *r, const struct cell *c, const struct rowid *who,
+                    struct value *v) {
+    const struct write *w = &r->writes[c->write];
+    int err = values_find(p->s, w->origin, w->version, t, who, c->column, c->hash, v);
+    if (err || !v->p)
+        return err;
+    uint8_t *copy = arena_alloc(&p->arena, v->len + 1); /* the cache of values may give it up before it is written */
+    if (!copy)
+        return ERR_NOMEM;
+    memcpy(copy, v->p, v->len);
+    v->p = copy;
+    return 0;
+}
+
+int show_look(struct projecting *p, struct pending_row *row, uint64_t *hashes) {
+    struct tio *io = row->tbl->io;
+    struct row_look look = {.io = io, .place = row->who};
+    int err = drain_look(p->s, &look, io->peek);
+    for (uint32_t i = 0; i < io->count && !err && look.present; i++)
+        hashes[i] = value_hash(&look.values[i]);
+    sqlite3_reset(io->peek);
+    if (!row->looked)
+        row->before = row->present;
+    row->looked = true;
+    row->present = look.present;
+    return err;
+}
+
+/* A register that was told another number than the row has now that is meant. */
+static int renumber_cell(struct projecting *p, struct tbl *t, struct reg *r, const struct cell *c, const struct value *v, bool home) {
+    struct store *s = p->s;
+    struct value number = {.type = VALUE_INT, .as.i = v->as.i};
+    uint32_t at = t->io->by_number[c->column] - 1;
+    uint64_t hash = value_hash(&number);
+    int err = tables_converts(t->io, at, &number) ? tables_convert(s, t->io, at, &number, &hash) : 0;
+    if (err || hash == c->hash)
+        return err;
+    rows_account(s, t, &r->who, r, NULL);
+    r->cells[c - r->cells].hash = hash;
+    rows_account(s, t, &r->who, NULL, r);
+    p->parked = true;
+    return (err = state_begin(s)) ? err : rows_store(s, t, &r->who, r, home);
+}
+
+int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, const struct pending_row *row, const uint64_t *hashes,
+                uint32_t **columns, struct value **values, uint32_t *count) {
+    struct origins_order o = store_order(p->s);
+    *count = 0;
+    *columns = arena_alloc(&p->arena, (t->columns_count + 1) * sizeof **columns);
+    *values = arena_alloc(&p->arena, (t->columns_count + 1) * sizeof **values);
+    if (!*columns || !*values)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < t->io->count; i++) {
+        const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
+        bool same = hashes && c && hashes[i] == c->hash;
+        if (!c || (same && !t->io->ref_to[i])) /* an equal number may mean another row */
+            continue;
+        struct value *v = &(*values)[*count];
+        int err = value_of(p, t, r, c, &row->who, v);
+        if (same && (err == ERR_NOTFOUND || (!err && v->type != VALUE_REF)))
+            continue;
+        if (!err && v->type == VALUE_REF && (err = refs_show(p->s, v, 1)) == 2)
+            err = refs_gone(p->s, t, &row->who, &r->writes[c->write], v);
+        else if (err == 1 && p->ahead)
+            err = 0;
+        if (!err && v->type == VALUE_REF)
+            err = renumber_cell(p, t, r, c, v, home);
+        if (err)
+            return err;
+        if (!hashes || hashes[i] != c->hash)
+            (*columns)[(*count)++] = c->column;
+    }
+    return 0;
+}
+
+int show_park(struct projecting *p, struct pending_row *row, const char *why) {
+    if (renumber_planned(p->s) || (strcmp(why, NOT_SHOWN) == 0 && mend_planned(p->s))) /* all of this is done again */
+        return 0;
+    int err = state_begin(p->s);
+    p->parked = true;
+    return err ? err : pending_park(p->s, row, why);
+}
+
+/* The file does not take the row, whatever the order. 0 a mend is planned, 1 no: the reason is in p->why. */
+static int refused(struct projecting *p, const struct op *op) {
+    int code = sqlite3_extended_errcode(p->s->app.writer);
+    snprintf(p->why, sizeof p->why, "%s%s", sqlite3_errmsg(p->s->app.writer),
+             code == SQLITE_CORRUPT_VTAB ? " in a full-text index that its triggers fill: rebuild that one" : "");
+    int mended = mend_row(p->s, op, code, p->why);
+    return mended < 0 ? mended : !mended;
+}
+
+/* Who wrote the newest of what is known of a row. */
+static uint32_t last_author(const struct reg *r) {
+    struct stamp newest = r->died.origin != UINT32_MAX && r->died.at > r->inserted.at ? r->died : r->inserted;
+    for (uint32_t i = 0; i < r->writes_count; i++)
+        if (r->writes[i].at > newest.at)
+            newest = (struct stamp){r->writes[i].at, r->writes[i].origin};
+    return newest.origin;
+}
+
+enum { SETTLED = 2 };
+
+/* A living row that the file does not show under the number, or key, that it is to have. 0: it may be written there now; 1: not yet; SETTLED: not in
+ * this projection. */
+static int find_place(struct projecting *p, struct pending_row *row, struct reg *r, bool home) {
+    struct store *s = p->s;
+    struct tbl *t = row->tbl;
+    struct origins_order o = store_order(s);
+    struct rowid place = row->who;
+    int err = 0;
+    r->who = row->who;
+    if (place.text && t->io->key_refs) {
+        struct value key[16];
+        int n = tables_key_values(&place, key, 16);
+        for (int i = 0; i < n && !err; i++) {
+            const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
+            err = key[i].type == VALUE_REF ? refs_show(s, &key[i], 1) : 0;
+            if (err == 2)
+                err = c ? refs_gone(p->s, t, &row->who, &r->writes[c->write], &key[i]) : 0;
+        }
+        if (n < 0 || err)
+            return n < 0 ? n : err < 0 ? err : !p->last ? 1 : (err = show_park(p, row, NOT_SHOWN)) ? err : SETTLED;
+    }
+    if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) == 2)
+        err = (err = mend_revive_row(s, t->io->key_ref, &row->who)) < 0 ? err : 1;
+    if (err)
+        return err < 0 ? err : !p->last ? 1 : (err = show_park(p, row, NOT_SHOWN)) ? err : SETTLED;
+    if (!place.text)
+        place.number = numbers_wanted(s, t, r);
+    if (home && (place.text || place.number == numbers_shown(t, &row->who)))
+        return 0;
+    err = pending_home_taken(s, t, &place);
+    if (err == 2 && !p->last) /* who is there moves, too; perhaps the two change places */
+        return home && p->can_move && (err = renumber_want(s, t, &row->who, place.number)) ? err : 1;
+    if (err < 0)
+        return err;
+    if (err == 1 && !place.text && !t->io->key_ref && reg_alive(&s->reg2, &o) && (err = renumber_clash(s, t, r, &s->reg2)) != 0)
+        return err < 0 ? err : SETTLED;
+    if (err || (!home && row->moves && numbers_shown(t, &row->who) == place.number))
+        return err ? (err = show_park(p, row, "its number belongs to another row here")) ? err : SETTLED : 0;
+    bool plain = place.text || (!home && place.number == row->who.number);
+    if (!plain && !p->can_move)
+        return SETTLED;
+    if (home) {
+        if (p->last) {
+            err = show_park(p, row, "its number belongs to another row here");
+            return err ? err : SETTLED;
+        }
+        return (err = renumber_want(s, t, &row->who, place.number)) ? err : 1;
+    }
+    row->moves = true; /* once the file shows it there */
+    if (place.text)
+        return 0;
+    if (plain)
+        return numbers_show_at(s, t, &row->who, place.number, 0);
+    p->parked = true;
+    return (err = state_begin(s)) ? err : numbers_show_at(s, t, &row->who, place.number, p->seq);
+}
+
+int show_row(struct projecting *p, struct pending_row *row) {
+    struct store *s = p->s;
+    struct tbl *t = row->tbl;
+    struct reg *r = &s->reg;
+    struct origins_order o = store_order(s);
+    bool home;
+    if (!t->io && moves_gone(s, t)) { /* when it comes again, all that it lacks is shown */
+        row->done = true;
+        row->holds = false;
+        return 0;
+    }
+    if (!t->io)
+        return show_park(p, row, "the application has no such table here, or its key is of another kind");
+    int err = rows_find(s, t, &row->who, r, &home);
+    if (err)
+        return err;
+    bool alive = reg_alive(r, &o) && !same_is_junior(s, t, &row->who);
+    if (alive && (err = find_place(p, row, r, home)) != 0)
+        return err == SETTLED ? 0 : err;
+    struct rowid other;
+    bool taken = !alive && !row->who.text && t->tentative && numbers_at(t, numbers_shown(t, &row->who), &other) == 1;
+    if (!alive && (!home || taken)) { /* it has no place here, and needs none; or another row is there already */
+        row->done = true;
+        row->holds = false;
+        return 0;
+    }
+    uint32_t *columns = NULL, count = 0;
+    struct value *values = NULL;
+    uint64_t *hashes = arena_alloc(&p->arena, (t->io->count + 1) * sizeof *hashes);
+    if (!hashes)
+        return ERR_NOMEM;
+    p->mapped = NULL;
+    bool had = row->looked ? row->before : row->present;
+    if ((err = show_look(p, row, hashes))) {
+        arena_release(&p->arena);
+        return err;
+    }
+    if (t->io->key_refs && row->present && !had) { /* the key is that of a row which refers to another one that had this number */
+        row->present = false;
+        if (alive) {
+            arena_release(&p->arena);
+            return p->last ? show_park(p, row, "its key belongs to another row here") : 1;
+        }
+    }
+    if (row->moves && row->present) { /* another row that moves was first */
+        row->present = row->moves = false;
+        arena_release(&p->arena);
+        if ((err = numbers_hide_row(s, t, &row->who)))
+            return err;
+        return show_park(p, row, "its number belongs to another row here");
+    }
+    if (!alive) {
+        err = row->present ? show_delete(s, t->io, &row->who) : 0;
+    } else if (!(err = show_gather(p, t, r, home, row, row->present ? hashes : NULL, &columns, &values, &count)) && count) {
+        err = row->present ? write_update(p, t->io, &row->who, columns, values, count)
+                           : write_insert(p, t->io, &row->who, columns, values, count);
+    }
+    p->mapped = NULL;
+    bool waits = err == 1;
+    struct op op = {.kind = alive ? row->present ? CHANGE_UPDATE : CHANGE_INSERT : CHANGE_DELETE, .tbl = t, .who = row->who};
+    if (alive) {
+        op.count = count;
+        op.columns = columns;
+        op.values = values;
+    }
+    if (!err && s->watched && (alive ? count : row->present))
+        report_remote(s, last_author(r), &op);
+    else if (err == ERR_CONSTRAINT && p->last)
+        err = refused(p, &op);
+    arena_release(&p->arena);
+    if ((err == ERR_CONSTRAINT || err == 1) && !home) {
+        int hidden = numbers_hide_row(s, t, &row->who);
+        if (hidden)
+            return hidden;
+        row->moves = false;
+    }
+    if (waits && p->last)
+        return show_park(p, row, NOT_SHOWN);
+    if (err == ERR_CONSTRAINT || err == 1)
+        return 1;
+    if (err == ERR_NOTFOUND)
+        return show_park(p, row, "its value is not in the log any more");
+    if (!err) {
+        row->done = true;
+        row->holds = alive;
+    }
+    return err;
+}
