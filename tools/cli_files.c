@@ -11,6 +11,29 @@ static char *path_text(const json_t *j) {
     return json_is_string(j) ? text_dup(json_string_value(j)) : json_dumps(j, JSON_COMPACT | JSON_ENCODE_ANY);
 }
 
+/* A path as it was typed, or as `list` shows one that is no text. */
+static json_t *path_json(const char *path) {
+    static const char DIGITS[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    json_t *j = path[0] == '{' ? json_loads(path, 0, NULL) : NULL;
+    if (json_object_get(j, "base64"))
+        return j;
+    json_decref(j);
+    if ((j = json_string(path)))
+        return j;
+    size_t n = strlen(path);
+    char *coded = calloc(n / 3 + 1, 4), *out = coded;
+    for (size_t i = 0; coded && i < n; i += 3) {
+        unsigned three = 0;
+        for (size_t k = 0; k < 3; k++)
+            three = three << 8 | (i + k < n ? (unsigned char)path[i + k] : 0u);
+        for (unsigned k = 0; k < 4; k++)
+            *out++ = i + k <= n ? DIGITS[three >> (18 - 6 * k) & 63] : '=';
+    }
+    j = json_pack("{s:s#}", "base64", coded, (int)(out - coded));
+    free(coded);
+    return j;
+}
+
 static void row(struct grid *g, const json_t *f) {
     const char *state = field_text(f, "state", "?");
     char at[TEXT_MAX], *path = path_text(json_object_get(f, "path"));
@@ -129,11 +152,11 @@ int verb_files(struct cli *cli) {
     if (!strcmp(what, "status") && !path)
         return ask(cli, json_pack("{s:s}", "ask", "status"), print_status);
     if (!strcmp(what, "accept") && path)
-        return ask(cli, json_pack("{s:s, s:s}", "ask", "accept", "path", path), print_accepted);
+        return ask(cli, json_pack("{s:s, s:o}", "ask", "accept", "path", path_json(path)), print_accepted);
     if (!strcmp(what, "restore") && list)
-        return ask(cli, json_pack("{s:s, s:s*, s:b}", "ask", "restore", "path", path, "list", 1), print_versions);
+        return ask(cli, json_pack("{s:s, s:o*, s:b}", "ask", "restore", "path", path ? path_json(path) : NULL, "list", 1), print_versions);
     if (!strcmp(what, "restore") && path) {
-        json_t *args = json_pack("{s:s, s:s}", "ask", "restore", "path", path);
+        json_t *args = json_pack("{s:s, s:o}", "ask", "restore", "path", path_json(path));
         if (version)
             json_object_set_new(args, "version", json_integer(cli_number("--version", version, 1, 1L << 52)));
         return ask(cli, args, print_restored);

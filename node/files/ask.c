@@ -31,6 +31,18 @@ static json_t *text_json(const char *text) {
     return j;
 }
 
+bool ask_path(const json_t *j, char out[BENEATH_PATH_MAX + 1]) {
+    const char *text = json_string_value(j), *base64 = json_string_value(json_object_get(j, "base64"));
+    size_t len = text == NULL ? 0 : strlen(text);
+    if (text != NULL && len <= BENEATH_PATH_MAX)
+        memcpy(out, text, len);
+    else if (base64 == NULL || sodium_base642bin((uint8_t *)out, BENEATH_PATH_MAX, base64, strlen(base64), NULL, &len, NULL,
+                                                 sodium_base64_VARIANT_ORIGINAL) != 0)
+        return false;
+    out[len] = 0;
+    return beneath_path_ok(out, len);
+}
+
 static const char *kind_text(enum version_kind kind) {
     static const char *const KINDS[] = {"deleted", "file", "folder", "link"};
     return KINDS[kind];
@@ -51,6 +63,7 @@ json_t *files_watched(const json_t *change) {
     const char *content = json_string_value(json_object_get(json_object_get(json_object_get(change, "changes"), "content"), "base64"));
     const char *table = json_string_value(json_object_get(change, "table"));
     uint8_t bytes[VERSION_BYTES_MAX];
+    char path[BENEATH_PATH_MAX + 1];
     struct version v;
     size_t len;
     if (table == NULL || strcmp(table, "file") != 0 || content == NULL ||
@@ -60,6 +73,8 @@ json_t *files_watched(const json_t *change) {
     json_t *j = json_copy((json_t *)(uintptr_t)change);
     json_object_set_new(j, "db", json_string("files"));
     json_object_set_new(j, "changes", version_json(&v));
+    if (ask_path(json_object_get(json_object_get(change, "key"), "path"), path))
+        json_object_set_new(j, "key", json_pack("{s:o}", "path", text_json(path)));
     if (v.kind == VERSION_GONE)
         json_object_set_new(j, "op", json_string("delete"));
     return j;
@@ -195,11 +210,12 @@ static int put_back(struct engine *e, const char *path, const struct kept *k) {
 }
 
 static json_t *answer_restore(struct engine *e, const json_t *question) {
-    const char *path = json_string_value(json_object_get(question, "path"));
+    char bytes[BENEATH_PATH_MAX + 1];
+    const char *path = ask_path(json_object_get(question, "path"), bytes) ? bytes : NULL;
     const json_t *version = json_object_get(question, "version");
     struct wanted w = {.id = json_is_integer(version) ? json_integer_value(version) : 0};
     bool list = json_is_true(json_object_get(question, "list"));
-    if (!list && (path == NULL || !beneath_path_ok(path, strlen(path))))
+    if (path == NULL && (!list || json_object_get(question, "path") != NULL))
         return json_pack("{s:s}", "error", "no such path: name a file below the instance folder");
     w.list = list ? json_array() : NULL;
     (void)index_kept(e->ix, path, w.id != 0 || list ? KEPT_LIST_MAX : 1, kept_one, &w);
@@ -259,11 +275,15 @@ static json_t *give_up(struct engine *e, const struct item *it) {
 }
 
 static json_t *answer_accept(struct engine *e, const json_t *question) {
-    const char *path = json_string_value(json_object_get(question, "path"));
+    char bytes[BENEATH_PATH_MAX + 1];
+    const char *said = json_string_value(json_object_get(question, "path"));
+    const char *path = ask_path(json_object_get(question, "path"), bytes) ? bytes : NULL; /* NULL: all, as "." */
     const struct item *it = path == NULL ? NULL : item_find(e, path);
     if (it != NULL && place_lost(e, it))
         return give_up(e, it);
-    struct accepting a = {.e = e, .folder = path == NULL || strcmp(path, ".") == 0 ? "" : path};
+    struct accepting a = {.e = e, .folder = path == NULL ? "" : path};
+    if (path == NULL && (said == NULL || strcmp(said, ".") != 0))
+        return json_pack("{s:s}", "error", "no such path: name a file or folder below the instance folder, or .");
     if (!index_is_halted(e->ix, a.folder[0] != 0 ? a.folder : "?"))
         return json_pack("{s:s}", "error", "no folder that is halted, and no file that no server has: see `starling files status`");
     (void)index_halt(e->ix, a.folder, false);

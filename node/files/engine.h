@@ -75,6 +75,7 @@ struct engine {
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
     enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
+    uint64_t met_ms;                    /* when that was; 0: before the start, or not yet */
     uint64_t noted_first;               /* the last item that the first walk noted */
     bool served, looked, recovered;     /* recovered: what a crash left */
     int root, staging, kept;            /* descriptors */
@@ -209,5 +210,6 @@ void clash_name(const char *path, const struct version *loser, int n, char *out,
 /* ---- ask.c */
 json_t *ask_answer(struct engine *e, uint64_t number, const json_t *question); /* NULL: it is answered later */
 void ask_barriers(struct engine *e);
+bool ask_path(const json_t *j, char out[BENEATH_PATH_MAX + 1]); /* text, or {"base64"}; false: no clean path */
 
 #endif

@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,21 +391,6 @@ static void engine_stop(struct engine *e) {
         uv_stop(&e->loop);
 }
 
-/* The key of a changed row: its path. */
-static void index_changed(struct engine *e, const json_t *path) {
-    char *bytes = NULL;
-    const char *text = json_string_value(path), *base64 = json_string_value(json_object_get(path, "base64"));
-    size_t len = 0, max = base64 == NULL ? 0 : strlen(base64);
-    if (base64 != NULL && (bytes = malloc(max + 1)) != NULL &&
-        sodium_base642bin((uint8_t *)bytes, max, base64, max, NULL, &len, NULL, sodium_base64_VARIANT_ORIGINAL) == 0)
-        bytes[len] = 0;
-    else if (text != NULL && (bytes = strdup(text)) != NULL)
-        len = strlen(bytes);
-    if (bytes != NULL && beneath_path_ok(bytes, len))
-        item_show(e, bytes, 0);
-    free(bytes);
-}
-
 static void settings_take(struct engine *e, struct settings *fresh) {
     struct files_policy before = e->policy;
     e->policy = fresh->policy;
@@ -418,6 +402,7 @@ static void settings_take(struct engine *e, struct settings *fresh) {
 }
 
 static void hear(struct engine *e, struct word *w) {
+    char bytes[BENEATH_PATH_MAX + 1];
     json_t *answer, *path;
     size_t i;
     switch (w->type) {
@@ -428,7 +413,10 @@ static void hear(struct engine *e, struct word *w) {
         walk_all(e, false);
         tick_arm(e);
         break;
-    case WORD_CHANGED: json_array_foreach(w->json, i, path) { index_changed(e, path);
+    case WORD_CHANGED:
+        json_array_foreach(w->json, i, path) {
+            if (ask_path(path, bytes)) /* rows of the index may say anything */
+                item_show(e, bytes, 0);
         }
         if (w->json == NULL)
             e->conflicts = index_conflicts_count(e->ix), e->summary_due = true;
@@ -437,6 +425,7 @@ static void hear(struct engine *e, struct word *w) {
         if (e->rank == RANK_MEANT)
             break;
         e->rank = RANK_MEANT;
+        e->met_ms = clock_wall_ms();
         (void)index_meta_put(e->ix, "met", 1);
         break;
     case WORD_ASK:

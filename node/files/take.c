@@ -32,15 +32,16 @@ static bool same_stamp(const struct content_stamp *a, const struct content_stamp
 }
 
 /* Of a first version: what was here before this server met the others was made without them, however soon it met them then. */
-static enum version_rank rank_of(struct engine *e, const char *path) {
+static enum version_rank rank_of(struct engine *e, const char *path, const struct content_stamp *stamp) {
     const struct item *it = item_find(e, path);
-    return it != NULL && (!e->looked || it->noted <= e->noted_first) ? e->rank_begun : e->rank;
+    bool since = stamp != NULL && e->met_ms != 0 && stamp->ctime_ns / 1000000 > (int64_t)e->met_ms;
+    return it != NULL && !since && (!e->looked || it->noted <= e->noted_first) ? e->rank_begun : e->rank;
 }
 
 /* What others have and this server has not seen on disk is no reason to forget what was found here, and the other way round. */
 int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,
                 int mode) {
-    enum version_rank rank = before == NULL ? rank_of(e, path) : RANK_MEANT;
+    enum version_rank rank = before == NULL ? rank_of(e, path, stamp) : RANK_MEANT;
     struct disk now = {.mode = mode};
     struct version there;
     int r = index_begin(e->ix), found = r != 0 ? r : index_get(e->ix, path, &there, NULL);

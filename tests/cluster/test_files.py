@@ -126,6 +126,23 @@ class Changes(FilesTest):
             with open(os.path.join(os.fsencode(c[1].instance), name), "rb") as f:
                 self.assertEqual(f.read(), name)
 
+    def test_names_that_are_no_text_can_be_said(self):
+        c = self.files(2)
+        for name in ("n\udcff", "n\udcffm", "n\udcffmo", "{}"):
+            write(c[0], name, b"one")
+            self.everywhere(c, name, b"one")
+            os.unlink(c[0].path(name))
+            poll(lambda: not os.path.lexists(c[1].path(name)))
+            poll(lambda: c[1].json("files", "restore", "--list", name)["versions"])
+            self.assertEqual(c[1].cli("files", "restore", name).code, 0)
+            self.everywhere(c, name, b"one")
+        shown = [f["path"] for f in c[0].json("files", "list")["files"]]
+        self.assertEqual(len(shown), 4)
+        self.assertIn({"base64": "bv8="}, shown)
+        self.assertEqual(len(c[1].json("files", "restore", "--list", '{"base64": "bv8="}')["versions"]), 1)
+        for path in ("../x", "/x", "", "n\udcffx"):
+            self.assertEqual(c[1].cli("files", "restore", path).code, 1, path)
+
     def test_a_file_becomes_a_folder_and_back(self):
         c = self.files(2)
         write(c[0], "thing", b"file")
