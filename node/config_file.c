@@ -37,6 +37,7 @@ static cfg_opt_t DATABASE_OPTIONS[] = {CFG_SEC("table", TABLE_OPTIONS, CFGF_MULT
                                        CFG_STR("ddl", NULL, CFGF_NODEFAULT),
                                        CFG_END()};
 static cfg_opt_t PATH_OPTIONS[] = {CFG_STR("run", NULL, CFGF_NODEFAULT), CFG_STR("merge", NULL, CFGF_NODEFAULT), CFG_END()};
+static cfg_opt_t FOLDER_OPTIONS[] = {CFG_STR("path", NULL, CFGF_NODEFAULT), CFG_END()};
 static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT),
                                     CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),
                                     CFG_INT("max_mb", 0, CFGF_NODEFAULT),
@@ -44,6 +45,7 @@ static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT
                                     CFG_STR("owner", NULL, CFGF_NODEFAULT),
                                     CFG_STR("modes", NULL, CFGF_NODEFAULT),
                                     CFG_SEC("path", PATH_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
+                                    CFG_SEC("folder", FOLDER_OPTIONS, CFGF_MULTI | CFGF_TITLE | CFGF_NO_TITLE_DUPES),
                                     CFG_END()};
 
 /* One policy, refused where it can never be one. `table` "": all of the database. */

@@ -10,6 +10,7 @@
 #include "proto/err.h"
 
 #define MAX_MB_MAX 100000000
+#define FOLDER_NAME_MAX 100
 
 static int list_read(char ***out, cfg_t *section, const char *name) {
     unsigned n = cfg_size(section, name);
@@ -80,6 +81,25 @@ static int choice_read(bool *out, cfg_t *section, const char *file, char *why, s
     return ERR_USAGE;
 }
 
+static int folders_read(struct files_policy *p, cfg_t *section, const char *file, char *why, size_t why_len) {
+    unsigned n = cfg_size(section, "folder");
+    if (n > 0 && (p->folders = calloc(n, sizeof(*p->folders))) == NULL)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < n; i++) {
+        cfg_t *folder = cfg_getnsec(section, "folder", i);
+        const char *name = cfg_title(folder), *path = cfg_size(folder, "path") > 0 ? cfg_getstr(folder, "path") : "";
+        if (name[0] == 0 || strlen(name) > FOLDER_NAME_MAX || strchr(name, '/') != NULL || path[0] != '/') {
+            snprintf(why, why_len, "%s: files: folder %s: it has a name without /, and path = the whole path of a folder, from /", file,
+                     name);
+            return ERR_USAGE;
+        }
+        struct files_folder *f = &p->folders[p->folders_count++];
+        if ((f->name = strdup(name)) == NULL || (f->path = strdup(path)) == NULL)
+            return ERR_NOMEM;
+    }
+    return 0;
+}
+
 int config_files_read(struct files_policy *p, cfg_t *section, const char *file, char *why, size_t why_len) {
     unsigned n = cfg_size(section, "path");
     int r = megabytes(&p->max_mb, section, "max_mb", file, why, why_len);
@@ -89,6 +109,8 @@ int config_files_read(struct files_policy *p, cfg_t *section, const char *file, 
         r = owner_read(p, section, file, why, why_len);
     if (r == 0)
         r = choice_read(&p->modes_local, section, file, why, why_len);
+    if (r == 0)
+        r = folders_read(p, section, file, why, why_len);
     if (r == 0)
         r = list_read(&p->exclude, section, "exclude");
     if (r == 0)
@@ -127,6 +149,11 @@ void config_files_release(struct files_policy *p) {
         free(p->hooks[i].run);
     }
     free(p->hooks);
+    for (uint32_t i = 0; i < p->folders_count; i++) {
+        free(p->folders[i].name);
+        free(p->folders[i].path);
+    }
+    free(p->folders);
     free(p->owner);
     memset(p, 0, sizeof(*p));
 }
@@ -154,7 +181,7 @@ static void list_print(char **list, const char *name, FILE *out) {
 
 void config_files_print(const struct files_policy *p, FILE *out) {
     if (p->exclude == NULL && p->include == NULL && p->max_mb == 0 && p->quota_mb == 0 && p->owner == NULL && !p->modes_local &&
-        p->hooks_count == 0)
+        p->folders_count == 0 && p->hooks_count == 0)
         return;
     fputs("\nfiles {\n", out);
     list_print(p->exclude, "exclude", out);
@@ -170,6 +197,13 @@ void config_files_print(const struct files_policy *p, FILE *out) {
     }
     if (p->modes_local)
         fputs("    modes = local\n", out);
+    for (uint32_t i = 0; i < p->folders_count; i++) {
+        fputs("    folder ", out);
+        quoted(out, p->folders[i].name);
+        fputs(" { path = ", out);
+        quoted(out, p->folders[i].path);
+        fputs(" }\n", out);
+    }
     for (uint32_t i = 0; i < p->hooks_count; i++) {
         fputs("    path ", out);
         quoted(out, p->hooks[i].pattern);

@@ -6,6 +6,7 @@
  *       quota_mb = 100000                      what others wrote is not fetched beyond that, of all files here together; 0: no limit
  *       owner = "www-data:www-data"            whose files are that are put here; else whose what is replaced was, or the folder is (as root)
  *       modes = local                          permissions are this server's own affair; replicate (the default): as where it was written
+ *       folder "photos" { path = "/srv/photos" } replicated as well, with whoever has an extra folder of this name
  *       path "*.json" { run = "…" }             a command after a change of others arrived there: sh -c, with STARLING_PATH and STARLING_OP
  *       path "chat/" { merge = json }          where two servers changed it at once; none: both versions are kept (the default)
  *   } */
@@ -21,6 +22,10 @@ struct files_hook {
     bool json;           /* both sides changed: merged by what is in it */
 };
 
+struct files_folder {
+    char *name, *path;
+};
+
 struct files_policy {
     char **exclude, **include; /* NULL-terminated; NULL: none */
     uint64_t max_mb, quota_mb;
@@ -29,6 +34,8 @@ struct files_policy {
     bool modes_local;
     struct files_hook *hooks;
     uint32_t hooks_count;
+    struct files_folder *folders; /* outside of the instance folder */
+    uint32_t folders_count;
 };
 
 struct cfg_t;

@@ -197,7 +197,7 @@ static int put_back(struct engine *e, const char *path, const struct kept *k) {
         return -EINVAL;
     if ((r = kept_copy(e->kept, k->name, e->staging, "restore")) != 0) /* copied, not moved: it may be wanted again */
         return r;
-    int folder = beneath_parent(e->root, path, true, &name);
+    int folder = root_parent(e, path, true, &name);
     if (folder < 0)
         r = folder;
     else
@@ -243,8 +243,7 @@ static void accept_one(void *ctx, const char *path) {
     struct accepting *a = ctx;
     size_t n = strlen(a->folder);
     struct stat st;
-    if ((n == 0 || (strncmp(path, a->folder, n) == 0 && (path[n] == '/' || path[n] == 0))) &&
-        beneath_stat(a->e->root, path, &st) == -ENOENT) {
+    if ((n == 0 || (strncmp(path, a->folder, n) == 0 && (path[n] == '/' || path[n] == 0))) && root_stat(a->e, path, &st) == -ENOENT) {
         item_touch(a->e, path, 0);
         a->count++;
     }
@@ -292,8 +291,7 @@ static json_t *answer_accept(struct engine *e, const json_t *question) {
     struct disk d;
     struct stat st;
     struct content_stamp stamp;
-    if (beneath_stat(e->root, a.folder, &st) == 0 &&
-        index_disk(e->ix, a.folder, &d) == 1) { /* the device that it is on now is the right one */
+    if (root_stat(e, a.folder, &st) == 0 && index_disk(e->ix, a.folder, &d) == 1) { /* the device that it is on now is the right one */
         content_stamp_of(&st, &stamp);
         d.stamp.device = stamp.device;
         d.stamp.inode = stamp.inode;
@@ -479,7 +477,7 @@ static void verify_one(void *ctx, const char *path) {
     const struct item *it = item_find(w->e, path);
     if (it != NULL && it->rotten)
         memcpy(d.version.hash, it->rot, sizeof(d.version.hash));
-    if (beneath_stat(w->e->root, path, &st) == 0)
+    if (root_stat(w->e, path, &st) == 0)
         content_stamp_of(&st, &now);
     bool same = now.inode != 0 && (d.version.kind != VERSION_FILE ||
                                    (now.inode == d.stamp.inode && now.size == d.stamp.size && now.mtime_ns == d.stamp.mtime_ns));

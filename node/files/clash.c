@@ -58,7 +58,7 @@ static bool free_name(struct engine *e, const char *path, const struct version *
     for (int n = 1; n <= COPIES_MAX; n++) {
         clash_name(path, loser, n, out, out_len);
         int r = index_get(e->ix, out, &there, NULL);
-        if (r == 0 && beneath_stat(e->root, out, &st) == -ENOENT && beneath_path_ok(out, strlen(out)))
+        if (r == 0 && root_stat(e, out, &st) == -ENOENT && beneath_path_ok(out, strlen(out)))
             return true;
         if (r == 1 && version_equal(&there, loser))
             return true;

@@ -43,6 +43,7 @@ struct item {
 struct content_door;
 struct hooks;
 struct lates;
+struct root;
 struct namesakes;
 struct rereads;
 struct watch;
@@ -66,6 +67,9 @@ struct engine {
     struct content_door *door; /* to the peers */
     struct held *held;
     struct rules rules;
+    struct root *roots; /* extra folders */
+    uint32_t roots_count;
+    char **rules_extra, roots_error[300];
     struct files_policy policy;
     struct hooks *hooks;
     struct lates *lates;
@@ -104,6 +108,19 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
+
+/* ---- roots.c: where a path of the index is; else as those of beneath.h */
+int root_look(const struct engine *e, const char *path);
+int root_stat(const struct engine *e, const char *path, struct stat *st);
+int root_read(const struct engine *e, const char *path);
+int root_parent(const struct engine *e, const char *path, bool make, const char **name);
+int root_link(const struct engine *e, const char *path, char *out, size_t out_len);
+bool root_link_inside(const struct engine *e, const char *path, const char *target);
+bool root_extra(const char *path);  /* in an extra folder */
+bool root_itself(const char *path); /* an extra folder: neither made nor removed */
+int roots_open(struct engine *e);   /* as the configuration says now; 0 or ERR_NOMEM */
+void roots_close(struct engine *e);
+void roots_each(struct engine *e, void (*each)(struct engine *e, const char *path));
 
 /* ---- watch.c */
 int watch_open(struct engine *e);

@@ -159,10 +159,10 @@ void engine_trouble(struct engine *e, uint64_t item, const char *text) {
 bool engine_takes(struct engine *e, const char *path, bool folder) { return rules_take(&e->rules, path, folder, NULL); }
 
 bool engine_wants(struct engine *e, const char *path, const struct version *v) {
-    if (!beneath_path_ok(path, strlen(path)) || !engine_takes(e, path, v->kind == VERSION_FOLDER))
+    if (!beneath_path_ok(path, strlen(path)) || root_itself(path) || !engine_takes(e, path, v->kind == VERSION_FOLDER))
         return false;
     if (v->kind == VERSION_LINK)
-        return beneath_link_inside(path, v->target);
+        return root_link_inside(e, path, v->target);
     return v->kind != VERSION_FILE || e->policy.max_mb == 0 || v->size <= e->policy.max_mb << 20;
 }
 
@@ -303,7 +303,7 @@ static void summarize(struct engine *e) {
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
     if (s.error[0] == 0)
-        snprintf(s.error, sizeof(s.error), "%s", e->lost);
+        snprintf(s.error, sizeof(s.error), "%s", e->roots_error[0] != 0 ? e->roots_error : e->lost);
     if (s.error[0] == 0 && index_any_halted(e->ix))
         snprintf(s.error, sizeof(s.error), "a folder vanished whole: its files are left alone: see `starling files status`");
     pthread_mutex_lock(&e->files->lock);
@@ -350,7 +350,7 @@ static void daily_cb(uv_timer_t *timer) {
 static int content_open_file(void *ctx, uint32_t root, const char *path) {
     struct engine *e = ctx;
     struct stat st;
-    int look = beneath_look(root == ROOT_KEPT ? e->kept : e->root, path), fd;
+    int look = root == ROOT_KEPT ? beneath_look(e->kept, path) : root_look(e, path), fd;
     if (look < 0)
         return look;
     if (fstat(look, &st) != 0)
@@ -434,6 +434,7 @@ static void hear(struct engine *e, struct word *w) {
         break;
     case WORD_SETTINGS:
         settings_take(e, w->settings);
+        (void)roots_open(e); /* without memory: none */
         content_set_bandwidth(e->content, e->bandwidth_kib);
         if (e->served)
             walk_all(e, false); /* what is replicated from now on */
@@ -476,7 +477,7 @@ static int engine_open(struct engine *e, char *why, size_t why_len) {
         snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
         return ERR_IO;
     }
-    if (hooks_open(e) != 0 || late_open(e) != 0 || reread_open(e) != 0 || namesakes_open(e) != 0)
+    if (roots_open(e) != 0 || hooks_open(e) != 0 || late_open(e) != 0 || reread_open(e) != 0 || namesakes_open(e) != 0)
         return ERR_NOMEM;
     if (index_meta(e->ix, "met", 0) != 0)
         e->rank = e->rank_begun = RANK_MEANT;
@@ -507,6 +508,7 @@ static void engine_close(struct engine *e) {
     late_close(e);
     reread_close(e);
     namesakes_close(e);
+    roots_close(e);
     if (e->ix != NULL)
         (void)index_commit(e->ix);
     index_close(e->ix);

@@ -30,7 +30,7 @@ void fuse_note(struct engine *e, const char *path, const struct version *v) {
         return;
     struct stat st;
     snprintf(kept, sizeof(kept), "%012llx" KEPT_BASE "%llx", (unsigned long long)clock_wall_ms(), (unsigned long long)uv_hrtime());
-    int folder = beneath_parent(e->root, path, false, &name);
+    int folder = root_parent(e, path, false, &name);
     if (folder >= 0 && kept_copy(folder, name, e->kept, kept) == 0) {
         /* somebody has written there since: merging by that would take his change for one that both knew */
         if (fstatat(e->kept, kept, &st, AT_SYMLINK_NOFOLLOW) != 0 || !kept_as_version(&st, v) ||
@@ -94,7 +94,7 @@ enum fused fuse(struct engine *e, const char *path, const struct version *theirs
     enum fused result = FUSED_NOT;
     (void)index_kept(e->ix, path, VERSIONS_MAX, common_one, &c);
     struct json_text base = text_of(c.name == NULL ? -1 : openat(e->kept, c.name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), &owned[0]);
-    struct json_text here = text_of(beneath_read(e->root, path, NULL), &owned[1]);
+    struct json_text here = text_of(root_read(e, path), &owned[1]);
     struct json_text there = text_of(openat(staged_dir, staged, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), &owned[2]);
     bool later = ours->version.at_ms > theirs->at_ms;
     int r = here.p == NULL || there.p == NULL || (c.name != NULL && base.p == NULL)

@@ -103,7 +103,7 @@ static void spelling_one(void *ctx, const char *path) {
     locale_t letters = s->e->namesakes->letters;
     struct stat st;
     if (s->other == NULL && strcmp(path, s->path) != 0 && fold_hash(letters, path) == fold_hash(letters, s->path) &&
-        beneath_stat(s->e->root, path, &st) == 0 && st.st_ino == s->st->st_ino && st.st_dev == s->st->st_dev)
+        root_stat(s->e, path, &st) == 0 && st.st_ino == s->st->st_ino && st.st_dev == s->st->st_dev)
         s->other = strdup(path);
 }
 

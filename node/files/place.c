@@ -63,7 +63,7 @@ static void syncs_add(struct syncs *s, int folder) {
 static bool as_known(struct engine *e, const char *path, const struct disk *d) {
     struct content_stamp now;
     struct stat st;
-    int r = beneath_stat(e->root, path, &st);
+    int r = root_stat(e, path, &st);
     if (r == -ENOENT || r == -ENOTDIR)
         return d == NULL || d->version.kind == VERSION_GONE;
     if (r != 0 || d == NULL)
@@ -96,7 +96,7 @@ static bool same_file(const struct content_stamp *a, const struct content_stamp 
 static void shown(struct engine *e, struct item *it, const struct version *v, int mode, const struct content_stamp *put) {
     struct disk now = {.version = *v, .mode = mode};
     struct stat st;
-    if (beneath_stat(e->root, it->path, &st) == 0)
+    if (root_stat(e, it->path, &st) == 0)
         content_stamp_of(&st, &now.stamp);
     if (now.stamp.inode != 0 && S_ISDIR(st.st_mode))
         now.stamp.size = 0, now.stamp.mtime_ns = now.stamp.ctime_ns = 0;
@@ -159,7 +159,7 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
 
 static int put_gone(struct engine *e, struct item *it, const struct disk *d) {
     const char *name;
-    int folder = beneath_parent(e->root, it->path, false, &name);
+    int folder = root_parent(e, it->path, false, &name);
     if (folder == -ENOENT || folder == -ENOTDIR)
         return 0;
     if (folder < 0)
@@ -172,7 +172,7 @@ static int put_gone(struct engine *e, struct item *it, const struct disk *d) {
 
 static int put_folder(struct engine *e, struct item *it, const struct disk *d, int mode) {
     const char *name;
-    int folder = beneath_parent(e->root, it->path, true, &name);
+    int folder = root_parent(e, it->path, true, &name);
     if (folder < 0)
         return folder;
     int r = d != NULL && d->version.kind == VERSION_FOLDER ? 0 : clear(e, it, d, folder, name);
@@ -266,7 +266,7 @@ static int put_staged(struct engine *e, struct item *it, const struct disk *d, c
                       struct content_stamp *put) {
     static const struct disk NOTHING = {.version = {.kind = VERSION_GONE}};
     const char *name;
-    int folder = beneath_parent(e->root, it->path, true, &name), r = 0;
+    int folder = root_parent(e, it->path, true, &name), r = 0;
     if (folder < 0)
         return folder;
     if (d != NULL && d->version.kind == VERSION_FOLDER)
@@ -316,7 +316,7 @@ static mode_t mode_of(struct engine *e, const char *path, int mode) {
     struct stat st;
     if (!e->policy.modes_local)
         return (mode_t)((mode & 0666) | 0600);
-    int folder = beneath_parent(e->root, path, true, &name);
+    int folder = root_parent(e, path, true, &name);
     bool found = folder >= 0 && ((fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode)) || fstat(folder, &st) == 0);
     if (folder >= 0)
         close(folder);
@@ -486,7 +486,7 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
 }
 
 static void mode_shown(struct engine *e, struct item *it, const struct version *v, struct disk *d, int mode) {
-    int fd = v->kind == VERSION_FILE && d->mode != mode && !e->policy.modes_local ? beneath_look(e->root, it->path) : -1;
+    int fd = v->kind == VERSION_FILE && d->mode != mode && !e->policy.modes_local ? root_look(e, it->path) : -1;
     char proc[40];
     if (fd >= 0) {
         snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);

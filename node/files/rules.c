@@ -42,15 +42,27 @@ static const char *any(const char *const *patterns, const char *path, size_t upt
     return NULL;
 }
 
+/* The bytes of an extra folder's name at the beginning of path, with its '/'; 0: it is none that is here. */
+static size_t extra_of(const struct rules *r, const char *path) {
+    for (const char *const *e = r->extra; e != NULL && *e != NULL; e++)
+        if (strncmp(path, *e, strlen(*e)) == 0 && (path[strlen(*e)] == '/' || path[strlen(*e)] == 0))
+            return strlen(*e) + (path[strlen(*e)] == '/');
+    return 0;
+}
+
 bool rules_take(const struct rules *r, const char *path, bool folder, const char **why) {
     const char *rule = NULL;
     bool included = false;
+    path += extra_of(r, path);
+    if (*path == 0) /* an extra folder itself */
+        return folder;
     for (size_t part = 0;;) {
         size_t upto = part + strcspn(path + part, "/");
         bool last = path[upto] == 0, dir = !last || folder;
         size_t len = upto - part;
         size_t ours = strlen(DBNAME_STATE_FOLDER);
-        if (len >= ours && strncasecmp(path + part, DBNAME_STATE_FOLDER, ours) == 0 && (len == ours || path[part + ours] == '-'))
+        if (len >= ours && strncasecmp(path + part, DBNAME_STATE_FOLDER, ours) == 0 &&
+            (len == ours || path[part + ours] == '-' || path[part + ours] == '+'))
             rule = "our own";
         else if (last && !folder && (dbname_usual(path + part) || dbname_companion(path + part)))
             rule = "a database, or a part of one: it is replicated by rows";

@@ -10,8 +10,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define RULES_EXTRA ".starling+"
+
 struct rules {
     const char *const *exclude, *const *include; /* NULL-terminated; NULL: none */
+    const char *const *extra;                    /* extra folders of this server, with RULES_EXTRA before their names */
 };
 
 /* Is this path (a clean one) replicated? folder: it is one itself. why, if not NULL: the rule that excludes it, for people. */

@@ -146,8 +146,8 @@ static void link_found(struct engine *e, struct item *it, const struct disk *bef
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
     v.mtime_ns = stamp.mtime_ns;
-    int n = beneath_link(e->root, it->path, v.target, sizeof(v.target));
-    if (n <= 0 || !beneath_link_inside(it->path, v.target)) {
+    int n = root_link(e, it->path, v.target, sizeof(v.target));
+    if (n <= 0 || !root_link_inside(e, it->path, v.target)) {
         say_refused(e, it->path, "a symbolic link that points out of the folder");
         done(it);
         return;
@@ -217,10 +217,21 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         e->scans++;
 }
 
+/* By how it begins. No database is served there: closing it drops no locks. */
+static bool is_database(int look) {
+    static const char BEGIN[16] = "SQLite format 3";
+    char head[sizeof(BEGIN)];
+    int fd = beneath_reopen(look, O_RDONLY | O_NONBLOCK);
+    bool is = fd >= 0 && pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head) && memcmp(head, BEGIN, sizeof(head)) == 0;
+    if (fd >= 0)
+        close(fd);
+    return is;
+}
+
 /* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone; DATABASE:
  * likewise, and it is one. */
 static int look(struct engine *e, const char *path, struct stat *st, const char **why) {
-    int fd = beneath_look(e->root, path), r = 1;
+    int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
     *why = fd == -EACCES || fd == -EPERM ? "it cannot be read: give the user who runs starlingd the right to" : "it cannot be looked at";
@@ -237,6 +248,10 @@ static int look(struct engine *e, const char *path, struct stat *st, const char 
     } else if (S_ISREG(st->st_mode) && held_database(e->held, fd)) {
         *why = "a database: it is replicated by rows";
         r = DATABASE;
+    }
+    if (r == 1 && S_ISREG(st->st_mode) && root_extra(path) && is_database(fd)) {
+        *why = "a database outside of the instance folder";
+        r = -1;
     }
     close(fd);
     struct disk known;
@@ -296,7 +311,7 @@ static bool json_broken(struct engine *e, const struct content_scanned *s) {
     if (n < 5 || strcasecmp(s->path + n - 5, ".json") != 0 || s->stamp.size > JSON_BYTES_MAX || s->stamp.size == 0 ||
         (int64_t)clock_wall_ms() - s->stamp.mtime_ns / 1000000 > JSON_BROKEN_MS)
         return false;
-    int fd = beneath_read(e->root, s->path, NULL);
+    int fd = root_read(e, s->path);
     char *text = fd < 0 ? NULL : malloc(len);
     ssize_t got;
     while (text != NULL && at < len && (got = read(fd, text + at, len - at)) > 0)
@@ -316,7 +331,7 @@ static void taken(struct engine *e, struct item *it, const struct content_scanne
     struct disk record;
     struct stat st;
     memcpy(v.hash, s->hash, sizeof(v.hash));
-    int r = index_disk(e->ix, it->path, &record), mode = beneath_stat(e->root, it->path, &st) == 0 ? mode_taken(e, it->path, &st) : 0644;
+    int r = index_disk(e->ix, it->path, &record), mode = root_stat(e, it->path, &st) == 0 ? mode_taken(e, it->path, &st) : 0644;
     if (r == 1 && version_equal(&record.version, &v)) { /* written anew, and the same */
         record.stamp = s->stamp;
         if (!mode_changed(e, it->path, &record, mode))

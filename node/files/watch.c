@@ -92,7 +92,7 @@ void watch_folder(struct engine *e, const char *path) {
     struct watch *w = e->watch;
     struct watched *f;
     char proc[40];
-    int look = w->fd < 0 ? -1 : beneath_look(e->root, path);
+    int look = w->fd < 0 ? -1 : root_look(e, path);
     if (look < 0)
         return;
     snprintf(proc, sizeof(proc), "/proc/self/fd/%d", look);
@@ -248,6 +248,12 @@ void walk_begin(struct engine *e, const char *folder) {
     walk_arm(e, 0);
 }
 
+/* A row for it, too: it tells on which device it is. */
+static void walk_extra(struct engine *e, const char *path) {
+    item_touch(e, path, 0);
+    walk_push(e->walk, path);
+}
+
 void walk_all(struct engine *e, bool trusting) {
     struct walk *w = e->walk;
     if (w->phase != WALK_IDLE) {
@@ -259,6 +265,7 @@ void walk_all(struct engine *e, bool trusting) {
     w->trusting = trusting;
     w->spent_ns = 0;
     walk_begin(e, "");
+    roots_each(e, walk_extra);
 }
 
 /* Is it as it was when it was taken? */
@@ -306,7 +313,7 @@ static bool folder_next(struct engine *e, struct walk *w) {
         return false;
     LL_DELETE(w->todo, f);
     watch_folder(e, f->path); /* first: what comes while it is read is told */
-    int look = beneath_look(e->root, f->path), fd = look < 0 ? look : beneath_reopen(look, O_RDONLY | O_DIRECTORY);
+    int look = root_look(e, f->path), fd = look < 0 ? look : beneath_reopen(look, O_RDONLY | O_DIRECTORY);
     if (look >= 0)
         close(look);
     if (fd >= 0 && (w->dir = fdopendir(fd)) == NULL)
@@ -328,7 +335,7 @@ static void missing_one(void *ctx, const char *path) {
     struct engine *e = ctx;
     struct walk *w = e->walk;
     struct stat st;
-    int r = beneath_stat(e->root, path, &st);
+    int r = root_stat(e, path, &st);
     if ((r != -ENOENT && r != -ENOTDIR) || index_is_halted(e->ix, path))
         return;
     if (w->missing_count == w->missing_cap) {
@@ -362,7 +369,7 @@ static bool other_device(struct engine *e, const char *path, char *folder, size_
             return false;
         memcpy(folder, path, n);
         folder[n] = 0;
-        if (beneath_stat(e->root, folder, &st) != 0)
+        if (root_stat(e, folder, &st) != 0)
             return false;
         if (S_ISDIR(st.st_mode) && index_disk(e->ix, folder, &d) == 1 && d.version.kind == VERSION_FOLDER &&
             d.stamp.device != (uint64_t)st.st_dev)
@@ -396,7 +403,7 @@ static void emptied_one(void *ctx, const char *path) {
     struct stat st;
     if (strncmp(path, m->folder, n) != 0 || path[n] != '/')
         return;
-    if (beneath_stat(m->e->root, path, &st) == 0)
+    if (root_stat(m->e, path, &st) == 0)
         m->there++;
     else
         m->gone++;
@@ -474,7 +481,7 @@ static void still_there(void *ctx, const char *path) {
     struct stat st;
     if (n > 0 && (strncmp(path, l->folder, n) != 0 || path[n] != '/'))
         return;
-    if (beneath_stat(l->e->root, path, &st) == 0)
+    if (root_stat(l->e, path, &st) == 0)
         l->there++;
     else
         l->gone++;

@@ -560,6 +560,72 @@ class Policies(FilesTest):
         self.assertEqual(c[1].status()["files"]["state"], "ok")
 
 
+class Extra(FilesTest):
+    def test_a_folder_outside_of_the_instance(self):
+        def configure(node, path):
+            with open(os.path.join(node.folder, "config"), "w") as f:
+                f.write('files { folder "photos" { path = "%s" } }\n' % path if path else "\n")
+        nodes, outside = [], []
+        for i in range(3):
+            node = self.make("n%d" % i, join=nodes[:1], port=harness.free_port(), extra=STILL + ["--config", os.path.join(self.root, "n%d" % i, "config")])
+            outside.append(os.path.join(self.root, "outside%d" % i))
+            os.makedirs(outside[-1])
+            configure(node, outside[-1] if i != 1 else None)
+            nodes.append(node.start())
+
+        def put(i, name, data):
+            os.makedirs(os.path.dirname(os.path.join(outside[i], name)), exist_ok=True)
+            with open(os.path.join(outside[i], name), "wb") as f:
+                f.write(data)
+
+        def has(i, name, data):
+            poll(lambda: open(os.path.join(outside[i], name), "rb").read() == data, what="%d has %s" % (i, name))
+        for node in nodes:
+            poll(lambda: node.alive() == 3)
+        put(0, "a/1.jpg", b"one" * 1000)
+        has(2, "a/1.jpg", b"one" * 1000)
+        put(2, "a/1.jpg", b"two")
+        has(0, "a/1.jpg", b"two")
+        os.symlink("../../x", os.path.join(outside[0], "a/out"))
+        os.symlink("1.jpg", os.path.join(outside[0], "a/in"))
+        other = harness.connect(os.path.join(outside[0], "odd"))
+        other.execute("CREATE TABLE odd(id INTEGER PRIMARY KEY)")
+        other.close()
+        os.rename(os.path.join(outside[2], "a"), os.path.join(outside[2], "b"))
+        put(0, "last", b"x")
+        has(2, "last", b"x")
+        poll(lambda: os.path.islink(os.path.join(outside[2], "b/in")) or os.path.islink(os.path.join(outside[2], "a/in")))
+        for node in nodes:
+            self.assertEqual(node.cli("wait", "--converged", "--members", "3").code, 0)
+        self.assertEqual(os.listdir(outside[1]), [])
+        self.assertFalse(os.path.lexists(os.path.join(outside[2], "b/out")) or os.path.lexists(os.path.join(outside[2], "a/out")))
+        self.assertEqual(tree(nodes[1]), {})
+        poll(lambda: sorted(os.listdir(outside[0])) == sorted(os.listdir(outside[2])) + ["odd"])
+        nodes[1].stop()
+        configure(nodes[1], outside[1])  # from now on
+        nodes[1].start()
+        has(1, "last", b"x")
+        has(1, "b/1.jpg", b"two")
+        nodes[2].stop()
+        os.rename(outside[2], outside[2] + ".away")  # not mounted, say
+        nodes[2].start()
+        poll(lambda: "outside2" in (nodes[2].status()["files"]["error"] or ""))
+        put(0, "meanwhile", b"y")
+        has(1, "meanwhile", b"y")
+        os.rename(outside[2] + ".away", outside[2])
+        nodes[2].proc.send_signal(signal.SIGHUP)
+        has(2, "meanwhile", b"y")
+        poll(lambda: nodes[2].status()["files"]["error"] is None)
+        os.unlink(os.path.join(outside[1], "last"))
+        for i in range(3):
+            poll(lambda: not os.path.exists(os.path.join(outside[i], "last")))
+        self.assertEqual(nodes[0].cli("files", "restore", ".starling+photos/last").code, 0)
+        for i in range(3):
+            has(i, "last", b"x")
+        self.assertEqual(nodes[0].cli("wait", "--converged", "--members", "3").code, 0)
+        self.assertEqual(nodes[0].cli("files", "verify").code, 0)
+
+
 class Reload(FilesTest):
     def test_what_the_configuration_says_of_files_holds_without_a_restart(self):
         config = os.path.join(self.root, "config")

@@ -142,6 +142,12 @@ static void file_refusals(void **state) {
         {"database \"x.db\" { ddl = sometimes }\n", "database x.db: ddl = sometimes: it is one of local|follow"},
         {"database \"x.db\" { replicate = perhaps }\n", "c.conf:1"},
         {"files { max_mb = -1 }\n", "max_mb"},
+        {"files { quota_mb = -1 }\n", "quota_mb"},
+        {"files { owner = \"no such user\" }\n", "no such user"},
+        {"files { modes = 0644 }\n", "replicate|local"},
+        {"files { folder \"a/b\" { path = \"/srv\" } }\n", "folder a/b"},
+        {"files { folder \"a\" { path = \"srv\" } }\n", "folder a"},
+        {"files { folder \"a\" { } }\n", "folder a"},
         {"files { path \"a\" { merge = xml } }\n", "none|json"},
         {"database \"x.db\" { table \"t\" { replicate = perhaps } }\n", "c.conf:1"},
     };

@@ -33,7 +33,7 @@ static void usual(void **state) {
                                      ".STARLING/x",
                                      "a/node_modules/b",
                                      "x.swp"};
-    struct rules none = {NULL, NULL};
+    struct rules none = {NULL, NULL, NULL};
     const char *why;
     (void)state;
     for (size_t i = 0; i < sizeof(YES) / sizeof(YES[0]); i++)
@@ -50,7 +50,7 @@ static void usual(void **state) {
 static void of_the_configuration(void **state) {
     static const char *const EXCLUDE[] = {"*.cache", "secrets/", "conf/*.local", "/top", NULL}, *const INCLUDE[] = {"*.log", ".well-known/",
                                                                                                                     NULL};
-    struct rules r = {EXCLUDE, INCLUDE};
+    struct rules r = {EXCLUDE, INCLUDE, NULL};
     (void)state;
     assert_false(rules_take(&r, "d/x.cache", false, NULL));
     assert_false(rules_take(&r, "d/secrets/key", false, NULL));
@@ -61,7 +61,7 @@ static void of_the_configuration(void **state) {
     assert_true(rules_take(&r, ".well-known/x", false, NULL));
     assert_false(rules_take(&r, ".other/x", false, NULL));
     static const char *const ALL[] = {"*", NULL};
-    struct rules everything = {NULL, ALL};
+    struct rules everything = {NULL, ALL, NULL};
     assert_true(rules_take(&everything, ".env", false, NULL));
     assert_false(rules_take(&everything, "app.db", false, NULL)); /* never as a file */
     assert_false(rules_take(&everything, ".starling/node.key", false, NULL));
@@ -89,7 +89,25 @@ static void copies(void **state) {
     assert_int_equal((strchr(out, ' ') - out - 2) % 3, 0);
 }
 
+static void extra_folders(void **state) {
+    static const char *const EXTRA[] = {RULES_EXTRA "photos", NULL}, *const ALL[] = {"*", NULL};
+    const struct rules here = {NULL, ALL, EXTRA}, elsewhere = {NULL, ALL, NULL};
+    const char *why;
+    (void)state;
+    assert_true(rules_take(&here, ".starling+photos/a/b.jpg", false, &why));
+    assert_true(rules_take(&here, ".starling+photos", true, &why));
+    assert_false(rules_take(&here, ".starling+photos", false, &why));
+    assert_false(rules_take(&here, ".starling+photo/a", false, &why));
+    assert_false(rules_take(&here, ".starling+photoss/a", false, &why));
+    assert_false(rules_take(&here, ".starling+photos/.starling/node.key", false, &why));
+    assert_false(rules_take(&here, ".starling+photos/.starling+photos/a", false, &why));
+    assert_false(rules_take(&here, "a/.starling+photos/a", false, &why));
+    assert_false(rules_take(&elsewhere, ".starling+photos/a", false, &why));
+    assert_false(rules_take(&elsewhere, ".starling+photos", true, &why));
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(usual), cmocka_unit_test(of_the_configuration), cmocka_unit_test(copies)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(extra_folders), cmocka_unit_test(usual), cmocka_unit_test(of_the_configuration),
+                                       cmocka_unit_test(copies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
