@@ -672,10 +672,8 @@ class Gone(FilesTest):
         nobody = bytearray(index.execute("SELECT content FROM file WHERE path = ?", (b"there",)).fetchone()[0])
         c[2].kill()
         nobody[44:76] = b"?" * 32
-        nobody[77 + 8] ^= 0xff  # another version of that server
-        nobody[28 + 3] ^= 0x01
+        nobody[85:93] = struct.pack("<Q", struct.unpack("<Q", nobody[85:93])[0] + 1000)  # a later version of that server
         index.execute("UPDATE file SET content = ? WHERE path = ?", (bytes(nobody), b"there"))
-        nobody[28 + 3] ^= 0x03
         index.execute("INSERT INTO file(path, content, mode) VALUES (?, ?, 420)", (b"only/in the index", bytes(nobody)))
         index.close()
         c[2].start()
