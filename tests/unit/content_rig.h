@@ -17,6 +17,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <signal.h>
 #include <sodium.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 #include "node/content_door.h"
 #include "node/files/content.h"
 #include "proto/err.h"
+#include "tests/unit/seed.h"
 
 #define SERVERS_MAX 4
 #define DEADLINE_MS 60000
@@ -42,6 +44,7 @@ struct server {
     struct content_scanned scan;
     char places[4096][32]; /* by want % 4096: where to put it */
     bool closed, deaf;
+    uint32_t warnings;
 };
 
 static struct server servers[SERVERS_MAX];
@@ -169,7 +172,8 @@ static void staged_cb(void *ctx, const struct content_staged *staged, uint32_t c
 }
 
 static void say_cb(void *ctx, enum log_level level, const char *text) {
-    const struct server *s = ctx;
+    struct server *s = ctx;
+    s->warnings += level <= LOG_WARNING;
     if (level <= LOG_WARNING)
         print_message("server %d: %s\n", (int)(s - servers), text);
 }
@@ -315,6 +319,24 @@ static uint32_t in_staging(int n) {
         free(found[i]);
     free(found);
     return (uint32_t)count - 2;
+}
+
+/* ---- the program */
+
+static int teardown(void **state) {
+    (void)state;
+    servers_end();
+    return 0;
+}
+
+static bool content_begin(void) {
+    signal(SIGPIPE, SIG_IGN); /* as starlingd does */
+    if (sodium_init() < 0 || uv_loop_init(&loop) != 0)
+        return false;
+    seed = seed_begin();
+    if (getenv("STARLING_ONLY") != NULL)
+        cmocka_set_test_filter(getenv("STARLING_ONLY"));
+    return true;
 }
 
 #endif

@@ -297,11 +297,11 @@ static void comes(struct fetch *f, int peer, const struct owed *o, uint64_t now,
     --*left;
 }
 
-/* Peer 0 gives at once all that was asked, peer 1 one chunk every 1.5 s. */
-static uint64_t time_with_one_who_trickles(uint64_t size, uint32_t chunks, uint32_t contents) {
+/* Peer 0 gives at once all that was asked, peer 1 a chunk now and then. */
+static uint64_t time_with_one_who_trickles(uint64_t every_ms, uint64_t size, uint32_t chunks, uint32_t contents) {
     static struct owed owed[2][65536];
     uint32_t count[2] = {0}, at[2] = {0}, left = contents;
-    uint64_t now = 1, next = 1500;
+    uint64_t now = 1, next = every_ms;
     uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES] = {0};
     struct fetch_ask a;
     struct fetch *f = fetch_new(1);
@@ -334,7 +334,7 @@ static uint64_t time_with_one_who_trickles(uint64_t size, uint32_t chunks, uint3
         now = fetch_deadline(f) < next ? fetch_deadline(f) : next;
         if (now == next && at[1] < count[1])
             comes(f, 1, &owed[1][at[1]++], now, &left);
-        next += now == next ? 1500 : 0;
+        next += now == next ? every_ms : 0;
     }
     fetch_free(f);
     print_message("%u of %llu bytes: %llu ms\n", contents, (unsigned long long)size, (unsigned long long)now);
@@ -344,8 +344,47 @@ static uint64_t time_with_one_who_trickles(uint64_t size, uint32_t chunks, uint3
 /* Who is slow, or wants to be, does not hold up what somebody else has. */
 static void test_who_trickles_is_not_waited_for(void **state) {
     (void)state;
-    assert_in_range(time_with_one_who_trickles(200u << 16, 200, 1), 1, 20000);
-    assert_in_range(time_with_one_who_trickles(1000, 1, 1500), 1, 20000);
+    assert_in_range(time_with_one_who_trickles(1500, 200u << 16, 200, 1), 1, 2 * FETCH_SLOW_MS);
+    assert_in_range(time_with_one_who_trickles(1500, 1000, 1, 1500), 1, 2 * FETCH_SLOW_MS);
+    assert_in_range(time_with_one_who_trickles(3600000, 200u << 16, 200, 1), 1, FETCH_STALL_MS + 1); /* nothing at all */
+    assert_in_range(time_with_one_who_trickles(3600000, 1000, 1, 1500), 1, FETCH_STALL_MS + 1);
+}
+
+/* The list is asked of another one when it does not come, or comes and comes and does not end. */
+static void test_a_list_that_does_not_end(void **state) {
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES];
+    struct fetch_ask a;
+    (void)state;
+    for (int trickles = 0; trickles < 2; trickles++) {
+        struct fetch *f = fetch_new(1);
+        hash_of(0, hash);
+        for (int i = 0; i < 2; i++) {
+            id_of(i, id);
+            fetch_peer_up(f, id);
+        }
+        fetch_add(f, hash, 10u << 20, NULL, NULL);
+        uint64_t now = 1, asked_ms = 0;
+        int of = -1;
+        while (now < 600000) {
+            bool any = fetch_next(f, now, &a);
+            if (any && a.kind == FETCH_WHO)
+                fetch_said(f, a.peer, hash, 160, NULL, 0, now);
+            if (any && a.kind == FETCH_LIST && of >= 0)
+                break;
+            if (any && a.kind == FETCH_LIST) {
+                of = a.peer[0];
+                asked_ms = now;
+            }
+            now += any ? 0 : 500;
+            id_of(of - 1, id);
+            if (!any && trickles && of >= 0)
+                fetch_list_came(f, id, a.item, now);
+        }
+        assert_int_not_equal(a.peer[0], of);
+        print_message("the list: asked of another one after %llu ms\n", (unsigned long long)(now - asked_ms));
+        assert_in_range(now - asked_ms, FETCH_STALL_MS, trickles ? 40000 : FETCH_STALL_MS + 500);
+        fetch_free(f);
+    }
 }
 
 /* CPU time until it is known of `count` more that their only peer has none of them. */
@@ -394,6 +433,7 @@ int main(void) {
         cmocka_unit_test(test_the_window),
         cmocka_unit_test(test_small_ones_first),
         cmocka_unit_test(test_who_trickles_is_not_waited_for),
+        cmocka_unit_test(test_a_list_that_does_not_end),
         cmocka_unit_test(test_many_that_nobody_has),
         cmocka_unit_test(test_random_worlds),
     };
