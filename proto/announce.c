@@ -17,9 +17,13 @@ static struct wire_db describe(const struct core *core, struct db *db) {
                             .settled = db->settled};
 }
 
-/* One VECTOR: in full, or what changed since this link was told last. */
-static void send_vector(struct core *core, struct link *l, struct db *db, struct peer_db *pd) {
-    bool full = !pd->sent_full || pd->sent_gen < db->full_gen;
+/* What a VECTOR depends on, besides the database: most links were told the same, and are told the same again. */
+struct packed {
+    bool there, full, refused;
+    uint64_t sent_gen;
+};
+
+static void pack_vector(struct core *core, struct db *db, const struct peer_db *pd, bool full) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < db->sources_count && !pd->refused; i++)
         count += db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen);
@@ -30,7 +34,16 @@ static void send_vector(struct core *core, struct link *l, struct db *db, struct
         if (db->sources[i]->have && (full || db->sources[i]->gen > pd->sent_gen))
             wire_pack_entry(&core->scratch, &db->sources[i]->origin, db->sources[i]->have);
     wire_end(&core->scratch, at);
+}
+
+/* One VECTOR: in full, or what changed since this link was told last. `last` is what is in the scratch buffer. */
+static void send_vector(struct core *core, struct link *l, struct db *db, struct peer_db *pd, struct packed *last) {
+    struct packed now = {
+        .there = true, .full = !pd->sent_full || pd->sent_gen < db->full_gen, .refused = pd->refused != NULL, .sent_gen = pd->sent_gen};
+    if (!last->there || last->full != now.full || last->refused != now.refused || (!now.full && last->sent_gen != now.sent_gen))
+        pack_vector(core, db, pd, now.full);
     stream_send(core, l);
+    *last = l->state == LINK_UP ? now : (struct packed){0}; /* a link that breaks may lead to other frames */
     pd->sent_gen = db->gen;
     pd->sent_full = !pd->refused;
 }
@@ -47,6 +60,7 @@ bool announce_untold(const struct db *db, const struct peer_db *pd) {
 static void announce(struct core *core, struct db *db) {
     db->announce_at = UINT64_MAX;
     db->announced_ms = core->now;
+    struct packed last = {0};
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
         if (l->state != LINK_UP || !stream_room(core, l) || (overlay_content(core) && !overlay_stays(core, l)))
@@ -54,7 +68,7 @@ static void announce(struct core *core, struct db *db) {
         struct peer_db *pd = sync_peer_db(core, l->peer, db);
         if (!pd || !announce_untold(db, pd))
             continue;
-        send_vector(core, l, db, pd);
+        send_vector(core, l, db, pd, &last);
         db->vectors_ms += VECTOR_MS;
     }
 }
@@ -102,7 +116,7 @@ void announce_all(struct core *core, struct link *l) {
             continue;
         pd->sent_full = false;
         if (core->dbs[i]->open && l->state == LINK_UP)
-            send_vector(core, l, core->dbs[i], pd);
+            send_vector(core, l, core->dbs[i], pd, &(struct packed){0});
     }
 }
 
@@ -129,7 +143,7 @@ void announce_beat(struct core *core, struct link *l, struct wire_beat *w) {
         }
         bool due = announce_untold(db, pd);
         if (due && stream_room(core, l) && l->state == LINK_UP) {
-            send_vector(core, l, db, pd);
+            send_vector(core, l, db, pd, &(struct packed){0});
             due = false;
         }
         current = current && !due;

@@ -134,6 +134,8 @@ struct schema_item {
 /* ---- writing: init, then schema and changes in any order, then seal; clear to start the next batch */
 struct batch_writer;
 struct batch_writer *batch_writer_new(void); /* NULL without memory */
+/* For a simulated cluster, where nobody looks at signatures: its batches have none. */
+void batch_writer_unsigned(struct batch_writer *w);
 void batch_writer_free(struct batch_writer *w);
 void batch_writer_clear(struct batch_writer *w);
 /* The whole schema of the author's database, when it changed. Copied. */

@@ -84,19 +84,19 @@ static bool hold(struct core *core, struct db *db, struct source *s, const struc
 /* ---- delivering */
 
 /* For what cannot be taken nobody waits: it stops its own origin only. */
-static bool lacks(struct db *db, const struct origin *o, uint64_t version) {
-    const struct source *s = sync_source(db, o, false);
-    return !s || (s->delivered < version && !s->bad && !s->forked);
-}
+static bool behind(const struct source *s, uint64_t version) { return !s || (s->delivered < version && !s->bad && !s->forked); }
+
+static bool lacks(struct db *db, const struct origin *o, uint64_t version) { return behind(sync_source(db, o, false), version); }
 
 /* Was all that the author had seen, and that can be taken, delivered? Else remembers what is lacking. */
 static bool covered(struct db *db, struct source *s, const struct vv *after) {
     if (s->wait_version && lacks(db, &s->wait, s->wait_version))
         return false;
     s->wait_version = 0;
-    for (uint32_t i = 0; i < after->count; i++) {
+    for (uint32_t i = 0, at = 0; i < after->count; i++) {
         const struct vv_entry *e = &after->entries[i];
-        if (!lacks(db, &e->origin, e->version) || origin_cmp(&e->origin, &s->origin) == 0)
+        const struct source *on = sync_next_source(db, &at, &e->origin, false);
+        if (on == s || !behind(on, e->version))
             continue;
         s->wait = e->origin;
         s->wait_version = e->version;

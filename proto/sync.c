@@ -75,6 +75,15 @@ struct source *sync_source(struct db *db, const struct origin *o, bool add) {
     return s;
 }
 
+struct source *sync_next_source(struct db *db, uint32_t *at, const struct origin *o, bool add) {
+    int order = 1;
+    while (*at < db->sources_count && (order = origin_cmp(&db->sources[*at]->origin, o)) < 0)
+        ++*at;
+    if (*at < db->sources_count && order == 0)
+        return db->sources[(*at)++];
+    return add ? sync_source(db, o, true) : NULL;
+}
+
 static void clear_sources(struct db *db) {
     for (uint32_t i = 0; i < db->sources_count; i++) {
         hold_drop(db, db->sources[i]);
@@ -309,8 +318,7 @@ static void check_epoch(struct core *core, struct db *db, const struct source *s
 }
 
 /* What a peer claims to have: is there something to fetch? */
-static void claim(struct core *core, struct link *l, struct db *db, const struct vv_entry *e) {
-    struct source *s = sync_source(db, &e->origin, true);
+static void claim(struct core *core, struct link *l, struct db *db, struct source *s, const struct vv_entry *e) {
     if (!s)
         return;
     check_epoch(core, db, s, e->version);
@@ -357,8 +365,8 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
         pd->known = true;
     if (!db->open)
         return;
-    for (uint32_t i = 0; i < heard->count; i++)
-        claim(core, l, db, &heard->entries[i]);
+    for (uint32_t i = 0, at = 0; i < heard->count; i++)
+        claim(core, l, db, sync_next_source(db, &at, &heard->entries[i].origin, true), &heard->entries[i]);
 }
 
 uint64_t sync_peer_digest(const struct core *core, const struct peer *p) {
@@ -414,9 +422,9 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
         core_log(core, 0, "%s: out of memory; its state is told to others later", db->name);
         return;
     }
-    for (uint32_t i = 0; i < state->have.count; i++) {
+    for (uint32_t i = 0, at = 0; i < state->have.count; i++) {
         const struct vv_entry *e = &state->have.entries[i];
-        struct source *s = sync_source(db, &e->origin, true);
+        struct source *s = sync_next_source(db, &at, &e->origin, true);
         if (!s || s->have == e->version)
             continue;
         news = true;
@@ -452,8 +460,8 @@ static void hear_again(struct core *core, struct db *db) {
             continue;
         compare_bases(core, l->peer, db);
         const struct peer_db *pd = sync_peer_db(core, l->peer, db);
-        for (uint32_t k = 0; pd && pd->open && pd->known && k < pd->have.count; k++)
-            claim(core, l, db, &pd->have.entries[k]);
+        for (uint32_t k = 0, at = 0; pd && pd->open && pd->known && k < pd->have.count; k++)
+            claim(core, l, db, sync_next_source(db, &at, &pd->have.entries[k].origin, true), &pd->have.entries[k]);
     }
 }
 

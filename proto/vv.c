@@ -204,6 +204,32 @@ void vv_pack(const struct vv *v, struct buf *b) {
     }
 }
 
+/* The usual entry in its shortest form: an array of 3, a bin of 16, an epoch and a version of few bytes. Vectors are most of what a busy
+ * cluster reads. False: read it as what else it may be. */
+static bool usual_entry(struct mpk *m, struct vv_entry *entry) {
+    const uint8_t *p = m->at;
+    if (mpk_left(m) < VV_ENTRY_PACKED_MIN + 2 || p[0] != 0x93 || p[1] != 0xc4 || p[2] != NODE_ID_BYTES || p[19] > 0x7f)
+        return false;
+    unsigned more = p[20] <= 0x7f ? 0 : p[20] == 0xcc ? 1 : p[20] == 0xcd ? 2 : 3;
+    if (more == 3)
+        return false;
+    memcpy(entry->origin.node, p + 3, NODE_ID_BYTES);
+    entry->origin.epoch = p[19];
+    entry->version = more == 0 ? p[20] : more == 1 ? p[21] : (uint64_t)p[21] << 8 | p[22];
+    m->at += VV_ENTRY_PACKED_MIN + more;
+    return true;
+}
+
+static void any_entry(struct mpk *m, struct vv_entry *entry) {
+    if (mpk_array(m, 3) != 3)
+        mpk_fail(m, ERR_MALFORMED);
+    const uint8_t *node = mpk_bin_exact(m, NODE_ID_BYTES);
+    if (node)
+        memcpy(entry->origin.node, node, NODE_ID_BYTES);
+    entry->origin.epoch = (uint32_t)mpk_u64(m, UINT32_MAX);
+    entry->version = mpk_u64(m, UINT64_MAX);
+}
+
 int vv_unpack(struct vv *v, struct mpk *m) {
     vv_clear(v);
     uint32_t count = mpk_array(m, VV_ENTRIES_MAX);
@@ -218,13 +244,8 @@ int vv_unpack(struct vv *v, struct mpk *m) {
     }
     for (uint32_t i = 0; i < count; i++) {
         struct vv_entry entry = {0};
-        if (mpk_array(m, 3) != 3)
-            mpk_fail(m, ERR_MALFORMED);
-        const uint8_t *node = mpk_bin_exact(m, NODE_ID_BYTES);
-        if (node)
-            memcpy(entry.origin.node, node, NODE_ID_BYTES);
-        entry.origin.epoch = (uint32_t)mpk_u64(m, UINT32_MAX);
-        entry.version = mpk_u64(m, UINT64_MAX);
+        if (!usual_entry(m, &entry))
+            any_entry(m, &entry);
         /* sorted and without zeros: equal vectors are equal bytes, and reading stays linear */
         if (!entry.version || (i && origin_cmp(&v->entries[i - 1].origin, &entry.origin) >= 0))
             mpk_fail(m, ERR_MALFORMED);

@@ -1,7 +1,7 @@
 /* Starling: the simulator. Many nodes, simulated links, virtual time, one seed: the same seed gives the same run, to the last byte.
  *
  * What is simulated is told by a script (script.c; README.md has the words). Its nodes are real protocol cores, each with a store that keeps a
- * durable vector per database; the batches are real, sealed, with heads, and kept once for the whole world, since they are the same
+ * durable vector per database; the batches are real and chained, with heads, and kept once for the whole world, since they are the same
  * everywhere. At `level merge` the stores are real, too, beside applications that write rows (rows.h). For clusters beyond some hundreds there are views and trees alone (views.c).
  *
  * All the time it is checked that nothing is delivered twice, out of order, or before its causes; that bytes are the ones that were
@@ -85,8 +85,8 @@ struct sim_slot {
 /* One direction of a connection. */
 struct sim_stream {
     uint8_t *data;
-    size_t first, len, cap;
-    bool busy, fin, cut; /* an event is under way; closed behind the data; what is sent vanishes */
+    size_t first, len, cap, untold; /* untold: taken, and the sender was not told */
+    bool busy, fin, cut;            /* an event is under way; closed behind the data; what is sent vanishes */
 };
 
 struct sim_conn {

@@ -39,7 +39,13 @@ static void state_of(struct sim *sim, unsigned node, unsigned db, struct db_stat
     memset(state, 0, sizeof *state);
     state->have = d->have; /* borrowed for one step */
     state->settled = d->pending_count == 0;
-    uint64_t digest = vv_digest(&d->have);
+    uint64_t digest = 0;
+    for (uint32_t i = 0; i < d->have.count; i++) {
+        const struct vv_entry *e = &d->have.entries[i];
+        uint64_t words[2];
+        memcpy(words, e->origin.node, sizeof words);
+        digest += (words[0] ^ (words[1] + e->origin.epoch) * 0x9e3779b97f4a7c15u) * (e->version | 1) + e->version;
+    }
     memcpy(state->digest, &digest, sizeof digest);
 }
 
@@ -230,43 +236,41 @@ void sim_store_bulk(struct sim *sim, unsigned node, unsigned versions, size_t by
 void sim_store_deliver(struct sim *sim, unsigned node, const struct effect *fx) {
     unsigned db = db_of(sim, fx->db);
     struct sim_db *d = &sim->node[node].dbs[db];
-    struct batch_head head;
-    assert(batch_head_read(&head, fx->batch->data, fx->batch->len) == 0);
-    const struct sim_chain *chain = chain_of(sim, db, &head.origin);
-    uint64_t version = head.version;
+    const struct origin *author = &fx->origin;
+    const struct sim_chain *chain = chain_of(sim, db, author);
+    uint64_t version = fx->version;
     if (!d->exists || !chain || version > chain->count)
         sim_fail(sim, "node %u was given what nobody wrote", node);
     else if (fx->batch->len != chain->batches[version - 1]->len ||
              memcmp(fx->batch->data, chain->batches[version - 1]->data, fx->batch->len) != 0)
         sim_fail(sim, "node %u was given other bytes than were written", node);
-    else if (version != vv_get(&d->delivered, &head.origin) + 1)
+    else if (version != vv_get(&d->delivered, author) + 1)
         sim_fail(sim, "order: node %u was given version %llu of a member after %llu in %s", node, (unsigned long long)version,
-                 (unsigned long long)vv_get(&d->delivered, &head.origin), sim_db_name(db));
+                 (unsigned long long)vv_get(&d->delivered, author), sim_db_name(db));
     else if (!vv_covers(&d->delivered, &chain->after[version - 1]))
         sim_fail(sim, "causal: node %u was given version %llu before what its author had seen, in %s", node, (unsigned long long)version,
                  sim_db_name(db));
     if (sim->node[node].paused)
         sim_fail(sim, "node %u is paused and was given a batch", node);
-    vv_set(&d->delivered, &head.origin, version);
+    vv_set(&d->delivered, author, version);
     /* Who comes later fetches what was before it. */
     uint64_t since = sim->node[node].started_us ? sim->node[node].started_us + JOINING_US : 0;
     since = since > sim->measured_us ? since : sim->measured_us;
     if (chain && version <= chain->count && chain->written_us[version - 1] > since) {
         sim_latency_add(sim, sim->now_us - chain->written_us[version - 1]);
         if (sim->now_us - chain->written_us[version - 1] > SLOW_US)
-            sim_say(sim, "n%u is given version %llu of n%d, %llu ms old", node, (unsigned long long)version,
-                    sim_node_of(sim, head.origin.node), (unsigned long long)(sim->now_us - chain->written_us[version - 1]) / 1000);
+            sim_say(sim, "n%u is given version %llu of n%d, %llu ms old", node, (unsigned long long)version, sim_node_of(sim, author->node),
+                    (unsigned long long)(sim->now_us - chain->written_us[version - 1]) / 1000);
     }
     if (d->pending_count == d->pending_cap) {
         d->pending_cap = d->pending_cap ? d->pending_cap * 2 : 16;
         d->pending = realloc(d->pending, d->pending_cap * sizeof *d->pending);
         assert(d->pending);
     }
-    d->pending[d->pending_count++] = (struct sim_pending){head.origin, version};
+    d->pending[d->pending_count++] = (struct sim_pending){*author, version};
     if (d->pending_count > 256)
         sim_fail(sim, "node %u was given more than 256 batches without a word of the store", node);
     sim->result->delivered++;
-    batch_head_release(&head);
     if (sim->merge)
         sim_rows_deliver(sim, node, fx->batch);
     bytes_unref(fx->batch);

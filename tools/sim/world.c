@@ -538,6 +538,7 @@ void sim_open(struct sim *sim, unsigned nodes) {
     sim->alive = calloc((size_t)nodes * nodes / 8 + 1, 1);
     sim->writer = batch_writer_new();
     assert(sim->node && sim->by_id && sim->alive && sim->writer);
+    batch_writer_unsigned(sim->writer);
     for (unsigned i = 0; i < nodes; i++) {
         struct sim_node *n = &sim->node[i];
         uint8_t seed[32] = {(uint8_t)(i + 1), (uint8_t)sim->options.seed, (uint8_t)((i + 1) >> 8), (uint8_t)((i + 1) >> 16)};
