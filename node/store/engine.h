@@ -389,8 +389,9 @@ struct store {
     uint32_t vector_cap;
     struct vv have;
     int64_t app_ms; /* when the application last committed something */
-    int64_t blocked_since_ms, readers_since_ms, retry_parked_ms, checkpoint_ms, active_ms, trim_ms;
+    int64_t blocked_since_ms, readers_since_ms, retried_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries;
+    uint64_t moved_rows, retried_at; /* shown so far; the same, and the newest note, when what is parked was tried last */
     uint64_t drained_rows, mended_rows, projected_rows; /* drained: mends of ours among them */
     int64_t lock_us[256];
     uint32_t lock_next, lock_count;

@@ -165,6 +165,7 @@ static int tick_off(struct store *s, int64_t seq) {
                 return err;
         }
         row->looked = row->moves = false;
+        s->moved_rows += row->done;
         if (row->done && ((err = unify_left(s, row)) || (err = pending_done(s, row, seq, more))))
             return err;
     }
@@ -180,6 +181,7 @@ static int tick_off(struct store *s, int64_t seq) {
     while (s->flights && s->flights->seq <= seq) {
         struct flight *f = s->flights;
         s->projected_rows += f->ops_count;
+        s->moved_rows += f->ops_count;
         if (s->origins[f->origin].shown == f->version - 1) { /* what is before it may still be pending row by row */
             s->origins[f->origin].shown = f->version;
             s->origins[f->origin].changed = true;

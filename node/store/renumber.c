@@ -59,6 +59,8 @@ struct renumber {
         int64_t from, to; /* from <= n < to */
     } run;
     struct move *wanted;
+    struct move **moving; /* by their temporary numbers, from moving_from on */
+    int64_t moving_from;
     struct told *told;
     int64_t left_since_us, left_until_us; /* mends are left to another server; 0: none */
     int64_t left_seq;                     /* with what was merged then */
@@ -370,14 +372,21 @@ static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
 static int fill(struct store *s, const struct tbl *t, struct move *list) {
     sqlite3_stmt *q;
     int64_t n = 0, first = 0;
+    uint32_t count = 0;
     int err = find_temporary(s, t, &first);
     if (err)
         return err;
+    for (const struct move *m = list; m; m = m->next)
+        count++;
+    s->renumber->moving_from = first;
+    if (!(s->renumber->moving = arena_alloc(&s->renumber->arena, (count + 1) * sizeof(struct move *))))
+        return ERR_NOMEM;
     err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
                                   "DELETE FROM temp.starling_move");
     if (err || (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
         return err;
     for (; list && !err; list = list->next) {
+        s->renumber->moving[n] = list;
         sqlite3_bind_int64(q, 1, list->from);
         sqlite3_bind_int64(q, 2, list->to);
         sqlite3_bind_int64(q, 3, list->temporary = first + n++);
@@ -414,24 +423,25 @@ static int run_text(sqlite3 *db, sqlite3_str *q) {
     return err;
 }
 
-/* All columns that refer to t at once, since a key may hold some of them; the first of the two steps, or the second. */
-static int move_references(struct store *s, const struct tio *io, const struct tbl *t, bool first) {
+/* All columns that refer to t at once, since a key may hold some of them: from one column of starling_move to another. */
+static int move_references(struct store *s, const struct tio *io, const struct tbl *t, const char *from, const char *to) {
     const struct table *table = io->table;
+    bool first = strcmp(from, "a") == 0;
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     sqlite3_str_appendf(q, "UPDATE main.\"%w\" AS c SET ", table->name);
     const char *of = "";
     for (uint32_t k = 0; k < io->count; k++) {
         if (io->ref_to[k] != t)
             continue;
-        sqlite3_str_appendf(q, "%s\"%w\"=ifnull((SELECT m.%s FROM temp.starling_move AS m WHERE m.%s=c.\"%w\"", of, io->names[k],
-                            first ? "t" : "b", first ? "a" : "t", io->names[k]);
+        sqlite3_str_appendf(q, "%s\"%w\"=ifnull((SELECT m.%s FROM temp.starling_move AS m WHERE m.%s=c.\"%w\"", of, io->names[k], to, from,
+                            io->names[k]);
         if (first) {
-            sqlite3_str_appendf(q, " AND NOT EXISTS(SELECT 1 FROM temp.starling_stay AS s WHERE s.c=%u AND (s.k0", k);
-            for (uint32_t i = 1; i <= table_key_width(table); i++)
-                sqlite3_str_appendf(q, ", s.k%u", i);
-            sqlite3_str_appendall(q, ") IS (1");
-            put_key(q, table, "c");
-            sqlite3_str_appendall(q, "))");
+            sqlite3_str_appendf(q, " AND NOT EXISTS(SELECT 1 FROM temp.starling_stay AS s WHERE s.c=%u", k);
+            if (table->key_kind == KEY_ROWID)
+                sqlite3_str_appendf(q, " AND s.k1=c.%s", table->rowid);
+            for (uint32_t i = 0; i < table->key_count; i++)
+                sqlite3_str_appendf(q, " AND s.k%u IS c.\"%w\"", i + 1, table->columns[table->key[i]].name);
+            sqlite3_str_appendchar(q, 1, ')');
         }
         sqlite3_str_appendf(q, "), c.\"%w\")", io->names[k]);
         of = ", ";
@@ -439,10 +449,20 @@ static int move_references(struct store *s, const struct tio *io, const struct t
     of = " WHERE ";
     for (uint32_t k = 0; k < io->count; k++)
         if (io->ref_to[k] == t) {
-            sqlite3_str_appendf(q, "%sc.\"%w\" IN (SELECT m.%s FROM temp.starling_move AS m)", of, io->names[k], first ? "a" : "t");
+            sqlite3_str_appendf(q, "%sc.\"%w\" IN (SELECT m.%s FROM temp.starling_move AS m)", of, io->names[k], from);
             of = " OR ";
         }
     return run_text(s->app.writer, q);
+}
+
+/* In two steps where somebody comes to a number that another one leaves. */
+static int move_all_references(struct store *s, const struct tio *io, const struct tbl *t) {
+    int64_t meet;
+    int err =
+        sql_int(s->app.writer, 0, &meet, "SELECT EXISTS(SELECT 1 FROM temp.starling_move AS x JOIN temp.starling_move AS y ON x.b=y.a)");
+    if (err || !meet)
+        return err ? err : move_references(s, io, t, "a", "b");
+    return (err = move_references(s, io, t, "a", "t")) ? err : move_references(s, io, t, "t", "b");
 }
 
 static uint64_t hash_of(struct store *s, struct tio *io, uint32_t at, int64_t number) {
@@ -474,8 +494,8 @@ static int tell_cells(struct store *s, struct renumber *n, struct tio *io, uint3
     uint32_t column = io->numbers[at];
     uint64_t from = hash_of(s, io, at, m->from), now = hash_of(s, io, at, m->to);
     struct rowid who = r->who;
-    bool home, follows = true;
-    int err = rows_find(s, t, &who, r, &home);
+    bool home = !t->extras && !t->places, follows = true; /* then it was read where rows_find() would */
+    int err = home ? 0 : rows_find(s, t, &who, r, &home);
     r->who = who;
     const struct cell *best = err ? NULL : reg_winner(r, column, &o);
     for (uint32_t i = 0; i < r->cells_count && !err; i++) {
@@ -510,10 +530,7 @@ static int tell_cells(struct store *s, struct renumber *n, struct tio *io, uint3
 static int stays(struct store *s, const struct table *t, uint32_t column, const struct value *key) {
     sqlite3_stmt *q;
     sqlite3_str *text = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendf(text, "INSERT INTO temp.starling_stay(c, k0");
-    for (uint32_t i = 1; i <= table_key_width(t); i++)
-        sqlite3_str_appendf(text, ", k%u", i);
-    sqlite3_str_appendf(text, ") VALUES(%u, 1", column);
+    sqlite3_str_appendf(text, "INSERT INTO temp.starling_stay VALUES(%u", column);
     for (uint32_t i = 0; i < table_key_width(t); i++)
         sqlite3_str_appendall(text, ", ?");
     sqlite3_str_appendall(text, ")");
@@ -578,7 +595,7 @@ static int register_of(struct store *s, struct tio *io, const struct value *key,
 }
 
 /* Registers of rows that refer to those which move: they hold what the file shows. */
-static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at, const struct tbl *to, const struct move *list) {
+static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at, const struct tbl *to) {
     const struct table *t = io->table;
     sqlite3_stmt *q;
     int row;
@@ -595,16 +612,14 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
     buf_init(&name, 1 << 20);
     while (!err && (row = sql_step(q)) != 0) {
         struct value key[16];
-        const struct move *m = list;
         if (row < 0) {
             err = row;
             break;
         }
-        while (m && m->temporary != sqlite3_column_int64(q, 0))
-            m = m->next;
+        const struct move *m = n->moving[sqlite3_column_int64(q, 0) - n->moving_from];
         for (uint32_t i = 0; i < table_key_width(t); i++)
             sql_column_value(q, 1 + (int)i, &key[i]);
-        int follows = m ? register_of(s, io, key, &name) : 0;
+        int follows = register_of(s, io, key, &name);
         if (follows == 1 && (follows = tell_cells(s, n, io, at, to, m)) == 0)
             err = stays(s, t, at, key);
         err = follows < 0 ? follows : err;
@@ -614,17 +629,17 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
     return err;
 }
 
-static int tell_table(struct store *s, struct renumber *n, struct tio *io, const struct tbl *t, const struct move *list) {
+static int tell_table(struct store *s, struct renumber *n, struct tio *io, const struct tbl *t) {
     bool any = false;
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendall(q, "DROP TABLE IF EXISTS temp.starling_stay; CREATE TEMP TABLE starling_stay(c, k0");
+    sqlite3_str_appendall(q, "DROP TABLE IF EXISTS temp.starling_stay; CREATE TEMP TABLE starling_stay(c");
     for (uint32_t i = 1; i <= table_key_width(io->table); i++)
         sqlite3_str_appendf(q, ", k%u", i);
-    sqlite3_str_appendall(q, ")");
+    sqlite3_str_appendall(q, "); CREATE INDEX temp.starling_stay_key ON starling_stay(c, k1)");
     int err = run_text(s->app.writer, q);
     for (uint32_t k = 0; k < io->count && !err; k++)
         if (io->ref_to[k] == t) {
-            err = tell_registers(s, n, io, k, t, list);
+            err = tell_registers(s, n, io, k, t);
             any = true;
         }
     return err ? err : any;
@@ -650,9 +665,9 @@ static int move_table(struct store *s, struct renumber *n, struct tbl *t, struct
     int err = fill(s, t, list);
     for (uint32_t i = 0; i < s->tios_count && !err; i++) {
         struct tio *io = &s->tios[i];
-        int any = io->tbl ? tell_table(s, n, io, t, list) : 0;
-        if (any == 1 && !(err = move_references(s, io, t, true)))
-            err = move_references(s, io, t, false);
+        int any = io->tbl ? tell_table(s, n, io, t) : 0;
+        if (any == 1)
+            err = move_all_references(s, io, t);
         err = any < 0 ? any : err;
         if (!err && io->tbl && io->key_ref == t)
             err = move_keys(s, io, list);

@@ -21,6 +21,7 @@
 #define HELD_LOOK_MS 100    /* while a migration is under way */
 #define FOLLOW_LOOK_MS 5    /* while another server's schema is to be followed, and somebody reads or writes */
 #define RETRY_PARKED_MS 1000
+#define RETRY_SOON_MS 50 /* if anything came or went meanwhile: it may be what they wait for */
 #define RETRY_PARKED_ROWS 500
 #define QUIET_TRIM_MS 5000
 #define REST_MS 1000 /* also how often a quiet file is looked at for that */
@@ -419,12 +420,17 @@ static int forget_transaction(struct store *s, int err) {
     return err;
 }
 
+static int64_t retry_after_ms(const struct store *s) {
+    return s->moved_rows + (uint64_t)s->hot.note_seq != s->retried_at ? RETRY_SOON_MS : RETRY_PARKED_MS;
+}
+
 static void retry_parked(struct store *s) {
     int64_t now = mono_ms();
     uint32_t n = 0;
-    if (!s->parked_count || now < s->retry_parked_ms)
+    if (!s->parked_count || now < s->retried_ms + retry_after_ms(s))
         return;
-    s->retry_parked_ms = now + RETRY_PARKED_MS;
+    s->retried_ms = now;
+    s->retried_at = s->moved_rows + (uint64_t)s->hot.note_seq;
     /* what a foreign key keeps out can only be let in by another row: to try it costs the others of that projection */
     if (s->hot.note_seq != s->foreign_note_seq || s->hot.flight_seq != s->foreign_flight_seq || !s->foreign_note_seq)
         s->foreign_left = s->parked_count;
@@ -555,7 +561,7 @@ static int next_turn(struct store *s, int shown) {
     if (s->schema_waits)
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
-        return RETRY_PARKED_MS;
+        return (int)retry_after_ms(s);
     if (s->wal_pages >= 500 || scan_replaced_due(s) || (s->again_due && s->app_open) || holders_due(s))
         return 100;
     int64_t recheck = s->app_open ? recheck_wait_ms(s) : INT_MAX;
