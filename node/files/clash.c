@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "node/clock.h"
 #include "node/files/engine.h"
 #include "proto/err.h"
 
@@ -88,4 +89,50 @@ int clash_note(struct engine *e, const char *path, const struct version *winner,
     r = index_put(e->ix, copy, &v, mode);
     item_show(e, copy, 0);
     return r;
+}
+
+/* ---- copies of nothing */
+
+struct copied {
+    const char *copy;
+    struct conflict found; /* path NULL: none */
+    bool later;
+};
+
+static void copied_one(void *ctx, const struct conflict *c) {
+    struct copied *d = ctx;
+    if (d->found.path != NULL || c->copy == NULL || strcmp(c->copy, d->copy) != 0)
+        return;
+    d->found = *c;
+    d->found.path = strdup(c->path);
+}
+
+static void later_one(void *ctx, const struct conflict *c) {
+    struct copied *d = ctx;
+    if (strcmp(c->path, d->found.path) == 0)
+        d->later = d->later || version_outdates(&c->winner, &d->found.loser) || version_outdates(&c->loser, &d->found.loser);
+}
+
+bool clash_withdraw(struct engine *e, const char *copy, const struct version *v) {
+    struct copied d = {.copy = copy};
+    struct version there, gone = {.kind = VERSION_GONE};
+    struct disk disk;
+    if (memcmp(v->by, e->id, sizeof(e->id)) != 0 || index_disk(e->ix, copy, &disk) == 1)
+        return false;
+    (void)index_conflicts(e->ix, copied_one, &d);
+    if (d.found.path == NULL)
+        return false;
+    (void)index_conflicts(e->ix, later_one, &d);
+    d.later = d.later || (index_get(e->ix, d.found.path, &there, NULL) == 1 && version_outdates(&there, v)) ||
+              (index_disk(e->ix, d.found.path, &disk) == 1 && version_outdates(&disk.version, v));
+    version_knows(&gone, v);
+    version_sign(&gone, e->id, e->name, clock_wall_ms());
+    bool done = d.later && index_put(e->ix, copy, &gone, 0600) == 0 && index_conflict_decide(e->ix, d.found.id) == 0;
+    if (done) {
+        engine_say(e, LOG_INFO, "%s: no copy: it was written anew here before anybody had it", copy);
+        e->conflicts = index_conflicts_count(e->ix);
+        item_show(e, copy, 0);
+    }
+    free(d.found.path);
+    return done;
 }

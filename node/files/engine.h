@@ -79,10 +79,11 @@ struct engine {
     uint8_t id[NODE_ID_BYTES];
     uint64_t still_ms, bandwidth_kib;
     enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
-    uint64_t met_ms;                    /* when that was; 0: before the start, or not yet */
-    uint64_t noted_first;               /* the last item that the first walk noted */
-    bool served, looked, recovered;     /* recovered: what a crash left */
-    int root, staging, kept;            /* descriptors */
+    uint64_t tidied_ms;
+    uint64_t met_ms;                /* when that was; 0: before the start, or not yet */
+    uint64_t noted_first;           /* the last item that the first walk noted */
+    bool served, looked, recovered; /* recovered: what a crash left */
+    int root, staging, kept;        /* descriptors */
     struct stat state_stat;
 
     struct item *items, *wants, *queue;
@@ -221,6 +222,9 @@ enum fused fuse(struct engine *e, const char *path, const struct version *theirs
 /* ---- clash.c */
 /* `loser` was not known to whoever made `winner`: a copy of it beside it, and an entry in the list. copies: false: only listed. */
 int clash_note(struct engine *e, const char *path, const struct version *winner, const struct version *loser, bool copies);
+/* v is a copy of what this server wrote, and nobody has: if it wrote another one since, before anybody had fetched the first, that was no loss, and there is nothing
+ * to copy. True: so it was, and the copy is taken back. */
+bool clash_withdraw(struct engine *e, const char *copy, const struct version *v);
 /* The name of a copy: "name (conflict 2026-11-21 pit).ext"; n > 1: another one of that day. */
 void clash_name(const char *path, const struct version *loser, int n, char *out, size_t out_len);
 

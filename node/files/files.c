@@ -32,6 +32,8 @@
 #define FULL_MS 5
 #define FEW_ITEMS 256 /* counted whenever something changed; of more of them is told: */
 #define TELL_MS 100
+#define LOOK_MS 2000 /* for what nobody has */
+#define TIDY_MS 10000
 
 /* Words between the two threads. */
 enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_SETTINGS, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
@@ -341,8 +343,12 @@ static void prepare_cb(uv_prepare_t *prepare) {
 
 static void daily_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
-    index_tidy(e->ix);
+    uint64_t now = uv_now(&e->loop);
     place_lost_look(e);
+    if (now - e->tidied_ms < TIDY_MS)
+        return;
+    e->tidied_ms = now;
+    index_tidy(e->ix);
 }
 
 /* ---- content's side */
@@ -549,7 +555,7 @@ static void *thread_main(void *arg) {
         }
     } else {
         uv_prepare_start(&e->prepare, prepare_cb);
-        uv_timer_start(&e->daily, daily_cb, 10000, 10000);
+        uv_timer_start(&e->daily, daily_cb, LOOK_MS, LOOK_MS);
         summarize(e);
         uv_run(&e->loop, UV_RUN_DEFAULT);
     }

@@ -387,13 +387,14 @@ void place_lost_look(struct engine *e) {
     struct item *it, *next;
     struct version v;
     HASH_ITER(hh_want, e->wants, it, next) {
-        if (!place_lost(e, it) || index_get(e->ix, it->path, &v, NULL) != 1)
+        if (!place_lost(e, it) || index_get(e->ix, it->path, &v, NULL) != 1 || clash_withdraw(e, it->path, &v))
+            continue;
+        if (lost[0] != 0)
             continue;
         snprintf(lost, sizeof(lost),
                  "%.100s: the version of %s is at no server that is reached from here: start that one, or `starling files accept` gives "
                  "the version up",
                  it->path, v.name);
-        break;
     }
     e->summary_due = e->summary_due || strcmp(lost, e->lost) != 0;
     snprintf(e->lost, sizeof(e->lost), "%s", lost);

@@ -135,6 +135,8 @@ void version_sign(struct version *v, const uint8_t id[NODE_ID_BYTES], const char
     learn(v, id, wall_ms > before ? wall_ms : before + 1, true);
 }
 
+bool version_outdates(const struct version *v, const struct version *of) { return count_of(v, of->by) > count_of(of, of->by); }
+
 bool version_descends(const struct version *v, const struct version *from) {
     uint64_t made = count_of(from, from->by);
     return made > 0 && count_of(v, from->by) >= made;

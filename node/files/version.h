@@ -55,6 +55,8 @@ size_t version_write(const struct version *v, uint8_t out[VERSION_BYTES_MAX]);
 void version_sign(struct version *v, const uint8_t id[NODE_ID_BYTES], const char *name, uint64_t wall_ms);
 /* From now on v is made knowing `other` and all that was known to it. */
 void version_knows(struct version *v, const struct version *other);
+/* Did the author of `of` make a later one, as far as v knows? */
+bool version_outdates(const struct version *v, const struct version *of);
 bool version_descends(const struct version *v, const struct version *from); /* v was made knowing from; also of itself */
 /* The same thing for those who look at it: kind and content; times and authors do not count. */
 bool version_equal(const struct version *a, const struct version *b);

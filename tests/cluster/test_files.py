@@ -675,9 +675,16 @@ class Gone(FilesTest):
         nobody[85:93] = struct.pack("<Q", struct.unpack("<Q", nobody[85:93])[0] + 1000)  # a later version of that server
         index.execute("UPDATE file SET content = ? WHERE path = ?", (bytes(nobody), b"there"))
         index.execute("INSERT INTO file(path, content, mode) VALUES (?, ?, 420)", (b"only/in the index", bytes(nobody)))
+        winner = bytes(nobody)  # and a copy of what its author overwrote before anybody had fetched it: there is nothing to copy
+        nobody[44:76] = b"!" * 32
+        nobody[85:93] = struct.pack("<Q", struct.unpack("<Q", nobody[85:93])[0] - 500)
+        index.execute("INSERT INTO file(path, content, mode) VALUES (?, ?, 420)", (b"copy of nothing", bytes(nobody)))
+        index.execute("INSERT INTO conflict(id, path, copy, winner, loser, decided) VALUES (X'0102030405060708', ?, ?, ?, ?, 0)",
+                      (b"there", b"copy of nothing", winner, bytes(nobody)))
         index.close()
         c[2].start()
-        poll(lambda: c[0].json("files", "list") and len([f for f in c[0].json("files", "list")["files"] if f["state"] == "missing"]) == 2, 30)
+        poll(lambda: c[0].json("files", "list") and len([f for f in c[0].json("files", "list")["files"] if f["state"] == "missing"]) >= 2, 30)
+        poll(lambda: c[0].log_lines("copy of nothing: no copy"), 30)
         done = c[0].cli("wait", "--converged", "--timeout", "300", timeout=60)
         self.assertEqual(done.code, 1)
         self.assertRegex(done.err, "(there|only/in the index): the version of n0 is at no server")
@@ -687,6 +694,7 @@ class Gone(FilesTest):
         self.converge(c)
         self.assertEqual(sorted(tree(c[1])), [b"new", b"there"])
         poll(lambda: c[1].status()["files"]["error"] is None)
+        self.assertEqual(self.conflicts(c[1]), [])
         self.assertEqual(c[0].cli("files", "accept", "there").code, 1)
 
 

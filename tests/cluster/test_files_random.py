@@ -7,7 +7,7 @@ import unittest
 
 import harness
 from harness import poll
-from test_files import FilesTest, tree
+from test_files import STILL, FilesTest, tree
 
 NAMES = ["a.txt", "b.jsonl", "c", "d/e.txt", "d/f", "d/g/h.md", "k/l"]
 FOLDERS = ["d", "d/g", "k", "m"]
@@ -136,37 +136,64 @@ class Random(FilesTest):
         if data is not None:
             self.known.setdefault(data, "%s %s in round %d" % (node.name, how, self.round))
 
-    def test_whatever_is_written_is_somewhere(self):
+    def begin(self):
         self.seed = int(os.environ.get("STARLING_SEED", random.randrange(1 << 30)))
         print("seed %d" % self.seed)
-        rng = random.Random(self.seed)
+        self.rng = random.Random(self.seed)
         self.written, self.alive, self.known, self.round = 0, set(), {}, 0
-        c = self.files(3, ports=True)
+
+    def meet(self, c):
         for node in c:  # what a server writes before it has met the others counts for less
             poll(lambda: harness.connect(node.path(".starling/local.db")).execute("SELECT value FROM meta WHERE key = 'met'").fetchone())
-        hands = [Hands(self, n, rng) for n in c]
-        for self.round in range(int(os.environ.get("STARLING_ROUNDS", "4"))):
+        return [Hands(self, n, self.rng) for n in c]
+
+    def work(self, hands, steps, victim):
+        for step in range(steps):
+            self.rng.choice(hands).act()
+            if self.rng.random() < 0.3:
+                harness.time_passes(self.rng.random() * 0.15)
+            if victim is not None and self.rng.random() < 0.2:
+                victim.kill()  # and people go on working in its folder
+                for _ in range(self.rng.randrange(4)):
+                    self.rng.choice([h for h in hands if h.node == victim] or hands).act()
+                victim.start()
+                victim = None
+
+    def test_whatever_is_written_is_somewhere(self):
+        self.begin()
+        c = self.files(3, ports=True)
+        hands, rng = self.meet(c), self.rng
+        for self.round in range(int(os.environ.get("STARLING_ROUNDS", "3"))):
             apart = rng.random() < 0.6
             for node in c if apart else []:
                 if rng.random() < 0.7:
                     node.cli("pause")
-            victim = rng.choice(c.nodes) if rng.random() < 0.5 else None
-            for step in range(rng.randrange(3, 20)):
-                rng.choice(hands).act()
-                if rng.random() < 0.3:
-                    harness.time_passes(rng.random() * 0.15)
-                if victim is not None and rng.random() < 0.2:
-                    victim.kill()  # and people go on working in its folder
-                    for _ in range(rng.randrange(4)):
-                        hands[c.nodes.index(victim)].act()
-                    victim.start()
-                    victim = None
+            self.work(hands, rng.randrange(3, 20), rng.choice(c.nodes) if rng.random() < 0.5 else None)
             harness.time_passes(rng.random() * 0.4)
             for node in c:
                 node.cli("resume")
             if rng.random() < 0.5:
                 self.check(c)
         self.check(c)
+
+    def test_a_disk_that_is_full_again_and_again(self):
+        self.begin()
+        c = self.files(2, ports=True)
+        small = self.make("small", join=[c[0]], port=harness.free_port(), extra=STILL)
+        self.small_disk(small.instance, "8m")
+        c.nodes.append(small.start())
+        hands, rng = self.meet(c), self.rng
+        for self.round in range(int(os.environ.get("STARLING_ROUNDS", "1"))):
+            stuffing = small.path(".stuffing")
+            with contextlib.suppress(OSError), open(stuffing, "wb", buffering=0) as f:
+                while True:
+                    f.write(b"x" * 4096)
+            self.work(hands[:2], rng.randrange(5, 20), small if rng.random() < 0.7 else None)
+            with contextlib.suppress(OSError):
+                os.truncate(stuffing, max(0, os.path.getsize(stuffing) - rng.randrange(100000)))
+            self.work(hands[:2], rng.randrange(5, 20), None)
+            os.unlink(stuffing)
+            self.check(c)
 
     def check(self, c):
         self.converge(c)
