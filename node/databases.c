@@ -6,7 +6,8 @@
  *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes. Nobody waits for it, unless it stands
  *     in the place of one;
  *   - a worker cannot be started: state error; the next scan tries again.
- * Scans are paced so that they cost at most about 0.05 % of a core, however large the folder is. */
+ * Scans are done in steps, and paced so that they cost at most about 0.05 % of a core, however large the folder is: as long as its folders can be
+ * watched. */
 #include "node/databases.h"
 
 #include <assert.h>
@@ -25,10 +26,13 @@
 #include "proto/err.h"
 
 #define PERIOD_MIN_MS 1000
-#define PERIOD_MAX_MS 30000
-#define PERIOD_PER_SCAN 2000 /* times the duration of a scan */
-#define HINT_MS 20           /* after an event: several come together */
+#define PERIOD_MAX_MS 600000
+#define PERIOD_BLIND_MS 30000 /* at most, where not all folders are watched, or a file is there that may become a database unheard */
+#define PERIOD_PER_SCAN 2000  /* times the duration of a scan */
+#define HINT_MS 20            /* after an event: several come together */
 #define HINT_PER_SCAN 50
+#define STEP_ENTRIES 1000 /* of a scan; then the loop does other things */
+#define STEP_MS 2
 #define FOLDER_EVENTS (IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CLOSE_WRITE | IN_ONLYDIR)
 
 /* A file that was looked into and is no database. */
@@ -60,7 +64,9 @@ struct databases {
     uv_poll_t poll;
     int inotify_fd;
     bool stopped, polling, warned;
-    uint64_t scans, duration_ms;
+    struct folder_walker *walker; /* of the scan that is under way */
+    bool again, unfinished;       /* something happened meanwhile; this scan met an empty file */
+    uint64_t scans, spent_ns, duration_ms;
 };
 
 /* ---- entries */
@@ -315,8 +321,10 @@ static void on_file(void *ctx, const char *name, const char *path, const struct 
         return; /* its worker looks after it */
     if (db != NULL && db->state == DB_ALIEN && same_look(&db->look, st))
         return;
-    if (st->st_size == 0 && db == NULL)
-        return; /* an application has just made it; SQLite writes the header with the first table */
+    if (st->st_size == 0 && db == NULL) {
+        d->unfinished = true; /* an application has just made it; SQLite writes the header with the first table */
+        return;
+    }
     if (known_other(d, st) || held(d, st))
         return;
     enum folder_header header = folder_header(path);
@@ -332,18 +340,21 @@ static void on_file(void *ctx, const char *name, const char *path, const struct 
     }
 }
 
-void databases_scan(struct databases *d) {
-    if (d->stopped)
-        return;
-    uint64_t begin = uv_hrtime();
+static void scan_begin(struct databases *d) {
     struct folder_walk walk = {d->instance, d->state, d, on_folder, on_file, on_closed};
+    d->scans++;
+    d->spent_ns = 0;
+    d->again = d->unfinished = false;
+    d->walker = folder_begin(&walk);
+}
+
+static void scan_end(struct databases *d) {
     struct database *db, *db_next;
     struct other *o, *o_next;
     struct stat st;
     char *free_now = NULL; /* its place is, which something else had */
-
-    d->scans++;
-    folder_walk(&walk);
+    folder_end(d->walker);
+    d->walker = NULL;
     forget_closed(d, d->scans);
     HASH_ITER(hh, d->others, o, o_next) {
         if (o->scan != d->scans) {
@@ -358,10 +369,28 @@ void databases_scan(struct databases *d) {
             free_now = strdup(db->name);
         entry_free(d, db);
     }
-    d->duration_ms = (uv_hrtime() - begin) / 1000000;
+    d->duration_ms = d->spent_ns / 1000000;
     if (free_now != NULL)
         databases_want(d, free_now);
     free(free_now);
+}
+
+/* False: the scan is at its end. */
+static bool scan_step(struct databases *d, uint32_t entries) {
+    uint64_t begin = uv_hrtime();
+    bool more = d->walker != NULL && folder_step(d->walker, entries);
+    d->spent_ns += uv_hrtime() - begin;
+    if (!more)
+        scan_end(d);
+    return more;
+}
+
+void databases_scan(struct databases *d) {
+    if (d->stopped)
+        return;
+    folder_end(d->walker); /* one that is under way has passed by what was made just now */
+    scan_begin(d);
+    (void)scan_step(d, UINT32_MAX);
 }
 
 static void scan_cb(uv_timer_t *timer);
@@ -371,11 +400,20 @@ static void arm(struct databases *d, uint64_t ms) {
         uv_timer_start(&d->timer, scan_cb, ms, 0);
 }
 
+static uint64_t hint_ms(const struct databases *d) { return d->duration_ms * HINT_PER_SCAN + HINT_MS; }
+
+static uint64_t period_ms(const struct databases *d) {
+    uint64_t period = d->duration_ms * PERIOD_PER_SCAN, most = d->warned || !d->polling || d->unfinished ? PERIOD_BLIND_MS : PERIOD_MAX_MS;
+    if (d->again)
+        return hint_ms(d);
+    return period < PERIOD_MIN_MS ? PERIOD_MIN_MS : period > most ? most : period;
+}
+
 static void scan_cb(uv_timer_t *timer) {
     struct databases *d = timer->data;
-    databases_scan(d);
-    uint64_t period = d->duration_ms * PERIOD_PER_SCAN;
-    arm(d, period < PERIOD_MIN_MS ? PERIOD_MIN_MS : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
+    if (d->walker == NULL)
+        scan_begin(d);
+    arm(d, scan_step(d, d->scans == 1 ? UINT32_MAX : STEP_ENTRIES) ? STEP_MS : period_ms(d)); /* whoever starts waits for the first one */
     node_settle(d->node);
 }
 
@@ -396,9 +434,9 @@ static void inotify_cb(uv_poll_t *handle, int status, int events) {
             hint = hint || (e->mask & (IN_Q_OVERFLOW | IN_ISDIR)) != 0 || (e->len > 0 && !dbname_companion(e->name) && !served);
         }
     }
-    uint64_t soon = d->duration_ms * HINT_PER_SCAN + HINT_MS;
-    if (hint && uv_timer_get_due_in(&d->timer) > soon)
-        arm(d, soon);
+    d->again = d->again || (hint && d->walker != NULL);
+    if (hint && d->walker == NULL && uv_timer_get_due_in(&d->timer) > hint_ms(d))
+        arm(d, hint_ms(d));
 }
 
 /* ---- life */
@@ -468,6 +506,7 @@ void databases_free(struct databases *d) {
     struct other *o, *o_next;
     if (d == NULL)
         return;
+    folder_end(d->walker);
     HASH_ITER(hh, d->list, db, next) { entry_free(d, db); }
     forget_closed(d, UINT64_MAX);
     HASH_ITER(hh, d->others, o, o_next) {

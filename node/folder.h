@@ -3,6 +3,7 @@
 #define NODE_FOLDER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/stat.h>
 
 #define FOLDER_DEPTH_MAX 32
@@ -19,6 +20,11 @@ struct folder_walk {
 
 /* Walks. Symbolic links are not followed. 0, or ERR_IO when the root cannot be read. Folders that vanish meanwhile are left out. */
 int folder_walk(const struct folder_walk *with);
+/* The same in steps. NULL: the root cannot be read, or no memory. */
+struct folder_walker;
+struct folder_walker *folder_begin(const struct folder_walk *with);
+bool folder_step(struct folder_walker *w, uint32_t entries); /* at most so many entries; false: that was all */
+void folder_end(struct folder_walker *w);                    /* also in the middle, and of NULL */
 /* Opens, reads 16 bytes, closes: only for files that SQLite does not have open in this process. */
 enum folder_header folder_header(const char *path);
 
