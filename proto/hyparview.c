@@ -45,6 +45,13 @@ bool hyparview_is_asking(const struct hyparview *h, const hyparview_id id) {
     return false;
 }
 
+bool hyparview_is_known(const struct hyparview *h, const hyparview_id id) {
+    for (uint32_t i = 0; i < h->passive_count; i++)
+        if (same(h->passive[i], id))
+            return true;
+    return is_active(h, id) || hyparview_is_asking(h, id);
+}
+
 /* ---- what is to be done */
 
 static struct hyparview_action *act(struct hyparview_out *out, enum hyparview_what what, const hyparview_id id) {

@@ -105,5 +105,6 @@ void hyparview_tick(struct hyparview *h, uint64_t now_ms, struct hyparview_out *
 uint64_t hyparview_deadline(const struct hyparview *h);
 bool hyparview_is_active(const struct hyparview *h, const hyparview_id id);
 bool hyparview_is_asking(const struct hyparview *h, const hyparview_id id);
+bool hyparview_is_known(const struct hyparview *h, const hyparview_id id); /* in either view, or being asked */
 
 #endif

@@ -49,14 +49,24 @@ void member_drop(struct core *core, struct peer *p) {
     take_out(core, place(core, p->m.id));
 }
 
-/* Gives up one tombstone; for somebody who is there also one that is only hearsay. */
+/* May its place be another's? A tombstone's always; else that of one who was only heard of, for one who is there, or where nobody can know all (then what
+ * was heard last counts, but for the names in the views); and where nobody can, that of one who was met, for one who is there. */
+static bool spare(const struct core *core, const struct peer *p, bool present) {
+    if (p->link || p->dialling.dial)
+        return false;
+    if (p->forgotten || p->left)
+        return true;
+    return (present && !p->met) || ((present || !p->met) && overlay_spares(core, p));
+}
+
 static bool recycle(struct core *core, bool present) {
+    uint32_t from = (uint32_t)(core_random(core) % core->peers_count);
     for (uint32_t i = 0; i < core->peers_count; i++) {
-        const struct peer *p = core->peers[i];
-        if (!p->link && (p->forgotten || p->left || (present && !p->met))) {
-            take_out(core, i);
-            return true;
-        }
+        uint32_t at = (from + i) % core->peers_count;
+        if (!spare(core, core->peers[at], present))
+            continue;
+        take_out(core, at);
+        return true;
     }
     return false;
 }

@@ -528,6 +528,10 @@ bool overlay_stays(const struct core *core, const struct link *l) {
     return !core->overlay.on || hyparview_is_active(&core->overlay.views, l->peer->m.id);
 }
 
+bool overlay_spares(const struct core *core, const struct peer *p) {
+    return core->overlay.on && !p->letter && !hyparview_is_known(&core->overlay.views, p->m.id);
+}
+
 void overlay_pushed(struct core *core, struct link *l, bool duplicate) {
     if (core->overlay.on && plumtree_pushed(&core->overlay.tree, l->peer->m.id, duplicate))
         say(core, l, WIRE_OVERLAY_PRUNE, 0);

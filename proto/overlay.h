@@ -49,6 +49,7 @@ int overlay_receive(struct core *core, struct link *l, const struct wire_overlay
 /* Does what is new here go to this link's peer at once? */
 bool overlay_eager(const struct core *core, const struct link *l);
 bool overlay_stays(const struct core *core, const struct link *l);      /* its link is one of the mesh, or with a neighbour */
+bool overlay_spares(const struct core *core, const struct peer *p);     /* it is none of the names in the views of a large cluster */
 void overlay_pushed(struct core *core, struct link *l, bool duplicate); /* a batch came by push */
 void overlay_ask(struct core *core, struct link *l);                    /* something that was announced is asked of it */
 void overlay_timers(struct core *core);

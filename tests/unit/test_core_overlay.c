@@ -1,4 +1,5 @@
 /* Beyond the mesh: four nodes, of which three are many. */
+#include "proto/card.h"
 #include "tests/unit/core_rig.h"
 
 static void many(struct rig *r, unsigned nodes) {
@@ -163,11 +164,66 @@ static void who_is_asked_is_visited(void **state) {
     rig_release(&r); /* with a question that waits for its answer */
 }
 
+/* Members of whom somebody only tells, `count` from number `first` on. */
+static void tell_of(struct rig *r, unsigned n, uint64_t link, unsigned first, unsigned count) {
+    struct buf b;
+    buf_init(&b, FRAME_BYTES_MAX);
+    for (unsigned i = first; i < first + count; i++) {
+        uint8_t secret[NODE_SECRET_BYTES], bytes[CARD_BYTES_MAX], seed[32] = {0xfa, (uint8_t)i, (uint8_t)(i >> 8)};
+        struct card c = {.incarnation = 1};
+        crypto_sign_seed_keypair(c.key, secret, seed);
+        snprintf(c.name, sizeof c.name, "m%u", i);
+        size_t len = card_sign(&c, "default", secret, bytes);
+        buf_clear(&b);
+        size_t at = wire_pack_members(&b, 1);
+        wire_pack_member(&b, &(struct wire_member){.card = bytes, .card_len = len, .flags = WIRE_ALIVE});
+        wire_end(&b, at);
+        rig_says(r, n, link, b.data, b.len);
+    }
+    buf_release(&b);
+}
+
+/* Of those with these numbers. */
+static unsigned known(const struct rig *r, unsigned n, unsigned first, unsigned count) {
+    struct peer_info info;
+    unsigned known = 0, number;
+    for (uint32_t i = 0; core_peer(r->node[n].core, i, &info); i++)
+        known += sscanf(info.member->name, "m%u", &number) == 1 && number >= first && number < first + count;
+    return known;
+}
+
+/* Where there are more members than anybody knows, who was heard of last takes the place of another, but not of one that was met. */
+static void of_too_many_the_latest_are_known(void **state) {
+    (void)state;
+    static struct rig r;
+    all_linked(&r, 4);
+    uint64_t link = 0;
+    for (unsigned i = 0; i < r.links && !link; i++)
+        if (r.link[i].open && (r.link[i].node[0] == 0 || r.link[i].node[1] == 0))
+            link = i + 1;
+    tell_of(&r, 0, link, 0, MEMBERS_MAX);
+    assert_int_equal(core_peers(r.node[0].core), MEMBERS_MAX);
+    tell_of(&r, 0, link, MEMBERS_MAX, 500);
+    assert_int_equal(core_peers(r.node[0].core), MEMBERS_MAX);
+    assert_in_range(known(&r, 0, MEMBERS_MAX, 500), 400, 500);
+    for (unsigned n = 1; n < 4; n++)
+        assert_int_equal(rig_member(&r, 0, n), MEMBER_ALIVE);
+    rig_write(&r, 0, NULL);
+    rig_wait(&r, 1000);
+    for (unsigned n = 1; n < 4; n++)
+        assert_int_equal(r.node[n].delivered_count, 1);
+    rig_release(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(duplicates_prune_the_tree), cmocka_unit_test(what_is_stored_is_passed_on),
-        cmocka_unit_test(who_is_in_doubt_says_no),   cmocka_unit_test(who_is_gone_is_dead_for_all),
-        cmocka_unit_test(a_visit_is_a_dial),         cmocka_unit_test(who_is_asked_is_visited),
+        cmocka_unit_test(duplicates_prune_the_tree),
+        cmocka_unit_test(what_is_stored_is_passed_on),
+        cmocka_unit_test(who_is_in_doubt_says_no),
+        cmocka_unit_test(who_is_gone_is_dead_for_all),
+        cmocka_unit_test(a_visit_is_a_dial),
+        cmocka_unit_test(who_is_asked_is_visited),
+        cmocka_unit_test(of_too_many_the_latest_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
