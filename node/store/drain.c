@@ -39,7 +39,7 @@ struct edit { /* one change of ours, about to be written */
     struct rowid who;
     const struct column_set *set;
     const struct value *values;
-    uint64_t at; /* its stamp; 0: by stamp_for() */
+    uint64_t at; /* its stamp; 0: by stamp_for(); AT_BEFORE_US */
     bool orphan;
     bool quiet; /* it is told when it is shown */
     bool away;  /* the row is not at home */
@@ -190,7 +190,7 @@ static int delete_others(struct store *s, struct tio *io, const struct rowid *ro
 static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edit *e, const struct row_look *look, const uint64_t *hashes) {
     struct origins_order o = store_order(s);
     struct tbl *t = io->tbl;
-    uint64_t at = e->at ? e->at : stamp_for(s, r, look);
+    uint64_t at = e->at == AT_BEFORE_US ? 0 : e->at ? e->at : stamp_for(s, r, look);
     bool number = e->set && e->set->count == 1 && e->set->at[0] == NOT_HERE; /* of the row there is nothing to look at then */
     bool one = unify_is(s, t, &e->who);
     int err = io->refs_count && e->set && !number ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;

@@ -650,10 +650,11 @@ int moves_place(struct store *s, struct tio *io);                /* a table that
 void moves_shown(struct store *s);                               /* nothing is left to show: what was fresh is so no more */
 bool moves_arrives(const struct row_look *look);                 /* a row of a table that has come, read for the first time */
 bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
+#define AT_BEFORE_US UINT64_MAX /* stamp 0: a default, which nobody wrote over anything */
 struct moved_cell {  /* a column that is to be written */
     uint32_t column; /* index in io's order */
     enum carried carried;
-    uint64_t at; /* 0: as any write of now */
+    uint64_t at; /* 0: as any write of now; AT_BEFORE_US */
 };
 int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
                 struct moved_cell *cells, uint32_t *count, bool *overruled);

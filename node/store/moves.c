@@ -556,8 +556,14 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
         return err;
     bool fresh = io->tbl->moves[column].fresh && (scan || !io->tbl->captured || (p && !p->reason && pending)),
          others = c && reg_cell_stamp(r, c).origin != s->own;
-    if (fresh && others && (err = filled_with(s, io, i, standard, &standard)))
+    uint64_t filled = standard;
+    if (fresh && (others || !c) && (err = filled_with(s, io, i, standard, &filled)))
         return err;
+    if (fresh && !c && !pending && filled != standard && hash == filled) {
+        put(cells, count, i, AT_BEFORE_US, CARRIED_NOT);
+        return 0;
+    }
+    standard = others ? filled : standard;
     bool unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
     if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
         put(cells, count, i, unseen ? STAMP_COPY : 0, CARRIED_NOT);

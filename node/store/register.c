@@ -366,6 +366,8 @@ bool reg_copy_is_old(const struct reg *r, const struct cell *c, const struct ori
     bool alive = reg_alive(r, o);
     if (!w->carried)
         return false;
+    if (w->at <= STAMP_COPY + 1) /* what was there before us is known to all; what lost when servers met is told under the old name */
+        return true;
     for (uint32_t i = 0; i < r->copies_count; i++)
         if ((r->copies[i].column == c->column || r->copies[i].column == COPIES_ALL) && r->copies[i].at >= w->at)
             return true;

@@ -170,37 +170,6 @@ static void test_a_write_that_comes_while_a_column_is_renamed(void **state) {
     }
 }
 
-/* Server 1 comes later with the same column, and fills it: what was written on server 0 since stays. */
-static void test_a_backfill_does_not_undo_what_others_wrote(void **state) {
-    (void)state;
-    for (int mode = 0; mode < 4; mode++) { /* one transaction or many; ADD COLUMN or a rebuild */
-        static const char *const ADD[] = {
-            "ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'f' || a", "BEGIN; ALTER TABLE t ADD COLUMN c; UPDATE t SET c = 'f' || a; COMMIT",
-            "BEGIN; CREATE TABLE \"new__t\"(id INTEGER PRIMARY KEY, c, a); INSERT INTO \"new__t\"(id, c, a) SELECT id, 'f' || a, a FROM t;"
-            "DROP TABLE t; ALTER TABLE \"new__t\" RENAME TO t; COMMIT",
-            "CREATE TABLE _alembic_tmp_t(id INTEGER PRIMARY KEY, c, a); INSERT INTO _alembic_tmp_t(id, c, a) SELECT id, 'f' || a, a FROM t;"
-            "DROP TABLE t; ALTER TABLE _alembic_tmp_t RENAME TO t"};
-        struct rig r;
-        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
-        rig_act(&r, 0, "INSERT INTO t(a) VALUES(1), (2), (3)");
-        share_same(&r);
-        rig_act(&r, 0, ADD[mode]);
-        rig_act(&r, 0, "UPDATE t SET c = 'edited' WHERE id = 2");
-        share(&r);
-        uint32_t before = r.peers[1].s.made.count;
-        rig_act(&r, 1, ADD[mode]);
-        share_same(&r);
-        assert_everywhere(&r, "SELECT id, a, c FROM t ORDER BY id", "i1|i1|tf1|;i2|i2|tedited|;i3|i3|tf3|;");
-        assert_int_equal(rig_made_rows(&r, 1, before), 1); /* the one that differs, which is listed */
-        assert_true(peer_lost(&r.peers[0], "c", "\"f2\"") && peer_lost(&r.peers[1], "c", "\"f2\""));
-        rig_act(&r, 1, "UPDATE t SET c = 'known' WHERE id IN (1, 2)");
-        share_same(&r);
-        assert_everywhere(&r, "SELECT c FROM t ORDER BY id", "tknown|;tknown|;tf3|;");
-        assert_int_equal(conflicts(&r), 0);
-        rig_close(&r);
-    }
-}
-
 /* ---- tables */
 
 /* No deletions: its rows are kept elsewhere, and shown when it is created again, with other columns, too. */
@@ -244,32 +213,6 @@ static void test_a_table_that_is_emptied_and_rebuilt(void **state) {
     share(&r);
     assert_everywhere(&r, "SELECT count(*) FROM t", "i0|;");
     rig_close(&r);
-}
-
-/* Both make the same new table, each with its first rows, one server long after the other. */
-static void test_a_new_table_with_its_first_rows(void **state) {
-    (void)state;
-    static const char *const NEW =
-        "CREATE TABLE role(id INTEGER PRIMARY KEY, name TEXT UNIQUE); CREATE TABLE setting(k TEXT PRIMARY KEY, v);"
-        "INSERT INTO role(name) VALUES('admin'), ('scout'), ('guest'); INSERT INTO setting VALUES('lang', 'en'), "
-        "('color', 'blue'), ('size', 'big')";
-    for (int restart = 0; restart < 2; restart++) {
-        struct rig r;
-        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
-        rig_act(&r, 0, NEW);
-        rig_act(&r, 0,
-                "UPDATE setting SET v = 'red' WHERE k = 'color'; DELETE FROM setting WHERE k = 'size'; INSERT INTO setting VALUES('x', 1)");
-        share(&r);
-        assert_problem(&r.peers[1], "role", "the application has no such table here");
-        restart_between(&r, 1, NEW, restart);
-        share_same(&r);
-        assert_everywhere(&r, "SELECT id, name FROM role ORDER BY id", "i1|tadmin|;i2|tscout|;i3|tguest|;");
-        assert_everywhere(&r, "SELECT k, v FROM setting ORDER BY k", "tcolor|tred|;tlang|ten|;tx|i1|;");
-        rig_act(&r, 1, "UPDATE role SET name = 'chief' WHERE id = 1; UPDATE setting SET v = 'de' WHERE k = 'lang'");
-        share_same(&r);
-        assert_everywhere(&r, "SELECT name FROM role WHERE id = 1", "tchief|;");
-        rig_close(&r);
-    }
 }
 
 /* Rows keep who they are, so that the other server, which renames later, means the same ones. */
@@ -719,10 +662,8 @@ int main(void) {
         cmocka_unit_test(test_a_renamed_column_that_both_wrote),
         cmocka_unit_test(test_a_column_that_both_rename_at_once),
         cmocka_unit_test(test_a_write_that_comes_while_a_column_is_renamed),
-        cmocka_unit_test(test_a_backfill_does_not_undo_what_others_wrote),
         cmocka_unit_test(test_a_table_that_is_dropped_and_created_again),
         cmocka_unit_test(test_a_table_that_is_emptied_and_rebuilt),
-        cmocka_unit_test(test_a_new_table_with_its_first_rows),
         cmocka_unit_test(test_a_table_that_is_renamed_on_one_server_first),
         cmocka_unit_test(test_rows_that_die_before_their_table_is_renamed),
         cmocka_unit_test(test_columns_of_a_table_that_both_rename_at_once),
