@@ -667,7 +667,7 @@ static int after_diff(struct store *s, struct vv *now, struct vv *diff) {
 int drain_seal(struct store *s, bool part) {
     struct origin_row *own = &s->origins[s->own];
     bool parts_open = s->hot.published < own->version && !s->scan; /* a last part is owed, if only an empty one */
-    bool schema = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
+    bool schema = s->hot.schema_sent != s->schema.text && s->schema.count && !s->schema_waits;
     bool policies = s->policies_due && s->schema.count;
     int err = schema ? schema_pack(s) : 0;
     if (err == ERR_TOOBIG)
@@ -700,7 +700,7 @@ int drain_seal(struct store *s, bool part) {
     own->version = head.version;
     own->changed = true;
     if (schema)
-        s->hot.schema_sent = s->schema.hash;
+        s->hot.schema_sent = s->schema.text;
     vv_clear(&s->knew_news);
     if ((err = vv_copy(&s->after_sent, &now)) || (err = state_knew_set(s, s->own, s->own, own->version)))
         goto out;

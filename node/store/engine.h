@@ -256,7 +256,7 @@ struct hot { /* one row in the state database, written with every commit */
     int64_t flight_seq;    /* last flight made */
     int64_t projected_seq; /* last flight shown */
     uint64_t published;    /* own versions that may leave */
-    uint64_t schema_sent;  /* hash of the schema that others have from us */
+    uint64_t schema_sent;  /* hash of the schema's text that others have from us */
     int64_t shown_ms;      /* when something was shown last */
     uint32_t epoch;        /* ours */
     int64_t created;       /* 1: we made the application's file, and follow CREATE until the application does its own */
@@ -651,8 +651,8 @@ void moves_shown(struct store *s);                               /* nothing is l
 bool moves_arrives(const struct row_look *look);                 /* a row of a table that has come, read for the first time */
 bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
 #define AT_BEFORE_US UINT64_MAX /* stamp 0: a default, which nobody wrote over anything */
-struct moved_cell {  /* a column that is to be written */
-    uint32_t column; /* index in io's order */
+struct moved_cell {             /* a column that is to be written */
+    uint32_t column;            /* index in io's order */
     enum carried carried;
     uint64_t at; /* 0: as any write of now; AT_BEFORE_US */
 };

@@ -10,6 +10,7 @@
 
 #include "node/store/appfile.h"
 #include "node/store/capture.h"
+#include "node/store/ddl.h"
 #include "node/store/sql.h"
 #include "proto/err.h"
 
@@ -67,8 +68,6 @@ const char *schema_collate(enum collation c) {
     default: return " COLLATE BINARY";
     }
 }
-
-static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_' || c == '$' || (c & 0x80); }
 
 static int unsupported(struct table *t, char *why, const char *mend) {
     if (!why)
@@ -167,56 +166,6 @@ static void put_name(sqlite3_str *str, const char *name) {
 
 /* ---- what a constraint says, where SQLite has only its text */
 
-/* Behind the token at p: a quoted name or string, a word, a space or comment (nothing of which counts), or one character. */
-static const char *behind_token(const char *p, bool *counts) {
-    *counts = true;
-    if (p[0] == '-' && p[1] == '-') {
-        *counts = false;
-        return p + strcspn(p, "\n");
-    }
-    if (p[0] == '/' && p[1] == '*') {
-        const char *end = strstr(p + 2, "*/");
-        *counts = false;
-        return end ? end + 2 : p + strlen(p);
-    }
-    if (*p == '\'' || *p == '"' || *p == '`' || *p == '[') {
-        const char close = *p == '[' ? ']' : *p, *end = p + 1;
-        while (*end && (*end != close || (close != ']' && end[1] == close)))
-            end += *end == close ? 2 : 1;
-        return *end ? end + 1 : end;
-    }
-    const char *end = p;
-    while (is_word(*end))
-        end++;
-    *counts = !strchr(" \t\r\n\f", *p);
-    return end > p ? end : p + 1;
-}
-
-/* Words in one case, parted by one space, quoted text as it is. */
-static void put_words(sqlite3_str *str, const char *from, const char *to) {
-    bool counts;
-    for (const char *p = from, *end; p < to; p = end) {
-        end = behind_token(p, &counts);
-        bool word = is_word(*p);
-        for (; p < end && counts; p++)
-            sqlite3_str_appendchar(str, 1, word && *p >= 'A' && *p <= 'Z' ? (char)(*p + 'a' - 'A') : *p);
-        if (counts)
-            sqlite3_str_appendchar(str, 1, ' ');
-    }
-}
-
-/* Behind the parenthesis that closes the one at p. */
-static const char *behind_parentheses(const char *p) {
-    bool counts;
-    for (int depth = 0; *p;) {
-        depth += *p == '(' ? 1 : *p == ')' ? -1 : 0;
-        p = behind_token(p, &counts);
-        if (!depth)
-            break;
-    }
-    return p;
-}
-
 /* Each CHECK of the CREATE TABLE, in any order. */
 static int hash_checks(sqlite3 *app, const struct table *t, uint64_t *sum) {
     sqlite3_stmt *q = NULL;
@@ -225,15 +174,15 @@ static int hash_checks(sqlite3 *app, const struct table *t, uint64_t *sum) {
     if (!err && (row = sql_step(q)) < 0)
         err = row;
     for (const char *p = row > 0 ? text(q, 0) : ""; *p && !err;) {
-        const char *end = behind_token(p, &counts), *from = end;
+        const char *end = ddl_behind_token(p, &counts), *from = end;
         bool check = end - p == 5 && !sqlite3_strnicmp(p, "check", 5);
         for (counts = false; check && *from && *from != '(' && !counts;)
-            from = behind_token(from, &counts);
+            from = ddl_behind_token(from, &counts);
         if (check && *from == '(') {
-            end = behind_parentheses(from);
+            end = ddl_behind_parentheses(from);
             sqlite3_str *str = sqlite3_str_new(app);
             sqlite3_str_appendall(str, "check ");
-            put_words(str, from, end);
+            ddl_put_words(str, from, end);
             err = hash_text(str, sum);
         }
         p = end;
@@ -251,9 +200,9 @@ static int hash_index_text(sqlite3 *app, const char *index, uint64_t *sum) {
         err = row;
     const char *p = row > 0 ? text(q, 0) : "";
     while (*p && *p != '(')
-        p = behind_token(p, &counts);
+        p = ddl_behind_token(p, &counts);
     sqlite3_str *str = sqlite3_str_new(app);
-    put_words(str, p, p + strlen(p));
+    ddl_put_words(str, p, p + strlen(p));
     int hashed = hash_text(str, sum);
     sqlite3_finalize(q);
     return err ? err : hashed;
@@ -513,6 +462,22 @@ static int read_names(sqlite3 *app, struct schema *out) {
     return err;
 }
 
+/* All that others are told of it, word by word. */
+static int hash_whole(sqlite3 *app, uint64_t *sum) {
+    sqlite3_stmt *q = NULL;
+    int row, err = sql_prepare(app, &q,
+                               "SELECT sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_starling\\_%%' ESCAPE '\\'");
+    while (!err && (row = sql_step(q)) != 0) {
+        sqlite3_str *str = sqlite3_str_new(app);
+        if (row > 0)
+            sqlite3_str_appendall(str, text(q, 0));
+        int hashed = hash_text(str, sum);
+        err = row < 0 ? row : hashed;
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
 static int read_all(sqlite3 *app, struct schema *out) {
     /* The version first: it starts the read transaction, and makes SQLite read the schema again if it is an older one. */
     int err = sql_int(app, 0, &out->version, "PRAGMA main.schema_version");
@@ -520,6 +485,8 @@ static int read_all(sqlite3 *app, struct schema *out) {
         err = read_names(app, out);
     if (!err)
         err = mark_shadows(app, out);
+    if (!err)
+        err = hash_whole(app, &out->text);
     for (uint32_t i = 0; i < out->count && !err; i++) {
         struct table *t = &out->tables[i];
         if (!t->unsupported)

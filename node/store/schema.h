@@ -69,6 +69,7 @@ struct schema {
     uint32_t numbers_used;     /* new tables get numbers above this one; the reader's to set */
     uint64_t hash;             /* of names, columns, keys, UNIQUE constraints and CHECKs; the same for schemas that mean the same:
                          column order, defaults and the CREATE text do not count; policies neither */
+    uint64_t text;             /* hash of the CREATE texts: whether others were told of it as it is */
 };
 
 /* Reads the schema in one read transaction. Our two tables, sqlite_* and shadow tables are left out; virtual tables, and others that are called

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/ddl.h"
 #include "node/store/engine.h"
 #include "proto/err.h"
 
@@ -175,6 +176,35 @@ static int add_column(struct store *s, const char *table, sqlite3_stmt *q, const
     return 0;
 }
 
+/* A column that is computed when it is read is added by the text that made it. */
+static int add_generated(struct store *s, const char *table, const char *name, const struct trial *trial) {
+    sqlite3_stmt *q = NULL;
+    size_t len = 0;
+    int err = sql_prepare(trial->db, &q, "SELECT sql FROM main.sqlite_schema WHERE type='table' AND name=%Q COLLATE NOCASE", table);
+    if (!err && (err = sql_step(q)) == 1) {
+        const char *text = ddl_column((const char *)sqlite3_column_text(q, 0), name, &len);
+        err = text ? run_one(s->app.writer, "ALTER TABLE main.\"%w\" ADD COLUMN %.*s", table, (int)len, text) : ERR_DENIED;
+    }
+    sqlite3_finalize(q);
+    return err == ERR_FULL || err == ERR_IO || err == ERR_NOMEM ? err : 0; /* what is still lacking is said */
+}
+
+static int follow_generated(struct store *s, const char *table, const struct trial *trial) {
+    sqlite3_stmt *q = NULL;
+    int err = sql_prepare(trial->db, &q, "SELECT name FROM pragma_table_xinfo(%Q) WHERE hidden=2", table);
+    while (!err && (err = sql_step(q)) == 1) {
+        const char *name = (const char *)sqlite3_column_text(q, 0);
+        bool had;
+        int64_t there;
+        if (!(err = sql_int(s->app.writer, 0, &there, "SELECT count(*) FROM pragma_table_xinfo(%Q) WHERE name=%Q COLLATE NOCASE", table,
+                            name)) &&
+            !(err = follow_had(s, "column", 6, table, strlen(table), name, &had)) && !there && !had)
+            err = add_generated(s, table, name, trial);
+    }
+    sqlite3_finalize(q);
+    return err;
+}
+
 /* Columns of their table that ours lacks and never had, as ALTER TABLE can add them. */
 static int follow_columns(struct store *s, const char *table, const struct trial *trial) {
     sqlite3_stmt *q = NULL;
@@ -190,6 +220,8 @@ static int follow_columns(struct store *s, const char *table, const struct trial
         err = add_column(s, table, q, trial);
     }
     sqlite3_finalize(q);
+    if (!err)
+        err = follow_generated(s, table, trial);
     return err ? err : follow_say_rest(s, table, trial->db);
 }
 
@@ -481,7 +513,7 @@ int schema_refresh(struct store *s) {
     let_go(s);
     if (err)
         return err;
-    if (s->hot.schema_sent != s->schema.hash && s->schema.count)
+    if (s->hot.schema_sent != s->schema.text && s->schema.count)
         s->schema_waits = !first; /* a migration is many statements */
     return take_up(s);
 }
@@ -509,7 +541,7 @@ static int nothing_to_scan(struct store *s, const bool *anew) {
 /* What is missing here of a schema that passed its trial. */
 static int take_over(struct store *s, const struct batch_reader *r, const struct trial *trial, const struct taking *how) {
     struct schema made = {0};
-    bool *anew = NULL, told = !s->schema.count || s->hot.schema_sent == s->schema.hash;
+    bool *anew = NULL, told = !s->schema.count || s->hot.schema_sent == s->schema.text;
     uint32_t count = 0;
     int err = create_all(s, r, trial, how, &made, &anew, &count);
     if (err || !count) {
@@ -523,7 +555,7 @@ static int take_over(struct store *s, const struct batch_reader *r, const struct
     if (!how->follow)
         s->hot.created = 1;
     if (told)
-        s->hot.schema_sent = made.hash; /* the others have it: it is theirs */
+        s->hot.schema_sent = made.text; /* the others have it: it is theirs */
     s->schema_waits = false;
     store_log(s, LOG_INFO, "%s: the schema of the other servers is taken over (%u changes)", s->config.db, count);
     s->hold_over = s->held_since_ms == 0; /* it is not the application that changes it */

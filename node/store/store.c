@@ -501,7 +501,7 @@ static int gather_changes(struct store *s) {
         s->app_ms = s->active_ms = mono_ms();
     if ((err = settle_schema(s)))
         return err;
-    bool schema_due = s->hot.schema_sent != s->schema.hash && s->schema.count && !s->schema_waits;
+    bool schema_due = s->hot.schema_sent != s->schema.text && s->schema.count && !s->schema_waits;
     if (s->hot.published < s->origins[s->own].version || s->base_due || schema_due || (s->policies_due && s->schema.count)) {
         if ((err = state_begin(s)) || (err = drain_seal(s, false)))
             return err;

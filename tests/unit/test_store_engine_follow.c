@@ -193,13 +193,36 @@ static void test_the_application_in_between(void **state) {
     }
 }
 
+/* Columns that are computed when they are read, with names and texts of all kinds. What is stored can only be said. */
+static void test_generated_columns(void **state) {
+    (void)state;
+    struct rig r;
+    open_following(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, \"b,c\" TEXT); INSERT INTO t VALUES(1, 2, 'x')", 2);
+    rig_act(&r, 0, "ALTER TABLE t ADD COLUMN g INT GENERATED ALWAYS AS (a * 10) VIRTUAL");
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT g FROM t", "i20|;");
+    rig_act(&r, 0, "ALTER TABLE t ADD COLUMN [h, (i)] TEXT AS (coalesce(\"b,c\", ',)') /* , */ || ')') COLLATE NOCASE");
+    rig_act(&r, 0, "ALTER TABLE t ADD COLUMN d DEFAULT 3; ALTER TABLE t ADD COLUMN e AS (d + g); CREATE INDEX te ON t(e)");
+    rig_share(&r);
+    rig_act(&r, 1, "INSERT INTO t(a, \"b,c\") VALUES(5, 'y')");
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_everywhere(&r, "SELECT g, \"h, (i)\", e FROM t ORDER BY id", "i20|tx)|i23|;i50|ty)|i53|;");
+    assert_same_tables(&r);
+    rig_act(&r, 0, "CREATE INDEX ta ON t(a); CREATE VIEW tv AS SELECT e FROM t"); /* and nothing else */
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT count(*) FROM sqlite_schema WHERE name IN ('ta', 'te', 'tv')", "i3|;");
+    rig_close(&r);
+}
+
 /* A table made anew there has what ALTER TABLE cannot add here. */
 static void test_what_cannot_be_added_is_said(void **state) {
     (void)state;
     struct rig r;
     open_following(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b CHECK (b < 10)); INSERT INTO t VALUES(1, 1, 1)", 2);
     rig_act(&r, 0,
-            "BEGIN; CREATE TABLE tmp(id INTEGER PRIMARY KEY, a, b CHECK (b < 10), c NOT NULL, g AS (a + b), CHECK (a > 0), UNIQUE (a, b)); "
+            "BEGIN; CREATE TABLE tmp(id INTEGER PRIMARY KEY, a, b CHECK (b < 10), c NOT NULL, g AS (a + b) STORED, CHECK (a > 0), UNIQUE "
+            "(a, b)); "
             "INSERT INTO tmp(id, a, b, c) SELECT id, a, b, 'filled' FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t; COMMIT");
     rig_share(&r);
     peer_retry(&r.peers[1]);
@@ -215,6 +238,7 @@ static void test_what_cannot_be_added_is_said(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_generated_columns),
         cmocka_unit_test(test_what_cannot_be_added_is_said),
         cmocka_unit_test(test_what_is_added_elsewhere),
         cmocka_unit_test(test_what_goes_stays_gone_and_stays_elsewhere),
