@@ -24,8 +24,9 @@ int keyless_withdraw(
     struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
 
 /* ---- rekeyed.c: a table that has a key of another kind now */
-int rekeyed_note(struct store *s, const struct tio *io); /* what its key is, for when it will be another one */
-int rekeyed_begin(struct store *s, struct tio *io);      /* a table that came: was it this one? */
+int rekeyed_note(struct store *s, const struct tio *io);                 /* what its key is, for when it will be another one */
+int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike); /* its key of one column came, or went */
+int rekeyed_begin(struct store *s, struct tio *io);                      /* a table that came: was it this one? */
 void rekeyed_unload(struct tio *io);
 bool rekeyed_was_key(const struct tio *io, const char *column);   /* the one that numbered its rows */
 int rekeyed_source(struct store *s, const struct row_look *look); /* what the row was: into s->source */

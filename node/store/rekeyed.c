@@ -6,7 +6,8 @@
  * under the old one. When its turn comes its rows are carried over as those of a renamed table are (moves.c), with the stamps that they had, so the
  * order in which servers migrate does not matter.
  *
- * Which row it was is told by the columns of the old key, where the new table has them, else by those of the new key, where the old one had them. Who it is from now on: with a key that is given, the row of that
+ * Which row it was is told by the columns of the old key, where the new table has them, else by those of the new key, where the old one had them; of
+ * rows that had no key by what they hold. Who it is from now on: with a key that is given, the row of that
  * key. A number that was a column before is given, too. A number that SQLite drew while the rows were copied differs from server to server:
  * the row is known by its old key then, or by its content where that is gone, and the number is one that servers agree on, as after a mend. The same
  * for tables without a key, whose rows have names (keyless.c). */
@@ -30,8 +31,9 @@ struct rekeyed {
     uint32_t count; /* columns of its key; 0: it had none, or nobody knows */
     struct old_column columns[KEY_COLUMNS_MAX];
     char *names[KEY_COLUMNS_MAX];
-    bool found;     /* the new table has all of them */
-    bool by_new;    /* it has not, but the old one had all columns of the new key */
+    bool found;   /* the new table has all of them */
+    uint32_t *by; /* else: columns (of the new order) that tell the row, since the old table had them as well */
+    uint32_t by_count;
     bool listed;    /* then the old rows are in TEMP rekeyed, by what they held there */
     bool given;     /* its number was a column before */
     struct buf key; /* of the old row that is looked for, or of the new one that a death is told of */
@@ -60,6 +62,14 @@ int rekeyed_note(struct store *s, const struct tio *io) {
     }
     sqlite3_finalize(q);
     buf_release(&b);
+    return err;
+}
+
+/* A key of one column and none at all are told apart by nothing that others see: the rows of one are not taken for those of the other. */
+int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike) {
+    int64_t had;
+    int err = sql_int(s->db, -1, &had, "SELECT length(v) > 0 FROM meta WHERE k='key %u'", io->tbl->no);
+    *unlike = !err && had >= 0 && io->tbl->rows && io->tbl->shape == SHAPE_KEY && had != (io->table->key_kind == KEY_COLUMNS);
     return err;
 }
 
@@ -102,6 +112,7 @@ void rekeyed_unload(struct tio *io) {
     for (uint32_t i = 0; i < io->rekeyed->count; i++)
         free(io->rekeyed->names[i]);
     buf_release(&io->rekeyed->key);
+    free(io->rekeyed->by);
     free(io->rekeyed);
     io->rekeyed = NULL;
 }
@@ -130,6 +141,22 @@ bool rekeyed_was_key(const struct tio *io, const char *column) {
     return !tbl_is_text(io->rekeyed->from) && io->rekeyed->count == 1 && sqlite3_stricmp(io->rekeyed->names[0], column) == 0;
 }
 
+/* Those of the new key, if the old table had all of them; of a table that had no key all that both have. */
+static int find_telling(const struct tio *io, struct rekeyed *k) {
+    bool keys = k->count > 0;
+    uint32_t n = !keys ? io->count : io->table->key_kind == KEY_COLUMNS ? io->table->key_count : 0;
+    if (k->found || !n)
+        return 0;
+    if (!(k->by = calloc(n, sizeof *k->by)))
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++)
+        if (old_number(k->from, io->names[i]))
+            k->by[k->by_count++] = i;
+    if (keys && k->by_count < n)
+        k->by_count = 0;
+    return 0;
+}
+
 /* The table that had this name last, under another kind of key. */
 int rekeyed_begin(struct store *s, struct tio *io) {
     struct tbl *from = NULL;
@@ -149,10 +176,7 @@ int rekeyed_begin(struct store *s, struct tio *io) {
     int err = load_key(s, io, io->rekeyed);
     if (!err && io->table->key_kind == KEY_INTEGER)
         io->rekeyed->given = was_column(io->rekeyed, io->table->columns[io->table->key[0]].name);
-    io->rekeyed->by_new = !io->rekeyed->found && io->table->key_kind == KEY_COLUMNS;
-    for (uint32_t i = 0; i < io->table->key_count && io->rekeyed->by_new; i++)
-        io->rekeyed->by_new = old_number(from, io->names[i]) != 0;
-    return err;
+    return err ? err : find_telling(io, io->rekeyed);
 }
 
 /* ---- a row of the file: which one was it */
@@ -184,8 +208,8 @@ static int find_source(struct store *s, const struct row_look *look, bool plain)
     return k->key.failed ? k->key.failed : rows_at_home(s, k->from, &place, &s->source);
 }
 
-/* What the file showed in the columns of the new key, of every row that it had. */
-static int list_by_new(struct store *s, const struct tio *io) {
+/* What the file showed in these columns, of every row that it had. */
+static int list_by(struct store *s, const struct tio *io) {
     struct origins_order o = store_order(s);
     struct rekeyed *k = io->rekeyed;
     sqlite3_stmt *q = NULL, *put = NULL;
@@ -200,8 +224,8 @@ static int list_by_new(struct store *s, const struct tio *io) {
             break;
         uint64_t sum = 0;
         bool whole = reg_alive(&s->source, &o);
-        for (uint32_t i = 0; i < io->table->key_count && whole; i++) {
-            const struct cell *c = reg_winner(&s->source, old_number(k->from, io->names[i]) - 1, &o);
+        for (uint32_t i = 0; i < k->by_count && whole; i++) {
+            const struct cell *c = reg_winner(&s->source, old_number(k->from, io->names[k->by[i]]) - 1, &o);
             sum = mix(sum ^ (c ? c->hash : 0));
             whole = c != NULL;
         }
@@ -216,14 +240,14 @@ static int list_by_new(struct store *s, const struct tio *io) {
 }
 
 /* The one row that held these values, if there is only one. */
-static int find_by_new(struct store *s, const struct row_look *look) {
+static int find_by(struct store *s, const struct row_look *look) {
     struct rekeyed *k = look->io->rekeyed;
     struct rowid place = {.kind = IDENT_GIVEN, .text = tbl_is_text(k->from)};
     sqlite3_stmt *q;
     uint64_t sum = 0;
-    int row = k->listed ? 0 : list_by_new(s, look->io);
-    for (uint32_t i = 0; i < look->io->table->key_count; i++)
-        sum = mix(sum ^ value_hash(&look->values[i]));
+    int row = k->listed ? 0 : list_by(s, look->io);
+    for (uint32_t i = 0; i < k->by_count; i++)
+        sum = mix(sum ^ value_hash(&look->values[k->by[i]]));
     reg_clear(&s->source);
     if (row || (row = sql_prepare(s->db, &q, "SELECT min(k), count(*) FROM temp.rekeyed WHERE tbl=%u AND h=?", look->io->tbl->no)))
         return row;
@@ -249,7 +273,7 @@ int rekeyed_source(struct store *s, const struct row_look *look) {
     if (!look->values)
         return 0;
     if (!io->rekeyed->found)
-        return io->rekeyed->by_new ? find_by_new(s, look) : 0;
+        return io->rekeyed->by_count ? find_by(s, look) : 0;
     int err = find_source(s, look, false);
     return err || reg_known(&s->source) || !io->telling || io->rekeyed->count == 1 ? err : find_source(s, look, true);
 }
@@ -331,12 +355,12 @@ static int identity_then(struct store *s, struct tio *io, const struct rowid *wa
     uint8_t name[KEYLESS_KEY_BYTES];
     int n = tables_key_values(was, keys, KEY_COLUMNS_MAX), found = 1;
     *who = (struct rowid){.kind = IDENT_GIVEN, .text = tbl_is_text(io->tbl)};
-    if (n < 0 || (uint32_t)n != k->count)
-        return n < 0 ? n : 0;
-    if (!who->text && !k->given) {
+    if (n >= 0 && !who->text && !k->given) {
         name_numbered(who, hash_of_key(io->tbl, was));
         return 1;
     }
+    if (n < 0 || (uint32_t)n != k->count)
+        return n < 0 ? n : 0;
     buf_clear(&k->key);
     if (io->table->key_kind == KEY_ROWID) {
         keyless_name_of_key(io->tbl, was->text ? was->key : (const void *)&was->number, was->text ? was->key_len : sizeof was->number,

@@ -540,6 +540,16 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
     if ((err = state_table(s, t->name, strlen(t->name), state_shape_of_table(t), &io->tbl)))
         return err;
     io->tbl->io = io;
+    bool unlike;
+    if ((err = rekeyed_unlike(s, io, &unlike)))
+        return err;
+    if (unlike) { /* said in `tables` */
+        io->tbl->io = NULL;
+        io->tbl->unbound = "a migration gave it a key of one column, or took that away";
+        io->tbl->unbound_mend = "give it an INTEGER PRIMARY KEY, or the key that it had, or rename it";
+        io->tbl = NULL;
+        return 0;
+    }
     int64_t uniques = 0;
     if ((err = tio_columns(s, io)) ||
         (err = sql_int(s->app.reader, 0, &uniques, "SELECT count(*) FROM pragma_index_list(%Q, 'main') WHERE \"unique\" AND origin<>'pk'",

@@ -61,6 +61,8 @@ static const struct rebuild REBUILDS[] = {
     {"two columns become a number", "CREATE TABLE t(code TEXT, season DEFAULT 7, v, PRIMARY KEY(code, season)) WITHOUT ROWID",
      "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)",
      "id INTEGER PRIMARY KEY, code TEXT, season DEFAULT 7, v, UNIQUE(code, season)", "(code, season, v) SELECT code, season, v"},
+    {"no key becomes a number", "CREATE TABLE t(code TEXT, v)", "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)",
+     "id INTEGER PRIMARY KEY, code TEXT, v", "(code, v) SELECT code, v"},
     {"a number, and no key", "CREATE TABLE t(id INTEGER PRIMARY KEY, code TEXT, v)",
      "INSERT INTO t(id, code, v) VALUES(1, 'a', 1), (2, 'b', 1), (3, 'c', 1), (4, 'gone', 1)", "id INTEGER, code TEXT, v",
      "(id, code, v) SELECT id, code, v"},
@@ -274,6 +276,38 @@ static void test_a_key_of_another_kind_is_said(void **state) {
     rig_close(&r);
 }
 
+/* A key of one column that comes, or goes: left alone and said, until it is as it was. */
+static void test_a_key_of_one_column_that_comes_or_goes(void **state) {
+    (void)state;
+    static const char *const COLUMNS[] = {"code TEXT PRIMARY KEY, v", "code TEXT, v"};
+    for (int mode = 0; mode < 2; mode++) {
+        struct rig r;
+        char *sql[2];
+        for (int i = 0; i < 2; i++)
+            sql[i] = sqlite3_mprintf("CREATE TABLE tmp(%s); INSERT INTO tmp SELECT * FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t",
+                                     COLUMNS[i ? mode : !mode]);
+        rig_open(&r, 2,
+                 mode ? "CREATE TABLE t(code TEXT, v); CREATE TABLE u(k PRIMARY KEY)"
+                      : "CREATE TABLE t(code TEXT PRIMARY KEY, v); CREATE TABLE u(k PRIMARY KEY)");
+        rig_act(&r, 0, "INSERT INTO t VALUES('a', 1), ('b', 2)");
+        share_same(&r);
+        rig_act(&r, 0, sql[0]);
+        rig_act(&r, 0, "INSERT INTO t VALUES('c', 3); INSERT INTO u VALUES(1)");
+        rig_act(&r, 1, "UPDATE t SET v = 'one' WHERE code = 'a'");
+        share(&r);
+        assert_problem(&r.peers[0], "t", "not replicated: a migration gave it a key of one column, or took that away");
+        assert_everywhere(&r, "SELECT k FROM u", "i1|;");
+        assert_rows(rig_app(&r, 1), "SELECT code, v FROM t ORDER BY code", "ta|tone|;tb|i2|;");
+        assert_int_equal(r.peers[0].reopened + r.peers[1].reopened, 0);
+        rig_act(&r, 0, sql[1]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code FROM t ORDER BY code", "ta|;tb|;tc|;");
+        for (int i = 0; i < 2; i++)
+            sqlite3_free(sql[i]);
+        rig_close(&r);
+    }
+}
+
 /* A state of before: one name, one table. */
 static void test_a_state_that_knows_one_table_a_name(void **state) {
     (void)state;
@@ -305,6 +339,7 @@ int main(void) {
         cmocka_unit_test(test_a_write_that_was_never_on_show),
         cmocka_unit_test(test_references_to_a_table_whose_key_changes),
         cmocka_unit_test(test_a_key_of_another_kind_is_said),
+        cmocka_unit_test(test_a_key_of_one_column_that_comes_or_goes),
         cmocka_unit_test(test_a_state_that_knows_one_table_a_name),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
