@@ -77,28 +77,24 @@ static int read_again(struct store *s, struct tbl *t) {
 /* One table that was here: gone, renamed, rebuilt, or still itself. */
 static int judge_table(struct store *s, struct tbl *t) {
     int err = 0;
+    int64_t had = t->placed > 0 ? t->placed : t->placed == TABLE_GONE ? 0 : -t->placed; /* the number of its triggers; nobody's is 0 */
     const struct table *named = schema_find(&s->schema, t->name, strlen(t->name)),
                        *now = replicated(named) && state_shape_of_table(named) == t->shape ? named : NULL;
-    if (t->placed > 0 && (!now || (now->number != (uint64_t)t->placed && has_number(s, t->placed)))) {
-        t->placed = -t->placed;
+    if (t->placed > 0 && (!now || (now->number != (uint64_t)had && has_number(s, had)))) {
+        t->placed = -had;
         t->captured = false;
         t->dropped_now = t->dirty = true;
         hold(s, false);
-        s->held_merge |= has_number(s, -t->placed) || (!now && replicated(named) && !s->hold_over);
-    } else if (t->placed < 0 && t->dropped_now && now && !has_number(s, -t->placed)) { /* it was missing for a moment */
-        t->was = -t->placed;
-        t->placed = now->number;
-        t->remade = true;
-        err = read_again(s, t);
-    } else if (t->placed > 0 && now->number != (uint64_t)t->placed) { /* other triggers: another table under this name */
-        t->was = t->placed;
+        s->held_merge |= has_number(s, had) || (!now && replicated(named) && !s->hold_over);
+    } else if (now && (t->placed > 0 ? now->number != (uint64_t)had : t->placed < 0 && t->dropped_now && !has_number(s, had))) {
+        t->was = had; /* other triggers: another table under this name, whether it was seen to be missing for a moment or not */
         t->placed = now->number;
         t->remade = true;
         err = read_again(s, t);
     }
     if (t->placed > 0 && !t->captured)
         hold(s, true);
-    s->held_long |= t->placed < 0 && replicated(named) && has_number(s, -t->placed);
+    s->held_long |= t->placed < 0 && replicated(named) && has_number(s, had);
     return err;
 }
 
