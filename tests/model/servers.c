@@ -57,11 +57,21 @@ __attribute__((format(printf, 2, 3))) static json_t *refuse(const char *name, co
     return j;
 }
 
+static json_t *blob_json(sqlite3_stmt *q, int i) {
+    size_t len = (size_t)sqlite3_column_bytes(q, i);
+    char *hex = malloc(2 * len + 1);
+    assert(hex);
+    json_t *j = json_string(sodium_bin2hex(hex, 2 * len + 1, len ? sqlite3_column_blob(q, i) : (const void *)"", len));
+    free(hex);
+    return j;
+}
+
 static json_t *value_json(sqlite3_stmt *q, int i) {
     switch (sqlite3_column_type(q, i)) {
     case SQLITE_NULL: return json_null();
     case SQLITE_INTEGER: return json_integer(sqlite3_column_int64(q, i));
     case SQLITE_FLOAT: return json_real(sqlite3_column_double(q, i));
+    case SQLITE_BLOB: return blob_json(q, i);
     default: return json_string((const char *)sqlite3_column_text(q, i));
     }
 }
