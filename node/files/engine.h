@@ -92,8 +92,9 @@ struct engine {
     struct watch *watch;
     struct walk *walk;
     struct barrier *barriers;
-    uint64_t error_item;        /* whose error it is */
-    char error[300], lost[300]; /* lost: a version that no server has whom we reach */
+    uint64_t error_item;               /* whose error it is */
+    char unread[300], unread_new[300]; /* what cannot be read; as of the walk that is under way */
+    char error[300], lost[300];        /* lost: a version that no server has whom we reach */
     uint64_t conflicts;
     bool summary_due;
 };
@@ -105,6 +106,8 @@ struct item *item_find(struct engine *e, const char *path);
 void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]);
 void item_again(struct engine *e, struct item *it, uint64_t in_ms);
 __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
+#define UNREAD_DENIED "it cannot be read: give the user who runs starlingd the right to"
+void engine_unread(struct engine *e, const char *path, const char *why); /* it stands here, and is not replicated */
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);

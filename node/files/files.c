@@ -148,6 +148,17 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer) {
     tell_loop(e->files, w);
 }
 
+void engine_unread(struct engine *e, const char *path, const char *why) {
+    char text[sizeof(e->unread)];
+    snprintf(text, sizeof(text), "%.150s is not replicated: %.100s", path, why);
+    if (strcmp(text, e->unread) != 0 && strcmp(text, e->unread_new) != 0)
+        engine_say(e, LOG_DEBUG, "%s", text); /* red in the status until it can be: that is enough */
+    snprintf(e->unread_new, sizeof(e->unread_new), "%s", text);
+    if (e->unread[0] == 0)
+        snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
+    e->summary_due = true;
+}
+
 void engine_trouble(struct engine *e, uint64_t item, const char *text) {
     if (strcmp(e->error, text) == 0 || (text[0] == 0 && e->error_item != item)) /* who is still in trouble says so again */
         return;
@@ -305,7 +316,7 @@ static void summarize(struct engine *e) {
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
     snprintf(s.error, sizeof(s.error), "%s", e->error);
     if (s.error[0] == 0)
-        snprintf(s.error, sizeof(s.error), "%s", e->roots_error[0] != 0 ? e->roots_error : e->lost);
+        snprintf(s.error, sizeof(s.error), "%s", e->roots_error[0] != 0 ? e->roots_error : e->lost[0] != 0 ? e->lost : e->unread);
     if (s.error[0] == 0 && index_any_halted(e->ix))
         snprintf(s.error, sizeof(s.error), "a folder vanished whole: its files are left alone: see `starling files status`");
     pthread_mutex_lock(&e->files->lock);

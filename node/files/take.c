@@ -234,7 +234,7 @@ static int look(struct engine *e, const char *path, struct stat *st, const char 
     int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
-    *why = fd == -EACCES || fd == -EPERM ? "it cannot be read: give the user who runs starlingd the right to" : "it cannot be looked at";
+    *why = fd == -EACCES || fd == -EPERM ? UNREAD_DENIED : "it cannot be looked at";
     if (fd < 0)
         return -1;
     if (fstat(fd, st) != 0) {
@@ -276,7 +276,9 @@ void take_look(struct engine *e, struct item *it) {
         return;
     }
     if (there < 0 || !engine_takes(e, it->path, there == 1 && S_ISDIR(st.st_mode))) {
-        if (there < 0)
+        if (there == -1 && strcmp(why, UNREAD_DENIED) == 0)
+            engine_unread(e, it->path, why);
+        else if (there < 0)
             say_refused(e, it->path, why);
         done(it);
         return;
@@ -363,7 +365,10 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
         return;
     }
     if (s->error != 0) {
-        engine_say(e, s->error == ERR_UNSUPPORTED ? LOG_DEBUG : LOG_WARNING, "%s cannot be read: %s", it->path, err_text(s->error));
+        if (s->error == ERR_UNSUPPORTED)
+            say_refused(e, it->path, err_text(s->error));
+        else
+            engine_unread(e, it->path, s->error == ERR_DENIED ? UNREAD_DENIED : err_text(s->error));
         done(it);
     } else if (json_broken(e, s)) {
         it->restless = true;

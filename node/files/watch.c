@@ -157,7 +157,7 @@ static void event(struct engine *e, const struct inotify_event *ev) {
         unwatch_below(e, path);
         walk_all(e, true); /* what was in it is gone from here */
     }
-    if (folder && (ev->mask & (IN_CREATE | IN_MOVED_TO)) != 0)
+    if (folder && (ev->mask & (IN_CREATE | IN_MOVED_TO | IN_ATTRIB)) != 0) /* IN_ATTRIB: perhaps it can be read now */
         walk_begin(e, path);
     if (folder && index_any_halted(e->ix))
         walk_all(e, false); /* perhaps it is back */
@@ -316,6 +316,8 @@ static bool folder_next(struct engine *e, struct walk *w) {
     int look = root_look(e, f->path), fd = look < 0 ? look : beneath_reopen(look, O_RDONLY | O_DIRECTORY);
     if (look >= 0)
         close(look);
+    if (fd == -EACCES)
+        engine_unread(e, f->path, UNREAD_DENIED);
     if (fd >= 0 && (w->dir = fdopendir(fd)) == NULL)
         close(fd);
     w->dir_path = f->path;
@@ -545,6 +547,8 @@ static void walk_ended(struct engine *e) {
         return;
     }
     kept_tidy(e);
+    snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
+    e->unread_new[0] = 0;
     uint64_t ms = w->spent_ns / 1000000, period = ms * (e->watch->blind ? BLIND_PER_WALK : PERIOD_PER_WALK);
     uint64_t least = e->watch->blind || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
     w->due_ms = clock_mono_ms() + (period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);

@@ -626,6 +626,30 @@ class Extra(FilesTest):
         self.assertEqual(nodes[0].cli("files", "verify").code, 0)
 
 
+class Unreadable(FilesTest):
+    def test_what_cannot_be_read_is_told(self):
+        if os.geteuid() != 0 or not shutil.which("setpriv"):
+            self.skipTest("only root can become somebody else")
+        binary = shutil.copy(harness.STARLINGD, os.path.join(self.root, "starlingd"))  # which nobody may execute
+        os.chmod(binary, 0o755)
+        c = self.files(1)
+        other = self.make("other", join=[c[0]], extra=STILL, binary=binary, wrap=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"])
+        write(other, "private/inside", b"not theirs")
+        write(other, "secret", b"not theirs")
+        for path, mode in (("private", 0o700), ("secret", 0o600)):
+            os.chmod(other.path(path), mode)
+        os.chmod(other.instance, 0o777)
+        other.start()
+        write(c[0], "fine", b"x")
+        self.everywhere([other], "fine", b"x")
+        poll(lambda: "is not replicated: it cannot be read" in (other.status()["files"]["error"] or ""))
+        self.assertIsNone(read(c[0], "secret"))
+        for path in ("private", "private/inside", "secret"):
+            os.chown(other.path(path), 65534, 65534)
+        self.everywhere(c, "secret", b"not theirs")
+        self.everywhere(c, "private/inside", b"not theirs")
+
+
 class Reload(FilesTest):
     def test_what_the_configuration_says_of_files_holds_without_a_restart(self):
         config = os.path.join(self.root, "config")
