@@ -19,6 +19,10 @@ void clock_look(struct core *core) {
     core->looked = true;
     if (!core->config.clocks || !off(by))
         return;
+    if (core->offset_ms) { /* it is known to be off: the cluster's time goes on */
+        core->offset_ms -= by;
+        core->offset_ms = off(core->offset_ms) ? core->offset_ms : 0;
+    }
     core_log(core, 1, "the clock of this server was set %s by %lld s: its links are made anew", by < 0 ? "back" : "forward",
              (long long)(by < 0 ? -by : by) / 1000);
     for (uint32_t i = 0; i < core->links_count; i++)

@@ -29,7 +29,6 @@ struct restamp {
     struct span *spans;
     uint64_t from, count;
     uint64_t before; /* the highest stamp that was here before */
-    bool seeing;     /* registers are only read */
 };
 
 static int stamps_of(struct restamp *r, uint32_t origin, uint64_t version, struct span *out) {
@@ -51,21 +50,21 @@ static int stamps_of(struct restamp *r, uint32_t origin, uint64_t version, struc
     return err ? err : row;
 }
 
-static bool ours_since(const struct restamp *r, uint32_t origin, uint64_t version) { return origin == r->s->own && version >= r->from; }
-
-/* The highest stamp in a register that is not one of those. Of an insert and a last death only the stamp is kept: it is that of a write or a death,
- * or of a batch of which nothing else is left in the row. */
-static void see_register(struct restamp *r, const struct reg *g) {
-    for (uint32_t i = 0; i < g->writes_count; i++)
-        if (!ours_since(r, g->writes[i].origin, g->writes[i].version) && g->writes[i].at > r->before)
-            r->before = g->writes[i].at;
-    for (uint32_t i = 0; i < g->deaths_count; i++)
-        if (!ours_since(r, g->deaths[i].origin, g->deaths[i].version) && g->deaths[i].at > r->before)
-            r->before = g->deaths[i].at;
-    if (g->inserted.origin != r->s->own && g->inserted.at > r->before)
-        r->before = g->inserted.at;
-    if (g->died.origin != r->s->own && g->died.at > r->before)
-        r->before = g->died.at;
+/* The highest stamp of all that was here before, also of what is overwritten since: no register tells of that, but others have it. */
+static int see_log(struct restamp *r) {
+    struct store *s = r->s;
+    for (uint32_t o = 0; o < s->origins_count; o++) {
+        uint64_t last = o == s->own ? r->from - 1 : s->origins[o].version;
+        for (uint64_t v = 1; v <= last; v++) {
+            struct span span;
+            int err = stamps_of(r, o, v, &span);
+            if (err && err != ERR_NOTFOUND)
+                return err;
+            if (!err && span.max > r->before)
+                r->before = span.max;
+        }
+    }
+    return 0;
 }
 
 /* No stamp crosses one of somebody else, or of an earlier version: what is on show stays what the registers say. So what this server noted long
@@ -152,9 +151,7 @@ static int move_registers(struct restamp *r, sqlite3_stmt *get, sqlite3_stmt *pu
     while (!err && (row = sql_step(get)) == 1) {
         if ((err = reg_decode(&s->reg, sqlite3_column_blob(get, 0), (size_t)sqlite3_column_bytes(get, 0))))
             break;
-        if (r->seeing)
-            see_register(r, &s->reg);
-        if (r->seeing || !move_register(r, &s->reg))
+        if (!move_register(r, &s->reg))
             continue;
         buf_clear(&s->blob);
         if ((err = reg_encode(&s->reg, &s->blob)))
@@ -195,11 +192,8 @@ static int restamp(struct store *s, int64_t by_ms) {
     int err = r.reader && r.spans ? 0 : ERR_NOMEM;
     for (uint64_t i = 0; i < r.count && !err; i++)
         err = stamps_of(&r, s->own, r.from + i, &r.spans[i]);
-    r.seeing = true;
-    if (!err && !(err = all_registers(&r))) {
+    if (!err && !(err = see_log(&r)))
         plan(&r, by_ms, &top);
-        r.seeing = false;
-    }
     if (!err && !(err = rewrite_log(&r)) && !(err = all_registers(&r))) {
         store_log(s, LOG_WARNING, "%s: %llu versions that nobody had seen yet are stamped anew, %lld s %s: the clock of this server is off",
                   s->config.db, (unsigned long long)r.count, (long long)(by_ms < 0 ? -by_ms : by_ms) / 1000,

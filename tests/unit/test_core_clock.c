@@ -102,6 +102,26 @@ static void a_clock_that_is_set_is_measured_again(void **state) {
     rig_release(&r);
 }
 
+/* Of a clock that is known to be off the cluster's time does not follow when it is set, right or wrong. */
+static void a_clock_that_is_off_is_set(void **state) {
+    (void)state;
+    static struct rig r;
+    start(&r, 2, HOUR_MS);
+    rig_connect(&r, 1, 0);
+    rig_wait(&r, 2000);
+    assert_int_equal(r.node[1].offset_ms, -HOUR_MS);
+    static const int64_t set_ms[] = {-HOUR_MS, 3 * HOUR_MS, 0};
+    for (unsigned i = 0; i < 3; i++) {
+        r.node[1].wall_ms = set_ms[i];
+        rig_wait(&r, 1000);
+        rig_connect(&r, 1, 0);
+        rig_wait(&r, 2000);
+        assert_int_equal(r.node[1].offset_ms, -set_ms[i]);
+        assert_int_equal(r.node[0].offset_ms, 0);
+    }
+    rig_release(&r);
+}
+
 static void the_future_is_refused_from_its_author_only(void **state) {
     (void)state;
     static struct rig r;
@@ -131,6 +151,7 @@ int main(void) {
         cmocka_unit_test(nothing_leaves_before_it_is_met),
         cmocka_unit_test(who_takes_whose_time),
         cmocka_unit_test(a_clock_that_is_set_is_measured_again),
+        cmocka_unit_test(a_clock_that_is_off_is_set),
         cmocka_unit_test(the_future_is_refused_from_its_author_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
