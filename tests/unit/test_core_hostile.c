@@ -131,12 +131,94 @@ static void unfinished_batches_have_a_bound(void **state) {
     rig_release(&r);
 }
 
+static void says(struct rig *r, uint64_t link, const struct buf *b) {
+    assert_int_equal(b->failed, 0);
+    rig_step(r, 0, (struct event){.type = EVENT_LINK_DATA, .link = link, .data = b->data, .len = b->len});
+}
+
+/* Requests and questions that are asked faster than they can be answered. */
+static void what_waits_for_answers_has_a_bound(void **state) {
+    (void)state;
+    static struct rig r;
+    struct buf b;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    for (uint32_t i = 0; i < 400; i++) {
+        struct origin o = nobody(i);
+        assert_int_equal(vv_set(&r.node[0].state.have, &o, 10), 0);
+    }
+    rig_state(&r, 0, EVENT_STORED);
+    r.node[0].silent_reads = true;
+    uint64_t link = rig_connect(&r, 0, 1);
+    rig_wait(&r, 100);
+    buf_init(&b, 1 << 20);
+    for (uint32_t i = 0; i < 400; i++) {
+        struct wire_pull pull = {.db = {RIG_DB, strlen(RIG_DB)}, .origin = nobody(i), .from = 1, .to = 10, .bytes = 1 << 20};
+        buf_clear(&b);
+        wire_pack_pull(&b, &pull);
+        says(&r, link, &b);
+        buf_clear(&b);
+        wire_pack_call(&b, WIRE_REQUEST, &(struct wire_call){.number = i, .data = (const uint8_t *)"{}", .len = 2});
+        says(&r, link, &b);
+    }
+    assert_int_equal(greet_link(r.node[0].core, link)->ranges_count, RANGES_MAX);
+    assert_int_equal(r.node[0].requests, LINK_CALLS_MAX);
+    buf_release(&b);
+    rig_release(&r);
+}
+
+static void frames_have_a_bound(void **state) {
+    (void)state;
+    static const uint32_t lengths[] = {FRAME_BYTES_MAX + 1, UINT32_MAX, FRAME_BYTES_MAX};
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned split = 0; split < 2; split++) {
+            static struct rig r;
+            rig_init(&r, 2);
+            rig_start_all(&r);
+            uint64_t link = rig_connect(&r, 0, 1);
+            uint8_t head[6] = {(uint8_t)(lengths[i] >> 24), (uint8_t)(lengths[i] >> 16), (uint8_t)(lengths[i] >> 8), (uint8_t)lengths[i]};
+            for (size_t at = 0, n = split ? 1 : 6; at < 6; at += n) /* also where it is not all there at once */
+                rig_step(&r, 0, (struct event){.type = EVENT_LINK_DATA, .link = link, .data = head + at, .len = n});
+            assert_int_equal(rig_linked(&r, 0, 1), i == 2);
+            rig_release(&r);
+        }
+}
+
+/* Members without end, each with a card that holds. */
+static void members_have_a_bound(void **state) {
+    (void)state;
+    static struct rig r;
+    struct buf b;
+    rig_init(&r, 2);
+    rig_start_all(&r);
+    uint64_t link = rig_connect(&r, 0, 1);
+    buf_init(&b, 1 << 20);
+    for (unsigned i = 0; i < MEMBERS_MAX + 100; i++) {
+        uint8_t seed[32] = {1, 2, 3, (uint8_t)i, (uint8_t)(i >> 8)}, secret[NODE_SECRET_BYTES], data[CARD_BYTES_MAX];
+        struct card c = {.incarnation = 7, .issue = 1, .name = "x", .count = 1, .addresses = {"10.1.1.1:1"}};
+        crypto_sign_seed_keypair(c.key, secret, seed);
+        struct wire_member m = {.card = data, .card_len = card_sign(&c, "default", secret, data)};
+        buf_clear(&b);
+        size_t at = wire_pack_members(&b, 1);
+        wire_pack_member(&b, &m);
+        wire_end(&b, at);
+        says(&r, link, &b);
+    }
+    assert_int_equal(r.node[0].core->peers_count, MEMBERS_MAX);
+    assert_true(rig_linked(&r, 0, 1));
+    buf_release(&b);
+    rig_release(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(claims_do_not_take_all_room),
         cmocka_unit_test(epochs_that_cannot_be),
         cmocka_unit_test(epochs_without_end),
         cmocka_unit_test(unfinished_batches_have_a_bound),
+        cmocka_unit_test(what_waits_for_answers_has_a_bound),
+        cmocka_unit_test(frames_have_a_bound),
+        cmocka_unit_test(members_have_a_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
