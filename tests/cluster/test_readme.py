@@ -1,4 +1,5 @@
-"""What README.md says happens when two servers disagree, happens: its commands are run on real nodes, and what they print is compared.
+"""What README.md says happens when two servers disagree, happens: its commands are run on real nodes, and what they print is compared. So are those
+that secure a cluster.
 
 A block whose lines begin with `pit$` or `stand$` is run; what follows a command is what it prints. Names of conflicts, times and numbers that are drawn
 are not the same in each run: a conflict is known by its table, key and column. The text between blocks tells this test nothing, but for one thing: the
@@ -102,6 +103,39 @@ class Readme(ClusterTest):
                 self.step(*step)
         self.meet()
         self.assertEqual(len(pit.json("conflicts")["conflicts"]), 3)
+
+
+class Securing(ClusterTest):
+    """The five lines of "Securing a cluster" as they stand there, but for where the instance is and that three servers share a machine."""
+
+    def lines(self):
+        with open(os.path.join(REPOSITORY, "README.md"), encoding="utf-8") as f:
+            return re.search(r"^## Securing a cluster\n.*?^```sh\n(.*?)^```$", f.read(), re.S | re.M).group(1).splitlines()
+
+    def typed(self, line, node=None):
+        env = environment(PATH=BUILD + os.pathsep + os.environ["PATH"], **({"STARLING_INSTANCE": node.instance} if node else {}))
+        done = run(["bash", "-c", line], env=env, cwd=self.root)
+        self.assertEqual(done.code, 0, (line, done))
+        return done.out
+
+    def test_the_five_lines(self):
+        keygen, start, rotate, block, deny = self.lines()
+        self.typed(keygen)
+        words = start.split("#")[0].split()
+        self.assertEqual(words[:3], ["starlingd", "--instance", "/srv/app/instance"])
+        extra = [os.path.join(self.root, w) if w == "starling.secret" else w for w in words[3:]]
+        a = self.make("pit", extra=extra).start()
+        b = self.make("stand", extra=extra, join=[a]).start()
+        stranger = self.make("stranger", join=[a]).start()
+        poll(lambda: a.alive() == 2 and b.alive() == 2)
+        poll(lambda: stranger.log_lines("refused this node", "it has a cluster secret"))
+        self.typed(rotate, a)
+        poll(lambda: b.log_lines("the old one is not accepted any more"))
+        self.typed(block.replace("NODE", "stand"), a)
+        poll(lambda: a.peer(b)["state"] == "blocked" and b.alive() == 1)
+        self.typed(block.replace("NODE", "stand").replace("block", "unblock"), a)
+        poll(lambda: a.alive() == 2 and b.alive() == 2, 30)
+        self.assertIn("10.9.0.0/16", self.typed(deny, a))
 
 
 if __name__ == "__main__":
