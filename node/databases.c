@@ -162,6 +162,8 @@ static void worker_begin(struct databases *d, struct database *db, bool create) 
         .excluded = config_excluded(&d->node->config, db->name),
         .follow = config_follows(&d->node->config, db->name),
         .create = create,
+        .match = strcmp(config_text(&d->node->config, OPTION_ADOPT), "match") == 0 && !db->internal,
+        .joins = d->node->config.settings[OPTION_JOIN].count > 0 || members_count(d->node->members) > 0,
         .policies = policies,
         .policies_count = policies_count,
         .key = d->node->identity.key,

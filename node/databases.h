@@ -32,6 +32,8 @@ struct database {
     bool wanted;            /* a peer has it; something else stood in its place */
     bool internal;          /* not the application's: the index of the files, in the state folder */
     bool in_core;           /* the core was told DB_OPEN */
+    bool fetching;          /* its worker waits for JOB_FETCHED; it was complete, as far as it is known, since: */
+    uint64_t fetched_ms;    /* 0: not */
     bool settled;           /* as the store said last */
     json_t *status;         /* the last `databases` entry; NULL none yet */
     struct stat look;       /* DB_ALIEN: as it was looked into */

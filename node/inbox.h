@@ -42,6 +42,7 @@ struct message {
     struct bytes **batches;
     uint32_t batches_count;
     struct db_state state; /* have is owned */
+    bool fetching;         /* OPENED: JOB_FETCHED is waited for */
     struct origin origin;
     uint64_t version;
     int level;

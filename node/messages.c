@@ -48,6 +48,8 @@ static void opened(struct node *n, struct database *db, struct message *m) {
     db->state = DB_SERVED;
     db->settled = m->state.settled;
     db->in_core = true;
+    db->fetching = m->fetching;
+    db->fetched_ms = 0;
     activity_opened(db, &m->state.have);
     node_step(n, &e);
     if (files_index(n->files, db))
@@ -77,6 +79,8 @@ static void stored(struct node *n, struct database *db, struct message *m) {
         files_settled(n->files);
     if (db->in_core)
         node_step(n, &e);
+    if (db->fetching)
+        adoption_look(n);
 }
 
 static void batch(struct node *n, struct database *db, struct message *m) {

@@ -48,6 +48,7 @@ static void tick_cb(uv_timer_t *timer) {
     n->tick_at = UINT64_MAX;
     activity_tick(n);
     content_peers_look(n);
+    adoption_look(n);
     node_step(n, &e);
     node_settle(n);
 }

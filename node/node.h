@@ -124,6 +124,9 @@ void content_peers_free(struct node *n); /* after content_close(), when the loop
 void visits_handed(struct node *n, struct transport_handed *h);
 void visits_shut(struct node *n); /* before the loop ends */
 
+/* adoption.c: databases that are fetched before the rows here are compared with them: are they complete? */
+void adoption_look(struct node *n);
+
 /* reload.c: SIGHUP */
 void node_reload(struct node *n);
 

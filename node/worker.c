@@ -2,6 +2,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -29,6 +31,7 @@
 #define TRIM_MS 1000    /* quiet for this long after work: memory goes back */
 #define CHORES_MS 10000 /* a store that needs no turn for so long has tidied up */
 #define MEND_WAIT_MS 500
+#define FETCH_SETTLE_MS 10000
 #define WHY_MAX 1024
 
 /*            open ok                     turn failed, file replaced, new epoch
@@ -40,6 +43,7 @@ enum worker_state { WORKER_CLOSED, WORKER_OPEN, WORKER_ENDED };
 struct worker {
     struct worker_config config;
     char *db, *app_path, *state_path;
+    char *fetch_path; /* stands in for app_path while `fetching` */
     uint8_t key[NODE_KEY_BYTES], secret[NODE_SECRET_BYTES];
     pthread_t thread;
     int wake_fd;
@@ -59,6 +63,8 @@ struct worker {
     struct pace pace;
     uint64_t worked_ms;      /* when something was done last */
     uint32_t epoch_above;    /* epochs of a state that was set aside */
+    bool fetching;           /* the cluster's rows come first: another file takes them, and the application's is not looked at */
+    uint64_t fetched_ms;     /* they are all here since then; 0: not yet */
     bool watched, announced; /* announced: the loop was told OPENED and not CLOSED since */
     uint64_t retry_ms, retry_at, passing_since;
     char error[WHY_MAX]; /* what was said last, "" while it is served */
@@ -119,6 +125,7 @@ static void worker_free(struct worker *w) {
     pthread_mutex_destroy(&w->lock);
     free(w->db);
     free(w->app_path);
+    free(w->fetch_path);
     free(w->state_path);
     free(w);
 }
@@ -127,6 +134,8 @@ void worker_join(struct worker *w) {
     pthread_join(w->thread, NULL);
     worker_free(w);
 }
+
+static const char *file_of(const struct worker *w) { return w->fetching ? w->fetch_path : w->app_path; }
 
 /* ---- thread side: messages */
 
@@ -161,10 +170,12 @@ static void on_stored(void *ctx, const struct db_state *state) {
     struct message *m = w->announced ? tell(w, MESSAGE_STORED) : NULL;
     if (m == NULL)
         return;
-    if (state_copy(&m->state, state))
+    if (state_copy(&m->state, state)) {
+        m->state.settled = state->settled && !w->fetching; /* the application does not see it yet */
         inbox_put_latest(w->config.inbox, m);
-    else
+    } else {
         message_free(m); /* the next one says it all */
+    }
 }
 
 static void on_bad(void *ctx, const struct origin *o, uint64_t version, const char *why) {
@@ -260,7 +271,7 @@ static void fail(struct worker *w, const char *why) {
     if (w->passing_since != 0 && w->retry_ms > LOOK_MS)
         w->retry_ms = LOOK_MS;
     w->retry_at = clock_mono_ms() + w->retry_ms;
-    if (stat(w->app_path, &w->look) != 0)
+    if (stat(file_of(w), &w->look) != 0)
         memset(&w->look, 0, sizeof(w->look));
 }
 
@@ -284,6 +295,8 @@ static void announce(struct worker *w) {
         fail(w, "out of memory");
         return;
     }
+    m->fetching = w->fetching;
+    m->state.settled = m->state.settled && !w->fetching;
     inbox_put(w->config.inbox, m);
     w->announced = true;
     w->state = WORKER_OPEN;
@@ -300,7 +313,7 @@ static void look_after(struct worker *w) {
     if (app != NULL && w->notice == NULL) {
         const char *limits = NULL;
         held(w, true, (dev_t)app->dev, (ino_t)app->ino);
-        w->config.create = false; /* from now on a missing file is one that somebody took away */
+        w->config.create = w->config.create && w->fetching; /* from now on a missing file is one that somebody took away */
         int r = notice_open(&w->notice, app, w->wake_fd, &limits);
         if (r != 0) {
             w->notice = NULL;
@@ -319,17 +332,17 @@ static void look_after(struct worker *w) {
 static void open_store(struct worker *w) {
     char why[WHY_MAX] = "";
     struct stat st;
-    bool there = stat(w->app_path, &st) == 0;
-    if (!there && errno == ENOENT && !w->config.create) {
+    bool there = stat(file_of(w), &st) == 0, create = w->config.create || w->fetching;
+    if (!there && errno == ENOENT && !create) {
         snprintf(why, sizeof(why), "%s: the file is gone: put it back, or restart starlingd to fetch it from the other servers", w->db);
         fail(w, why);
         return;
     }
     struct store_config config = {
-        .app_path = w->app_path,
+        .app_path = file_of(w),
         .state_path = w->state_path,
         .db = w->db,
-        .create = w->config.create && (!there || st.st_size == 0),
+        .create = create && (!there || st.st_size == 0),
         .excluded = w->config.excluded,
         .policies = w->config.policies,
         .policies_count = w->config.policies_count,
@@ -353,6 +366,10 @@ static void open_store(struct worker *w) {
     if (r != 0) {
         w->store = NULL;
         fail_passing(w, r, why);
+        return;
+    }
+    if (w->fetching && (r = store_fresh_epoch(w->store)) != 0) {
+        fail(w, err_text(r));
         return;
     }
     look_after(w);
@@ -403,18 +420,25 @@ static json_t *why_of(struct worker *w, const json_t *args) {
                      json_string_value(json_object_get(args, "column")));
 }
 
+static json_t *status_open(struct worker *w) {
+    json_t *status = store_status(w->store);
+    if (w->fetching)
+        json_object_set_new(status, "state", json_string("adopting"));
+    return status;
+}
+
 static json_t *ask_store(struct worker *w, const struct job *job) {
     switch (job->question) {
-    case QUESTION_STATUS: return w->store != NULL ? store_status(w->store) : w->error[0] != 0 ? status_closed(w) : NULL;
+    case QUESTION_STATUS: return w->store != NULL ? status_open(w) : w->error[0] != 0 ? status_closed(w) : NULL;
     case QUESTION_TABLES: return w->store == NULL ? NULL : store_tables(w->store);
     case QUESTION_DOCTOR: return w->store == NULL ? NULL : store_doctor(w->store);
-    case QUESTION_BARRIER: return json_boolean(w->store != NULL && store_barrier(w->store) == 1);
+    case QUESTION_BARRIER: return json_boolean(w->store != NULL && !w->fetching && store_barrier(w->store) == 1);
     case QUESTION_ACCEPT:
     case QUESTION_RESTORE: return w->store == NULL ? NULL : store_decide(w->store, job->table, job->question == QUESTION_ACCEPT);
-    case QUESTION_VERIFY: return w->store == NULL ? NULL : store_verify(w->store, job->table, job->bucket);
+    case QUESTION_VERIFY: return w->store == NULL || w->fetching ? NULL : store_verify(w->store, job->table, job->bucket);
     case QUESTION_CONFLICTS: return w->store == NULL ? NULL : store_conflicts(w->store);
     case QUESTION_RESOLVE: return w->store == NULL ? NULL : resolve(w, job->args);
-    case QUESTION_SURVEY: return w->store == NULL ? NULL : store_survey(w->store, job->args);
+    case QUESTION_SURVEY: return w->store == NULL || w->fetching ? NULL : store_survey(w->store, job->args);
     case QUESTION_WHY: return w->store == NULL ? NULL : why_of(w, job->args);
     }
     return NULL;
@@ -437,6 +461,46 @@ static bool is_work(const struct job *job) {
     return job->type != JOB_QUESTION || (job->question != QUESTION_STATUS && job->question != QUESTION_BARRIER);
 }
 
+/* ---- thread side: adopt = match */
+
+static void fetch_forget(const struct worker *w) {
+    static const char *const PARTS[] = {"-wal", "-shm", "-journal",
+                                        ""}; /* the file itself last: until then it is fetched on after a crash */
+    char path[PATH_MAX];
+    for (size_t i = 0; i < sizeof(PARTS) / sizeof(*PARTS); i++)
+        if (snprintf(path, sizeof(path), "%s%s", w->fetch_path, PARTS[i]) < (int)sizeof(path))
+            unlink(path);
+}
+
+/* A file with our notes and no state of ours: a copy of another server's, or what is left of a state. */
+static bool fetch_wanted(const struct worker *w) {
+    struct stat st;
+    return stat(w->fetch_path, &st) == 0 ||
+           (w->config.match && w->config.joins && stat(w->state_path, &st) != 0 && store_has_traces(w->app_path));
+}
+
+static void fetch_begin(struct worker *w) {
+    int fd = open(w->fetch_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600); /* so that it goes on after a restart */
+    if (fd >= 0)
+        close(fd);
+    w->fetching = true;
+    w->fetched_ms = 0;
+    on_log(w, 1,
+           "adopt = match: what the cluster has is fetched first, then the rows here are compared with it; writes are taken from then on");
+}
+
+/* All is here; it is waited for a while until all of it is also shown. */
+static void fetch_end(struct worker *w) {
+    struct db_state state;
+    store_state(w->store, &state);
+    if (!state.settled && clock_mono_ms() - w->fetched_ms < FETCH_SETTLE_MS)
+        return;
+    close_store(w, "");
+    fetch_forget(w);
+    w->fetching = false;
+    open_store(w);
+}
+
 static void take_up_anew(struct worker *w) {
     char why[WHY_MAX];
     if (w->store == NULL)
@@ -449,6 +513,8 @@ static void take_up_anew(struct worker *w) {
         fail(w, why);
         return;
     }
+    if (w->config.match)
+        fetch_begin(w);
     snprintf(why, sizeof(why),
              "%s: its rows are taken up anew, below those of the cluster; what was known of them is kept as %s.before-join", w->db,
              w->state_path);
@@ -504,6 +570,10 @@ static void run_job(struct worker *w, struct job *job) {
         look_after(w);
         break;
     case JOB_YIELD: take_up_anew(w); break;
+    case JOB_FETCHED:
+        if (w->fetching && w->fetched_ms == 0)
+            w->fetched_ms = clock_mono_ms();
+        break;
     case JOB_MEET: meet(w, job); break;
     case JOB_ALONE:
         if (w->store != NULL && (r = store_alone(w->store, &job->origin, job->from)) != 0)
@@ -580,6 +650,8 @@ static void turn(struct worker *w) {
         w->retry_ms = 0; /* it works: the next failure starts from the shortest wait */
     if (!w->announced || w->notice == NULL)
         look_after(w);
+    if (w->fetching && w->fetched_ms != 0 && w->store != NULL)
+        fetch_end(w);
     if (w->store == NULL)
         return;
     bool idle = wait < 0 || wait >= CHORES_MS;
@@ -607,7 +679,7 @@ static void turn(struct worker *w) {
 
 static bool file_changed(const struct worker *w) {
     struct stat st;
-    if (stat(w->app_path, &st) != 0)
+    if (stat(file_of(w), &st) != 0)
         memset(&st, 0, sizeof(st));
     return st.st_ino != w->look.st_ino || st.st_size != w->look.st_size || st.st_mode != w->look.st_mode || st.st_uid != w->look.st_uid ||
            st.st_mtim.tv_sec != w->look.st_mtim.tv_sec || st.st_mtim.tv_nsec != w->look.st_mtim.tv_nsec;
@@ -634,6 +706,8 @@ static bool stopping(struct worker *w) {
 
 static void *worker_main(void *arg) {
     struct worker *w = arg;
+    if (fetch_wanted(w))
+        fetch_begin(w);
     while (!stopping(w)) {
         switch (w->state) {
         case WORKER_CLOSED:
@@ -670,11 +744,13 @@ int worker_start(struct worker **out, const struct worker_config *config) {
     w->db = strdup(config->db);
     w->app_path = strdup(config->app_path);
     w->state_path = strdup(config->state_path);
+    if (asprintf(&w->fetch_path, "%s.fetch", config->state_path) < 0)
+        w->fetch_path = NULL;
     memcpy(w->key, config->key, sizeof(w->key));
     memcpy(w->secret, config->secret, sizeof(w->secret));
     pthread_mutex_init(&w->lock, NULL);
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (w->db == NULL || w->app_path == NULL || w->state_path == NULL || w->wake_fd < 0) {
+    if (w->db == NULL || w->app_path == NULL || w->state_path == NULL || w->fetch_path == NULL || w->wake_fd < 0) {
         worker_free(w);
         return ERR_NOMEM;
     }

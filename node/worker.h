@@ -26,6 +26,8 @@ struct worker_config {
     uint32_t policies_count;
     bool follow; /* new tables and columns of other servers are made here, too */
     bool create; /* the file may be missing: a peer has this database */
+    bool match;  /* adopt = match: before its rows join others, those are fetched, beside it; then it counts as another copy of them */
+    bool joins;  /* there is a cluster to fetch from */
     const uint8_t *key, *secret;
 };
 
@@ -34,6 +36,7 @@ enum job_type {
     JOB_READ,     /* number, origin, from, to, bytes_max; answered with MESSAGE_READ */
     JOB_EPOCH,    /* start a new epoch; then CLOSED and OPENED follow */
     JOB_YIELD,    /* take up anew what the file holds, below what others have; the same */
+    JOB_FETCHED,  /* all that linked peers have is here: the end of what `match` began */
     JOB_MEET,     /* number, offset_ms: somebody is linked; answered with MESSAGE_MET, or CLOSED and OPENED */
     JOB_ALONE,    /* origin, from: nobody is; versions behind that one have not left */
     JOB_SHARED,   /* others have the same base: remember it */

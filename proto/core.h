@@ -216,6 +216,8 @@ bool core_peer(const struct core *core, uint32_t i, struct peer_info *out);
 const uint8_t *core_id(const struct core *core);
 /* Versions that are held for their dependencies in this database. */
 uint64_t core_waiting(const struct core *core, const char *db);
+/* Somebody is linked, and what linked peers have of db is here. *somebody: one of them has it. */
+bool core_database_complete(const struct core *core, const char *db, bool *somebody);
 const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
 const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
 bool core_paused(const struct core *core);

@@ -369,6 +369,27 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
         claim(core, l, db, sync_next_source(db, &at, &heard->entries[i].origin, true), &heard->entries[i]);
 }
 
+bool core_database_complete(const struct core *core, const char *name, bool *somebody) {
+    struct db *db = sync_find(core, name, strlen(name));
+    bool linked = false;
+    *somebody = false;
+    for (uint32_t i = 0; db && db->open && i < core->links_count; i++) {
+        struct link *l = core->links[i];
+        const struct peer_db *pd = l->state == LINK_UP && l->peer ? sync_peer_db(core, l->peer, db) : NULL;
+        linked = linked || pd;
+        if (!pd || !pd->open)
+            continue;
+        *somebody = true;
+        if (pd->refused || (!pd->known && pd->vector != sync_vector_digest(db)))
+            return false;
+        for (uint32_t k = 0; pd->known && k < pd->have.count; k++)
+            if (vv_get(&db->have, &pd->have.entries[k].origin) < pd->have.entries[k].version &&
+                !sync_ours(core, db, &pd->have.entries[k].origin))
+                return false;
+    }
+    return linked;
+}
+
 uint64_t sync_peer_digest(const struct core *core, const struct peer *p) {
     uint64_t digest = 0;
     for (uint32_t i = 0; i < p->dbs_count; i++) {

@@ -71,6 +71,15 @@ static void remember(struct node *n, struct target *t) {
             t->drained = false; /* without memory: asked again */
 }
 
+/* What was remembered is none of this state's versions: another one took its place meanwhile (a join), and what the file holds has new ones. */
+static bool outlived(struct node *n, const struct target *t) {
+    const struct vv *have = core_vector(n->core, t->name);
+    for (uint32_t i = 0; have != NULL && i < t->ours.count; i++)
+        if (vv_get(have, &t->ours.entries[i].origin) < t->ours.entries[i].version)
+            return true;
+    return false;
+}
+
 static void barrier_answered(void *ctx, uint64_t number, json_t *answer) {
     struct conn *c = ctx;
     struct wait *w = c->task;
@@ -155,6 +164,10 @@ static bool drained(struct conn *c) {
     bool all = true;
     for (struct target *t = w->targets; t != NULL; t = t->next) {
         struct database *db = databases_find(c->node->databases, t->name);
+        if (t->drained && outlived(c->node, t)) {
+            vv_clear(&t->ours);
+            t->drained = false;
+        }
         if (t->drained || db == NULL)
             continue;
         all = false;

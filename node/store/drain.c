@@ -320,7 +320,8 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
         who->origin = s->source.who.origin;
         who->version = s->source.who.version;
         who->hash = s->source.who.hash;
-    } else if (look->ms == LOOK_ADOPTED || moves_arrives(look)) { /* two copies of one database give the same rows the same identities */
+    } else if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
+               moves_arrives(look)) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
         for (uint32_t i = 0; i < look->io->count; i++) {
             uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;

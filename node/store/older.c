@@ -315,9 +315,28 @@ static int compare_columns(struct store *s, const struct row_look *look, const s
     return 0;
 }
 
+/* In another file a new row was written by somebody who knew nothing of ours: it is adopted, as by a server that joins, and beats nobody. But if the row
+ * of that content is known, under another number, this is one more. */
+static int adopt_new(struct store *s, struct row_look *look) {
+    uint64_t hashes[BATCH_COLUMNS_MAX];
+    struct rowid who;
+    bool home;
+    look->ms = LOOK_OTHER;
+    if (look->place.text)
+        return 0;
+    for (uint32_t i = 0; i < look->io->count; i++)
+        hashes[i] = value_hash(&look->values[i]);
+    drain_new_identity(s, look, hashes, &who);
+    int err = rows_find(s, look->io->tbl, &who, &s->reg, &home);
+    if (!err && reg_known(&s->reg))
+        look->ms = LOOK_FOUND;
+    return err;
+}
+
 static int take_new(struct store *s, struct older *o, struct row_look *look) {
+    int err = o->other ? adopt_new(s, look) : 0;
     o->taken++;
-    return drain_row(s, look);
+    return err ? err : drain_row(s, look);
 }
 
 static int compare_row(struct store *s, struct older *o, struct row_look *look) {

@@ -140,7 +140,7 @@ int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) 
 
 bool scan_running(const struct store *s) { return s->scan != NULL; }
 
-bool scan_adopts(const struct store *s) { return s->scan && s->scan->adopt; }
+bool scan_adopts(const struct store *s) { return s->scan && (s->scan->adopt || (s->scan->older && s->file == FILE_OTHER)); }
 
 static bool wanted(const struct tio *io) { return io->tbl && !io->tbl->captured; }
 

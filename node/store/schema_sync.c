@@ -487,7 +487,9 @@ static int catch_up(struct store *s, bool first, bool *at_once, bool *other) {
     }
     if (!first && s->schema.hash != hash)
         s->hot.created = 0;
-    if ((err = generation_look(s)) || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
+    if (!(err = generation_look(s)) && s->file == FILE_OTHER)
+        s->hot.created = 0; /* it is the application's, not the one that we made */
+    if (err || (first && (err = generation_kept(s, &kept))) || (err = install(s)))
         return err;
     *at_once |= s->file != FILE_OURS || (first && kept); /* as we left it: what had begun goes on */
     *other |= s->file == FILE_OTHER;

@@ -137,6 +137,18 @@ static int look_for_traces(struct store *s) {
     return state_sync(s);
 }
 
+bool store_has_traces(const char *app_path) {
+    sqlite3 *db = NULL;
+    int64_t traces = 0;
+    if (sqlite3_open_v2(app_path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK) {
+        sqlite3_busy_timeout(db, UNINSTALL_ALONE_MS);
+        if (sql_int(db, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'"))
+            traces = 0;
+    }
+    sqlite3_close(db);
+    return traces > 0;
+}
+
 uint32_t store_epoch(const struct store *s) { return s->origin_ids[s->own].epoch; }
 
 int store_set_aside(const char *state_path) {
@@ -178,6 +190,8 @@ static int new_epoch(struct store *s, uint32_t epoch, bool knowing) {
     s->stored_changed = true;
     return state_sync(s);
 }
+
+int store_fresh_epoch(struct store *s) { return s->hot.epoch > s->config.epoch_above ? 0 : new_epoch(s, s->config.epoch_above + 1, true); }
 
 int store_new_epoch(struct store *s, uint32_t above) {
     if (s->origin_ids[s->own].epoch > above) { /* begun already: only to be told */

@@ -52,6 +52,8 @@ void store_close(struct store *s);
  * others have. 0, or an error: nothing was moved. */
 uint32_t store_epoch(const struct store *s);
 int store_set_aside(const char *state_path);
+int store_fresh_epoch(struct store *s);      /* a state that takes another one's place: above epoch_above, unless it is already */
+bool store_has_traces(const char *app_path); /* a node, of any server, has served this file */
 
 /* One turn of work: drain what the application committed, merge what was delivered, project what can be shown, one slice of a first
  * capture or rescan. Short (tens of ms). Returns the ms to wait before the next turn if nothing happens (0: at once, -1: only when something

@@ -1,4 +1,5 @@
 """First meetings and catching up: empty servers, filled ones, several databases, new databases and new tables."""
+import json
 import os
 import shutil
 import sqlite3
@@ -323,6 +324,81 @@ class Meeting(ClusterTest):
                 self.assertEqual(a.log_lines("they are taken up beside those"), [])
                 for n in (a, b):
                     n.stop()
+
+    MATCHED = ("CREATE TABLE team(id INTEGER PRIMARY KEY AUTOINCREMENT, number INT, name TEXT);"
+               "CREATE TABLE visit(id INTEGER PRIMARY KEY, team INTEGER REFERENCES team(id), text TEXT); CREATE TABLE note(text);")
+
+    def filled(self, node, n=200):
+        con = node.connect()
+        con.execute("BEGIN")
+        for i in range(n):
+            con.execute("INSERT INTO team(number, name) VALUES (?, ?)", (i, "team %d" % i))
+            con.execute("INSERT INTO visit(team, text) VALUES (?, ?)", (i + 1, "visit %d" % i))
+            con.execute("INSERT INTO note VALUES (?)", ("note %d" % (i % 9),))
+        con.execute("COMMIT")
+        con.close()
+
+    def copy(self, a, b):
+        source, copy = sqlite3.connect(a.path()), sqlite3.connect(b.path())
+        source.backup(copy)
+        source.close(), copy.close()
+
+    def test_a_copy_that_is_matched(self):
+        """A file that was copied from a running member: nothing of it goes over the line, what was changed in it loses, what is new is kept."""
+        a = self.make("a")
+        a.script(self.MATCHED)
+        a.start()
+        self.filled(a)  # numbered beside the node: no two captures would give these rows the same identity
+        poll(lambda: a.database()["rows"] == 600 and a.database()["pending"] == 0)
+        b = self.make("b", join=[a], extra=["--adopt", "match"])
+        c = self.make("c", join=[a], extra=["--adopt", "match"])
+        self.copy(a, b), self.copy(a, c)
+        version = a.database()["version"]
+        foretold = json.loads(harness.run([harness.STARLING, "--json", "--instance", b.instance, "doctor", "--join", a.address(), "--adopt", "match"]).out)
+        self.assertEqual([t["equal"] for t in foretold["databases"][0]["tables"]], [200, 200, 200])
+        b.start()
+        self.assertEqual(b.cli("wait", "--converged", "--members", 2, "--timeout", 30).code, 0)
+        self.assertEqual(a.dump(), b.dump())
+        for n in (a, b):
+            self.assertEqual(n.database()["version"], version, "nobody had anything to say")
+            self.assertEqual(n.database()["conflicts"], 0)
+        c.script("UPDATE team SET name = 'of c' WHERE id = 5; INSERT INTO team(number, name) VALUES (1000, 'new in c');"
+                 "INSERT INTO visit(team, text) VALUES (201, 'of the new one'); DELETE FROM visit WHERE id = 9;", journal=None)
+        a.sql("UPDATE team SET name = 'of a' WHERE id = 6")
+        a.sql("INSERT INTO team(number, name) VALUES (2000, 'new in a')")
+        c.start()
+        for n in (a, b, c):
+            self.assertEqual(n.cli("wait", "--converged", "--members", 3, "--timeout", 30).code, 0)
+        self.assertEqual(a.dump(), c.dump())
+        self.assertEqual(c.sql("SELECT name FROM team WHERE id IN (5, 6, 201) ORDER BY id"), [("team 4",), ("of a",), ("new in a",)])
+        self.assertEqual(c.sql("SELECT count(*) FROM visit WHERE id = 9"), [(1,)], "absence is no deletion")
+        lost = {x["loser"]["value"] for x in c.json("conflicts")["conflicts"] if x["kind"] == "adopted"}
+        self.assertEqual(lost, {"of c", 1000, "new in c"})
+        c.sql("UPDATE team SET name = 'later' WHERE id = 7")
+        self.eventually(a, "SELECT name FROM team WHERE id = 7", [("later",)])
+        self.assertEqual(os.listdir(os.path.join(c.instance, ".starling", "db")).count("app.db.state.fetch"), 0)
+
+    def test_matched_after_it_ran_alone_and_through_a_kill(self):
+        a, b = self.make("a"), self.make("b", extra=["--adopt", "match"])
+        for n in (a, b):
+            n.script(self.MATCHED)
+            n.start()
+            self.filled(n)
+            n.sql("UPDATE team SET name = ? WHERE id = 3", (n.name,))
+        b.sql("INSERT INTO team(number, name) VALUES (7, 'only b')")
+        self.assertEqual(a.cli("pause").code, 0)  # so that it has to wait for what it fetches
+        self.assertEqual(b.cli("join", a.address()).code, 0)
+        poll(lambda: b.alive() == 2)
+        b.sql("UPDATE team SET name = 'while it waits' WHERE id = 201")
+        b.kill()
+        b.restart()
+        self.assertEqual(a.cli("resume").code, 0)
+        self.assertEqual(b.cli("wait", "--converged", "--members", 2, "--timeout", 30).code, 0)
+        self.assertEqual(a.dump(), b.dump())
+        self.assertEqual(b.sql("SELECT (SELECT count(*) FROM team), (SELECT count(*) FROM visit), (SELECT name FROM team WHERE id = 3)"), [(201, 200, "a")])
+        self.assertEqual(a.sql("SELECT name FROM team WHERE id = 201"), [("while it waits",)])
+        self.assertEqual(a.sql("SELECT count(*) FROM note"), [(200,)])
+        self.assertEqual([x["loser"]["value"] for x in a.json("conflicts")["conflicts"]], ["b"])
 
     def test_state_folder_lost(self):
         """The state folder is deleted while the node is down: its rows are the same as the others', so it may come back."""

@@ -98,7 +98,6 @@ static void refusals(void **state) {
         {"--instance /tmp --allow 10.0.0.0/8,pit/8", "--allow pit/8: say addresses, networks"},
         {"--instance /tmp --allow 10.0.0", "--allow 10.0.0: say addresses, networks"},
         {"--instance /tmp --http 127.0.0.1:7172", "not in this build"},
-        {"--instance /tmp --adopt match", "not in this build"},
         {"--instance /tmp --adopt sometimes", "one of"},
         {"--instance /tmp --set ddl=maybe", "one of"},
         {"--instance /tmp --set history_mb=5", "not in this build"},
