@@ -123,6 +123,7 @@ void content_peers_free(struct node *n); /* after content_close(), when the loop
 /* visits.c: servers that ask what joining would do, and are no members */
 void visits_handed(struct node *n, struct transport_handed *h);
 void visits_shut(struct node *n); /* before the loop ends */
+json_t *base_json(uint64_t base); /* as visitors are told, see core_database_base() */
 
 /* adoption.c: databases that are fetched before the rows here are compared with them: are they complete? */
 void adoption_look(struct node *n);

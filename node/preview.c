@@ -93,6 +93,8 @@ static void list_database(void *ctx, const char *name, const char *path, bool al
         tables = compare_file(p, name, path);
     json_t *j =
         json_pack("{s:s, s:s, s:o}", "name", name, "where", both ? "both" : "here", "tables", tables != NULL ? tables : json_array());
+    if (both)
+        json_object_set(j, "base", json_object_get(named(l->names, name), "base"));
     if (p->why[0] != 0)
         json_object_set_new(j, "error", json_string(p->why));
     json_array_append_new(l->results, j);

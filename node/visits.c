@@ -8,7 +8,7 @@
  *   - a question of a database that is not here or not served: {"error"};
  *   - nothing comes for QUIET_MS, no memory, anything that is no question: dropped. A worker's answer that comes later finds nobody.
  *
- * Frames are JSON: {"ask": "hello", "cluster"} is answered with {"name", "cluster", "version", "members", "member", "databases": [{"name", "alone"}]};
+ * Frames are JSON: {"ask": "hello", "cluster"} is answered with {"name", "cluster", "version", "members", "member", "databases": [{"name", "served", "base"}]};
  * {"ask": "tables"|"ranges"|"rows"|"find", "db", …} as store_survey() does. */
 #include <stdlib.h>
 #include <string.h>
@@ -98,6 +98,15 @@ static bool is_member(struct node *n, const uint8_t *id, bool *blocked) {
     return found;
 }
 
+/* Of a database that others have, too: such a base does not yield to another one. Else null. */
+json_t *base_json(uint64_t base) {
+    char hex[17];
+    if (base == 0 || (base & BASE_ALONE) != 0)
+        return json_null();
+    snprintf(hex, sizeof(hex), "%016llx", (unsigned long long)base);
+    return json_string(hex);
+}
+
 static json_t *hello(struct visit *v, const json_t *question) {
     struct node *n = v->node;
     struct peer_info peer;
@@ -113,7 +122,8 @@ static json_t *hello(struct visit *v, const json_t *question) {
     for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
         members += peer.member->state == MEMBER_ALIVE;
     for (struct database *db = databases_app_first(n->databases); db != NULL && v->refused[0] == 0; db = databases_app_next(db))
-        json_array_append_new(databases, json_pack("{s:s, s:b}", "name", db->name, "served", db->worker != NULL && db->in_core));
+        json_array_append_new(databases, json_pack("{s:s, s:b, s:o}", "name", db->name, "served", db->worker != NULL && db->in_core, "base",
+                                                   base_json(core_database_base(n->core, db->name))));
     json_t *answer = json_pack("{s:s, s:s, s:s, s:i, s:b, s:o}", "name", n->name, "cluster", ours, "version", STARLING_VERSION, "members",
                                members, "member", member, "databases", databases);
     if (v->refused[0] != 0)

@@ -218,6 +218,8 @@ const uint8_t *core_id(const struct core *core);
 uint64_t core_waiting(const struct core *core, const char *db);
 /* Somebody is linked, and what linked peers have of db is here. *somebody: one of them has it. */
 bool core_database_complete(const struct core *core, const char *db, bool *somebody);
+/* What it tells others as the base of db, with BASE_ flags; 0: none, or not open. */
+uint64_t core_database_base(const struct core *core, const char *db);
 const char *core_database_refused(const struct core *core, const char *db); /* NULL, or the clear line */
 const struct vv *core_vector(const struct core *core, const char *db);      /* what EVENT_STORED last said; NULL unknown */
 bool core_paused(const struct core *core);

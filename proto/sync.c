@@ -188,7 +188,8 @@ static void part(struct core *core, const struct peer *p, struct db *db, const s
     } else {
         snprintf(text, WIRE_TEXT_MAX,
                  "%s: this node and \"%s\" are of two clusters that both had different rows before they first met, so they are not merged: "
-                 "empty the database in one of the two and join again",
+                 "to let one join the other, stop starlingd on each of its servers, move .starling out of the instance folder, and start "
+                 "it with --join",
                  db->name, name);
     }
 }
@@ -367,6 +368,11 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
         return;
     for (uint32_t i = 0, at = 0; i < heard->count; i++)
         claim(core, l, db, sync_next_source(db, &at, &heard->entries[i].origin, true), &heard->entries[i]);
+}
+
+uint64_t core_database_base(const struct core *core, const char *name) {
+    const struct db *db = sync_find(core, name, strlen(name));
+    return db && db->open ? sync_base(core, db) : 0;
 }
 
 bool core_database_complete(const struct core *core, const char *name, bool *somebody) {

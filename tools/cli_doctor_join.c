@@ -16,6 +16,7 @@
 struct args {
     char *list[ARGS_MAX];
     int count;
+    json_t *bases; /* of the node that runs here: databases that others have, too */
 };
 
 static void add(struct args *a, const char *text) {
@@ -26,6 +27,7 @@ static void add(struct args *a, const char *text) {
 static void args_release(struct args *a) {
     for (int i = 0; i < a->count; i++)
         free(a->list[i]);
+    json_decref(a->bases);
 }
 
 /* The flags of the node that runs here, or of one that would. */
@@ -42,6 +44,7 @@ static int add_node(struct cli *cli, struct args *a) {
         json_array_foreach(json_object_get(answer.result, "flags"), i, flag) {
             add(a, json_is_string(flag) ? json_string_value(flag) : "");
         }
+        a->bases = json_incref(json_object_get(answer.result, "bases"));
         code = answer.exit;
         if (code && !answer.said)
             complain("%s", answer.error ? answer.error : "the node gave no answer");
@@ -87,6 +90,20 @@ static json_t *run(struct args *a, int *status) {
     return result;
 }
 
+/* Two clusters do not join. */
+static void refuse(const struct args *a, const json_t *result) {
+    size_t i;
+    json_t *each;
+    json_array_foreach(json_object_get(result, "databases"), i, each) {
+        const char *here = field_text(a->bases, field_text(each, "name", ""), NULL), *there = field_text(each, "base", NULL);
+        if (here && there && strcmp(here, there) != 0)
+            json_object_set_new(
+                each, "refused",
+                json_string("this server and that one are of two clusters, whose rows are not mixed: to join, stop starlingd on each "
+                            "server of this cluster, move .starling out of the instance folder, and start it with --join; then"));
+    }
+}
+
 /* ---- showing it */
 
 static void print_notes(const struct cli *cli, const json_t *database) {
@@ -116,6 +133,8 @@ static void print_database(const struct cli *cli, const json_t *database, json_i
     }
     if (strcmp(where, "both") != 0)
         return;
+    if (field_text(database, "refused", NULL))
+        say_problem(cli, TONE_BAD, name, field_text(database, "refused", NULL));
     struct grid *g = grid_new("TABLE|>HERE|>THERE|>EQUAL|>MATCHED|>RENUMBERED|>CONFLICTS|>NEW THERE|>NEW HERE");
     json_array_foreach(json_object_get(database, "tables"), i, table) {
         if (!json_object_get(table, "here"))
@@ -184,6 +203,7 @@ int doctor_join(struct cli *cli, const char *host) {
                 json_decref(answer.result);
                 answer.result = NULL;
             }
+            refuse(&args, answer.result);
             code = cli_answer(cli, &answer, print_preview);
         }
     }

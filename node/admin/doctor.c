@@ -286,7 +286,10 @@ void verb_doctor(struct conn *c, const json_t *args) {
     struct doctor *d = json_is_true(json_object_get(args, "flags")) ? NULL : calloc(1, sizeof(*d));
     struct node *n = c->node;
     if (json_is_true(json_object_get(args, "flags"))) {
-        conn_done(c, 0, json_pack("{s:o}", "flags", flags_json(n)), NULL);
+        json_t *bases = json_object();
+        for (struct database *db = databases_app_first(n->databases); db != NULL; db = databases_app_next(db))
+            json_object_set_new(bases, db->name, base_json(core_database_base(n->core, db->name)));
+        conn_done(c, 0, json_pack("{s:o, s:o}", "flags", flags_json(n), "bases", bases), NULL);
         return;
     }
     if (d == NULL) {

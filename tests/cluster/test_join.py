@@ -400,6 +400,49 @@ class Meeting(ClusterTest):
         self.assertEqual(a.sql("SELECT count(*) FROM note"), [(200,)])
         self.assertEqual([x["loser"]["value"] for x in a.json("conflicts")["conflicts"]], ["b"])
 
+    def test_two_clusters(self):
+        """Two clusters that meet are told so, and nothing is mixed; what the line says to do joins them, and loses nothing."""
+        schema = ("CREATE TABLE team(id INTEGER PRIMARY KEY, name TEXT UNIQUE); CREATE TABLE visit(id INTEGER PRIMARY KEY, team INTEGER REFERENCES team(id), text TEXT);"
+                  "CREATE TABLE setting(key TEXT PRIMARY KEY, v); CREATE TABLE note(text);")
+        rows = {"a": "INSERT INTO team(name) VALUES ('one'), ('two'); INSERT INTO visit(team, text) VALUES (1, 'a of one'); INSERT INTO setting VALUES ('lang', 'de'); INSERT INTO note VALUES ('x'), ('x');",
+                "b": "INSERT INTO team(name) VALUES ('two'), ('three'); INSERT INTO visit(team, text) VALUES (1, 'b of two'), (2, 'b of three'); INSERT INTO setting VALUES ('lang', 'en'); INSERT INTO note VALUES ('x'), ('y');"}
+        clusters = {}
+        for name in "ab":
+            first = self.make(name + "1")
+            first.script(schema)
+            first.script(rows[name])
+            first.start()
+            second = self.make(name + "2", join=[first]).start()
+            poll(lambda: second.has_tables("team"))
+            second.sql("INSERT INTO team(name) VALUES (?)", ("later in " + name,))
+            self.assertEqual(first.cli("wait", "--converged", "--members", 2, "--timeout", 20).code, 0)
+            clusters[name] = [first, second]
+        nodes = clusters["a"] + clusters["b"]
+        dumps = [n.dump() for n in nodes]
+        foretold = clusters["b"][0].json("doctor", "--join", clusters["a"][0].address())
+        self.assertIn("of two clusters", foretold["databases"][0]["refused"])
+        self.assertEqual(clusters["b"][0].cli("join", clusters["a"][0].address()).code, 0)
+        for n in nodes:
+            poll(lambda: n.alive() == 4)
+            poll(lambda: "move .starling out of the instance folder" in n.cli("status").out, what="refused, and how to mend it")
+            self.assertEqual(n.cli("wait", "--converged", "--timeout", 1).code, 1)
+        self.assertEqual([n.dump() for n in nodes], dumps, "nothing is mixed")
+        for n in clusters["b"]:
+            n.stop()
+            os.rename(os.path.join(n.instance, ".starling"), os.path.join(n.folder, "starling.old"))
+            n.join = [clusters["a"][0]]
+        for n in clusters["b"]:
+            n.restart()
+        for n in nodes:
+            self.assertEqual(n.cli("wait", "--converged", "--members", 4, "--timeout", 30).code, 0)
+        for n in nodes:
+            self.assertEqual(n.sql("SELECT name FROM team ORDER BY name"), [(x,) for x in ("later in a", "later in b", "one", "three", "two")])
+            self.assertEqual(n.sql("SELECT v.text, t.name FROM visit v JOIN team t ON t.id = v.team ORDER BY 1"),
+                             [("a of one", "one"), ("b of three", "three"), ("b of two", "two")])
+            self.assertEqual(n.sql("SELECT text FROM note ORDER BY 1"), [("x",), ("x",), ("y",)])
+            self.assertEqual(n.sql("SELECT v FROM setting"), [("de",)])
+            self.assertIn("en", [x["loser"]["value"] for x in n.json("conflicts")["conflicts"] if x["kind"] == "adopted"])
+
     def test_state_folder_lost(self):
         """The state folder is deleted while the node is down: its rows are the same as the others', so it may come back."""
         c = self.cluster(2, ITEMS)

@@ -329,7 +329,8 @@ static void differing_bases_are_not_merged(void **state) {
     rig_connect(&r, 0, 1);
     const char *line =
         "scouting.db: this node and \"stand\" are of two clusters that both had different rows before they first met, so they "
-        "are not merged: empty the database in one of the two and join again";
+        "are not merged: to let one join the other, stop starlingd on each of its servers, move .starling out of the instance folder, and "
+        "start it with --join";
     assert_non_null(strstr(r.node[0].logs, line));
     assert_non_null(strstr(r.node[1].logs, "scouting.db: this node and \"n0\" are of two clusters"));
     assert_string_equal(core_database_refused(r.node[0].core, RIG_DB), line);
