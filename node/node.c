@@ -71,6 +71,15 @@ static bool all_opened(const struct node *n) {
     return true;
 }
 
+/* A name that is misspelt in the configuration would go unnoticed otherwise. */
+static void say_unused(struct node *n) {
+    for (uint32_t i = 0; i < n->config.databases_count; i++)
+        if (databases_find(n->databases, n->config.databases[i].db) == NULL)
+            log_line(n->log, LOG_WARNING, NULL,
+                     "%s: there is no database \"%s\" in the instance folder: what is said of it holds once there is one",
+                     n->config.file != NULL ? n->config.file : "the configuration", n->config.databases[i].db);
+}
+
 static void end_check(struct node *n);
 
 /* A thread of ours has not ended yet. */
@@ -96,8 +105,10 @@ void node_settle(struct node *n) {
     n->settling = false;
     if (n->files != NULL)
         files_tick(n->files);
-    if (n->state == NODE_STARTING && all_opened(n))
+    if (n->state == NODE_STARTING && all_opened(n)) {
         n->state = NODE_RUNNING;
+        say_unused(n);
+    }
     tick_set(n);
     end_check(n);
 }

@@ -186,6 +186,18 @@ static void look_databases(struct doctor *d, struct node *n) {
     }
 }
 
+/* What the configuration says of a database that is not there is in force for none: mostly its name is misspelt. */
+static void look_configuration(struct doctor *d, struct node *n) {
+    char text[600];
+    for (uint32_t i = 0; i < n->config.databases_count; i++) {
+        const char *name = n->config.databases[i].db;
+        if (databases_find(n->databases, name) != NULL)
+            continue;
+        snprintf(text, sizeof(text), "configuration: there is no database \"%.400s\" in the instance folder", name);
+        found(d, FINDING_WARN, text, "correct the name, as `starling status` shows it, or leave it: what it says holds once there is one");
+    }
+}
+
 /* ---- databases, then the end */
 
 static void stores_done(struct conn *c, json_t *answers) {
@@ -308,6 +320,7 @@ void verb_doctor(struct conn *c, const json_t *args) {
     look_limits(d);
     look_peers(d, n);
     look_seeds(d, n);
+    look_configuration(d, n);
     look_databases(d, n);
     look_files(d, n);
     ask_clocks(c);

@@ -467,7 +467,7 @@ static const char *ref_lacks(const struct reference *f, const struct policy_ref 
     const struct table *parent = is_here(f->s, r) ? schema_find(f->schema, r->table, r->table_len) : NULL;
     const struct column *to = column_of(parent, r->to, r->to_len);
     if (!is_here(f->s, r))
-        return "references to other databases are not followed";
+        return "references to other databases are not followed, they stay numbers";
     if (!column_of(f->table, r->column, r->column_len))
         snprintf(why, sizeof why, "it has no column \"%.*s\"", (int)(r->column_len < 100 ? r->column_len : 100), r->column);
     else if (!parent)
@@ -477,7 +477,7 @@ static const char *ref_lacks(const struct reference *f, const struct policy_ref 
     else if (!(to->key_place && parent->key_count == 1))
         snprintf(why, sizeof why, "column \"%.80s\" is not the key of \"%.80s\"", to->name, parent->name);
     else if (loops(f->s, f->table->name, r))
-        snprintf(why, sizeof why, "these references go in a loop");
+        snprintf(why, sizeof why, "these references go in a loop, and no row of it could be known by another");
     else
         return NULL;
     return why;
@@ -533,7 +533,7 @@ int policies_refs(struct store *s, struct schema *schema) {
 
 #define COUNTED_ROWS 20000
 #define COUNTED_MS 60000
-#define DEFAULT_HOLDS "until then the default is in force: correct the name, or leave the line out"
+#define DEFAULT_HOLDS "until then the default is in force: correct the line, or leave it out"
 
 /* A large table is read seldom. */
 static int count_doubles(struct store *s, const struct tio *io, struct policy_row *p) {

@@ -77,5 +77,38 @@ class Policies(ClusterTest):
         self.assertNotIn("problem", c[1].database()["policies"][0])
 
 
+    def test_lines_that_cannot_hold(self):
+        """Each is named with its line, why, and what helps; the node goes on with the default, and with the lines that are right."""
+        a = self.make("a")
+        path = self.configured(a, """database "app.db" {
+    table "team"  { key = { "number", "saeson" } }
+    table "game"  { key = { "title" } }
+    table "scouting" { refs = { "id -> scouting.id" } }
+    table "loop1" { refs = { "id -> loop2.id" } }
+    table "loop2" { refs = { "id -> loop1.id" } }
+    table "away"  { refs = { "p -> other.db/team.id" } }
+    table "none"  { refs = { "p -> nothing.id" } }
+    table "good"  { refs = { "p -> team.id" } }
+}
+database "misspelt.db" { orphans = keep }
+""")
+        a.script(SCRIPT + "INSERT INTO game(title) VALUES('same'), ('same'), ('other'); CREATE TABLE loop1(id INTEGER PRIMARY KEY);"
+                 "CREATE TABLE loop2(id INTEGER PRIMARY KEY); CREATE TABLE away(id INTEGER PRIMARY KEY, p INT);"
+                 "CREATE TABLE none(id INTEGER PRIMARY KEY, p INT); CREATE TABLE good(id INTEGER PRIMARY KEY, p INT); INSERT INTO good(p) VALUES(1);")
+        a.start()
+        poll(lambda: a.database()["rows"] == 4 and a.database()["state"] == "ok")
+        said = {(p["table"], p["policy"]): p.get("problem", "") for p in a.database()["policies"]}
+        for table, policy, line, part in (("team", "key", 2, "saeson"), ("game", "key", 3, "several rows here"), ("scouting", "refs", 4, "loop"), ("loop1", "refs", 5, "loop"),
+                                          ("loop2", "refs", 6, "loop"), ("away", "refs", 7, "other databases"), ("none", "refs", 8, "nothing")):
+            self.assertIn(part, said[table, policy])
+            for out in (a.cli("status").out, a.cli("tables").out, a.cli("doctor").out, a.log()):
+                self.assertTrue([x for x in out.splitlines() if "%s:%d: " % (path, line) in x and part in x and ": " in x], (table, out))
+        self.assertEqual(said["good", "refs"], "")
+        self.assertIn("misspelt.db", a.cli("doctor").out)
+        self.assertTrue(a.log_lines("misspelt.db", path))
+        a.sql("INSERT INTO game(title) VALUES('other')")  # the default is in force: nothing stands in the application's way
+        poll(lambda: a.database()["rows"] == 5)
+
+
 if __name__ == "__main__":
     harness.main()
