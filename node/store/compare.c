@@ -14,6 +14,7 @@
 #include "proto/err.h"
 
 #define PAGE_ROWS 500u
+#define THERE_MAX 100000u /* of a range of 500 a moment ago */
 
 struct there { /* a row of the cluster */
     UT_hash_handle hh;
@@ -346,6 +347,11 @@ static int load_there(struct compare *p, const struct buf *after, const struct b
     int err = 0;
     buf_init(&at, 64u << 20);
     for (const struct buf *from = after; more && err == 0; from = &at) {
+        if (HASH_COUNT(*rows) > THERE_MAX) {
+            snprintf(p->why, p->why_len, "it has more rows in a range of keys than it says");
+            err = ERR_TOOBIG;
+            break;
+        }
         json_t *q = question(p, "rows"), *row;
         size_t i;
         set_key(q, "after", from);
@@ -552,31 +558,11 @@ static const json_t *named(const json_t *list, const char *name) {
     return NULL;
 }
 
-static bool has_text(const json_t *list, const char *text) {
-    size_t i;
-    json_t *each;
-    json_array_foreach(list, i, each) {
-        if (json_is_string(each) && sqlite3_stricmp(json_string_value(each), text) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool has_all(const json_t *list, const json_t *names) {
-    size_t i;
-    json_t *name;
-    json_array_foreach(names, i, name) {
-        if (!json_is_string(name) || !has_text(list, json_string_value(name)))
-            return false;
-    }
-    return json_array_size(list) == json_array_size(names);
-}
-
 static bool lists_it(const json_t *lists, const json_t *names) {
     size_t i;
     json_t *each;
     json_array_foreach(lists, i, each) {
-        if (has_all(each, names))
+        if (survey_same_names(each, names))
             return true;
     }
     return false;
@@ -587,7 +573,7 @@ static json_t *shared_of(const struct compare *p, const json_t *ours, const json
     json_t *columns = json_array(), *uniques = json_array(), *each, *alike = json_object_get(theirs, "alike");
     size_t i;
     json_array_foreach(json_object_get(ours, "columns"), i, each) {
-        if (has_text(json_object_get(theirs, "columns"), json_string_value(each)))
+        if (survey_names(json_object_get(theirs, "columns"), json_string_value(each)))
             json_array_append(columns, each);
     }
     json_array_foreach(json_object_get(ours, "uniques"), i, each) {
@@ -637,7 +623,7 @@ static void table_end(struct compare *p) {
 static const char *cannot_compare(const json_t *ours, const json_t *theirs) {
     if (theirs == NULL)
         return "the cluster does not have this table, or does not replicate it: its rows wait there until the application makes it";
-    if (!has_all(json_object_get(ours, "key"), json_object_get(theirs, "key")))
+    if (!survey_same_names(json_object_get(ours, "key"), json_object_get(theirs, "key")))
         return "its key is another one there: run the same version of the application on both";
     return NULL;
 }

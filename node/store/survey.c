@@ -14,6 +14,7 @@
 #define ROWS_MAX 2000u
 #define ANSWER_BYTES (400u << 10)
 #define SLICE_US 20000
+#define FIND_US 1000000
 #define PARENTS_DEPTH 8
 #define KEY_BYTES_MAX (200u << 10)
 
@@ -48,6 +49,26 @@ bool survey_unhex(const json_t *j, struct buf *out) {
         return false;
     out->len += got;
     return true;
+}
+
+bool survey_names(const json_t *list, const char *text) {
+    size_t i;
+    json_t *each;
+    json_array_foreach(list, i, each) {
+        if (json_is_string(each) && sqlite3_stricmp(json_string_value(each), text) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool survey_same_names(const json_t *list, const json_t *names) {
+    size_t i;
+    json_t *name;
+    json_array_foreach(names, i, name) {
+        if (!json_is_string(name) || !survey_names(list, json_string_value(name)))
+            return false;
+    }
+    return json_array_size(list) == json_array_size(names);
 }
 
 static json_t *cannot(const char *why) { return json_pack("{s:s}", "error", why); }
@@ -414,32 +435,6 @@ static int find_one(struct survey_cursor *c, const json_t *values, uint32_t coun
     return err == 1 ? ERR_MALFORMED : err ? err : c->error;
 }
 
-static json_t *find_rows(struct survey_plan *p, const json_t *question) {
-    uint32_t by[SURVEY_KEYS_MAX], count = 0;
-    struct survey_cursor c;
-    struct arena arena = {0};
-    json_t *rows = json_array(), *values;
-    size_t i;
-    sqlite3_str *q = sqlite3_str_new(p->survey->db);
-    int err = read_places(p, json_object_get(question, "by"), by, SURVEY_KEYS_MAX, &count);
-    put_select(q, p);
-    for (uint32_t k = 0; k < count; k++)
-        sqlite3_str_appendf(q, " AND \"%w\"=?", p->table->columns[p->order[by[k]]].name);
-    sqlite3_str_appendall(q, " LIMIT 1");
-    int begun = cursor_begin(&c, p, q);
-    err = err ? err : begun;
-    json_array_foreach(json_object_get(question, "values"), i, values) {
-        if (!err && i < ROWS_MAX)
-            err = find_one(&c, values, count, &arena, rows);
-    }
-    survey_close(&c);
-    arena_release(&arena);
-    if (!err)
-        return json_pack("{s:o}", "rows", rows);
-    json_decref(rows);
-    return cannot(err_text(err));
-}
-
 /* UNIQUE constraints and indexes besides the key, as far as they are columns and nothing else. */
 static json_t *uniques_of(const struct survey *s, const struct table *t) {
     json_t *all = json_array();
@@ -491,6 +486,47 @@ static json_t *table_json(const struct survey *s, const struct table *t) {
                                                                                                            : "given";
     return json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "name", t->name, "identity", identity, "key", key, "columns", columns, "uniques",
                      uniques_of(s, t), "alike", alike);
+}
+
+/* By what there is an index for, or should be: whoever asks may not make us read whole tables. */
+static bool may_find(const struct survey_plan *p, const json_t *by) {
+    json_t *table = table_json(p->survey, p->table), *unique;
+    size_t i;
+    bool may = survey_same_names(json_object_get(table, "key"), by) || survey_same_names(json_object_get(table, "alike"), by);
+    json_array_foreach(json_object_get(table, "uniques"), i, unique) { may = may || survey_same_names(unique, by); }
+    json_decref(table);
+    return may && json_array_size(by) > 0;
+}
+
+static json_t *find_rows(struct survey_plan *p, const json_t *question) {
+    uint32_t by[SURVEY_KEYS_MAX], count = 0;
+    struct survey_cursor c;
+    struct arena arena = {0};
+    json_t *rows = json_array(), *values;
+    size_t i;
+    sqlite3_str *q = sqlite3_str_new(p->survey->db);
+    int64_t began = store_mono_us();
+    int err = may_find(p, json_object_get(question, "by")) ? read_places(p, json_object_get(question, "by"), by, SURVEY_KEYS_MAX, &count)
+                                                           : ERR_USAGE;
+    put_select(q, p);
+    for (uint32_t k = 0; k < count; k++)
+        sqlite3_str_appendf(q, " AND \"%w\"=?", p->table->columns[p->order[by[k]]].name);
+    sqlite3_str_appendall(q, " LIMIT 1");
+    int begun = cursor_begin(&c, p, q);
+    err = err ? err : begun;
+    json_array_foreach(json_object_get(question, "values"), i, values) {
+        if (!err && store_mono_us() - began > FIND_US)
+            err = ERR_BUSY;
+        if (!err && i < ROWS_MAX)
+            err = find_one(&c, values, count, &arena, rows);
+    }
+    survey_close(&c);
+    arena_release(&arena);
+    if (!err)
+        return json_pack("{s:o}", "rows", rows);
+    json_decref(rows);
+    return cannot(err == ERR_BUSY ? "looking rows up takes too long: an index over the columns of the table's policy `key` makes it quick"
+                                  : err_text(err));
 }
 
 json_t *survey_answer(const struct survey *s, const json_t *question) {

@@ -79,6 +79,8 @@ uint64_t survey_in_range(const struct survey_plan *p, const struct survey_row *r
  * Keys, digests and identities are hex; NULL without memory. {"error"} where it cannot be told. */
 json_t *survey_answer(const struct survey *s, const json_t *question);
 
+bool survey_names(const json_t *list, const char *text); /* is it among these names? */
+bool survey_same_names(const json_t *list, const json_t *names);
 json_t *survey_hex(const void *p, size_t len);
 bool survey_unhex(const json_t *j, struct buf *out);
 

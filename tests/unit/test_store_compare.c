@@ -220,6 +220,8 @@ static void test_bad_questions(void **state) {
                                             "{\"ask\":\"drop\",\"table\":\"user\",\"columns\":[]}",
                                             "{\"ask\":\"find\",\"table\":\"setting\",\"columns\":[],\"by\":[\"key\"],\"values\":[[1,2]]}",
                                             "{\"ask\":\"find\",\"table\":\"setting\",\"columns\":[],\"by\":[\"x\"],\"values\":[[1]]}",
+                                            "{\"ask\":\"find\",\"table\":\"setting\",\"columns\":[],\"by\":[\"v\"],\"values\":[[1]]}",
+                                            "{\"ask\":\"find\",\"table\":\"note\",\"columns\":[],\"by\":[],\"values\":[[]]}",
                                             "{\"ask\":\"find\",\"table\":\"setting\",\"columns\":[],\"by\":[\"key\"],\"values\":[[{}]]}"};
     struct rig r;
     begin(&r, SCHEMA, "INSERT INTO setting VALUES('a', 1)", "");
