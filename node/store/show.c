@@ -337,8 +337,13 @@ int show_row(struct projecting *p, struct pending_row *row) {
     bool alive = reg_alive(r, &o) && !same_is_junior(s, t, &row->who);
     if (alive && (err = find_place(p, row, r, home)) != 0)
         return err == SETTLED ? 0 : err;
-    struct rowid other;
-    bool taken = !alive && !row->who.text && t->tentative && numbers_at(t, numbers_shown(t, &row->who), &other) == 1;
+    bool taken = false; /* what this projection shows under its number is another row */
+    if (!alive && !row->who.text) {
+        struct rowid place = {.kind = IDENT_GIVEN, .number = numbers_shown(t, &row->who)};
+        if ((err = rows_at_home(s, t, &place, &s->reg2)))
+            return err;
+        taken = reg_known(&s->reg2) && !rowid_same(&s->reg2.who, &row->who);
+    }
     if (!alive && (!home || taken)) { /* it has no place here, and needs none; or another row is there already */
         row->done = true;
         row->holds = false;

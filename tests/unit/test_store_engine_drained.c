@@ -87,6 +87,24 @@ static void test_given_keys_in_the_place_of_others(void **state) {
     }
 }
 
+/* A row came and went before another server could show it, and the application gave its number to another one. */
+static void test_a_given_key_after_a_row_that_was_never_shown(void **state) {
+    (void)state;
+    struct rig r;
+    open_apart(&r, "CREATE TABLE area(id INTEGER PRIMARY KEY, name); CREATE TABLE spot(id INTEGER PRIMARY KEY, name, area_id INTEGER "
+                   "REFERENCES area(id))");
+    rig_act(&r, 0, "INSERT INTO area(name) VALUES('zero')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO area(name) VALUES('one')");
+    rig_act(&r, 1, "INSERT INTO spot(name, area_id) VALUES('numbered', 1)");
+    rig_act(&r, 1, "BEGIN; DELETE FROM spot; INSERT INTO spot VALUES(1, 'given', 1); COMMIT");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    peer_pull(&r.peers[0], &r.peers[1]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT s.name, a.name FROM spot AS s JOIN area AS a ON a.id = area_id", "tgiven|tone|;");
+    rig_close(&r);
+}
+
 /* Rows that refer to each other in a circle and all get other numbers: each waits for the others. */
 static void test_a_circle_of_rows_with_new_numbers(void **state) {
     (void)state;
@@ -112,8 +130,11 @@ static void test_a_circle_of_rows_with_new_numbers(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_written_back_before_it_was_seen),   cmocka_unit_test(test_a_key_beside_a_row_that_is_written_back),
-        cmocka_unit_test(test_a_key_whose_number_was_given_anew), cmocka_unit_test(test_given_keys_in_the_place_of_others),
+        cmocka_unit_test(test_written_back_before_it_was_seen),
+        cmocka_unit_test(test_a_key_beside_a_row_that_is_written_back),
+        cmocka_unit_test(test_a_key_whose_number_was_given_anew),
+        cmocka_unit_test(test_given_keys_in_the_place_of_others),
+        cmocka_unit_test(test_a_given_key_after_a_row_that_was_never_shown),
         cmocka_unit_test(test_a_circle_of_rows_with_new_numbers),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
