@@ -3,8 +3,7 @@
  *   databases_ended joins -> databases_close -> databases_free.
  * Possible failure modes are:
  *   - inotify is exhausted: only the periodic scan finds new files, at most a few seconds later;
- *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes. Nobody waits for it, unless it stands
- *     in the place of one;
+ *   - a file is not a database: it gets an entry in state error, and is looked into again when it changes;
  *   - a worker cannot be started: state error; the next scan tries again.
  * Scans are done in steps, and paced so that they cost at most about 0.05 % of a core, however large the folder is: as long as its folders can be
  * watched. */
@@ -96,9 +95,7 @@ struct database *databases_app_next(const struct database *db) {
 }
 uint32_t databases_count(const struct databases *d) { return HASH_COUNT(d->list); }
 
-bool database_only_named(const struct database *db) { return db->state == DB_ALIEN && !db->wanted && !db->replaced; }
-
-bool database_broken(const struct database *db) { return db->state == DB_FAILED || (db->state == DB_ALIEN && !database_only_named(db)); }
+bool database_broken(const struct database *db) { return db->state == DB_FAILED || db->state == DB_ALIEN; }
 
 void database_failed(struct database *db, const char *why) {
     char *copy = strdup(why);
@@ -191,16 +188,10 @@ static void alien_begin(struct databases *d, const char *name, const struct stat
     if (db == NULL && (db = entry_new(d, name)) == NULL)
         return;
     if (db->state != DB_ALIEN) {
-        char *state_path = state_path_of(d, name);
         db->state = DB_ALIEN;
-        db->replaced = state_path != NULL && access(state_path, F_OK) == 0;
-        free(state_path);
-        if (db->replaced)
-            snprintf(why, sizeof(why), "%s is not a SQLite database any more: restore it; the other databases are replicated", name);
-        else
-            snprintf(why, sizeof(why),
-                     "%s is not a SQLite database: move it away, or say database \"%s\" { replicate = no }; the others are replicated",
-                     name, name);
+        snprintf(why, sizeof(why),
+                 "%s is not a SQLite database: move it away, restore it, or say replicate = no of it; the other databases are replicated",
+                 name);
         database_failed(db, why);
         log_line(d->node->log, LOG_ERROR, NULL, "%s", why);
     }

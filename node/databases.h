@@ -37,7 +37,6 @@ struct database {
     bool settled;           /* as the store said last */
     json_t *status;         /* the last `databases` entry; NULL none yet */
     struct stat look;       /* DB_ALIEN: as it was looked into */
-    bool replaced;          /* DB_ALIEN: it was a database of this node */
     struct vv stored, told; /* what it has, and of which the log has told (activity.c) */
     uint64_t told_ms;
     bool untold;
@@ -68,9 +67,7 @@ struct database *databases_serve(struct databases *d, const char *name, const ch
 /* A peer has this database and we do not: makes it, empty, to be filled. Bad names are refused with a line in the log. */
 void databases_want(struct databases *d, const char *name);
 void database_failed(struct database *db, const char *why); /* sets state and error */
-/* A file with the name of a database that was never one, here or at a peer that told so: shown, and nobody waits for it. */
-bool database_only_named(const struct database *db);
-bool database_broken(const struct database *db); /* cannot be served: nothing is in sync before that is mended */
+bool database_broken(const struct database *db);            /* cannot be served: nothing is in sync before that is mended */
 /* Stores name the database or its file in front of a sentence: text without that, for where the name is said anyway. */
 const char *database_words(const struct database *db, const char *text);
 

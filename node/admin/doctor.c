@@ -175,7 +175,7 @@ static void look_files(struct doctor *d, struct node *n) {
 
 static void look_databases(struct doctor *d, struct node *n) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
-        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+        if (database_broken(db))
             found(d, FINDING_ERROR, db->error != NULL ? db->error : db->name, NULL);
     for (uint32_t i = 0; i < n->config.databases_count; i++) {
         const struct database_policy *p = &n->config.databases[i];
@@ -206,7 +206,7 @@ static void stores_done(struct conn *c, json_t *answers) {
         json_t *answer = json_object_get(answers, db->name), *problems = json_object_get(answer, "problems"), *problem;
         char text[1400];
         size_t i;
-        if (db->state == DB_FAILED || db->state == DB_ALIEN)
+        if (database_broken(db))
             continue;
         if (answer == NULL) {
             snprintf(text, sizeof(text), "%s: no answer in time: it is busy", db->name);

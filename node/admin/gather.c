@@ -90,8 +90,7 @@ void gather_start(struct conn *c, enum question question, const char *name, uint
     g->done = done;
     c->gather = g;
     for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next) {
-        if (db->state == DB_FAILED || db->state == DB_ALIEN || (db->internal && question != QUESTION_BARRIER) ||
-            (name != NULL && strcmp(name, db->name) != 0))
+        if (database_broken(db) || (db->internal && question != QUESTION_BARRIER) || (name != NULL && strcmp(name, db->name) != 0))
             continue;
         char *copy = strdup(db->name);
         uint64_t number = copy == NULL ? 0 : node_ask(c->node, db, question, NULL, -1, answered, c);

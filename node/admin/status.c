@@ -50,7 +50,7 @@ static json_t *entry(struct node *n, struct database *db, json_t *fresh) {
         db->status = json_incref(fresh);
     }
     json_t *e = db->status != NULL ? json_deep_copy(db->status) : entry_blank(db, "adopting");
-    if (db->state == DB_FAILED || db->state == DB_ALIEN) {
+    if (database_broken(db)) {
         json_object_set_new(e, "state", json_string("error"));
         json_object_set_new(e, "error", db->error != NULL ? json_string(db->error) : json_string("cannot be served now"));
         json_object_set_new(e, "busy", json_false());

@@ -418,7 +418,7 @@ static bool verify_fill(struct verify *v, struct node *n, const char *db_name) {
         if (peer.member->state == MEMBER_ALIVE)
             member_add(v, peer.member->id, peer.member->name);
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
-        if ((db_name != NULL && strcmp(db_name, db->name) != 0) || database_only_named(db))
+        if (db_name != NULL && strcmp(db_name, db->name) != 0)
             continue;
         if ((v->names[v->names_count] = strdup(db->name)) == NULL)
             return false;

@@ -185,8 +185,6 @@ static bool databases_equal(struct node *n, struct wait *w) {
     for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
         if (database_broken(db))
             return misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
-        if (database_only_named(db))
-            continue;
         if (db->state == DB_OPENING)
             return misses(w, "%s%s is being opened", "", db->name);
         const char *refused = core_database_refused(n->core, db->name);
@@ -376,7 +374,7 @@ void verb_wait(struct conn *c, const json_t *args) {
     double timeout_s = json_is_number(timeout) ? json_number_value(timeout) : TIMEOUT_S;
     databases_scan(c->node->databases); /* a database that was made just before the call counts as well */
     for (struct database *db = databases_first(c->node->databases); ok && db != NULL; db = db->hh.next)
-        ok = database_only_named(db) || target_add(w, db->name);
+        ok = target_add(w, db->name);
     c->task = w;
     c->release = w != NULL ? wait_release : NULL;
     if (!ok) {
