@@ -540,14 +540,15 @@ int drain_author(struct store *s, struct tio *io, struct reg *r, bool home, enum
     return err;
 }
 
-static int write_number(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at, bool carried) {
+static int write_number(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at, enum change_kind kind,
+                        bool carried) {
     static const char *names[] = {NUMBER_COLUMN};
     static size_t lens[] = {sizeof NUMBER_COLUMN - 1};
     static uint32_t columns[] = {NOT_HERE};
     static const struct column_set set = {1, names, lens, columns};
     struct value v = {.type = VALUE_INT, .as.i = number};
     struct row_look look = {.io = io, .place = r->who, .ms = store_wall_ms(s), .present = true, .values = &v};
-    struct edit e = {.kind = carried ? CHANGE_UPDATE : CHANGE_MEND,
+    struct edit e = {.kind = kind,
                      .who = r->who,
                      .set = &set,
                      .values = &v,
@@ -558,12 +559,12 @@ static int write_number(struct store *s, struct tio *io, struct reg *r, bool hom
     return edit_apply(s, io, r, &e, &look, NULL);
 }
 
-int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at) {
-    return write_number(s, io, r, home, number, at, false);
+int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, bool mend, uint64_t at) {
+    return write_number(s, io, r, home, number, at, mend ? CHANGE_MEND : CHANGE_UPDATE, false);
 }
 
 int drain_number(struct store *s, struct tio *io, struct reg *r, int64_t number, uint64_t at) {
-    return write_number(s, io, r, true, number, at, true);
+    return write_number(s, io, r, true, number, at, CHANGE_UPDATE, true);
 }
 
 int drain_same(struct store *s, struct tio *io, const struct rowid *who, const struct column_set *set, const struct value *values,
@@ -763,9 +764,8 @@ static int tell_numbers(struct store *s, const struct notes *n) {
 
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
     int err = state_begin(s);
-    if (!err)
-        err = notes_sort(s, n);
-    if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)))
+    if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)) &&
+        !(err = rowmove_notes(s, n)) && !(err = notes_sort(s, n)))
         err = find_blind(s, n);
     for (uint32_t i = 0, to; i < n->count && !err; i = to) {
         s->notes_done = i;
@@ -865,6 +865,7 @@ int drain(struct store *s, bool locked) {
     if (!locked && !err && !n.more) /* what is committed after this look shows as another head */
         s->head_known = before.index[0] != 0 && memcpy(&s->head, &before, sizeof before);
     free(n.list);
+    arena_release(&n.arena);
     buf_release(&n.keys);
     return err ? err : n.more ? DRAIN_MORE : found ? DRAIN_DONE : DRAIN_NOTHING;
 }

@@ -16,6 +16,7 @@
  *   project.c  what is to be shown → the application's file; show.c a row of it; retry.c those that could not be written at once
  *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
+ *   rowmove.c  numbers that the application changes
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show
@@ -631,8 +632,8 @@ int drain_same(struct store *s, struct tio *io, const struct rowid *who, const s
 int drain_death(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at, bool carried);
 /* The same as a mend: nobody decided it, so it has seen nothing. */
 int drain_cascade(struct store *s, struct tio *io, struct reg *r, bool home, uint64_t at);
-/* The same for its number alone: a mend of ours. */
-int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, uint64_t at);
+/* The same for its number alone: a mend of ours, or what somebody decided. */
+int drain_renumber(struct store *s, struct tio *io, struct reg *r, bool home, int64_t number, bool mend, uint64_t at);
 int drain_number(struct store *s, struct tio *io, struct reg *r, int64_t number, uint64_t at); /* by which a migration knows it */
 /* These columns of a row in another file: they lose against ours, and are listed. */
 int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint32_t count);

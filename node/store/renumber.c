@@ -291,7 +291,7 @@ static int write_one(struct store *s, const struct renumbering *n) {
         return err;
     s->mended_rows++;
     struct pending_row *p = pending_find(s, n->tbl, &n->who);
-    if ((err = drain_renumber(s, n->tbl->io, r, home, n->number, n->at)))
+    if ((err = drain_renumber(s, n->tbl->io, r, home, n->number, true, n->at)))
         return err;
     if (p)
         return pending_touch(s, p, NULL, 0);

@@ -3,6 +3,7 @@
  *
  *   the row     what lost      keep winner                      keep loser                               set
  *   lives       a value        the value is written again       the losing value is written              these values are written
+ *   lives       its number     the number is written again      -                                        -
  *   lives       a deletion     the row is inserted over itself  the row is deleted                       -
  *   is dead     a value        the row is deleted again         the row comes back with that value,      as keep loser, with these
  *                                                               and with it what was deleted together    values instead
@@ -34,6 +35,7 @@ struct planned { /* one row that is to change */
     struct rowid who;
     struct op op;       /* what it changes in the application's file; `shows` false: nothing */
     bool shows, *named; /* named: these columns go into the change */
+    bool number;        /* that it has this number goes into it, and nothing else */
     struct value *row;  /* all of io's columns, in its order */
     uint64_t *hashes, *before;
     struct planned *next;
@@ -195,10 +197,19 @@ static uint32_t column_at(const struct tio *io, uint32_t column) {
 
 static uint32_t lost_at(const struct deciding *d, const struct tio *io) { return column_at(io, d->lost.column); }
 
-static int refuse_column(struct deciding *d, const struct tio *io) {
-    if (d->lost.column + 1 == io->tbl->number_column)
+/* Two rows had one number: the person is content with the new one. The other row has the old one. */
+static int plan_number(struct deciding *d, struct tio *io, const struct reg *r) {
+    struct planned *p;
+    if (d->keep_loser || d->set)
         return refuse(
-            d, "the row has another number now, and what refers to it has followed: both rows are kept, and there is nothing to decide");
+            d, "its old number is another row's, and what refers to this row has followed it: --keep winner (it keeps its new number)");
+    int err = plan(d, io, r, CHANGE_UPDATE, &p);
+    if (!err)
+        p->number = true;
+    return err;
+}
+
+static int refuse_column(struct deciding *d, const struct tio *io) {
     return refuse(d, "the application here has no column \"%.100s\" now: decide it on a server that has", io->tbl->columns[d->lost.column]);
 }
 
@@ -227,6 +238,8 @@ static void finish(struct planned *p) {
 static int plan_value(struct deciding *d, struct tio *io, const struct reg *r) {
     struct planned *p;
     uint32_t i = lost_at(d, io);
+    if (d->lost.column + 1 == io->tbl->number_column)
+        return plan_number(d, io, r);
     if (i == UINT32_MAX)
         return refuse_column(d, io);
     int err = plan(d, io, r, CHANGE_UPDATE, &p);
@@ -493,7 +506,7 @@ static int write_one(struct deciding *d, struct planned *p) {
             at[n++] = i;
     enum change_kind kind = (enum change_kind)p->op.kind;
     bool first = kind == CHANGE_DELETE && n; /* in a version of its own: a death has seen only earlier ones */
-    bool writes = kind != CHANGE_DELETE || first;
+    bool writes = (kind != CHANGE_DELETE || first) && !p->number;
     const struct column_set *set = writes ? tables_columns(p->io, at, n) : NULL;
     struct shown_cell *cells = arena_alloc(&d->arena, (p->io->count + 1) * sizeof *cells);
     struct origins_order o = store_order(s);
@@ -508,7 +521,8 @@ static int write_one(struct deciding *d, struct planned *p) {
     if (!err && first && !(err = drain_author(s, p->io, &r, home, CHANGE_UPDATE, set, p->row, p->hashes, 0)))
         err = drain_seal(s, false);
     if (!err)
-        err = drain_author(s, p->io, &r, home, kind, first ? NULL : set, p->row, p->hashes, 0);
+        err = p->number ? drain_renumber(s, p->io, &r, home, numbers_wanted(s, p->io->tbl, &r), false, 0)
+                        : drain_author(s, p->io, &r, home, kind, first ? NULL : set, p->row, p->hashes, 0);
     reg_release(&r);
     if (err || !p->shows)
         return err;

@@ -140,6 +140,26 @@ static char *delete_and_insert(struct rig *r, const struct shape_of *t) {
     return the_conflict(r, "(deleted)");
 }
 
+/* Two rows had one number: whoever is content with the new one says so. */
+static void test_a_new_number(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, "CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    rig_act(&r, 0, "INSERT INTO t(v) VALUES('zero')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO t(v) VALUES('one')");
+    share(&r);
+    char *id = the_conflict(&r, "id");
+    assert_answer(&r.peers[2], id, "{\"keep\": \"loser\"}", "error", "another row's");
+    share(&r);
+    decide(&r.peers[2], id, "{\"keep\": \"winner\"}");
+    share(&r);
+    assert_everywhere(&r, "SELECT v FROM t ORDER BY id", "tzero|;tone|;");
+    assert_closed(&r);
+    free(id);
+    rig_close(&r);
+}
+
 /* Long lists are cut, long values as well; each conflict can still be shown and decided. */
 static void test_more_than_can_be_listed(void **state) {
     (void)state;
@@ -653,6 +673,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_decision_closes_on_all),
         cmocka_unit_test(test_what_is_listed),
+        cmocka_unit_test(test_a_new_number),
         cmocka_unit_test(test_more_than_can_be_listed),
         cmocka_unit_test(test_deciding_apart),
         cmocka_unit_test(test_deciding_while_the_application_edits),
