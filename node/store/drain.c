@@ -320,6 +320,7 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
         who->origin = s->source.who.origin;
         who->version = s->source.who.version;
         who->hash = s->source.who.hash;
+        who->number = s->source.who.kind == IDENT_GIVEN ? who->number : s->source.who.number; /* it may have got another one since */
     } else if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
                moves_arrives(look)) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
@@ -440,8 +441,8 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
             return err;
         reg_clear(r);
     }
+    struct origins_order o = store_order(s);
     if (moves_arrives(look) && reg_known(&s->source)) {
-        struct origins_order o = store_order(s);
         r->who = e.who;
         if (!reg_alive(&s->source, &o) &&
             !pending_find(s, look->io->tbl->renamed_from, &s->source.who)) { /* another life, after that death */
@@ -449,7 +450,13 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
             if (err)
                 return err;
         }
-        return insert_carried(s, look, r, hashes);
+        bool moved = e.who.number != look->place.number;
+        int err = moved ? numbers_settle(s, look->io->tbl, &e.who, look->place.number) : 0;
+        if (err || (err = insert_carried(s, look, r, hashes)) || !moved)
+            return err;
+        const struct tbl *from = look->io->tbl->renamed_from;
+        const struct cell *number = from->number_column ? reg_winner(&s->source, from->number_column - 1, &o) : NULL;
+        return number ? drain_number(s, look->io, r, look->place.number, s->source.writes[number->write].at) : 0;
     }
     if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
         e.at = STAMP_COPY;
