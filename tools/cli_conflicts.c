@@ -129,12 +129,19 @@ static void print_show(const struct cli *cli, const json_t *result) {
     printf("\n");
     print_side(cli, c, "winner", TONE_GOOD);
     print_side(cli, c, "loser", TONE_WARN);
-    say(cli, TONE_PLAIN, "--keep winner    %s", dead ? "the row stays deleted" : death ? "the row stays" : "it stays as it is");
+    bool number = strcmp(kind, "number") == 0; /* the old one is another row's */
+    say(cli, TONE_PLAIN, "--keep winner    %s",
+        dead     ? "the row stays deleted"
+        : death  ? "the row stays"
+        : number ? "it keeps its new number, as all that refers to it does"
+                 : "it stays as it is");
     say(cli, TONE_FAINT, "  (starling conflicts resolve %s --keep winner)", id);
     printf("\n");
     if (same) {
         say(cli, TONE_PLAIN, "--split          they are two rows again, as they were entered; the younger one gives up the UNIQUE value");
         printf("\n");
+    }
+    if (same || number) {
         free(key);
         return;
     }
