@@ -312,7 +312,6 @@ static void look_after(struct worker *w) {
     struct appfile *app = store_appfile(w->store);
     if (app != NULL && w->notice == NULL) {
         const char *limits = NULL;
-        held(w, true, (dev_t)app->dev, (ino_t)app->ino);
         w->config.create = w->config.create && w->fetching; /* from now on a missing file is one that somebody took away */
         int r = notice_open(&w->notice, app, w->wake_fd, &limits);
         if (r != 0) {
@@ -328,6 +327,8 @@ static void look_after(struct worker *w) {
         announce(w);
     w->state = WORKER_OPEN; /* what was said before stays until it is announced: the same again is not said twice */
 }
+
+static void on_file(void *ctx, uint64_t dev, uint64_t ino) { held(ctx, true, (dev_t)dev, (ino_t)ino); }
 
 static void open_store(struct worker *w) {
     char why[WHY_MAX] = "";
@@ -351,6 +352,7 @@ static void open_store(struct worker *w) {
         .mend_wait_ms = MEND_WAIT_MS,
         .epoch_above = w->epoch_above,
         .ctx = w,
+        .on_file = on_file,
         .on_batch = on_batch,
         .on_stored = on_stored,
         .on_bad = on_bad,
@@ -360,8 +362,6 @@ static void open_store(struct worker *w) {
     };
     memcpy(config.key, w->key, sizeof(config.key));
     memcpy(config.secret, w->secret, sizeof(config.secret));
-    if (there)
-        held(w, true, st.st_dev, st.st_ino); /* before SQLite opens it: nobody may look at it from now on */
     int r = store_open(&w->store, &config, why, sizeof(why));
     if (r != 0) {
         w->store = NULL;

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sodium.h>
 #include <stdarg.h>
@@ -69,7 +70,21 @@ void store_lock_time(struct store *s, int64_t us) {
 
 /* ---- opening */
 
+/* Says which file it will be, before SQLite takes locks on it: whoever else in this process opened and closed it then would drop them. So a file that
+ * is not there yet is made here. */
+static void tell_file(const struct store *s, bool create) {
+    struct stat st;
+    if (!s->config.on_file || s->config.vfs)
+        return;
+    int fd = create ? open(s->config.app_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644) : -1;
+    if (fd >= 0 ? fstat(fd, &st) == 0 : stat(s->config.app_path, &st) == 0)
+        s->config.on_file(s->config.ctx, st.st_dev, st.st_ino);
+    if (fd >= 0)
+        close(fd);
+}
+
 int store_open_app(struct store *s, bool create, char *why, size_t why_len) {
+    tell_file(s, create);
     int err = appfile_open(&s->app, s->config.app_path, s->config.vfs, create, why, why_len);
     if (err)
         return err;

@@ -35,7 +35,8 @@ struct store_config {
     uint32_t epoch_above; /* epochs of ours up to this one were used by a state that was set aside */
 
     void *ctx;
-    void (*on_batch)(void *ctx, struct bytes *batch);                                     /* ours, durable now; borrowed */
+    void (*on_file)(void *ctx, uint64_t dev, uint64_t ino); /* the application's file, which SQLite is about to open; NULL: nobody asks */
+    void (*on_batch)(void *ctx, struct bytes *batch);       /* ours, durable now; borrowed */
     void (*on_stored)(void *ctx, const struct db_state *state);                           /* vector, digest or settled changed; durable */
     void (*on_bad)(void *ctx, const struct origin *o, uint64_t version, const char *why); /* delivered, could not be taken */
     void (*on_forged)(void *ctx, const struct origin *o, uint64_t version); /* its chain or signature does not hold; NULL: on_bad says so */

@@ -24,7 +24,8 @@ struct peer {
     int readers_wait_ms;
     json_t *watched;                    /* array of `watch` objects */
     void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
-    uint32_t bads, errors, reopened;
+    void (*on_file)(void *ctx, uint64_t dev, uint64_t ino);
+    uint32_t bads, errors, reopened, told_file;
     bool told_settled; /* what the store said last */
     struct origin bad_origin;
     uint64_t bad_version;
@@ -90,6 +91,7 @@ static inline int peer_try_open(struct peer *p) {
                                   .follow = p->follow,
                                   .readers_wait_ms = p->readers_wait_ms,
                                   .ctx = p,
+                                  .on_file = p->on_file,
                                   .on_batch = rig_on_batch,
                                   .on_stored = rig_on_stored,
                                   .on_bad = rig_on_bad,

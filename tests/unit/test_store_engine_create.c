@@ -2,6 +2,8 @@
 #include "store_forge.h"
 #include "store_intruder.h"
 
+#include <sys/stat.h>
+
 /* Server 1 has no file yet. */
 static void open_missing(struct rig *r, const char *sql) {
     rig_start(r, 2);
@@ -37,6 +39,27 @@ static void test_a_missing_database_is_made_whole(void **state) {
     rig_assert_settled(&r);
     assert_same_tables(&r);
     assert_rows(rig_app(&r, 1), "SELECT a, g, u FROM t ORDER BY id", "i1|i2|ttrigger 1|;i2|i3|ttrigger 2|;");
+    rig_close(&r);
+}
+
+static void rig_on_file(void *ctx, uint64_t dev, uint64_t ino) {
+    struct peer *p = ctx;
+    struct stat st;
+    assert_int_equal(stat(p->s.app_path, &st), 0);
+    assert_true(dev == st.st_dev && ino == st.st_ino && st.st_size == 0);
+    p->told_file++;
+}
+
+/* Whoever else in the process opened and closed a file that SQLite has open would drop its locks: so it is told which one, before. */
+static void test_a_file_is_told_before_it_is_opened(void **state) {
+    (void)state;
+    struct rig r;
+    open_missing(&r, "CREATE TABLE t(k TEXT PRIMARY KEY); INSERT INTO t VALUES('a')");
+    side_close_store(&r.peers[1].s);
+    r.peers[1].on_file = rig_on_file;
+    peer_open(&r.peers[1]);
+    rig_share(&r);
+    assert_int_equal(r.peers[1].told_file, 1);
     rig_close(&r);
 }
 
@@ -249,6 +272,7 @@ static void test_hostile_types_of_columns(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_missing_database_is_made_whole),
+        cmocka_unit_test(test_a_file_is_told_before_it_is_opened),
         cmocka_unit_test(test_later_tables_follow),
         cmocka_unit_test(test_files_that_exist),
         cmocka_unit_test(test_the_application_writes_while_its_database_is_made),
