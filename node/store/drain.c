@@ -771,8 +771,9 @@ static int tell_numbers(struct store *s, const struct notes *n) {
 
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
     int err = state_begin(s);
-    if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)) &&
-        !(err = rowmove_notes(s, n)) && !(err = notes_sort(s, n)))
+    if (!err)
+        err = notes_sort(s, n);
+    if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)))
         err = find_blind(s, n);
     for (uint32_t i = 0, to; i < n->count && !err; i = to) {
         s->notes_done = i;
@@ -872,7 +873,6 @@ int drain(struct store *s, bool locked) {
     if (!locked && !err && !n.more) /* what is committed after this look shows as another head */
         s->head_known = before.index[0] != 0 && memcpy(&s->head, &before, sizeof before);
     free(n.list);
-    arena_release(&n.arena);
     buf_release(&n.keys);
     return err ? err : n.more ? DRAIN_MORE : found ? DRAIN_DONE : DRAIN_NOTHING;
 }

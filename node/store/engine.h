@@ -16,7 +16,6 @@
  *   project.c  what is to be shown → the application's file; show.c a row of it; retry.c those that could not be written at once
  *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
- *   rowmove.c  numbers that the application changes
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
  *   keyless.c  tables without a key
  *   feed.c     the triggers that fill virtual tables, for what we show

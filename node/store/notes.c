@@ -140,11 +140,6 @@ bool notes_same_row(const struct notes *n, const struct note *a, const struct no
            (a->key_len == 0 || memcmp(n->keys.data + a->key_at, n->keys.data + b->key_at, a->key_len) == 0);
 }
 
-/* A key with a reference in it, to a row that got another number: it is the same key. */
-static bool onto_itself(const struct note *note, const struct note *next) {
-    return note->kind == NOTE_MOVED && next && next->kind == NOTE_ARRIVED && next->seq == note->seq + 1;
-}
-
 void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look) {
     const struct note *first = &n->list[from];
     memset(look, 0, sizeof *look);
@@ -163,8 +158,6 @@ void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_lo
     for (uint32_t i = from; i < to; i++) {
         const struct note *note = &n->list[i], *next = i + 1 < to ? note + 1 : NULL;
         look->ms = note->ms;
-        if (onto_itself(note, next) || (i > from && onto_itself(note - 1, note)))
-            continue;
         switch (note->kind) {
         case NOTE_GIVEN: announced = note; break;
         case NOTE_INSERT:
@@ -212,8 +205,6 @@ int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t se
     const struct notes *n = s->notes;
     if (!n || !t->io || t->shape != SHAPE_NUMBER)
         return 0;
-    if (n->meant && rowmove_meant(n, t, number, seq, who))
-        return 1;
     struct note key = {.io = t->io, .number = number, .seq = INT64_MIN};
     uint32_t from = 0, to = n->count;
     while (from < to) {

@@ -21,17 +21,12 @@ struct notes {
     struct buf keys;
     int64_t last_seq, last_nonce, earliest_ms;
     bool more;
-    struct meant *meant; /* rowmove.c */
-    struct arena arena;
 };
 
 /* The notes beyond our mark. 0, DRAIN_RESCAN, ERR_SCHEMA, or an error. */
 int notes_read(struct store *s, struct notes *n, bool locked);
 /* Those of one row together, in their order; tables that others refer to first. In the transaction of the state. */
 int notes_sort(struct store *s, struct notes *n);
-/* rowmove.c: rows that got another number, before the notes are sorted; and whom a number meant then, of one of these. */
-int rowmove_notes(struct store *s, struct notes *n);
-bool rowmove_meant(const struct notes *n, const struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
 bool notes_same_row(const struct notes *n, const struct note *a, const struct note *b);
 void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look); /* what the notes of one row say */
 

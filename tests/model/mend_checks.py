@@ -167,8 +167,6 @@ class Checks:
                 self.fail("list", r, f"lists other open conflicts than server 0:\n  only server 0{only(lists[0], lists[r])}\n  "
                                      f"only server {r}{only(lists[r], lists[0])}")
         self.conflicts = {(c["table"], c["column"], c["origin"], c["stamp"]) for c in lists[0]}
-        # who gave a row another number, and wrote to it in the same transaction, wrote that a little later
-        self.conflicts |= {(t, c, o, str(int(stamp) - 1)) for t, c, o, stamp in self.conflicts if "renumber" in self.kinds}
         self.check_values(rows)
         self.check_deaths(rows)
 

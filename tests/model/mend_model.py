@@ -18,8 +18,8 @@ import hashlib
 
 SCHEMA = ("CREATE TABLE note(key TEXT PRIMARY KEY, a, b); "
           "CREATE TABLE team(id INTEGER PRIMARY KEY, number INTEGER UNIQUE, name TEXT); "
-          "CREATE TABLE match(id INTEGER PRIMARY KEY, team INTEGER REFERENCES team(id) ON UPDATE CASCADE ON DELETE CASCADE, score TEXT); "
-          "CREATE TABLE tag(team INTEGER REFERENCES team(id) ON UPDATE CASCADE ON DELETE CASCADE, label TEXT, note TEXT, PRIMARY KEY(team, label))")
+          "CREATE TABLE match(id INTEGER PRIMARY KEY, team INTEGER REFERENCES team(id) ON DELETE CASCADE, score TEXT); "
+          "CREATE TABLE tag(team INTEGER REFERENCES team(id) ON DELETE CASCADE, label TEXT, note TEXT, PRIMARY KEY(team, label))")
 COLUMNS = {"note": ("key", "a", "b"), "team": ("id", "number", "name"), "match": ("id", "team", "score"), "tag": ("team", "label", "note")}
 NUMBERED = ("team", "match")
 UNIQUE = {"team": ("number",)}

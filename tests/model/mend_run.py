@@ -7,7 +7,6 @@ from mend_checks import Birth, By, Checks, Death, Write, born_of, difference, re
 from mend_servers import Failure, Late, sql
 
 KINDS = "note drop-note team match name number score repoint drop-team drop-match tag untag late".split()
-MORE = ["renumber"]  # only where it is asked for: the seeds of `found` are without
 WEIGHTS = {"note": 2, "team": 2, "match": 2}
 INSERTS = {"team": 0, "number": 0, "match": 1}  # with one_inserts: on which server; so numbers and UNIQUE values never clash by themselves
 ROUNDS_MAX = 40
@@ -257,11 +256,6 @@ class Run(Checks):
         if kind == "score":
             row = pick("match")
             return row and self.update("match", row, "score", born_of(row[2]), n)
-        if kind == "renumber":  # the application gives a row another number
-            table = rnd.choice(mend_model.NUMBERED)
-            row = pick(table)
-            free = sorted(set(range(1, 20)) - {other[0] for other in rows[table]})
-            return row and free and (("update", table, {"id": row[0]}, {"id": rnd.choice(free)}), lambda *_: None)
         if kind in ("drop-team", "drop-match"):
             row = pick(kind[5:])
             return row and (("delete", kind[5:], {"id": row[0]}, {}), self.death_of(kind[5:], born_of(row[2])))

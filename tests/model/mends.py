@@ -7,7 +7,7 @@
     mends.py canary [OPTION]...        through models that are broken on purpose: each must be caught
       --first N --count N              seeds (by default 200 from a random one; --seconds N: as many as fit)
       --kinds K,K…                     only these statements: note drop-note team match name number score repoint drop-team
-                                       drop-match tag untag late (a match whose team's number was just given to another); and renumber
+                                       drop-match tag untag late (a match whose team's number was just given to another)
       --one-inserts                    teams come from server 0 only, matches from server 1: no number is given twice
       --steps N,N…                     only these steps of the schedule, -N.N: without this statement (a failure prints the shortest list found)
       --exact                          run: the model beside the engine; both must show and list the same after each step
@@ -38,7 +38,7 @@ import sys
 import time
 
 import mend_model
-from mend_run import KINDS, MORE, Run
+from mend_run import KINDS, Run
 from mend_servers import Engine, Failure, Model
 from mend_twins import Twins
 
@@ -195,7 +195,7 @@ def arguments():
     p.add_argument("--exact", action="store_true")
     p.add_argument("--trace", action="store_true")
     args = p.parse_args()
-    if (args.verb in ("run", "found")) != (args.servers is not None) or set(args.kinds) - set(KINDS + MORE):
+    if (args.verb in ("run", "found")) != (args.servers is not None) or set(args.kinds) - set(KINDS):
         p.error("see above")
     if args.first is None:
         args.first = int(time.time()) % 100000 * 10000

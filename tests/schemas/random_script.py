@@ -213,12 +213,12 @@ class Script:
         self.extra += 1
         self.migrate('quiet', born('one'), born('two'), 'quiet')
         if r.random() < 0.5 or t.extremes:      # no place is below -9223372036854775808
-            write = [on + 'DELETE FROM %s WHERE %s = %s' % (t.q, k, top), born('three')]
+            write, old = [on + 'DELETE FROM %s WHERE %s = %s' % (t.q, k, top), born('three')], ''
         else:       # by way of a number below all: no place is max(...) then but those of the two
             write = [on + 'BEGIN', move(low + ' - 1', top), move(top + ' + 1', top), move(top + ' - 1', low), on + 'COMMIT']
-        # what meets the swap would follow its row, which the shadow knows by its number only
-        met = ["only %d UPDATE %s SET %s = 'met' WHERE %s = %s" % (m, t.q, c.q, k, top)] if len(write) == 2 else []
-        self.migrate(*(self.turns(n, 0.3) + write + self.turns(n, 0.3) + met))
+            old = r.choice(['', ' - 1'])
+        met = "only %d UPDATE %s SET %s = 'met' WHERE %s = %s%s" % (m, t.q, c.q, k, top, old)
+        self.migrate(*(self.turns(n, 0.3) + write + self.turns(n, 0.3) + [met]))
 
     # ---- migrations
 
