@@ -52,8 +52,9 @@ static const char *const SQL[SQL_COUNT] = {
     [SQL_FILE_PUT] = "INSERT OR REPLACE INTO file VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [SQL_FILE_DROP] = "DELETE FROM file WHERE root = ?1 AND path = ?2",
     [SQL_FILE_MOVE] = "UPDATE file SET root = ?3, path = ?4 WHERE root = ?1 AND path = ?2",
-    [SQL_FILE_OF] = "SELECT root, path, size, inode, device, mtime, ctime FROM file WHERE content = (SELECT id FROM content WHERE hash = "
-                    "?1) LIMIT 1 OFFSET ?2",
+    [SQL_FILE_OF] =
+        ("SELECT root, path, size, inode, device, mtime, ctime FROM file WHERE content = (SELECT id FROM content WHERE hash = ?1)"
+         " LIMIT 1 OFFSET ?2"),
     [SQL_FILE_ANY] = "SELECT 1 FROM file WHERE content = ?1",
     [SQL_CHUNK_ADD] = "INSERT OR IGNORE INTO chunk VALUES (?1, ?2, ?3)",
     [SQL_CHUNK_DROP] = "DELETE FROM chunk WHERE key = ?1 AND content = ?2",
