@@ -242,6 +242,8 @@ static void held(struct worker *w, bool holds, dev_t dev, ino_t ino) {
     held_set(w->config.held, w, holds, dev, ino);
 }
 
+static void on_file(void *ctx, uint64_t dev, uint64_t ino) { held(ctx, true, (dev_t)dev, (ino_t)ino); }
+
 /* Closes what is open and says why; "" says nothing (a reopening that nobody needs to hear of). */
 static void close_store(struct worker *w, const char *why) {
     notice_close(w->notice);
@@ -312,6 +314,7 @@ static void look_after(struct worker *w) {
     struct appfile *app = store_appfile(w->store);
     if (app != NULL && w->notice == NULL) {
         const char *limits = NULL;
+        on_file(w, app->dev, app->ino);                     /* another one may have come between the look and the opening */
         w->config.create = w->config.create && w->fetching; /* from now on a missing file is one that somebody took away */
         int r = notice_open(&w->notice, app, w->wake_fd, &limits);
         if (r != 0) {
@@ -327,8 +330,6 @@ static void look_after(struct worker *w) {
         announce(w);
     w->state = WORKER_OPEN; /* what was said before stays until it is announced: the same again is not said twice */
 }
-
-static void on_file(void *ctx, uint64_t dev, uint64_t ino) { held(ctx, true, (dev_t)dev, (ino_t)ino); }
 
 static void open_store(struct worker *w) {
     char why[WHY_MAX] = "";
