@@ -24,6 +24,7 @@
 
 #define TAKEN "taken-"
 #define BESIDE ".starling-"
+#define FRESH "fresh" /* place.c */
 #define KEPT_MS (30ull * 24 * 3600 * 1000)
 #define KEPT_MAX 2000
 #define WANTED_MS (3600ull * 1000) /* so long what is kept may still be the only source of what is wanted here */
@@ -240,7 +241,13 @@ void kept_recover(struct engine *e, int folder, const char *name) {
     free(s.path);
 }
 
-bool kept_leftover(const char *name) { return strncmp(name, BESIDE, strlen(BESIDE)) == 0; }
+bool kept_leftover(const char *name) {
+    static const char *const OURS[] = {BESIDE TAKEN, BESIDE FRESH};
+    for (int i = 0; i < 2; i++)
+        if (strncmp(name, OURS[i], strlen(OURS[i])) == 0) /* and nothing behind it that we do not write: else it is somebody's own file */
+            return name[strlen(OURS[i])] != 0 && strspn(name + strlen(OURS[i]), "0123456789abcdef-") == strlen(name + strlen(OURS[i]));
+    return false;
+}
 
 struct names {
     char **names;

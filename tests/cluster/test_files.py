@@ -814,11 +814,12 @@ class Leftovers(FilesTest):
             with open(os.path.join(staging, name(path)), "wb") as f:
                 f.write(text)
         write(c[1], "d/.starling-fresh17", b"half a co")
+        write(c[1], "d/.starling-notes", b"somebody's own")
         c[1].start()
         for node in c:
             poll(lambda: b"the application wrote this while it was being replaced" in tree(node).values(), 30)
         self.assertEqual(read(c[1], "doc.txt"), b"first")
-        poll(lambda: os.listdir(c[1].path("d")) == ["known"] or not os.path.exists(c[1].path("d/known")))
+        poll(lambda: set(os.listdir(c[1].path("d"))) - {"known"} == {".starling-notes"}, what="that what is ours is gone, and what is somebody's stays")
         self.converge(c)
         kept = [open(os.path.join(c[1].path(".starling/kept"), n), "rb").read() for n in os.listdir(c[1].path(".starling/kept"))]
         self.assertEqual(sorted(kept), [b"and this", b"first", b"the application wrote this while it was being replaced"])
