@@ -215,6 +215,7 @@ struct pending_row {
 /* One change to the application's file, made by merging, in order. Values borrow from the flight's reader. */
 struct op {
     uint8_t kind; /* CHANGE_INSERT, CHANGE_UPDATE, CHANGE_DELETE; CHANGE_KINDS: find out from the registers */
+    bool written; /* by the projection at hand */
     struct tbl *tbl;
     struct rowid who;
     uint32_t count;

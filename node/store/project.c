@@ -56,9 +56,11 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
     for (uint32_t i = 0; i < f->ops_count; i++) {
         struct op *op = &f->ops[i];
         struct pending_row *row = s->pending ? pending_find(s, op->tbl, &op->who) : NULL;
+        op->written = false;
         if (row && !row->mapped)
             continue; /* from the registers, later */
         int err = op->tbl->io ? show_op(p, op) : ERR_CONSTRAINT;
+        op->written = !err;
         if (err == ERR_CONSTRAINT || err == ERR_NOTFOUND) {
             bool mapped = s->flights_mapped;
             if ((err = pending_map_flights(s)))

@@ -259,6 +259,15 @@ static uint32_t last_author(const struct reg *r) {
     return newest.origin;
 }
 
+/* Did an op put it into the file, before another one about it was left to the registers? */
+static bool came_by_op(const struct projecting *p, const struct pending_row *row) {
+    for (const struct flight *f = p->s->flights; f && f->seq <= p->seq; f = f->next)
+        for (uint32_t i = 0; i < f->ops_count; i++)
+            if (f->ops[i].written && f->ops[i].kind == CHANGE_INSERT && f->ops[i].tbl == row->tbl && rowid_same(&f->ops[i].who, &row->who))
+                return true;
+    return false;
+}
+
 enum { SETTLED = 2 };
 
 /* A living row that the file does not show under the number, or key, that it is to have. 0: it may be written there now; 1: not yet; SETTLED: not in
@@ -360,7 +369,8 @@ int show_row(struct projecting *p, struct pending_row *row) {
         arena_release(&p->arena);
         return err;
     }
-    if (t->io->key_refs && row->present && !had) { /* the key is that of a row which refers to another one that had this number */
+    /* The key is that of a row which refers to another one that had this number. */
+    if (t->io->key_refs && row->present && !had && !came_by_op(p, row)) {
         row->present = false;
         if (alive) {
             arena_release(&p->arena);
