@@ -409,32 +409,31 @@ static const struct value *op_value(const struct op *op, uint32_t number, uint32
     return NULL;
 }
 
-/* What the op refers to is dead, and its number has become another row's since that was merged: who is there is not who was meant. */
-static int check_meaning(struct check *c, const struct op *op, const struct value *v) {
+/* What the op refers to is dead, and its number has become another row's since that was merged: who is there is not who was meant. Only if the row
+ * says so still: it may have died, come again, or been written anew behind this op. */
+static int check_meaning(struct check *c, const struct op *op, uint32_t column, const struct value *said) {
     struct store *s = c->s;
     struct origins_order o = store_order(s);
-    struct rowid who, at = {.kind = IDENT_GIVEN, .number = v->as.i};
+    struct rowid who, at = {.kind = IDENT_GIVEN, .number = said->as.i};
+    struct value v;
     struct tbl *t;
     bool home;
-    if (!refs_find(s, v, &t, &who) || numbers_wait(s, t, &who) != 2)
+    if (!refs_find(s, said, &t, &who) || numbers_wait(s, t, &who) != 2)
         return 0;
     int err = rows_at_home(s, t, &at, &s->reg2); /* the dead row itself: another is on its way there */
     if (err || (reg_known(&s->reg2) && reg_alive(&s->reg2, &o) && rowid_same(&s->reg2.who, &who)))
         return err;
     err = rows_find(s, op->tbl, &op->who, &s->reg, &home);
-    for (uint32_t i = 0; i < s->reg.cells_count && !err; i++) {
-        const struct cell *best = reg_winner(&s->reg, s->reg.cells[i].column, &o);
-        uint32_t at_op = 0;
-        while (at_op < op->count && op->columns[at_op] != best->column)
-            at_op++;
-        if (best != &s->reg.cells[i] || at_op == op->count || &op->values[at_op] != v)
-            continue;
-        struct write w = s->reg.writes[best->write];
-        int clash = refs_gone(s, op->tbl, &op->who, &w, v);
-        c->parked = c->parked || clash == 1;
-        return clash < 0 ? clash : 0;
-    }
-    return err;
+    const struct cell *now = err || !reg_alive(&s->reg, &o) ? NULL : reg_winner(&s->reg, column, &o);
+    if (!now)
+        return err;
+    struct write w = s->reg.writes[now->write];
+    err = values_find(s, w.origin, w.version, op->tbl, &op->who, column, now->hash, &v);
+    if (err || v.type != VALUE_REF || v.len != said->len || memcmp(v.p, said->p, v.len) != 0)
+        return err == ERR_NOTFOUND ? 0 : err;
+    int clash = refs_gone(s, op->tbl, &op->who, &w, said);
+    c->parked = c->parked || clash == 1;
+    return clash < 0 ? clash : 0;
 }
 
 static int check_child(struct check *c, const struct op *op) {
@@ -459,7 +458,7 @@ static int check_child(struct check *c, const struct op *op) {
         int err = there < 0 ? there : there ? 0 : judge_written(c, f, &op->who);
         for (uint32_t k = 0; k < f->count && there == 1 && c->s->same->dead_refs && !err; k++) {
             const struct value *p = f->from[k] == NUMBER ? NULL : op_value(op, io->numbers[f->from[k]], f->from[k]);
-            err = p && p->type == VALUE_REF ? check_meaning(c, op, p) : 0;
+            err = p && p->type == VALUE_REF ? check_meaning(c, op, io->numbers[f->from[k]], p) : 0;
         }
         if (err)
             return err;

@@ -546,26 +546,36 @@ static int stays(struct store *s, const struct table *t, uint32_t column, const 
     return err;
 }
 
-/* The same of a key with references: some of the numbers in it may mean given keys, whose rows are not here yet, or nobody. The row that lives, if
- * one does: another may have had the number of a given key before. */
-static int register_of_key(struct store *s, struct tio *io, const struct value *key, bool dead, struct buf *name) {
+/* Does the file show this row, as far as the projection at hand has come? The ops of its flights are written before anything moves. */
+static bool in_file(struct store *s, const struct tbl *t, const struct reg *r) {
+    struct origins_order o = store_order(s);
+    const struct pending_row *p = pending_find(s, t, &r->who);
+    return !p || p->mapped ? reg_alive(r, &o) : p->done ? p->holds : p->present;
+}
+
+/* The same of a key with references: some of the numbers in it may mean given keys, whose rows are not here yet, or nobody. The row that the file
+ * shows: another may have had the number of a given key before, or be about to leave it. */
+static int register_of_key(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
     struct origins_order o = store_order(s);
     struct rowid place = {.kind = IDENT_GIVEN, .text = true};
-    uint32_t refers = 0;
+    uint32_t refers = 0, best = 0;
+    int rank = 0, err;
     for (uint32_t i = 0; i < io->table->key_count; i++)
         refers |= (uint32_t)(io->ref_to[i] != NULL) << i;
-    for (uint32_t plain = 0; plain <= refers; plain++) {
-        if (plain & ~refers)
+    for (uint32_t plain = 0; plain <= refers + 1; plain++) {
+        bool last = plain == refers + 1;
+        if ((last && !rank) || (!last && plain & ~refers))
             continue;
-        int err = refs_key(s, io, key, INT64_MAX, plain, name);
+        err = refs_key(s, io, key, INT64_MAX, last ? best : plain, name);
         place.key = name->data;
         place.key_len = name->len;
         if (err || (err = rows_at_home(s, io->tbl, &place, &s->reg2)))
             return err;
-        if (reg_known(&s->reg2) && (dead || reg_alive(&s->reg2, &o)))
-            return 1;
+        int here = !reg_known(&s->reg2) ? 0 : in_file(s, io->tbl, &s->reg2) ? 3 : reg_alive(&s->reg2, &o) ? 2 : 1;
+        best = here > rank ? plain : best;
+        rank = here > rank ? here : rank;
     }
-    return 0;
+    return rank > 0;
 }
 
 /* Where the row of the file with these key columns has its register; bytes in `name`. 0: it has none. */
@@ -573,10 +583,8 @@ static int register_of(struct store *s, struct tio *io, const struct value *key,
     struct rowid place = {.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
     uint8_t keyless[KEYLESS_KEY_BYTES];
     int known = 1, err = 0;
-    if (io->key_refs && io->table->key_kind == KEY_COLUMNS) {
-        int found = register_of_key(s, io, key, false, name);
-        return found ? found : register_of_key(s, io, key, true, name);
-    }
+    if (io->key_refs && io->table->key_kind == KEY_COLUMNS)
+        return register_of_key(s, io, key, name);
     if (io->table->key_kind == KEY_ROWID) {
         known = keyless_name(io, key[0].as.i, keyless);
         buf_clear(name);
