@@ -98,7 +98,10 @@ void activity_tick(struct node *n);
 typedef void (*answer_fn)(void *ctx, uint64_t number, json_t *answer); /* number: as asking returned; 0 there: no memory, no answer */
 uint64_t node_ask(struct node *n, struct database *db, enum question question, const char *table, int bucket, answer_fn fn, void *ctx);
 uint64_t node_ask_with(struct node *n, struct database *db, enum question question, json_t *args, answer_fn fn, void *ctx); /* takes args */
-uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx);                    /* takes question */
+uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ctx); /* takes question */
+/* {"pending": how many files are not as their index says, "index": digest of its vector once that is 0 and all written into it is batched, "lost",
+ * "error"}. */
+uint64_t node_ask_settled(struct node *n, answer_fn fn, void *ctx);
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx); /* takes payload */
 void node_ask_cancel(struct node *n, void *ctx);                                                       /* all of this ctx */
 void node_answer(struct node *n, uint64_t number, json_t *answer);

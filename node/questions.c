@@ -1,11 +1,12 @@
 /* Starling node: questions to workers and to peers, and what peers ask us.
  *
  * A peer's question and its answer are JSON: {"ask": "verify", "db", "table"|null, "bucket"} is answered as store_verify() does, {"ask": "clock"} with
- * {"wall_ms"}, {"ask": "files"} with {"pending", "error"|null}; {"error": "…"} when there is no answer. */
+ * {"wall_ms"}, {"ask": "files"} as node_ask_settled() says; {"error": "…"} when there is no answer. */
 #include "node/node.h"
 #include "node/rotate.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utlist.h>
@@ -153,6 +154,65 @@ void questions_deliver(struct node *n) {
     }
 }
 
+/* ---- settled: the files are as their index says, and nothing that was written into the index for it is still to be told */
+
+struct settling {
+    struct node *node;
+    uint64_t number; /* of the question that is answered at the end */
+    json_t *answer;
+};
+
+static void settling_end(struct settling *s, json_t *answer) {
+    node_answer(s->node, s->number, answer);
+    free(s);
+}
+
+static struct database *files_database(struct node *n) {
+    struct database *db = databases_first(n->databases);
+    while (db != NULL && !files_index(n->files, db))
+        db = db->hh.next;
+    return db;
+}
+
+static void settled_index(void *ctx, uint64_t number, json_t *drained) {
+    struct settling *s = ctx;
+    struct database *db = files_database(s->node);
+    const struct vv *vector = db == NULL ? NULL : core_vector(s->node->core, db->name);
+    char digest[17];
+    (void)number;
+    snprintf(digest, sizeof(digest), "%016" PRIx64, vector == NULL ? 0 : vv_digest(vector));
+    if (json_is_true(drained))
+        json_object_set_new(s->answer, "index", json_string(digest));
+    else
+        json_object_set_new(s->answer, "pending", json_integer(1));
+    json_decref(drained);
+    settling_end(s, s->answer);
+}
+
+static void settled_files(void *ctx, uint64_t number, json_t *answer) {
+    struct settling *s = ctx;
+    struct database *db = files_database(s->node);
+    (void)number;
+    s->answer = answer;
+    if (answer == NULL || db == NULL || json_integer_value(json_object_get(answer, "pending")) > 0 ||
+        node_ask(s->node, db, QUESTION_BARRIER, NULL, -1, settled_index, s) == 0)
+        settling_end(s, answer);
+}
+
+uint64_t node_ask_settled(struct node *n, answer_fn fn, void *ctx) {
+    struct settling *s = calloc(1, sizeof(*s));
+    struct question_open *q = s == NULL ? NULL : open_new(n, fn, ctx);
+    if (q == NULL) {
+        free(s);
+        return 0;
+    }
+    uint64_t number = q->number;
+    *s = (struct settling){.node = n, .number = number};
+    if (node_ask_files(n, json_pack("{s:s}", "ask", "settled"), settled_files, s) == 0)
+        settling_end(s, NULL);
+    return number;
+}
+
 /* ---- a peer asks us */
 
 struct peer_question {
@@ -228,7 +288,7 @@ void node_request(struct node *n, const struct effect *e) {
         return;
     }
     if (strcmp(ask, "files") == 0 && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
-        if (node_ask_files(n, json_pack("{s:s}", "ask", "settled"), peer_answered, p) == 0)
+        if (node_ask_settled(n, peer_answered, p) == 0)
             free(p);
         json_decref(request);
         return;
@@ -250,15 +310,14 @@ void node_request(struct node *n, const struct effect *e) {
 }
 
 void questions_release(struct node *n) {
-    struct question_open *q;
-    DL_FOREACH(n->questions, q) {
-        if (q->fn == peer_answered)
-            free(q->ctx);
-    }
-    DL_FOREACH(n->answered, q) {
-        if (q->fn == peer_answered)
-            free(q->ctx);
-    }
+    struct question_open *lists[] = {n->questions, n->answered}, *q;
+    for (int i = 0; i < 2; i++)
+        DL_FOREACH(lists[i], q) {
+            if (q->fn == settled_index)
+                json_decref(((struct settling *)q->ctx)->answer);
+            if (q->fn == peer_answered || q->fn == settled_files || q->fn == settled_index)
+                free(q->ctx);
+        }
     list_cancel(&n->questions, NULL);
     list_cancel(&n->answered, NULL);
 }

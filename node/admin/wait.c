@@ -36,7 +36,9 @@ struct wait {
     struct target *targets;
     uint64_t files_asked; /* number of the question under way; 0 none */
     bool files_taken;     /* what was in the folder before the call is in the index */
-    uint32_t files_next;  /* who is asked whether his files are as the index says: 0 this server, then the peers */
+    uint32_t files_next;  /* who is asked whether his files are as the index says: 0 this server, then the peers, then this server again */
+    bool files_done;      /* all said so, with one index */
+    char files_index[17]; /* digest of the index's vector with which this server's were so */
     uint64_t lost_ms;     /* since when nothing but files that no server has was missing; 0: it is not so */
     char missing[400];
 };
@@ -117,8 +119,9 @@ static void files_told(void *ctx, uint64_t number, json_t *answer) {
     struct conn *c = ctx;
     struct wait *w = c->task;
     struct peer_info peer;
-    const char *who = w->files_next == 0 ? c->node->name : core_peer(c->node->core, w->files_next - 1, &peer) ? peer.member->name : "?";
-    const char *error = json_string_value(json_object_get(answer, "error"));
+    bool peers = w->files_next > 0 && core_peer(c->node->core, w->files_next - 1, &peer);
+    const char *who = peers ? peer.member->name : c->node->name, *error = json_string_value(json_object_get(answer, "error"));
+    const char *index = json_string_value(json_object_get(answer, "index"));
     json_int_t pending = json_integer_value(json_object_get(answer, "pending"));
     char text[120];
     (void)number;
@@ -128,33 +131,37 @@ static void files_told(void *ctx, uint64_t number, json_t *answer) {
         w->lost_ms = 0;
     else if (w->lost_ms == 0)
         w->lost_ms = clock_mono_ms();
+    if (w->files_next == 0)
+        snprintf(w->files_index, sizeof(w->files_index), "%s", index == NULL ? "" : index);
+    bool equal = false;
     if (error != NULL)
         misses(w, "%s: %s", who, error);
     else if (answer == NULL || pending > 0)
         misses(w, "%s has %s to fetch or to put into place", who, answer == NULL ? "files" : text);
+    else if (index != NULL && strcmp(index, w->files_index) != 0)
+        misses(w, "%s has another index of files%s", who, "");
     else
-        w->files_next++;
-    if (error != NULL || answer == NULL || pending > 0)
-        w->files_next = 0; /* from the beginning */
+        equal = true;
+    w->files_done = equal && w->files_next > 0 && !peers;
+    w->files_next = equal ? w->files_next + 1 : 0; /* 0: from the beginning */
     json_decref(answer);
 }
 
-/* The index is equal everywhere: is the folder as it says, here and at every alive member? One after the other. */
+/* The index is equal everywhere: is the folder as it says, here and at every alive member? One after the other, and at last this server once more:
+ * the index that was each one's while nothing was left to do for it is still ours, so that nobody's merging of two files made it another one meanwhile. */
 static bool files_equal(struct conn *c) {
     struct wait *w = c->task;
     struct peer_info peer;
-    if (c->node->files == NULL)
+    if (c->node->files == NULL || w->files_done)
         return true;
     if (w->files_asked != 0)
         return false;
     while (w->files_next > 0 && core_peer(c->node->core, w->files_next - 1, &peer) && peer.member->state != MEMBER_ALIVE)
         w->files_next++;
-    if (w->files_next == 0)
-        w->files_asked = node_ask_files(c->node, json_pack("{s:s}", "ask", "settled"), files_told, c);
-    else if (core_peer(c->node->core, w->files_next - 1, &peer))
+    if (w->files_next > 0 && core_peer(c->node->core, w->files_next - 1, &peer))
         w->files_asked = node_ask_peer(c->node, peer.member->id, json_pack("{s:s}", "ask", "files"), files_told, c);
     else
-        return true;
+        w->files_asked = node_ask_settled(c->node, files_told, c);
     return false;
 }
 
@@ -333,6 +340,8 @@ static void wait_look(struct conn *c) {
     struct wait *w = c->task;
     uint64_t now = clock_mono_ms();
     bool equal = files_drained(c) && drained(c) && converged(c->node, w);
+    if (!equal)
+        w->files_done = false;
     if (!equal && w->files_asked == 0)
         w->files_next = 0;
     if (!equal)
