@@ -604,7 +604,9 @@ static int check_parent(struct check *c, struct tio *io, const struct rowid *who
     if (n > 0 && !who->text)
         key[0].as.i = numbers_shown(io->tbl, who);
     int err = n > 0 ? refs_show(c->s, key, (uint32_t)n) : 0;
-    if (err < 0 || (!who->text && (err = number_taken(c, io, key[0].as.i, who, &taken))))
+    if (err >= 0) /* what its key refers to may be gone, too, or not shown: the file's children have the number all the same */
+        err = who->text ? 0 : number_taken(c, io, key[0].as.i, who, &taken);
+    if (err)
         return err;
     for (uint32_t i = 0; i < io->kids_count && n > 0; i++) {
         struct foreign *f = io->kids[i];

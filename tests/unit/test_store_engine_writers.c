@@ -172,6 +172,11 @@ static const struct script writers[] = {
     {"cascades", FAMILY, FAMILY_ROWS, "DELETE FROM p WHERE id = 2",
      "SELECT (SELECT count(*) FROM c), (SELECT count(*) FROM g), p, d FROM l WHERE id = 1", "i2|i1|n|i1|;"},
     {"cascades of a new key", FAMILY, FAMILY_ROWS, "UPDATE p SET id = id + 100 WHERE id = 3", "SELECT p FROM c WHERE id = 30", "i103|;"},
+    {"cascades of a new key, through a key of several columns",
+     "PRAGMA foreign_keys=ON; CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE d(p REFERENCES p ON UPDATE CASCADE, n, PRIMARY KEY(p, "
+     "n)); CREATE TABLE e(id INTEGER PRIMARY KEY, p, n, FOREIGN KEY(p, n) REFERENCES d ON UPDATE CASCADE);"
+     "INSERT INTO p VALUES(1), (3); INSERT INTO d VALUES(3, 'q'); INSERT INTO e VALUES(8, 3, 'q')",
+     "", "UPDATE p SET id = 33 WHERE id = 3", "SELECT p.id, d.p, e.p FROM p, d, e WHERE p.id > 1", "i33|i33|i33|;"},
     {"cascades within one table", FAMILY, FAMILY_ROWS, "DELETE FROM tree WHERE id = 1", "SELECT id FROM tree", "i6|;"},
     {"REPLACE of an identical row, which cascades", FAMILY, FAMILY_ROWS, "REPLACE INTO p VALUES(2, 'b', 2)",
      "SELECT (SELECT count(*) FROM p), (SELECT count(*) FROM c), (SELECT count(*) FROM g)", "i3|i2|i1|;"},
