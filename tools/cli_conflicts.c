@@ -57,14 +57,25 @@ static const char *author(const json_t *side) {
     return name ? name : field_text(side, "node", "?");
 }
 
+/* Without a time it was there before anybody's node ran, in all copies (then nobody is its author) or in those of this one. */
+static void print_author(const struct cli *cli, const json_t *side, const char *did) {
+    char at[TEXT_MAX];
+    json_int_t ms = field_count(side, "time_ms");
+    if (ms)
+        say(cli, TONE_FAINT, "  %sby %s at %s", did, author(side), text_clock(at, ms));
+    else
+        say(cli, TONE_FAINT, "  was there before");
+}
+
 /* ---- conflicts */
 
 static void side_cells(struct grid *g, const json_t *conflict, const char *which, enum tone tone) {
     const json_t *side = json_object_get(conflict, which);
     char at[TEXT_MAX], *text = side_text(conflict, which, VALUE_SHOWN);
     grid_cell(g, tone, "%s", text);
-    grid_cell(g, TONE_PLAIN, "%s", author(side));
-    grid_cell(g, TONE_FAINT, "%s", text_clock(at, field_count(side, "time_ms")));
+    json_int_t ms = field_count(side, "time_ms");
+    grid_cell(g, TONE_PLAIN, "%s", *author(side) ? author(side) : "-");
+    grid_cell(g, TONE_FAINT, "%s", ms ? text_clock(at, ms) : "before");
     free(text);
 }
 
@@ -111,9 +122,16 @@ static void print_list(const struct cli *cli, const json_t *result) {
 static void print_side(const struct cli *cli, const json_t *conflict, const char *which, enum tone tone) {
     const json_t *side = json_object_get(conflict, which);
     char at[TEXT_MAX], *text = side_text(conflict, which, 0);
+    const char *node = field_text(side, "node", "?");
+    json_int_t ms = field_count(side, "time_ms");
     printf("%-7s ", which);
     say(cli, tone, "%s", text);
-    say(cli, TONE_FAINT, "  by %s (%s) at %s", author(side), field_text(side, "node", "?"), text_clock(at, field_count(side, "time_ms")));
+    if (ms)
+        say(cli, TONE_FAINT, "  by %s (%s) at %s", author(side), node, text_clock(at, ms));
+    else if (*node)
+        say(cli, TONE_FAINT, "  was there before, on %s (%s)", author(side), node);
+    else
+        say(cli, TONE_FAINT, "  was there before");
     printf("\n");
     free(text);
 }
@@ -274,21 +292,18 @@ int verb_conflicts(struct cli *cli) {
 /* ---- why */
 
 static void print_column(const struct cli *cli, const json_t *column) {
-    char at[TEXT_MAX], *value = value_text(json_object_get(column, "value"), 60);
+    char *value = value_text(json_object_get(column, "value"), 60);
     size_t i;
     json_t *beaten;
     say(cli, TONE_HEAD, "%s", field_text(column, "column", "?"));
     say(cli, TONE_PLAIN, " = %s", value);
     free(value);
-    if (field_count(column, "time_ms"))
-        say(cli, TONE_FAINT, "  by %s at %s", author(column), text_clock(at, field_count(column, "time_ms")));
-    else
-        say(cli, TONE_FAINT, "  was there before");
+    print_author(cli, column, "");
     printf("\n");
     json_array_foreach(json_object_get(column, "beat"), i, beaten) {
         value = value_text(json_object_get(beaten, "value"), 60);
         say(cli, TONE_WARN, "    beat %s", value);
-        say(cli, TONE_FAINT, "  by %s at %s", author(beaten), text_clock(at, field_count(beaten, "time_ms")));
+        print_author(cli, beaten, "");
         printf("\n");
         free(value);
     }
@@ -296,21 +311,19 @@ static void print_column(const struct cli *cli, const json_t *column) {
 
 static void print_why(const struct cli *cli, const json_t *result) {
     const json_t *inserted = json_object_get(result, "inserted");
-    char at[TEXT_MAX], *key = key_text(json_object_get(result, "key"), 0);
+    char *key = key_text(json_object_get(result, "key"), 0);
     bool alive = field_true(result, "alive");
     size_t i;
     json_t *each;
     say(cli, TONE_HEAD, "%s/%s", field_text(result, "db", "?"), field_text(result, "table", "?"));
     say(cli, TONE_PLAIN, " row %s", key);
     free(key);
-    if (inserted && field_count(inserted, "time_ms"))
-        say(cli, TONE_FAINT, "  inserted by %s at %s", author(inserted), text_clock(at, field_count(inserted, "time_ms")));
-    else if (inserted)
-        say(cli, TONE_FAINT, "  was there before");
+    if (inserted)
+        print_author(cli, inserted, "inserted ");
     printf("\n");
     json_array_foreach(json_object_get(result, "deaths"), i, each) {
         say(cli, alive ? TONE_WARN : TONE_BAD, alive ? "beat its deletion" : "deleted");
-        say(cli, TONE_FAINT, "  by %s at %s", author(each), text_clock(at, field_count(each, "time_ms")));
+        print_author(cli, each, "");
         printf("\n");
     }
     json_array_foreach(json_object_get(result, "columns"), i, each) { print_column(cli, each); }

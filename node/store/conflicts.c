@@ -59,21 +59,27 @@ static void name_of(const struct listing *l, const char *column, const struct wr
         put_origin(&h, l->s, who->origin);
     put_u64(&h, who->kind == IDENT_BORN ? who->version : who->kind == IDENT_ADOPTED ? who->hash : 0);
     put_text(&h, column);
-    if (by->at == 0 && by->version == 0) /* the number of a row that was there before anybody's node */
-        put_u64(&h, 0);
-    else
+    if (by->at)
         put_origin(&h, l->s, by->origin);
-    put_u64(&h, by->version);
+    else
+        put_u64(&h, 0);
+    put_u64(&h, by->at ? by->version : 0);
     crypto_generichash_final(&h, sum, sizeof sum);
     sodium_bin2hex(out, 2 * ID_BYTES + 1, sum, ID_BYTES);
 }
 
 /* ---- listing */
 
-static json_t *side(const struct store *s, uint32_t origin, uint64_t at, json_t *value) {
-    char node[2 * NODE_ID_BYTES + 1];
-    sodium_bin2hex(node, sizeof node, s->origin_ids[origin].node, NODE_ID_BYTES);
-    return json_pack("{s:o, s:s, s:I}", "value", value, "node", node, "time_ms", (json_int_t)hlc_ms(at));
+/* What was there before anybody's node ran was written by nobody: of those that took it up, or mended it, each would name itself. */
+static json_t *side(const struct store *s, struct stamp by, json_t *value) {
+    char node[2 * NODE_ID_BYTES + 1] = "";
+    if (by.at)
+        sodium_bin2hex(node, sizeof node, s->origin_ids[by.origin].node, NODE_ID_BYTES);
+    return json_pack("{s:o, s:s, s:I}", "value", value, "node", node, "time_ms", (json_int_t)hlc_ms(by.at));
+}
+
+static const char *origin_of(const struct store *s, struct stamp by, char text[ORIGIN_TEXT_BYTES]) {
+    return by.at ? origin_text(&s->origin_ids[by.origin], text) : "";
 }
 
 /* What the number of a row is called: its key. */
@@ -109,16 +115,16 @@ static json_t *winner_of(struct listing *l, const struct cell *c) {
     const struct reg *r = &l->s->reg;
     struct origins_order o = store_order(l->s);
     if (!c)
-        return side(l->s, r->inserted.origin, r->inserted.at, json_null());
+        return side(l->s, r->inserted, json_null());
     if (!reg_alive(r, &o)) {
-        json_t *j = side(l->s, r->died.origin, r->died.at, json_null());
+        json_t *j = side(l->s, r->died, json_null());
         json_object_set_new(j, "deleted", json_true());
         return j;
     }
     const struct cell *best = reg_winner(r, c->column, &o);
     if (!best) /* of those that are one and live nobody ever wrote it */
-        return side(l->s, r->inserted.origin, r->inserted.at, json_null());
-    return side(l->s, r->writes[best->write].origin, r->writes[best->write].at, value_of(l, r, best));
+        return side(l->s, r->inserted, json_null());
+    return side(l->s, reg_cell_stamp(r, best), value_of(l, r, best));
 }
 
 /* Why it lost: what a mend took its place for, or what it met. */
@@ -155,21 +161,26 @@ static int list_one(void *ctx, const struct reg *of, const struct cell *c, const
     struct write by = c ? of->writes[c->write] : (struct write){d->origin, d->version, d->at, false, d->carried};
     bool number = c && c->column + 1 == l->tbl->number_column;
     const char *column = number ? number_name(l->tbl) : c ? l->tbl->columns[c->column] : "(deleted)";
+    struct stamp lost = {by.at, by.origin};
     char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
     name_of(l, c ? column : "", &by, id);
     if (l->wanted && (json_array_size(l->list) || strcmp(id, l->wanted) != 0))
         return 0;
-    json_t *loser = side(l->s, by.origin, by.at, c ? value_of(l, of, c) : json_null());
+    json_t *loser = side(l->s, lost, c ? value_of(l, of, c) : json_null());
     if (!c)
         json_object_set_new(loser, "deleted", json_true());
     snprintf(stamp, sizeof stamp, "%" PRIu64, by.at);
-    json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:O, s:s, s:s, s:s, s:O}", "id", id, "db",
-                                             l->s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
-                                             row_of(l->s, l->tbl, &l->who), "kind", kind_of(l, of, c), "column", column, "winner",
-                                             winner_of(l, c), "loser", loser, "state", "open", "stamp", stamp, "origin",
-                                             origin_text(&l->s->origin_ids[by.origin], origin), "value", json_object_get(loser, "value")));
+    json_array_append_new(l->list,
+                          json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:O, s:s, s:s, s:s, s:O}", "id", id, "db", l->s->config.db,
+                                    "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row", row_of(l->s, l->tbl, &l->who), "kind",
+                                    kind_of(l, of, c), "column", column, "winner", winner_of(l, c), "loser", loser, "state", "open",
+                                    "stamp", stamp, "origin", origin_of(l->s, lost, origin), "value", json_object_get(loser, "value")));
     json_decref(loser);
     return l->wanted ? found_one(l, c, &by) : 0;
+}
+
+static struct stamp birth_of(const struct same_node *n, const struct reg *r) {
+    return (struct stamp){n->rank < SAME_YOUNGEST ? n->rank : STAMP_COPY, n->who.kind == IDENT_BORN ? n->who.origin : r->inserted.origin};
 }
 
 /* That this row stands for others. */
@@ -181,28 +192,27 @@ static int list_same(struct listing *l) {
     if (!root || !reg_alive(&s->reg, &o))
         return 0;
     int64_t shown = numbers_wanted(s, l->tbl, &s->reg);
-    uint32_t elder = root->who.kind == IDENT_BORN ? root->who.origin : s->reg.inserted.origin;
+    struct stamp elder = birth_of(root, &s->reg);
     for (const struct same_node *n = same_next_open(s, l->tbl, &root->who, NULL); n; n = same_next_open(s, l->tbl, &root->who, n)) {
         char id[2 * ID_BYTES + 1], stamp[24], origin[ORIGIN_TEXT_BYTES];
         const struct write nobody = {0};
         bool home;
         if ((err = rows_find(s, l->tbl, &n->who, &s->reg2, &home)))
             break;
-        uint32_t by = n->who.kind == IDENT_BORN ? n->who.origin : s->reg2.inserted.origin;
+        struct stamp born = birth_of(n, &s->reg2);
         json_int_t number = (json_int_t)numbers_wanted(s, l->tbl, &s->reg2);
         l->who = n->who;
         name_of(l, "(one)", &nobody, id);
         l->who = root->who;
         if (l->wanted && (json_array_size(l->list) || strcmp(id, l->wanted) != 0))
             continue;
-        uint64_t born[2] = {root->rank < SAME_YOUNGEST ? root->rank : 0, n->rank < SAME_YOUNGEST ? n->rank : 0};
-        snprintf(stamp, sizeof stamp, "%" PRIu64, born[1]);
-        json_array_append_new(l->list, json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "id", id, "db",
-                                                 s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
-                                                 row_of(s, l->tbl, &l->who), "kind", "unique", "column", number_name(l->tbl), "winner",
-                                                 side(s, elder, born[0], json_integer((json_int_t)shown)), "loser",
-                                                 side(s, by, born[1], json_integer(number)), "state", "open", "stamp", stamp, "origin",
-                                                 origin_text(&s->origin_ids[by], origin), "value", number, "same", 1));
+        snprintf(stamp, sizeof stamp, "%" PRIu64, born.at);
+        json_array_append_new(l->list,
+                              json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:I, s:b}", "id", id, "db",
+                                        s->config.db, "table", l->tbl->name, "key", report_key(l->tbl, &l->who), "row",
+                                        row_of(s, l->tbl, &l->who), "kind", "unique", "column", number_name(l->tbl), "winner",
+                                        side(s, elder, json_integer((json_int_t)shown)), "loser", side(s, born, json_integer(number)),
+                                        "state", "open", "stamp", stamp, "origin", origin_of(s, born, origin), "value", number, "same", 1));
         if (l->wanted)
             *l->found = (struct lost){.tbl = l->tbl, .who = n->who, .same = true};
     }
@@ -252,11 +262,11 @@ int conflicts_find(struct store *s, const char *id, struct lost *out, json_t **s
 static json_t *column_why(struct listing *l, uint32_t column, const struct cell *best) {
     const struct reg *r = &l->s->reg;
     const struct write *w = &r->writes[best->write];
-    json_t *beat = json_array(), *j = side(l->s, w->origin, w->at, value_of(l, r, best));
+    json_t *beat = json_array(), *j = side(l->s, reg_cell_stamp(r, best), value_of(l, r, best));
     for (uint32_t i = 0; i < r->cells_count; i++) {
         const struct cell *c = &r->cells[i];
         if (c->column == column && c != best && c->hash != best->hash)
-            json_array_append_new(beat, side(l->s, r->writes[c->write].origin, r->writes[c->write].at, value_of(l, r, c)));
+            json_array_append_new(beat, side(l->s, reg_cell_stamp(r, c), value_of(l, r, c)));
     }
     json_object_set_new(j, "column", json_string(column + 1 == l->tbl->number_column ? number_name(l->tbl) : l->tbl->columns[column]));
     json_object_set_new(j, "version", json_integer((json_int_t)w->version));
@@ -275,11 +285,11 @@ static json_t *row_why(struct listing *l, const char *column) {
             json_array_append_new(columns, column_why(l, n, best));
     }
     for (uint32_t i = 0; i < r->deaths_count; i++)
-        json_array_append_new(deaths, side(l->s, r->deaths[i].origin, r->deaths[i].at, json_null()));
+        json_array_append_new(deaths, side(l->s, (struct stamp){r->deaths[i].at, r->deaths[i].origin}, json_null()));
     json_t *j = json_pack("{s:s, s:s, s:o, s:b, s:o, s:o}", "db", l->s->config.db, "table", l->tbl->name, "key",
                           report_key(l->tbl, &l->who), "alive", reg_alive(r, &o), "deaths", deaths, "columns", columns);
     if (r->inserted.origin != UINT32_MAX)
-        json_object_set_new(j, "inserted", side(l->s, r->inserted.origin, r->inserted.at, json_null()));
+        json_object_set_new(j, "inserted", side(l->s, r->inserted, json_null()));
     return j;
 }
 

@@ -357,6 +357,26 @@ static inline size_t peer_conflicts(struct peer *p) {
     return n;
 }
 
+/* All servers list the same open conflicts, to the last word. (A row without a key has a rowid of each file's own.) */
+static inline void assert_same_conflicts(struct rig *r) {
+    json_t *lists[RIG_PEERS_MAX], *c;
+    size_t i;
+    for (uint32_t p = 0; p < r->count; p++) {
+        lists[p] = store_conflicts(r->peers[p].s.store);
+        json_array_foreach(lists[p], i, c) { json_object_del(json_object_get(c, "key"), "rowid"); }
+        json_array_foreach(lists[0], i, c) {
+            size_t k = 0;
+            while (k < json_array_size(lists[p]) && !json_equal(c, json_array_get(lists[p], k)))
+                k++;
+            if (k == json_array_size(lists[p]))
+                fail_msg("server %u does not list %s but %s", p, json_dumps(c, JSON_COMPACT), json_dumps(lists[p], JSON_COMPACT));
+        }
+        assert_int_equal(json_array_size(lists[p]), json_array_size(lists[0]));
+    }
+    for (uint32_t p = 0; p < r->count; p++)
+        json_decref(lists[p]);
+}
+
 /* Is there an open conflict with this value (as compact JSON) in this column? */
 static inline bool peer_lost(struct peer *p, const char *column, const char *value) {
     json_t *list = store_conflicts(p->s.store), *c;

@@ -34,17 +34,7 @@ static char *the_conflict(struct rig *r, const char *column) {
     json_t *list = store_conflicts(r->peers[0].s.store), *c;
     char *id = NULL;
     size_t i;
-    for (uint32_t p = 1; p < r->count; p++) {
-        json_t *other = store_conflicts(r->peers[p].s.store);
-        assert_int_equal(json_array_size(other), json_array_size(list));
-        json_array_foreach(list, i, c) {
-            size_t k = 0;
-            while (k < json_array_size(other) && !json_equal(c, json_array_get(other, k)))
-                k++;
-            assert_true(k < json_array_size(other));
-        }
-        json_decref(other);
-    }
+    assert_same_conflicts(r);
     json_array_foreach(list, i, c) {
         if (strcmp(text_of(c, "column"), column) == 0) {
             assert_null(id);

@@ -275,6 +275,26 @@ static void test_a_constraint_that_only_one_server_has(void **state) {
     rig_close(&r);
 }
 
+/* Rows that were there before anybody's node: nobody wrote them, also where two servers mend what becomes of them. */
+static void test_what_was_there_before_has_no_author(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3,
+             NUMBERED "; CREATE TABLE child(id INTEGER PRIMARY KEY, t REFERENCES t(id)); CREATE TABLE k(id INTEGER PRIMARY KEY, u UNIQUE);"
+                      "INSERT INTO t(a) VALUES('first'), ('second'); INSERT INTO k(u) VALUES('x'), ('y')");
+    rig_act(&r, 0, "DELETE FROM t WHERE id = 2");
+    rig_act(&r, 0, "INSERT INTO t(id, a) VALUES(2, 'third'); UPDATE k SET u = 'z' WHERE u = 'x'");
+    rig_act(&r, 1, "INSERT INTO child(t) VALUES(2); UPDATE k SET u = 'X' WHERE u = 'x'; INSERT INTO k(u) VALUES('z')");
+    rig_act(&r, 2, "UPDATE k SET id = 9 WHERE u = 'y'");
+    for (uint32_t i = 0; i < 6; i++) /* all find the clashes, and mend them, before they hear of each other's mends */
+        peer_queue(&r.peers[i % 3], &r.peers[(i + 1 + i / 3) % 3]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT a FROM t JOIN child ON child.t = t.id", "tsecond|;");
+    assert_same_conflicts(&r);
+    assert_everywhere(&r, "SELECT a, id = 2 FROM t ORDER BY a", "tfirst|i0|;tsecond|i0|;tthird|i1|;");
+    rig_close(&r);
+}
+
 /* Many rows that are renumbered, and others among them that are not, in one commit. */
 static void test_many_rows_under_one_number(void **state) {
     (void)state;
@@ -311,6 +331,7 @@ int main(void) {
         cmocka_unit_test(test_three_rows_with_one_number),
         cmocka_unit_test(test_given_and_numbered),
         cmocka_unit_test(test_swaps_of_unique_values),
+        cmocka_unit_test(test_what_was_there_before_has_no_author),
         cmocka_unit_test(test_a_constraint_that_only_one_server_has),
         cmocka_unit_test(test_many_rows_under_one_number),
     };

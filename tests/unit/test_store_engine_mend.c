@@ -485,18 +485,6 @@ static void try_sql(struct rig *r, struct rig_random *x, uint32_t who) {
         app_exec(db, "ROLLBACK");
 }
 
-static void assert_same_conflicts(struct rig *r) {
-    char *first = conflicts_of(&r->peers[0], true);
-    if (getenv("VERBOSE"))
-        print_message("%s\n", first);
-    for (uint32_t i = 1; i < r->count; i++) {
-        char *other = conflicts_of(&r->peers[i], true);
-        assert_string_equal(first, other);
-        free(other);
-    }
-    free(first);
-}
-
 static void test_random(void **state) {
     (void)state;
     struct rig_random x = {rig_seed()};
