@@ -48,9 +48,10 @@
 enum { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* ---- names: tables and columns as the state database numbers them; they exist whether or not the application has them */
-/* The kind of a table's key, told by the identity of any row of it: a number, or so many columns. Under one name there is a table for each kind: an
- * application that gives its table a key of another kind makes another table of it. (SHAPE_KEY: of one column, or without a key; SHAPE_KEY + 1: of two …) */
-enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY, SHAPE_WIDEST = SHAPE_KEY + 16 };
+/* The kind of a table's key, told by the identity of any row of it (keyless_shape): a number, so many columns, or a name that we gave the row. Under one
+ * name there is a table for each kind: an application that gives its table a key of another kind makes another table of it. (SHAPE_KEY: of one column;
+ * SHAPE_KEY + 1: of two …) */
+enum shape { SHAPE_NONE, SHAPE_NUMBER, SHAPE_KEY, SHAPE_WIDEST = SHAPE_KEY + 16, SHAPE_NAMES };
 
 enum verdict { VERDICT_NONE, VERDICT_ACCEPT, VERDICT_RESTORE };
 
@@ -353,13 +354,19 @@ struct store {
     bool held_merge;             /* something was renamed: until it was read again nothing is merged */
     bool hold_over, fresh;       /* it has been quiet for long enough; some column is fresh */
     bool schema_waits, base_due; /* the schema is still being changed; the base is to be told with the next batch */
-    bool follow_due;             /* others told of schemas that were not looked at for what is missing here */
-    bool elsewhere_known;        /* of all tables and columns */
-    int64_t follow_since_ms;     /* a moment without readers is waited for since then */
-    uint64_t floor;              /* stamps of the batch being written are above it */
-    struct vv after_sent;        /* `after` of our last batch; empty after a restart: then it is sent whole */
-    struct vv knew_news;         /* what `knew` gained since our last batch */
-    bool remembered;             /* what the author of the batch being written had seen is in the state */
+    struct {
+        bool known;
+        uint32_t origin;
+        uint64_t table;
+        int kind;
+    } told_kind;             /* what follow_kind() found last */
+    bool follow_due;         /* others told of schemas that were not looked at for what is missing here */
+    bool elsewhere_known;    /* of all tables and columns */
+    int64_t follow_since_ms; /* a moment without readers is waited for since then */
+    uint64_t floor;          /* stamps of the batch being written are above it */
+    struct vv after_sent;    /* `after` of our last batch; empty after a restart: then it is sent whole */
+    struct vv knew_news;     /* what `knew` gained since our last batch */
+    bool remembered;         /* what the author of the batch being written had seen is in the state */
     struct value *look_values;
     uint32_t look_values_cap;
     uint32_t too_large; /* rows that fit in no batch */
@@ -435,7 +442,7 @@ int state_find_origin(const struct store *s, const struct origin *id);          
 int state_table(struct store *s, const char *name, size_t len, enum shape shape, struct tbl **out); /* found or made */
 struct tbl *state_table_of(const struct store *s, uint32_t no);                                     /* NULL: no such number */
 struct tbl *state_find_table(const struct store *s, const char *name, size_t len, enum shape shape);
-enum shape state_shape_of(const struct rowid *who);
+enum shape state_shape_of(const struct rowid *who); /* but for rows without a key: keyless_shape() */
 enum shape state_shape_of_table(const struct table *t);
 int state_column(struct store *s, struct tbl *t, const char *name, size_t len, uint32_t *no); /* found or made */
 uint64_t state_name_hash(const char *name, size_t len); /* of tables and columns, the same on every server */

@@ -8,7 +8,7 @@
  * be, or when somebody says ddl = follow. */
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/keyed.h"
 #include "proto/err.h"
 
 #define FOLLOW_READERS_MS 10000 /* who reads on and on is not waited for any longer */
@@ -64,7 +64,7 @@ int follow_told(struct store *s, const struct batch_reader *r, const struct tria
     }
     sqlite3_finalize(old);
     sqlite3_finalize(put);
-    s->elsewhere_known = false;
+    s->elsewhere_known = s->told_kind.known = false;
     return err ? err : columns_told(s, r, trial, node);
 }
 
@@ -91,7 +91,10 @@ void follow_elsewhere(struct store *s) {
     set_elsewhere(s, row != 1 || !sqlite3_column_bytes(q, 0));
     for (; row == 1; row = sql_step(q)) {
         const char *table = (const char *)sqlite3_column_text(q, 0), *column = (const char *)sqlite3_column_text(q, 1);
-        enum shape shape = sqlite3_column_int(q, 2) == KEY_INTEGER ? SHAPE_NUMBER : (enum shape)(SHAPE_KEY + sqlite3_column_int(q, 3));
+        int kind = sqlite3_column_int(q, 2);
+        enum shape shape = kind == KEY_INTEGER ? SHAPE_NUMBER
+                           : kind == KEY_ROWID ? SHAPE_NAMES
+                                               : (enum shape)(SHAPE_KEY + sqlite3_column_int(q, 3));
         if (!t || t->shape != shape || sqlite3_stricmp(t->name, table) != 0)
             t = state_find_table(s, table, strlen(table), shape);
         if (t)
@@ -101,6 +104,27 @@ void follow_elsewhere(struct store *s) {
     }
     sqlite3_finalize(q);
     s->elsewhere_known = row == 0;
+}
+
+int follow_kind(struct store *s, uint32_t origin, const char *table, size_t len, int *kind) {
+    uint64_t name = state_name_hash(table, len);
+    sqlite3_stmt *q;
+    *kind = s->told_kind.kind;
+    if (s->told_kind.known && s->told_kind.origin == origin && s->told_kind.table == name)
+        return 0;
+    int row = sql_prepare(s->db, &q, "SELECT kind & 15 FROM told_column WHERE node=? AND tbl=? LIMIT 1");
+    if (row)
+        return row;
+    sqlite3_bind_blob(q, 1, s->origin_ids[origin].node, NODE_ID_BYTES, SQLITE_STATIC);
+    sqlite3_bind_text(q, 2, table, (int)len, SQLITE_STATIC);
+    row = sql_step(q);
+    *kind = row == 1 ? sqlite3_column_int(q, 0) : -1;
+    sqlite3_finalize(q);
+    s->told_kind.known = row >= 0;
+    s->told_kind.origin = origin;
+    s->told_kind.table = name;
+    s->told_kind.kind = *kind;
+    return row < 0 ? row : 0;
 }
 
 /* ---- what was here */

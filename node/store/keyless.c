@@ -20,6 +20,41 @@
 #include "node/store/keyed.h"
 #include "proto/err.h"
 
+/* ---- whose key is it */
+
+static bool may_be_name(const struct rowid *who) {
+    struct value v;
+    return who->text && who->key_len == KEYLESS_KEY_BYTES && tables_key_values(who, &v, 1) == 1 && v.type == VALUE_BLOB;
+}
+
+/* A name, or a key of one column that holds BLOBs of that length. Nobody makes up the same twice, so a row that is known is the one; of a row that
+ * comes its author's schema says it, which is told before, or with, the first row of a table. */
+int keyless_shape(struct store *s, const char *table, size_t len, const struct rowid *who, uint32_t origin, enum shape *shape) {
+    int kind;
+    *shape = state_shape_of(who);
+    if (!may_be_name(who))
+        return 0;
+    const struct tbl *keyed = state_find_table(s, table, len, SHAPE_KEY), *named = state_find_table(s, table, len, SHAPE_NAMES);
+    if (keyed && named && keyed != named) {
+        const struct tbl *both[2] = {named, keyed};
+        bool known = false;
+        struct reg r;
+        int err = 0;
+        reg_init(&r);
+        for (int i = 0; i < 2 && !err && !known; i++)
+            if (!(err = rows_at_home(s, both[i], who, &r)) && (known = reg_known(&r)))
+                *shape = both[i]->shape;
+        reg_release(&r);
+        if (err || known)
+            return err;
+    }
+    int err = follow_kind(s, origin, table, len, &kind);
+    bool here = named && named->shape == SHAPE_NAMES && (named->io || !keyed);
+    if (kind == KEY_ROWID || (kind < 0 && (here || !keyed || keyed->shape != SHAPE_KEY)))
+        *shape = SHAPE_NAMES;
+    return err;
+}
+
 /* ---- places */
 
 static void put_key(uint8_t key[KEYLESS_KEY_BYTES], const uint8_t name[KEYLESS_NAME_BYTES]) {
@@ -189,14 +224,61 @@ static int begin_match(struct store *s) {
                            "DELETE FROM temp.loose; DELETE FROM temp.known; DELETE FROM temp.pair");
 }
 
-void keyless_name_of_key(const struct tbl *t, const uint8_t *key, size_t len, uint8_t out[KEYLESS_KEY_BYTES]) {
+/* By what all servers know it by. */
+static void name_from(const struct store *s, const struct tbl *t, const struct rowid *was, uint8_t out[KEYLESS_KEY_BYTES]) {
     uint8_t name[KEYLESS_NAME_BYTES];
     crypto_generichash_state h;
     crypto_generichash_init(&h, NULL, 0, sizeof name);
     crypto_generichash_update(&h, (const void *)&t->hash, sizeof t->hash);
-    crypto_generichash_update(&h, key, len);
+    if (was->text)
+        crypto_generichash_update(&h, was->key, was->key_len);
+    else
+        crypto_generichash_update(&h, (const void *)&was->number, sizeof was->number);
+    if (was->kind == IDENT_BORN) { /* others may have been born with that number, or were there before */
+        const struct origin *o = &s->origin_ids[was->origin];
+        crypto_generichash_update(&h, o->node, NODE_ID_BYTES);
+        crypto_generichash_update(&h, (const void *)&o->epoch, sizeof o->epoch);
+        crypto_generichash_update(&h, (const void *)&was->version, sizeof was->version);
+    } else if (was->kind == IDENT_ADOPTED) {
+        crypto_generichash_update(&h, (const void *)&was->hash, sizeof was->hash);
+    }
     crypto_generichash_final(&h, name, sizeof name);
     put_key(out, name);
+}
+
+static int kin_statement(struct store *s, const struct tbl *t, const struct tbl *of, const struct rowid *who, const char *sql,
+                         sqlite3_stmt **q) {
+    buf_clear(&s->key);
+    int err = rowid_name(of, who, &s->key);
+    if (err || (err = sql_prepare(s->db, q, sql, t->no)))
+        return err;
+    sqlite3_bind_blob64(*q, 1, s->key.data, s->key.len, SQLITE_TRANSIENT);
+    return 0;
+}
+
+int keyless_name_of_key(struct store *s, const struct tbl *t, const struct tbl *of, const struct rowid *was,
+                        uint8_t out[KEYLESS_KEY_BYTES]) {
+    sqlite3_stmt *q;
+    int row = kin_statement(s, t, of, was, "SELECT k FROM kin WHERE tbl=%u AND who=?", &q);
+    if (row)
+        return row;
+    if ((row = sql_step(q)) == 1 && sqlite3_column_bytes(q, 0) == KEYLESS_KEY_BYTES)
+        memcpy(out, sqlite3_column_blob(q, 0), KEYLESS_KEY_BYTES);
+    else
+        name_from(s, t, was, out);
+    sqlite3_finalize(q);
+    return row < 0 ? row : 0;
+}
+
+int keyless_note_kin(struct store *s, const struct tbl *t, const struct rowid *name, const struct tbl *of, const struct rowid *who) {
+    sqlite3_stmt *q;
+    int err = kin_statement(s, t, of, who, "INSERT OR REPLACE INTO kin VALUES(%u, ?1, ?2)", &q);
+    if (err)
+        return err;
+    sqlite3_bind_blob64(q, 2, name->key, name->key_len, SQLITE_STATIC);
+    err = sql_run(q);
+    sqlite3_finalize(q);
+    return err;
 }
 
 /* The table had a key: so its row is known by that. 1: it was. */
@@ -206,22 +288,23 @@ static int keyless_of_key(struct store *s, const struct row_look *look) {
     int err = rekeyed_source(s, look);
     if (err || !reg_known(&s->source))
         return err;
-    const struct rowid *who = &s->source.who;
-    keyless_name_of_key(look->io->tbl, who->text ? who->key : (const void *)&who->number, who->text ? who->key_len : sizeof who->number,
-                        key);
-    if ((err = sql_prepare(s->db, &q, "INSERT OR IGNORE INTO temp.pair VALUES(?, ?, 1)")))
+    if ((err = keyless_name_of_key(s, look->io->tbl, look->io->tbl->renamed_from, &s->source.who, key)) ||
+        (err = sql_prepare(s->db, &q, "INSERT OR IGNORE INTO temp.pair VALUES(?, ?, 1)")))
         return err;
     sqlite3_bind_int64(q, 1, look->rowid);
     sqlite3_bind_blob(q, 2, key, sizeof key, SQLITE_STATIC);
     err = sql_run(q);
+    bool taken = !err && !sqlite3_changes(s->db);
     sqlite3_finalize(q);
-    return err ? err : 1;
+    return err ? err : !taken;
 }
 
 int keyless_note_row(struct store *s, const struct row_look *look, bool first) {
     sqlite3_stmt *q;
     uint64_t sum = look->io->tbl->hash;
     int err = first ? begin_match(s) : 0, known = 0;
+    if (first)
+        rekeyed_again(look->io);
     if (!err && look->io->rekeyed && moves_arrives(look) && (known = keyless_of_key(s, look)))
         return known < 0 ? known : 0;
     for (uint32_t i = 0; i < look->io->count; i++)

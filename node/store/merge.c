@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -91,14 +92,14 @@ int merge_rowid(struct store *s, const struct change *c, struct rowid *who) {
 /* Any text can be a name in SQLite, also none. */
 static bool clean_name(const char *name, size_t len) { return len <= SCHEMA_NAME_MAX && !memchr(name, 0, len); }
 
-static int group_enter(struct merging *m, const struct change *c, const struct rowid *who) {
+static int group_enter(struct merging *m, const struct change *c, enum shape shape) {
     struct store *s = m->s;
     struct group *g = &m->group;
     g->number = c->group;
     g->count = c->columns_count;
     if (!clean_name(c->table, c->table_len))
         return ERR_MALFORMED;
-    int err = state_table(s, c->table, c->table_len, g->shape = state_shape_of(who), &g->tbl);
+    int err = state_table(s, c->table, c->table_len, g->shape = shape, &g->tbl);
     if (err)
         return err;
     if (!(g->columns = arena_alloc(&m->f->arena, (g->count + 1) * sizeof *g->columns)))
@@ -347,10 +348,12 @@ static int merge_same(struct merging *m, const struct change *c, const struct ro
 static int merge_change(struct merging *m, const struct change *c) {
     struct store *s = m->s;
     struct rowid who;
+    enum shape shape;
     int err = merge_rowid(s, c, &who);
     if (!err && c->kind == CHANGE_SAME)
         return merge_same(m, c, &who);
-    if (err || ((c->group != m->group.number || state_shape_of(&who) != m->group.shape) && (err = group_enter(m, c, &who))))
+    if (err || (err = keyless_shape(s, c->table, c->table_len, &who, m->origin, &shape)) ||
+        ((c->group != m->group.number || shape != m->group.shape) && (err = group_enter(m, c, shape))))
         return err;
     if (hlc_ms(c->stamp) > STAMP_MS_MAX)
         return ERR_MALFORMED;

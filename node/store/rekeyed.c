@@ -1,5 +1,5 @@
-/* A table that has a key of another kind than before: INTEGER PRIMARY KEY that became TEXT, or two columns, or none, or the other way round. SQLite has no
- * statement for it, so it is always a rebuild (create, copy, drop, rename), or a table that was dropped and created.
+/* A table that has a key of another kind than before: INTEGER PRIMARY KEY, one other column, two, three…, or none. SQLite has no statement for it, so
+ * it is always a rebuild (create, copy, drop, rename), or a table that was dropped and created.
  *
  * Keys are the names of rows, so this is another table under the same name: on every server each kind of key has its registers, and what is said
  * of one is not said of the other. A server whose application was not migrated yet keeps what comes under the new key until it is, and goes on
@@ -7,10 +7,10 @@
  * order in which servers migrate does not matter.
  *
  * Which row it was is told by the columns of the old key, where the new table has them, else by those of the new key, where the old one had them; of
- * rows that had no key by what they hold. Who it is from now on: with a key that is given, the row of that
+ * rows that had no key, or have none now, by what they hold. Who it is from now on: with a key that is given, the row of that
  * key. A number that was a column before is given, too. A number that SQLite drew while the rows were copied differs from server to server:
  * the row is known by its old key then, or by its content where that is gone, and the number is one that servers agree on, as after a mend. The same
- * for tables without a key, whose rows have names (keyless.c). */
+ * for tables without a key, whose rows have names (keyless.c); should such a table have had a key for a while, its rows get their old names back. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,14 +62,6 @@ int rekeyed_note(struct store *s, const struct tio *io) {
     }
     sqlite3_finalize(q);
     buf_release(&b);
-    return err;
-}
-
-/* A key of one column and none at all are told apart by nothing that others see: the rows of one are not taken for those of the other. */
-int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike) {
-    int64_t had;
-    int err = sql_int(s->db, -1, &had, "SELECT length(v) > 0 FROM meta WHERE k='key %u'", io->tbl->no);
-    *unlike = !err && had >= 0 && io->tbl->rows && io->tbl->shape == SHAPE_KEY && had != (io->table->key_kind == KEY_COLUMNS);
     return err;
 }
 
@@ -130,6 +122,23 @@ static uint32_t old_number(const struct tbl *from, const char *name) {
     return 0;
 }
 
+/* As many other columns, or the same in another order, are told apart by nothing that others see: the rows of one key are not taken for those of the
+ * other. (A column of the key that was renamed was not there before.) */
+int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike) {
+    const struct tbl *t = io->tbl;
+    struct rekeyed was = {.from = io->tbl};
+    int err = t->rows && io->table->key_kind == KEY_COLUMNS ? load_key(s, io, &was) : 0;
+    *unlike = false;
+    for (uint32_t i = 0; i < was.count && i < io->table->key_count && !err; i++) {
+        const char *name = io->table->columns[io->table->key[i]].name;
+        uint32_t column = sqlite3_stricmp(was.names[i], name) ? old_number(t, name) : 0;
+        *unlike |= column && t->moves[column - 1].placed > 0;
+    }
+    for (uint32_t i = 0; i < was.count; i++)
+        free(was.names[i]);
+    return err;
+}
+
 static bool was_column(const struct rekeyed *k, const char *name) {
     for (uint32_t i = 0; i < k->count; i++)
         if (sqlite3_stricmp(k->names[i], name) == 0)
@@ -141,9 +150,9 @@ bool rekeyed_was_key(const struct tio *io, const char *column) {
     return !tbl_is_text(io->rekeyed->from) && io->rekeyed->count == 1 && sqlite3_stricmp(io->rekeyed->names[0], column) == 0;
 }
 
-/* Those of the new key, if the old table had all of them; of a table that had no key all that both have. */
+/* Those of the new key, if the old table had all of them; of a table that had no key, or has none, all that both have. */
 static int find_telling(const struct tio *io, struct rekeyed *k) {
-    bool keys = k->count > 0;
+    bool keys = k->count > 0 && io->table->key_kind != KEY_ROWID;
     uint32_t n = !keys ? io->count : io->table->key_kind == KEY_COLUMNS ? io->table->key_count : 0;
     if (k->found || !n)
         return 0;
@@ -208,30 +217,62 @@ static int find_source(struct store *s, const struct row_look *look, bool plain)
     return k->key.failed ? k->key.failed : rows_at_home(s, k->from, &place, &s->source);
 }
 
-/* What the file showed in these columns, of every row that it had. */
-static int list_by(struct store *s, const struct tio *io) {
+/* As the registers name it: borrowed from the value. */
+static struct rowid place_from(const struct tbl *from, sqlite3_stmt *q, int at) {
+    struct rowid place = {.kind = IDENT_GIVEN, .text = tbl_is_text(from)};
+    if (place.text) {
+        place.key = sqlite3_column_blob(q, at);
+        place.key_len = (size_t)sqlite3_column_bytes(q, at);
+    } else {
+        place.number = sqlite3_column_int64(q, at);
+    }
+    return place;
+}
+
+/* What the row in s->source held in these columns. false: it is dead, or something of it was never written. */
+static bool sum_of_columns(struct store *s, const struct tio *io, uint64_t *sum) {
     struct origins_order o = store_order(s);
+    const struct rekeyed *k = io->rekeyed;
+    bool whole = reg_alive(&s->source, &o);
+    *sum = 0;
+    for (uint32_t i = 0; i < k->by_count && whole; i++) {
+        const struct cell *c = reg_winner(&s->source, old_number(k->from, io->names[k->by[i]]) - 1, &o);
+        *sum = mix(*sum ^ (c ? c->hash : 0));
+        whole = c != NULL;
+    }
+    return whole;
+}
+
+/* What the file showed in these columns, of every row that it had; and how the row is named from now on, where the table has no key. */
+static int list_by(struct store *s, const struct tio *io) {
     struct rekeyed *k = io->rekeyed;
     sqlite3_stmt *q = NULL, *put = NULL;
-    int row = sql_exec(s->db,
-                       "CREATE TEMP TABLE IF NOT EXISTS rekeyed(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;"
-                       "DELETE FROM temp.rekeyed WHERE tbl=%u",
-                       io->tbl->no);
+    int row =
+        sql_exec(s->db,
+                 "CREATE TEMP TABLE IF NOT EXISTS rekeyed(tbl INTEGER, h INTEGER, k, name BLOB, taken, PRIMARY KEY(tbl, taken, h, k)) "
+                 "WITHOUT ROWID; CREATE INDEX IF NOT EXISTS temp.rekeyed_name ON rekeyed(tbl, name);"
+                 "DELETE FROM temp.rekeyed WHERE tbl=%u",
+                 io->tbl->no);
     if (!row && !(row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", k->from->no)))
-        row = sql_prepare(s->db, &put, "INSERT OR IGNORE INTO temp.rekeyed VALUES(%u, ?, ?)", io->tbl->no);
+        row = sql_prepare(s->db, &put, "INSERT OR IGNORE INTO temp.rekeyed VALUES(%u, ?, ?, ?, 0)", io->tbl->no);
     while (!row && (row = sql_step(q)) == 1) {
+        uint8_t name[KEYLESS_KEY_BYTES];
+        uint64_t sum;
         if ((row = reg_decode(&s->source, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
             break;
-        uint64_t sum = 0;
-        bool whole = reg_alive(&s->source, &o);
-        for (uint32_t i = 0; i < k->by_count && whole; i++) {
-            const struct cell *c = reg_winner(&s->source, old_number(k->from, io->names[k->by[i]]) - 1, &o);
-            sum = mix(sum ^ (c ? c->hash : 0));
-            whole = c != NULL;
-        }
+        if (!sum_of_columns(s, io, &sum))
+            continue;
+        struct rowid place = place_from(k->from, q, 0), who = s->source.who;
+        if (place.text || s->source.who.kind == IDENT_GIVEN)
+            who = place;
+        else if (!s->source.away)
+            who.number = place.number;
+        if (io->table->key_kind == KEY_ROWID && (row = keyless_name_of_key(s, io->tbl, k->from, &who, name)))
+            break;
         sqlite3_bind_int64(put, 1, (int64_t)sum);
         sqlite3_bind_value(put, 2, sqlite3_column_value(q, 0));
-        row = whole ? sql_run(put) : 0;
+        sqlite3_bind_blob(put, 3, io->table->key_kind == KEY_ROWID ? name : NULL, sizeof name, SQLITE_STATIC);
+        row = sql_run(put);
     }
     sqlite3_finalize(q);
     sqlite3_finalize(put);
@@ -239,43 +280,76 @@ static int list_by(struct store *s, const struct tio *io) {
     return row;
 }
 
+/* Of rows that get names, any of those that are equal, each once; and then that one. */
+static int take_listed(struct store *s, sqlite3_stmt *q, const struct row_look *look, int64_t sum) {
+    sqlite3_stmt *take;
+    int err = look->by_rowid
+                  ? sql_prepare(s->db, &take, "UPDATE temp.rekeyed SET taken=1 WHERE tbl=%u AND taken=0 AND h=? AND k=?", look->io->tbl->no)
+                  : 0;
+    if (err || !look->by_rowid)
+        return err;
+    sqlite3_bind_int64(take, 1, sum);
+    sqlite3_bind_value(take, 2, sqlite3_column_value(q, 0));
+    err = sql_run(take);
+    sqlite3_finalize(take);
+    return err;
+}
+
 /* The one row that held these values, if there is only one. */
 static int find_by(struct store *s, const struct row_look *look) {
     struct rekeyed *k = look->io->rekeyed;
-    struct rowid place = {.kind = IDENT_GIVEN, .text = tbl_is_text(k->from)};
+    bool named = look->io->table->key_kind == KEY_ROWID, again = named && !look->by_rowid;
     sqlite3_stmt *q;
     uint64_t sum = 0;
     int row = k->listed ? 0 : list_by(s, look->io);
     for (uint32_t i = 0; i < k->by_count; i++)
         sum = mix(sum ^ value_hash(&look->values[k->by[i]]));
     reg_clear(&s->source);
-    if (row || (row = sql_prepare(s->db, &q, "SELECT min(k), count(*) FROM temp.rekeyed WHERE tbl=%u AND h=?", look->io->tbl->no)))
+    if (row || (row = sql_prepare(s->db, &q, "SELECT min(k), count(*) FROM temp.rekeyed WHERE tbl=%u AND %s", look->io->tbl->no,
+                                  again ? "name=?" : "taken=0 AND h=?")))
         return row;
-    sqlite3_bind_int64(q, 1, (int64_t)sum);
-    bool one = (row = sql_step(q)) == 1 && sqlite3_column_int(q, 1) == 1;
-    row = row < 0 ? row : 0;
-    if (one) {
+    if (again)
+        sqlite3_bind_blob64(q, 1, look->place.key, look->place.key_len, SQLITE_STATIC);
+    else
+        sqlite3_bind_int64(q, 1, (int64_t)sum);
+    row = sql_step(q);
+    if (row == 1 && (named ? sqlite3_column_int(q, 1) > 0 : sqlite3_column_int(q, 1) == 1)) {
+        struct rowid place = place_from(k->from, q, 0);
         buf_clear(&k->key);
+        buf_append(&k->key, place.key, place.key_len);
         if (place.text)
-            buf_append(&k->key, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
-        place.number = place.text ? 0 : sqlite3_column_int64(q, 0);
-        place.key = place.text ? k->key.data : NULL;
-        place.key_len = place.text ? k->key.len : 0;
+            place.key = k->key.data;
         row = k->key.failed ? k->key.failed : rows_at_home(s, k->from, &place, &s->source);
+        if (!row && named)
+            row = take_listed(s, q, look, (int64_t)sum);
     }
     sqlite3_finalize(q);
-    return row;
+    return row < 0 ? row : 0;
 }
 
-int rekeyed_source(struct store *s, const struct row_look *look) {
+/* All rows are looked at anew. */
+void rekeyed_again(const struct tio *io) {
+    if (io->rekeyed)
+        io->rekeyed->listed = false;
+}
+
+static int find_row(struct store *s, const struct row_look *look) {
     const struct tio *io = look->io;
-    reg_clear(&s->source);
-    if (!look->values)
-        return 0;
     if (!io->rekeyed->found)
         return io->rekeyed->by_count ? find_by(s, look) : 0;
     int err = find_source(s, look, false);
     return err || reg_known(&s->source) || !io->telling || io->rekeyed->count == 1 ? err : find_source(s, look, true);
+}
+
+int rekeyed_source(struct store *s, const struct row_look *look) {
+    const struct tbl *from = look->io->rekeyed->from;
+    struct rowid who;
+    reg_clear(&s->source);
+    int err = look->values ? find_row(s, look) : 0;
+    if (err || !reg_known(&s->source) || from->shape != SHAPE_NAMES)
+        return err;
+    rekeyed_identity(s, look, NULL, &who); /* should it have no key again one day, it is this row */
+    return keyless_note_kin(s, from, &s->source.who, look->io->tbl, &who);
 }
 
 /* ---- who it is */
@@ -359,12 +433,13 @@ static int identity_then(struct store *s, struct tio *io, const struct rowid *wa
         name_numbered(who, hash_of_key(io->tbl, was));
         return 1;
     }
-    if (n < 0 || (uint32_t)n != k->count)
+    if (n < 0 || (k->count && (uint32_t)n != k->count))
         return n < 0 ? n : 0;
     buf_clear(&k->key);
     if (io->table->key_kind == KEY_ROWID) {
-        keyless_name_of_key(io->tbl, was->text ? was->key : (const void *)&was->number, was->text ? was->key_len : sizeof was->number,
-                            name);
+        int err = keyless_name_of_key(s, io->tbl, k->from, was, name);
+        if (err)
+            return err;
         buf_append(&k->key, name, sizeof name);
     } else {
         for (uint32_t i = 0; i < io->table->key_count && found == 1; i++) {
@@ -384,6 +459,20 @@ static int identity_then(struct store *s, struct tio *io, const struct rowid *wa
     return k->key.failed ? k->key.failed : 1;
 }
 
+/* Under the key that it would have the file shows another row: twins that a migration throws out before the key comes. */
+static int is_another(struct store *s, struct tio *io, const struct rowid *was, bool *another) {
+    struct row_look look = {.io = io};
+    *another = false;
+    int known = identity_then(s, io, was, &look.place);
+    if (known != 1 || io->table->key_kind == KEY_ROWID || (!look.place.text && !io->rekeyed->given))
+        return known < 0 ? known : 0;
+    int err = drain_look(s, &look, io->read);
+    if (!err && look.present && !(err = rekeyed_source(s, &look)))
+        *another = !reg_known(&s->source) || !rowid_same(&s->source.who, was);
+    sqlite3_reset(io->read);
+    return err;
+}
+
 static int take_death(struct store *s, struct tio *io, const struct rowid *was) {
     struct origins_order o = store_order(s);
     struct tbl *from = io->rekeyed->from;
@@ -397,7 +486,9 @@ static int take_death(struct store *s, struct tio *io, const struct rowid *was) 
         if (!err)
             err = rows_find(s, from, was, &s->source, &home);
     }
-    if (err || !reg_known(&s->source))
+    bool another = false;
+    if (err || !reg_known(&s->source) || (err = is_another(s, io, was, &another)) || another ||
+        (err = rows_find(s, from, was, &s->source, &home)))
         return err;
     int known = identity_then(s, io, was, &who);
     if (known != 1)

@@ -502,6 +502,14 @@ static int catch_up(struct store *s, bool first, bool *at_once, bool *other) {
     return err;
 }
 
+/* A table whose rows the others know by their keys only with our schema (keyless_shape). */
+static bool arrives(const struct store *s) {
+    bool any = false;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        any |= s->tios[i].tbl && tbl_is_text(s->tios[i].tbl) && s->tios[i].tbl->placed <= 0;
+    return any;
+}
+
 int schema_refresh(struct store *s) {
     bool first = s->schema.version == 0, at_once = scan_first_time(s), other = false;
     int err = ERR_SCHEMA;
@@ -516,7 +524,7 @@ int schema_refresh(struct store *s) {
     if (err)
         return err;
     if (s->hot.schema_sent != s->schema.text && s->schema.count)
-        s->schema_waits = !first; /* a migration is many statements */
+        s->schema_waits = !first && !arrives(s); /* a migration is many statements */
     return take_up(s);
 }
 

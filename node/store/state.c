@@ -43,6 +43,8 @@ static const char SCHEMAS[] =
     /* kind: of the table's key, and 16 times 1 + the column's affinity; 0, not known */
     "CREATE TABLE IF NOT EXISTS told_column(node BLOB, tbl TEXT COLLATE NOCASE, col TEXT COLLATE NOCASE, place INTEGER, kind INTEGER,"
     "  PRIMARY KEY(node, tbl, col)) WITHOUT ROWID;"
+    /* names of rows without a key, by who they were while their table had one */
+    "CREATE TABLE IF NOT EXISTS kin(tbl INTEGER, who BLOB, k BLOB, PRIMARY KEY(tbl, who)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS had(name TEXT COLLATE NOCASE PRIMARY KEY) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS demanded(schema INTEGER, name INTEGER, hash INTEGER, PRIMARY KEY(schema, name)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS same(tbl INTEGER, a BLOB, b BLOB, rank_a INTEGER, rank_b INTEGER, origin INTEGER, version INTEGER, at "
@@ -348,7 +350,7 @@ static int load_tables(struct store *s) {
                             (size_t)sqlite3_column_bytes(q, 1), &t)))
             break;
         t->shape = (enum shape)sqlite3_column_int(q, 2);
-        if (t->shape < SHAPE_NONE || t->shape > SHAPE_WIDEST) {
+        if (t->shape < SHAPE_NONE || t->shape > SHAPE_NAMES) {
             row = ERR_CORRUPT;
             break;
         }
@@ -394,8 +396,12 @@ enum shape state_shape_of(const struct rowid *who) {
 }
 
 enum shape state_shape_of_table(const struct table *t) {
-    uint32_t width = table_key_width(t), most = SHAPE_WIDEST - SHAPE_KEY;
-    return t->key_kind == KEY_INTEGER ? SHAPE_NUMBER : (enum shape)(SHAPE_KEY + (width < 1 ? 0 : width > most ? most : width - 1));
+    uint32_t width = t->key_count, most = SHAPE_WIDEST - SHAPE_KEY;
+    switch (t->key_kind) {
+    case KEY_INTEGER: return SHAPE_NUMBER;
+    case KEY_ROWID: return SHAPE_NAMES;
+    default: return (enum shape)(SHAPE_KEY + (width < 1 ? 0 : width > most ? most : width - 1));
+    }
 }
 
 struct tbl *state_find_table(const struct store *s, const char *name, size_t len, enum shape shape) {
@@ -416,7 +422,7 @@ static int make_registers(struct store *s, struct tbl *t, enum shape shape) {
 }
 
 int state_table(struct store *s, const char *name, size_t len, enum shape shape, struct tbl **out) {
-    assert(shape > SHAPE_NONE && shape <= SHAPE_WIDEST);
+    assert(shape > SHAPE_NONE && shape <= SHAPE_NAMES);
     if ((*out = state_find_table(s, name, len, shape)) && (*out)->shape == shape)
         return 0;
     assert(s->in_tx);
@@ -640,6 +646,30 @@ static int allow_shapes(struct store *s) {
     return state_sync(s);
 }
 
+/* States that were begun before tables without a key were a kind of their own: what this file had, what others told of theirs, and where nobody said
+ * anything, what all rows are known by. */
+static int allow_names(struct store *s) {
+    static const char BY_KEY[] =
+        "SELECT no FROM tbl WHERE shape=%d AND no>%lld AND NOT EXISTS(SELECT 1 FROM meta WHERE k='key ' || no) AND NOT "
+        "EXISTS(SELECT 1 FROM told_column c WHERE c.tbl=tbl.name AND c.kind & 15 <> %d) ORDER BY no LIMIT 1";
+    int64_t done, no = 0, others;
+    int err = sql_int(s->db, 0, &done, "SELECT count(*) FROM meta WHERE k='names'");
+    if (err || done || (err = state_begin(s)) ||
+        (err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE shape=%d AND EXISTS(SELECT 1 FROM meta WHERE k='key ' || no AND length(v)=0)",
+                        SHAPE_NAMES, SHAPE_KEY)))
+        return err;
+    while (!err && !(err = sql_int(s->db, 0, &no, BY_KEY, SHAPE_KEY, (long long)no, KEY_ROWID)) && no) {
+        err = sql_int(s->db, 0, &others, "SELECT count(*) FROM r%lld WHERE length(k)<>21 OR substr(k, 1, 5)<>x'%02x10000000'",
+                      (long long)no, VALUE_BLOB);
+        if (!err && !others)
+            err = sql_exec(s->db, "UPDATE tbl SET shape=%d WHERE no=%lld", SHAPE_NAMES, (long long)no);
+    }
+    if (err || (err = sql_exec(s->db, "INSERT INTO meta VALUES('names', 1)")) || (err = sql_run(s->s_commit)))
+        return err;
+    s->in_tx = false;
+    return state_sync(s);
+}
+
 static int check_format(struct store *s, char *why, size_t why_len) {
     int64_t format;
     int err = sql_int(s->db, 0, &format, "SELECT count(*) FROM sqlite_schema WHERE name='meta'");
@@ -648,7 +678,7 @@ static int check_format(struct store *s, char *why, size_t why_len) {
         char hex[33];
         sodium_bin2hex(hex, sizeof hex, s->state_id, sizeof s->state_id);
         if ((err = state_begin(s)) || (err = sql_exec(s->db, "%s%s", SCHEMA, SCHEMAS)) ||
-            (err = sql_exec(s->db, "INSERT INTO meta VALUES('format', %d), ('id', x'%s')", STATE_FORMAT, hex)))
+            (err = sql_exec(s->db, "INSERT INTO meta VALUES('format', %d), ('id', x'%s'), ('names', 1)", STATE_FORMAT, hex)))
             return err;
         err = sql_run(s->s_commit);
         s->in_tx = false;
@@ -671,7 +701,9 @@ static int check_format(struct store *s, char *why, size_t why_len) {
     sqlite3_finalize(q);
     if (!err)
         err = allow_shapes(s);
-    return err ? err : sql_exec(s->db, "%s", SCHEMAS);
+    if (!err)
+        err = sql_exec(s->db, "%s", SCHEMAS);
+    return err ? err : allow_names(s);
 }
 
 int state_open(struct store *s, char *why, size_t why_len) {

@@ -545,7 +545,7 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
         return err;
     if (unlike) { /* said in `tables` */
         io->tbl->io = NULL;
-        io->tbl->unbound = "a migration gave it a key of one column, or took that away";
+        io->tbl->unbound = "a migration gave it a key of as many other columns";
         io->tbl->unbound_mend = "give it an INTEGER PRIMARY KEY, or the key that it had, or rename it";
         io->tbl = NULL;
         return 0;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -90,8 +91,10 @@ void values_release(struct store *s) {
 static int cache_change(struct store *s, struct cached_batch *c, const struct change *change) {
     struct tbl *t;
     struct rowid who;
+    enum shape shape;
     int err = merge_rowid(s, change, &who);
-    if (err || (err = state_table(s, change->table, change->table_len, state_shape_of(&who), &t)))
+    if (err || (err = keyless_shape(s, change->table, change->table_len, &who, c->origin, &shape)) ||
+        (err = state_table(s, change->table, change->table_len, shape, &t)))
         return err;
     buf_clear(&s->key);
     if ((err = rowid_name(t, &who, &s->key)))

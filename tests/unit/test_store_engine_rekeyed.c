@@ -63,17 +63,38 @@ static const struct rebuild REBUILDS[] = {
      "id INTEGER PRIMARY KEY, code TEXT, season DEFAULT 7, v, UNIQUE(code, season)", "(code, season, v) SELECT code, season, v"},
     {"no key becomes a number", "CREATE TABLE t(code TEXT, v)", "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)",
      "id INTEGER PRIMARY KEY, code TEXT, v", "(code, v) SELECT code, v"},
+    {"two columns become one", "CREATE TABLE t(code TEXT, season DEFAULT 7, v, PRIMARY KEY(code, season))",
+     "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)", "code TEXT PRIMARY KEY, season DEFAULT 7, v",
+     "(code, season, v) SELECT code, season, v"},
+    {"text, and no key", "CREATE TABLE t(code TEXT PRIMARY KEY, v)", "INSERT INTO t VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)",
+     "code TEXT, v", "(code, v) SELECT code, v"},
+    {"no key becomes text", "CREATE TABLE t(code TEXT, v)", "INSERT INTO t VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)",
+     "code TEXT PRIMARY KEY, v", "(code, v) SELECT code, v"},
+    {"no key becomes text, without a rowid", "CREATE TABLE t(code TEXT, v)",
+     "INSERT INTO t VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)", "code TEXT PRIMARY KEY, v", "(code, v) SELECT code, v"},
+    {"a key that had no rowid, and none", "CREATE TABLE t(id BIGINT PRIMARY KEY, code TEXT, v) WITHOUT ROWID",
+     "INSERT INTO t(id, code, v) VALUES(1, 'a', 1), (2, 'b', 1), (3, 'c', 1), (4, 'gone', 1)", "id BIGINT, code TEXT, v",
+     "(id, code, v) SELECT id, code, v"},
+    {"the key goes with its column", "CREATE TABLE t(id BIGINT PRIMARY KEY, code TEXT, v)",
+     "INSERT INTO t(id, code, v) VALUES(1, 'a', 1), (2, 'b', 1), (3, 'c', 1), (4, 'gone', 1)", "code TEXT, v", "(code, v) SELECT code, v"},
+    {"no key becomes BLOBs as long as names", "CREATE TABLE t(code TEXT, id BLOB DEFAULT(randomblob(16)), v)",
+     "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)", "id BLOB PRIMARY KEY DEFAULT(randomblob(16)), code TEXT, v",
+     "(id, code, v) SELECT id, code, v"},
+    {"BLOBs as long as names, and no key", "CREATE TABLE t(code TEXT, id BLOB PRIMARY KEY DEFAULT(randomblob(16)), v)",
+     "INSERT INTO t(code, v) VALUES('a', 1), ('b', 1), ('c', 1), ('gone', 1)", "id BLOB DEFAULT(randomblob(16)), code TEXT, v",
+     "(id, code, v) SELECT id, code, v"},
     {"a number, and no key", "CREATE TABLE t(id INTEGER PRIMARY KEY, code TEXT, v)",
      "INSERT INTO t(id, code, v) VALUES(1, 'a', 1), (2, 'b', 1), (3, 'c', 1), (4, 'gone', 1)", "id INTEGER, code TEXT, v",
      "(id, code, v) SELECT id, code, v"},
 };
 
 static char *rebuild_sql(const struct rebuild *b, bool renamed_first, bool backwards) {
-    const char *order = backwards ? "ORDER BY code DESC" : "ORDER BY code";
-    return renamed_first ? sqlite3_mprintf("ALTER TABLE t RENAME TO old; CREATE TABLE t(%s); INSERT INTO t%s FROM old %s; DROP TABLE old",
-                                           b->after, b->copy, order)
-                         : sqlite3_mprintf("CREATE TABLE tmp(%s); INSERT INTO tmp%s FROM t %s; DROP TABLE t; ALTER TABLE tmp RENAME TO t",
-                                           b->after, b->copy, order);
+    const char *order = backwards ? "ORDER BY code DESC" : "ORDER BY code",
+               *tail = strstr(b->name, "without a rowid") ? " WITHOUT ROWID" : "";
+    return renamed_first ? sqlite3_mprintf("ALTER TABLE t RENAME TO old; CREATE TABLE t(%s)%s; INSERT INTO t%s FROM old %s; DROP TABLE old",
+                                           b->after, tail, b->copy, order)
+                         : sqlite3_mprintf("CREATE TABLE tmp(%s)%s; INSERT INTO tmp%s FROM t %s; DROP TABLE t; ALTER TABLE tmp RENAME TO t",
+                                           b->after, tail, b->copy, order);
 }
 
 static void rebuild(struct rig *r, uint32_t i, const struct rebuild *b, bool renamed_first, bool restart) {
@@ -276,58 +297,172 @@ static void test_a_key_of_another_kind_is_said(void **state) {
     rig_close(&r);
 }
 
-/* A key of one column that comes, or goes: left alone and said, until it is as it was. */
-static void test_a_key_of_one_column_that_comes_or_goes(void **state) {
+/* A key of one column that comes, or goes, on both servers apart; and back. */
+static void test_a_key_of_one_column_on_both_and_back(void **state) {
     (void)state;
     static const char *const COLUMNS[] = {"code TEXT PRIMARY KEY, v", "code TEXT, v"};
-    for (int mode = 0; mode < 2; mode++) {
+    for (int mode = 0; mode < 4; mode++) {
         struct rig r;
-        char *sql[2];
+        char *sql[2], *first = sqlite3_mprintf("CREATE TABLE t(%s)", COLUMNS[mode & 1]);
         for (int i = 0; i < 2; i++)
             sql[i] = sqlite3_mprintf("CREATE TABLE tmp(%s); INSERT INTO tmp SELECT * FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t",
-                                     COLUMNS[i ? mode : !mode]);
-        rig_open(&r, 2,
-                 mode ? "CREATE TABLE t(code TEXT, v); CREATE TABLE u(k PRIMARY KEY)"
-                      : "CREATE TABLE t(code TEXT PRIMARY KEY, v); CREATE TABLE u(k PRIMARY KEY)");
-        rig_act(&r, 0, "INSERT INTO t VALUES('a', 1), ('b', 2)");
+                                     COLUMNS[(mode + i) & 1]);
+        print_message("%s, mode %d\n", first, mode);
+        rig_open(&r, 2, first);
+        rig_act(&r, 0, "INSERT INTO t VALUES('a', 1), ('b', 1), ('c', 1)");
         share_same(&r);
-        rig_act(&r, 0, sql[0]);
-        rig_act(&r, 0, "INSERT INTO t VALUES('c', 3); INSERT INTO u VALUES(1)");
-        rig_act(&r, 1, "UPDATE t SET v = 'one' WHERE code = 'a'");
-        share(&r);
-        assert_problem(&r.peers[0], "t", "not replicated: a migration gave it a key of one column, or took that away");
-        assert_everywhere(&r, "SELECT k FROM u", "i1|;");
-        assert_rows(rig_app(&r, 1), "SELECT code, v FROM t ORDER BY code", "ta|tone|;tb|i2|;");
-        assert_int_equal(r.peers[0].reopened + r.peers[1].reopened, 0);
-        rig_act(&r, 0, sql[1]);
+        for (uint32_t i = 0; i < 2; i++) {
+            rig_act(&r, i, i ? "UPDATE t SET v = 'one' WHERE code = 'b'" : "UPDATE t SET v = 'zero' WHERE code = 'a'");
+            rig_act(&r, i, sql[1]);
+            rig_tick();
+        }
+        rig_act(&r, 0, "INSERT INTO t VALUES('x', 'x')");
+        rig_act(&r, 1, "INSERT INTO t VALUES('y', 'y'); DELETE FROM t WHERE code = 'c'");
         share_same(&r);
-        assert_everywhere(&r, "SELECT code FROM t ORDER BY code", "ta|;tb|;tc|;");
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code", "ta|tzero|;tb|tone|;tx|tx|;ty|ty|;");
+        for (uint32_t i = 0; i < 2; i++) {
+            rig_act(&r, i, sql[0]);
+            if (mode & 2)
+                share(&r);
+        }
+        peer_retry(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code", "ta|tzero|;tb|tone|;tx|tx|;ty|ty|;");
+        rig_act(&r, 0, "INSERT INTO t VALUES('z', 'z')");
+        rig_act(&r, 1, "UPDATE t SET v = 'end' WHERE code = 'a'; DELETE FROM t WHERE code = 'y'");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code", "ta|tend|;tb|tone|;tx|tx|;tz|tz|;");
         for (int i = 0; i < 2; i++)
             sqlite3_free(sql[i]);
+        sqlite3_free(first);
         rig_close(&r);
     }
 }
 
-/* A state of before: one name, one table. */
+/* The migration throws out what would be twice under the new key: the row that stays has the key of one that died, and lives. */
+static void test_twins_are_thrown_out_before_the_key_comes(void **state) {
+    (void)state;
+    static const char *const BEFORE[] = {"CREATE TABLE t(code TEXT, v)", "CREATE TABLE t(id INTEGER PRIMARY KEY, code TEXT, v)",
+                                         "CREATE TABLE t(id BIGINT DEFAULT(random()), code TEXT, v, PRIMARY KEY(id, v))"};
+    static const char *const OUT = "DELETE FROM t WHERE rowid NOT IN (SELECT min(rowid) FROM t GROUP BY code)";
+    static const char *const MIGRATE =
+        "CREATE TABLE tmp(code TEXT PRIMARY KEY, v); INSERT INTO tmp SELECT code, v FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t";
+    for (int mode = 0; mode < 6; mode++) {
+        struct rig r;
+        print_message("%s, mode %d\n", BEFORE[mode / 2], mode);
+        rig_open(&r, 2, BEFORE[mode / 2]);
+        rig_act(&r, 0, "INSERT INTO t(code, v) VALUES('a', 1), ('a', 2), ('b', 1)");
+        share_same(&r);
+        rig_tick();
+        for (uint32_t i = 0; i < 2; i++) {
+            rig_act(&r, i, OUT);
+            rig_act(&r, i, MIGRATE);
+            if (mode & 1)
+                share(&r);
+        }
+        peer_retry(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code", "ta|i1|;tb|i1|;");
+        rig_act(&r, 1, "UPDATE t SET v = 3");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code", "ta|i3|;tb|i3|;");
+        rig_close(&r);
+    }
+}
+
+/* The number goes: rows that two servers had born under one, and rows that are equal without it, stay as many as they were. */
+static void test_rows_that_nothing_but_a_number_told_apart(void **state) {
+    (void)state;
+    static const char *const MIGRATE =
+        "CREATE TABLE tmp(code TEXT, v); INSERT INTO tmp SELECT code, v FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t";
+    for (int mode = 0; mode < 4; mode++) {
+        struct rig r;
+        rig_open(&r, 2,
+                 mode & 1 ? "CREATE TABLE t(id BIGINT DEFAULT(random()) PRIMARY KEY, code TEXT, v)"
+                          : "CREATE TABLE t(id INTEGER PRIMARY KEY, code TEXT, v)");
+        rig_act(&r, 0, "INSERT INTO t(code, v) VALUES('a', 1)");
+        rig_act(&r, 1, "INSERT INTO t(code, v) VALUES('b', 1), ('twin', 1), ('twin', 1), ('twin', 1)");
+        share_same(&r);
+        rig_act(&r, 0, MIGRATE);
+        if (mode & 2)
+            share(&r);
+        rig_act(&r, 1,
+                "UPDATE t SET v = 2 WHERE code = 'a'; UPDATE t SET v = 2 WHERE rowid = (SELECT max(rowid) FROM t WHERE code = 'twin')");
+        share(&r);
+        rig_act(&r, 1, MIGRATE);
+        peer_retry(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code, v", "ta|i2|;tb|i1|;ttwin|i1|;ttwin|i1|;ttwin|i2|;");
+        rig_act(&r, 0, "DELETE FROM t WHERE code = 'a' OR v = 2");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT code, v FROM t ORDER BY code, v", "tb|i1|;ttwin|i1|;ttwin|i1|;");
+        rig_close(&r);
+    }
+}
+
+/* A key of as many other columns: left alone and said, until it is as it was. */
+static void test_a_key_of_another_column(void **state) {
+    (void)state;
+    static const char *const COLUMNS[] = {"code TEXT PRIMARY KEY, id BIGINT, v", "code TEXT, id BIGINT PRIMARY KEY, v"};
+    struct rig r;
+    char *sql[2], *first = sqlite3_mprintf("CREATE TABLE t(%s); CREATE TABLE u(k PRIMARY KEY)", COLUMNS[0]);
+    for (int i = 0; i < 2; i++)
+        sql[i] = sqlite3_mprintf("CREATE TABLE tmp(%s); INSERT INTO tmp SELECT * FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t",
+                                 COLUMNS[!i]);
+    rig_open(&r, 2, first);
+    rig_act(&r, 0, "INSERT INTO t VALUES('a', 10, 1), ('b', 20, 2)");
+    share_same(&r);
+    rig_act(&r, 0, sql[0]);
+    rig_act(&r, 0, "INSERT INTO t VALUES('c', 30, 3); INSERT INTO u VALUES(1)");
+    rig_act(&r, 1, "UPDATE t SET v = 'one' WHERE code = 'a'");
+    share(&r);
+    assert_problem(&r.peers[0], "t", "not replicated: a migration gave it a key of as many other columns");
+    assert_everywhere(&r, "SELECT k FROM u", "i1|;");
+    assert_rows(rig_app(&r, 1), "SELECT code, v FROM t ORDER BY code", "ta|tone|;tb|i2|;");
+    assert_int_equal(r.peers[0].reopened + r.peers[1].reopened, 0);
+    rig_act(&r, 0, sql[1]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT code FROM t ORDER BY code", "ta|;tb|;tc|;");
+    for (int i = 0; i < 2; i++)
+        sqlite3_free(sql[i]);
+    sqlite3_free(first);
+    rig_close(&r);
+}
+
+/* A state of before: one name, one table, and none for those without a key. Server 1 alone has the tables `far…`. */
 static void test_a_state_that_knows_one_table_a_name(void **state) {
     (void)state;
     struct rig r;
-    rig_open(&r, 2, "CREATE TABLE t(a, b, v, PRIMARY KEY(a, b)); CREATE TABLE n(id INTEGER PRIMARY KEY, v)");
-    rig_act(&r, 0, "INSERT INTO t VALUES(1, 2, 3); INSERT INTO n(v) VALUES(1)");
-    share_same(&r);
+    rig_open(&r, 2,
+             "CREATE TABLE t(a, b, v, PRIMARY KEY(a, b)); CREATE TABLE n(id INTEGER PRIMARY KEY, v); CREATE TABLE bag(v);"
+             "CREATE TABLE k(id BLOB PRIMARY KEY, v)");
+    app_exec(rig_app(&r, 1), "CREATE TABLE far(v); CREATE TABLE far_key(id BLOB PRIMARY KEY, v)");
+    share(&r);
+    rig_act(
+        &r, 0,
+        "INSERT INTO t VALUES(1, 2, 3); INSERT INTO n(v) VALUES(1); INSERT INTO bag VALUES(1); INSERT INTO k VALUES(randomblob(16), 1)");
+    rig_act(&r, 1, "INSERT INTO far VALUES(1); INSERT INTO far_key VALUES(randomblob(16), 1)");
+    share(&r);
     side_close_store(&r.peers[0].s);
     sqlite3 *db;
     assert_int_equal(sqlite3_open(r.peers[0].s.state_path, &db), SQLITE_OK);
     app_exec(
         db, "CREATE TABLE o(no INTEGER PRIMARY KEY, name TEXT UNIQUE COLLATE NOCASE, shape INTEGER, rows INTEGER, last_change INTEGER, "
             "captured INTEGER, placed INTEGER); INSERT INTO o SELECT no, name, min(shape, 2), rows, last_change, captured, placed FROM tbl;"
-            "DROP TABLE tbl; ALTER TABLE o RENAME TO tbl");
+            "DROP TABLE tbl; ALTER TABLE o RENAME TO tbl; DELETE FROM meta WHERE k='names'");
     sqlite3_close(db);
     peer_open(&r.peers[0]);
     peer_rest(&r.peers[0]);
-    rig_act(&r, 0, "UPDATE t SET v = 4; UPDATE n SET v = 5");
+    rig_act(&r, 0, "UPDATE t SET v = 4; UPDATE n SET v = 5; UPDATE bag SET v = 6; UPDATE k SET v = 7");
+    rig_act(&r, 1, "UPDATE far SET v = 8; UPDATE far_key SET v = 9");
+    rig_act(&r, 0, "CREATE TABLE far(v); CREATE TABLE far_key(id BLOB PRIMARY KEY, v)");
+    share(&r);
+    peer_retry(&r.peers[0]);
     share_same(&r);
-    assert_everywhere(&r, "SELECT v FROM t UNION ALL SELECT v FROM n", "i4|;i5|;");
+    assert_everywhere(&r,
+                      "SELECT v FROM t UNION ALL SELECT v FROM n UNION ALL SELECT v FROM bag UNION ALL SELECT v FROM k UNION ALL "
+                      "SELECT v FROM far UNION ALL SELECT v FROM far_key",
+                      "i4|;i5|;i6|;i7|;i8|;i9|;");
     rig_close(&r);
 }
 
@@ -339,7 +474,10 @@ int main(void) {
         cmocka_unit_test(test_a_write_that_was_never_on_show),
         cmocka_unit_test(test_references_to_a_table_whose_key_changes),
         cmocka_unit_test(test_a_key_of_another_kind_is_said),
-        cmocka_unit_test(test_a_key_of_one_column_that_comes_or_goes),
+        cmocka_unit_test(test_a_key_of_one_column_on_both_and_back),
+        cmocka_unit_test(test_twins_are_thrown_out_before_the_key_comes),
+        cmocka_unit_test(test_rows_that_nothing_but_a_number_told_apart),
+        cmocka_unit_test(test_a_key_of_another_column),
         cmocka_unit_test(test_a_state_that_knows_one_table_a_name),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
