@@ -337,7 +337,7 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     }
 }
 
-/* A row whose key is a reference, or was another one, may have lived before, under another number. */
+/* A row whose key is a reference, or was another one, may have lived before, under another number; and a given key before another row came to it. */
 static int take_over(struct store *s, const struct row_look *look, struct reg *r, const struct rowid *who) {
     struct tbl *t = look->io->tbl;
     bool home, known = reg_known(r) && rowid_same(&r->who, who);
@@ -425,8 +425,9 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     if (!e.set)
         return ERR_NOMEM;
     drain_new_identity(s, look, hashes, &e.who);
-    bool elsewhere = !e.who.text && e.who.number != look->place.number; /* than at its birth */
-    int found = look->io->key_ref || elsewhere ? take_over(s, look, r, &e.who) : 0;
+    bool elsewhere = !e.who.text && e.who.number != look->place.number;            /* than at its birth */
+    bool waits = !e.who.text && e.who.kind != IDENT_BORN && look->io->tbl->extras; /* while another row was at home here */
+    int found = look->io->key_ref || elsewhere || waits ? take_over(s, look, r, &e.who) : 0;
     if (!found && elsewhere && look->io->rekeyed && moves_arrives(look)) {
         r->who = e.who;
         found = rekeyed_number(s, look, r);

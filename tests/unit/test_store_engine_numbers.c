@@ -53,10 +53,29 @@ static void test_two_lives_and_one_number(void **state) {
     rig_close(&r);
 }
 
+/* A given key that lived before, and waits beside another row that had its number since: what was known of it is known again. */
+static void test_a_given_key_comes_back(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE team(id INTEGER PRIMARY KEY, name TEXT)");
+    rig_act(&r, 1, "INSERT INTO team VALUES(1, 'given')");
+    rig_share(&r); /* just now: who writes then has not seen it */
+    rig_act(&r, 0, "DELETE FROM team");
+    rig_act(&r, 0, "INSERT INTO team(name) VALUES('numbered')");
+    rig_act(&r, 0, "DELETE FROM team");
+    rig_act(&r, 0, "INSERT INTO team VALUES(1, 'again')");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM team", "i1|tagain|;");
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(peer_lost(&r.peers[i], "name", "\"given\""));
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_beside_one_that_moves),
         cmocka_unit_test(test_two_lives_and_one_number),
+        cmocka_unit_test(test_a_given_key_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
