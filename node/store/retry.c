@@ -131,6 +131,20 @@ static int show_circle(struct projecting *p, struct pending_row **rows, uint32_t
     return err ? err : part(rows, count);
 }
 
+/* One of them is refused, and with it all that refers to it, in a circle the row itself: so it is mended while each is ahead of the others. All is done
+ * again with the mend. */
+static int mend_circle(struct projecting *p, struct pending_row **rows, uint32_t count) {
+    int err = sql_exec(p->s->app.writer, "SAVEPOINT starling_circle");
+    if (err)
+        return err;
+    p->mends = true;
+    if (!(err = show_ahead(p, rows, count)))
+        err = undo_ahead(p, rows, count);
+    p->mends = false;
+    sql_exec(p->s->app.writer, "RELEASE starling_circle");
+    return err;
+}
+
 /* ---- all of them */
 
 /* One after the other, as long as any can be written. */
@@ -169,6 +183,8 @@ static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t 
     }
     if (count > 1 && put_back(p, rows, count) == 0)
         return 0;
+    if (p->s->mending && count > 1 && ((err = mend_circle(p, rows, count)) || mend_planned(p->s)))
+        return err;
     p->last = true;
     for (uint32_t i = 0; i < count; i++) {
         err = show_row(p, rows[i]); /* once more: to be mended, or for the reason */

@@ -400,7 +400,7 @@ int show_row(struct projecting *p, struct pending_row *row) {
     }
     if (!err && s->watched && (alive ? count : row->present))
         report_remote(s, last_author(r), &op);
-    else if (err == ERR_CONSTRAINT && p->last)
+    else if (err == ERR_CONSTRAINT && (p->last || p->mends))
         err = refused(p, &op);
     arena_release(&p->arena);
     if ((err == ERR_CONSTRAINT || err == 1) && !home) {

@@ -71,11 +71,31 @@ static void test_a_given_key_comes_back(void **state) {
     rig_close(&r);
 }
 
+/* Rows that refer to each other in a circle, of which one holds a UNIQUE value that another row here has: mended, though it cannot be shown alone. */
+static void test_a_value_in_a_circle(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2,
+             "CREATE TABLE team(id INTEGER PRIMARY KEY, name TEXT UNIQUE, lead INTEGER REFERENCES person(id));"
+             "CREATE TABLE person(id INTEGER PRIMARY KEY, name TEXT, team INTEGER REFERENCES team(id))");
+    for (uint32_t i = 0; i < 2; i++) {
+        rig_act(&r, i, i ? "INSERT INTO team(name) VALUES('of 1')" : "INSERT INTO team(name) VALUES('of 0')");
+        rig_act(&r, i, i ? "INSERT INTO person(name, team) VALUES('led by 1', 1)" : "INSERT INTO person(name, team) VALUES('led by 0', 1)");
+        rig_act(&r, i, "UPDATE team SET lead = 1, name = 'same'");
+        rig_tick();
+    }
+    share_same(&r);
+    assert_everywhere(&r, "SELECT person.name, team.name, lead = person.id FROM person JOIN team ON team = team.id ORDER BY 1",
+                      "tled by 0|n|i1|;tled by 1|tsame|i1|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_beside_one_that_moves),
         cmocka_unit_test(test_two_lives_and_one_number),
         cmocka_unit_test(test_a_given_key_comes_back),
+        cmocka_unit_test(test_a_value_in_a_circle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
