@@ -165,6 +165,7 @@ void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_lo
             look->given = (given || (announced && announced->at == note->at)) && (look->given || !look->born);
             look->born = true;
             look->again = look->given && !look->died;
+            announced = NULL; /* another statement may come in the same millisecond */
             break;
         case NOTE_ARRIVED:
             look->born = look->given = true;

@@ -90,11 +90,25 @@ static void test_a_value_in_a_circle(void **state) {
     rig_close(&r);
 }
 
+/* Statements of one millisecond: what was written over itself, then deleted, and then numbered by SQLite again is another row. */
+static void test_given_once(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, PAIRS);
+    rig_act(&r, 0, "INSERT INTO person(name) VALUES('first'); INSERT INTO event(title, lead) VALUES('before', 1)");
+    rig_act(&r, 0,
+            "BEGIN; INSERT OR REPLACE INTO person VALUES(1, 'again'); DELETE FROM person; INSERT INTO person(name) VALUES('next');"
+            "INSERT INTO event(title, lead) VALUES('of next', 1); COMMIT");
+    rig_act(&r, 1, "INSERT INTO person(id, name) VALUES(1, 'given')");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT title, name, lead = 1 FROM event JOIN person ON lead = person.id", "tof next|tnext|i0|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_key_beside_one_that_moves),
-        cmocka_unit_test(test_two_lives_and_one_number),
-        cmocka_unit_test(test_a_given_key_comes_back),
+        cmocka_unit_test(test_a_key_beside_one_that_moves), cmocka_unit_test(test_two_lives_and_one_number),
+        cmocka_unit_test(test_a_given_key_comes_back),      cmocka_unit_test(test_given_once),
         cmocka_unit_test(test_a_value_in_a_circle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
