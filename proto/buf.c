@@ -21,7 +21,7 @@ void buf_clear(struct buf *b) {
     b->failed = 0;
 }
 
-static int buf_grow(struct buf *b, size_t len) {
+static int more(struct buf *b, size_t len) {
     assert(b->len <= b->cap);
     if (len > b->max || b->len > b->max - len)
         return ERR_TOOBIG;
@@ -39,15 +39,10 @@ static int buf_grow(struct buf *b, size_t len) {
     return 0;
 }
 
-uint8_t *buf_reserve(struct buf *b, size_t len) {
-    if (b->failed)
-        return NULL;
-    if (len > b->cap - b->len || !b->data) {
-        b->failed = buf_grow(b, len);
-        if (b->failed)
-            return NULL;
-    }
-    return b->data + b->len;
+uint8_t *buf_grow(struct buf *b, size_t len) {
+    if (!b->failed)
+        b->failed = more(b, len);
+    return b->failed ? NULL : b->data + b->len;
 }
 
 void buf_append(struct buf *b, const void *data, size_t len) {
@@ -67,12 +62,25 @@ static int write_to_buf(void *to, const char *data, size_t len) {
 /* A packer on the stack, so that the compiler sees through the callback. */
 static inline msgpack_packer packer(struct buf *b) { return (msgpack_packer){.data = b, .callback = write_to_buf}; }
 
+/* What is one byte. */
+static void put_byte(struct buf *b, unsigned byte) {
+    uint8_t *to = buf_reserve(b, 1);
+    if (!to)
+        return;
+    *to = (uint8_t)byte;
+    b->len++;
+}
+
 void buf_pack_nil(struct buf *b) {
     msgpack_packer p = packer(b);
     msgpack_pack_nil(&p);
 }
 
 void buf_pack_u64(struct buf *b, uint64_t v) {
+    if (v <= 0x7f) {
+        put_byte(b, (unsigned)v);
+        return;
+    }
     msgpack_packer p = packer(b);
     msgpack_pack_uint64(&p, v);
 }
@@ -124,6 +132,10 @@ void buf_pack_str(struct buf *b, const char *data, size_t n) {
 void buf_pack_cstr(struct buf *b, const char *s) { buf_pack_str(b, s, strlen(s)); }
 
 void buf_pack_array(struct buf *b, uint32_t n) {
+    if (n <= 0xf) {
+        put_byte(b, 0x90 | n);
+        return;
+    }
     msgpack_packer p = packer(b);
     msgpack_pack_array(&p, n);
 }

@@ -17,7 +17,10 @@ void buf_release(struct buf *b);
 void buf_clear(struct buf *b); /* len = 0, failure forgotten, memory kept */
 void buf_append(struct buf *b, const void *data, size_t len);
 /* Room for len more bytes, which the caller fills and then counts in b->len. NULL when failed. */
-uint8_t *buf_reserve(struct buf *b, size_t len);
+uint8_t *buf_grow(struct buf *b, size_t len);
+static inline uint8_t *buf_reserve(struct buf *b, size_t len) {
+    return !b->failed && b->data && len <= b->cap - b->len ? b->data + b->len : buf_grow(b, len);
+}
 
 /* msgpack writers (over msgpack-c's packers). */
 void buf_pack_nil(struct buf *b);

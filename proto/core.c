@@ -349,9 +349,10 @@ const char *core_twin(const struct core *core) { return core->twin[0] ? core->tw
 bool core_overlay(const struct core *core) { return core->overlay.on; }
 bool core_paused(const struct core *core) { return core->paused; }
 
-uint64_t core_acked(const struct core *core, uint32_t i, const char *name, const struct origin *origin) {
+const struct vv *core_acked(const struct core *core, uint32_t i, const char *name) {
+    static const struct vv none;
     struct peer *p = visible(core, i);
     const struct db *db = find(core, name);
     const struct peer_db *pd = p && db ? sync_peer_db(core, p, db) : NULL;
-    return pd && pd->open ? vv_get(&pd->have, origin) : 0;
+    return pd && pd->open ? &pd->have : &none;
 }

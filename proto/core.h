@@ -231,7 +231,7 @@ struct seed_info {
     bool refused;        /* failed: it is reached, but this node and that one do not go together */
 };
 bool core_seed(const struct core *core, uint32_t i, struct seed_info *out);
-/* Versions of `origin` in db that alive peer i acknowledged. */
-uint64_t core_acked(const struct core *core, uint32_t i, const char *db, const struct origin *origin);
+/* What peer i acknowledged of db, never NULL. */
+const struct vv *core_acked(const struct core *core, uint32_t i, const char *db);
 
 #endif

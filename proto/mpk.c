@@ -134,6 +134,8 @@ bool mpk_bool(struct mpk *m) {
 }
 
 uint64_t mpk_u64(struct mpk *m, uint64_t max) {
+    if (!m->err && m->at < m->end && m->at[0] <= 0x7f && m->at[0] <= max)
+        return *m->at++; /* most are small */
     struct object o;
     if (!decode(m, &o) || (o.type != MPK_UINT && (o.type != MPK_INT || o.u > INT64_MAX))) {
         mpk_fail(m, ERR_MALFORMED);

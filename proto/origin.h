@@ -4,6 +4,7 @@
 #define PROTO_ORIGIN_H
 
 #include <endian.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -29,6 +30,16 @@ static inline int origin_cmp(const struct origin *a, const struct origin *b) {
             return be64toh(x) < be64toh(y) ? -1 : 1;
     }
     return (a->epoch > b->epoch) - (a->epoch < b->epoch);
+}
+
+static inline bool origin_equal(const struct origin *a, const struct origin *b) {
+    uint64_t ahead, behind, of_b;
+    memcpy(&ahead, a->node, 8);
+    memcpy(&of_b, b->node, 8);
+    ahead ^= of_b;
+    memcpy(&behind, a->node + 8, 8);
+    memcpy(&of_b, b->node + 8, 8);
+    return (ahead | (behind ^ of_b) | (a->epoch ^ b->epoch)) == 0;
 }
 
 /* "<32 hex>" for epoch 0, "<32 hex>.<epoch>" otherwise. */

@@ -223,9 +223,7 @@ static int take_members(struct core *core, struct link *l, struct mpk *m, uint32
 
 static int take_vector(struct core *core, struct link *l, struct mpk *m, uint32_t fields) {
     struct wire_vector v;
-    int r = wire_unpack_vector(&v, m, fields);
-    if (!r)
-        r = vv_unpack(&core->vv_scratch, &v.entries);
+    int r = wire_unpack_vector(&v, &core->vv_scratch, m, fields);
     if (!r)
         sync_receive(core, l, &v);
     return r;

@@ -75,7 +75,7 @@ struct source *sync_source(struct db *db, const struct origin *o, bool add) {
     return s;
 }
 
-struct source *sync_next_source(struct db *db, uint32_t *at, const struct origin *o, bool add) {
+struct source *sync_seek_source(struct db *db, uint32_t *at, const struct origin *o, bool add) {
     int order = 1;
     while (*at < db->sources_count && (order = origin_cmp(&db->sources[*at]->origin, o)) < 0)
         ++*at;

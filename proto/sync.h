@@ -125,8 +125,13 @@ void sync_local(struct core *core, const char *name, struct bytes *batch);
 /* What came from another one, and is stored, to those neighbours in the tree that lack it. */
 void sync_relay(struct core *core, struct db *db, const struct inflight *f);
 struct source *sync_source(struct db *db, const struct origin *o, bool add); /* NULL: absent, or without memory */
+struct source *sync_seek_source(struct db *db, uint32_t *at, const struct origin *o, bool add);
 /* The same of origins that are asked for in their order: *at, 0 at first, goes along. */
-struct source *sync_next_source(struct db *db, uint32_t *at, const struct origin *o, bool add);
+static inline struct source *sync_next_source(struct db *db, uint32_t *at, const struct origin *o, bool add) {
+    if (*at < db->sources_count && origin_equal(&db->sources[*at]->origin, o))
+        return db->sources[(*at)++];
+    return sync_seek_source(db, at, o, add);
+}
 /* An origin of this very node that must not be fetched (its versions are ours to make). */
 bool sync_ours(const struct core *core, const struct db *db, const struct origin *o);
 struct peer_db *sync_peer_db(const struct core *core, struct peer *p, const struct db *db);

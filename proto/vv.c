@@ -32,7 +32,18 @@ static uint32_t vv_place(const struct vv *v, const struct origin *o) {
 }
 
 static bool vv_has(const struct vv *v, uint32_t place, const struct origin *o) {
-    return place < v->count && !origin_cmp(&v->entries[place].origin, o);
+    return place < v->count && origin_equal(&v->entries[place].origin, o);
+}
+
+/* Going along a vector in the order of another: from `at` on the first entry that is not below o. Mostly it is o's, and the very next. */
+static inline uint32_t vv_seek(const struct vv *v, uint32_t at, const struct origin *o, bool *has) {
+    for (; at < v->count; at++) {
+        *has = origin_equal(&v->entries[at].origin, o);
+        if (*has || origin_cmp(&v->entries[at].origin, o) > 0)
+            return at;
+    }
+    *has = false;
+    return at;
 }
 
 uint64_t vv_get(const struct vv *v, const struct origin *o) {
@@ -89,15 +100,29 @@ int vv_copy(struct vv *to, const struct vv *from) {
     return 0;
 }
 
+/* Of the same origins: the usual case where all are linked with all, and all write. */
+static bool vv_alike(const struct vv *a, const struct vv *b) {
+    uint32_t i = 0;
+    while (i < a->count && i < b->count && origin_equal(&a->entries[i].origin, &b->entries[i].origin))
+        i++;
+    return i == a->count && i == b->count;
+}
+
 int vv_merge(struct vv *into, const struct vv *from) {
     if (into == from)
         return 0;
+    if (vv_alike(into, from)) {
+        for (uint32_t i = 0; i < from->count; i++)
+            if (into->entries[i].version < from->entries[i].version)
+                into->entries[i].version = from->entries[i].version;
+        return 0;
+    }
     /* count first, so that a failure leaves `into` as it was */
-    uint32_t more = 0, i = 0;
-    for (uint32_t j = 0; j < from->count; j++) {
-        while (i < into->count && origin_cmp(&into->entries[i].origin, &from->entries[j].origin) < 0)
-            i++;
-        more += !vv_has(into, i, &from->entries[j].origin);
+    uint32_t more = 0;
+    bool has;
+    for (uint32_t i = 0, j = 0; j < from->count; j++) {
+        i = vv_seek(into, i, &from->entries[j].origin, &has);
+        more += !has;
     }
     int r = vv_reserve(into, into->count + more);
     if (r)
@@ -119,11 +144,13 @@ int vv_merge(struct vv *into, const struct vv *from) {
 }
 
 bool vv_covers(const struct vv *a, const struct vv *b) {
-    uint32_t i = 0;
-    for (uint32_t j = 0; j < b->count; j++) {
-        while (i < a->count && origin_cmp(&a->entries[i].origin, &b->entries[j].origin) < 0)
-            i++;
-        if (!vv_has(a, i, &b->entries[j].origin) || a->entries[i].version < b->entries[j].version)
+    uint32_t i = 0, j = 0;
+    while (j < a->count && j < b->count && a->entries[j].version >= b->entries[j].version &&
+           origin_equal(&a->entries[j].origin, &b->entries[j].origin))
+        i = ++j; /* mostly that is all */
+    for (bool has; j < b->count; j++) {
+        i = vv_seek(a, i, &b->entries[j].origin, &has);
+        if (!has || a->entries[i].version < b->entries[j].version)
             return false;
     }
     return true;
@@ -133,7 +160,7 @@ bool vv_equal(const struct vv *a, const struct vv *b) {
     if (a->count != b->count)
         return false;
     for (uint32_t i = 0; i < a->count; i++) {
-        if (a->entries[i].version != b->entries[i].version || origin_cmp(&a->entries[i].origin, &b->entries[i].origin))
+        if (a->entries[i].version != b->entries[i].version || !origin_equal(&a->entries[i].origin, &b->entries[i].origin))
             return false;
     }
     return true;
@@ -141,12 +168,11 @@ bool vv_equal(const struct vv *a, const struct vv *b) {
 
 uint64_t vv_missing(const struct vv *have, const struct vv *want) {
     uint64_t missing = 0;
-    uint32_t i = 0;
-    for (uint32_t j = 0; j < want->count; j++) {
+    bool has;
+    for (uint32_t i = 0, j = 0; j < want->count; j++) {
         const struct vv_entry *entry = &want->entries[j];
-        while (i < have->count && origin_cmp(&have->entries[i].origin, &entry->origin) < 0)
-            i++;
-        uint64_t known = vv_has(have, i, &entry->origin) ? have->entries[i].version : 0;
+        i = vv_seek(have, i, &entry->origin, &has);
+        uint64_t known = has ? have->entries[i].version : 0;
         uint64_t more = entry->version > known ? entry->version - known : 0;
         missing = missing > UINT64_MAX - more ? UINT64_MAX : missing + more;
     }
@@ -179,12 +205,11 @@ uint64_t vv_digest(const struct vv *v) {
 int vv_diff(struct vv *out, const struct vv *before, const struct vv *now) {
     assert(out != before && out != now);
     vv_clear(out);
-    uint32_t i = 0;
-    for (uint32_t j = 0; j < now->count; j++) {
+    bool has;
+    for (uint32_t i = 0, j = 0; j < now->count; j++) {
         const struct vv_entry *entry = &now->entries[j];
-        while (i < before->count && origin_cmp(&before->entries[i].origin, &entry->origin) < 0)
-            i++;
-        if (vv_has(before, i, &entry->origin) && before->entries[i].version == entry->version)
+        i = vv_seek(before, i, &entry->origin, &has);
+        if (has && before->entries[i].version == entry->version)
             continue;
         int r = vv_reserve(out, out->count + 1);
         if (r)
@@ -205,25 +230,25 @@ void vv_pack(const struct vv *v, struct buf *b) {
 }
 
 /* The usual entry in its shortest form: an array of 3, a bin of 16, an epoch and a version of few bytes. Vectors are most of what a busy
- * cluster reads. False: read it as what else it may be. */
-static bool usual_entry(struct mpk *m, struct vv_entry *entry) {
-    const uint8_t *p = m->at;
-    if (mpk_left(m) < VV_ENTRY_PACKED_MIN + 2 || p[0] != 0x93 || p[1] != 0xc4 || p[2] != NODE_ID_BYTES || p[19] > 0x7f)
-        return false;
-    unsigned more = p[20] <= 0x7f ? 0 : p[20] == 0xcc ? 1 : p[20] == 0xcd ? 2 : 3;
-    if (more == 3)
-        return false;
+ * cluster reads. Its length; 0: read it as what else it may be. */
+static inline size_t usual_entry(const uint8_t *p, size_t left, struct vv_entry *entry) {
+    static const uint8_t front[3] = {0x93, 0xc4, NODE_ID_BYTES};
+    if (left < VV_ENTRY_PACKED_MIN + 2 || memcmp(p, front, sizeof front) != 0 || p[19] > 0x7f)
+        return 0;
     memcpy(entry->origin.node, p + 3, NODE_ID_BYTES);
     entry->origin.epoch = p[19];
-    entry->version = more == 0 ? p[20] : more == 1 ? p[21] : (uint64_t)p[21] << 8 | p[22];
-    m->at += VV_ENTRY_PACKED_MIN + more;
-    return true;
+    entry->version = p[20];
+    if (p[20] <= 0x7f)
+        return VV_ENTRY_PACKED_MIN;
+    entry->version = p[20] == 0xcc ? p[21] : (uint64_t)p[21] << 8 | p[22];
+    return p[20] == 0xcc ? VV_ENTRY_PACKED_MIN + 1 : p[20] == 0xcd ? VV_ENTRY_PACKED_MIN + 2 : 0;
 }
 
 static void any_entry(struct mpk *m, struct vv_entry *entry) {
     if (mpk_array(m, 3) != 3)
         mpk_fail(m, ERR_MALFORMED);
     const uint8_t *node = mpk_bin_exact(m, NODE_ID_BYTES);
+    *entry = (struct vv_entry){0};
     if (node)
         memcpy(entry->origin.node, node, NODE_ID_BYTES);
     entry->origin.epoch = (uint32_t)mpk_u64(m, UINT32_MAX);
@@ -242,18 +267,18 @@ int vv_unpack(struct vv *v, struct mpk *m) {
         mpk_fail(m, r);
         return r;
     }
+    struct vv_entry *entries = v->entries;
     for (uint32_t i = 0; i < count; i++) {
-        struct vv_entry entry = {0};
-        if (!usual_entry(m, &entry))
-            any_entry(m, &entry);
+        size_t len = usual_entry(m->at, mpk_left(m), &entries[i]);
+        m->at += len;
+        if (!len)
+            any_entry(m, &entries[i]);
         /* sorted and without zeros: equal vectors are equal bytes, and reading stays linear */
-        if (!entry.version || (i && origin_cmp(&v->entries[i - 1].origin, &entry.origin) >= 0))
+        if (!m->err && (!entries[i].version || (i && origin_cmp(&entries[i - 1].origin, &entries[i].origin) >= 0)))
             mpk_fail(m, ERR_MALFORMED);
-        if (m->err) {
-            vv_clear(v);
+        if (m->err)
             return m->err;
-        }
-        v->entries[v->count++] = entry;
     }
+    v->count = count;
     return 0;
 }

@@ -314,7 +314,7 @@ int wire_unpack_beat(struct wire_beat *w, struct mpk *m, uint32_t fields) {
     return mpk_finish(m);
 }
 
-int wire_unpack_vector(struct wire_vector *v, struct mpk *m, uint32_t fields) {
+int wire_unpack_vector(struct wire_vector *v, struct vv *entries, struct mpk *m, uint32_t fields) {
     if (fields != 6)
         return ERR_MALFORMED;
     v->db.name = get_db_name(m);
@@ -323,8 +323,7 @@ int wire_unpack_vector(struct wire_vector *v, struct mpk *m, uint32_t fields) {
     v->db.base = mpk_u64(m, UINT64_MAX);
     v->db.vector = mpk_u64(m, UINT64_MAX);
     v->db.content = mpk_bin_exact(m, WIRE_CONTENT_BYTES);
-    v->entries = *m;
-    mpk_skip(m); /* vv_unpack looks closer */
+    vv_unpack(entries, m);
     return mpk_finish(m);
 }
 

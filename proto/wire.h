@@ -107,7 +107,6 @@ struct wire_beat {
 struct wire_vector {
     struct wire_db db;
     unsigned flags;
-    struct mpk entries; /* a packed version vector */
 };
 
 struct wire_pull {
@@ -183,7 +182,7 @@ int wire_unpack_hello(struct wire_hello *h, struct mpk *m, uint32_t fields);
 int wire_unpack_refuse(struct wire_text *text, struct mpk *m, uint32_t fields);
 int wire_unpack_members(struct wire_members *w, struct mpk *m, uint32_t fields);
 int wire_unpack_beat(struct wire_beat *w, struct mpk *m, uint32_t fields);
-int wire_unpack_vector(struct wire_vector *v, struct mpk *m, uint32_t fields);
+int wire_unpack_vector(struct wire_vector *v, struct vv *entries, struct mpk *m, uint32_t fields);
 int wire_unpack_pull(struct wire_pull *p, struct mpk *m, uint32_t fields);
 int wire_unpack_fork(struct wire_fork *f, struct mpk *m, uint32_t fields);
 int wire_unpack_done(struct wire_done *d, struct mpk *m, uint32_t fields);

@@ -18,12 +18,7 @@ const char *member_state_text(enum member_state state) {
 
 uint64_t peer_lacks(struct node *n, uint32_t i, const char *db) {
     const struct vv *have = core_vector(n->core, db);
-    uint64_t lacks = 0;
-    for (uint32_t e = 0; have != NULL && e < have->count; e++) {
-        uint64_t acked = core_acked(n->core, i, db, &have->entries[e].origin);
-        lacks += have->entries[e].version > acked ? have->entries[e].version - acked : 0;
-    }
-    return lacks;
+    return have != NULL ? vv_missing(core_acked(n->core, i, db), have) : 0;
 }
 
 json_t *peer_json(struct node *n, const struct peer_info *peer) {

@@ -226,9 +226,8 @@ static bool peer_has_all(struct node *n, struct wait *w, uint32_t i, const struc
             return misses(w, "%s lacks %s", peer->member->name, text);
     }
     for (const struct target *t = w->targets; t != NULL; t = t->next)
-        for (uint32_t e = 0; e < t->ours.count; e++)
-            if (core_acked(n->core, i, t->name, &t->ours.entries[e].origin) < t->ours.entries[e].version)
-                return misses(w, "%s has not acknowledged %s", peer->member->name, t->name);
+        if (!vv_covers(core_acked(n->core, i, t->name), &t->ours))
+            return misses(w, "%s has not acknowledged %s", peer->member->name, t->name);
     snprintf(text, sizeof(text), "%llu versions are missing here", (unsigned long long)peer->we_lack);
     if (peer->we_lack > 0)
         return misses(w, "%s has more: %s", peer->member->name, text);

@@ -78,8 +78,7 @@ static void payload(const uint8_t *data, size_t size) {
     if (wire_unpack_pull(&pull, &m, fields) == 0)
         again(&pull, &beat);
     m = from;
-    if (wire_unpack_vector(&vector, &m, fields) == 0)
-        (void)vv_unpack(&vv, &vector.entries);
+    (void)wire_unpack_vector(&vector, &vv, &m, fields);
     m = from;
     (void)wire_unpack_done(&done, &m, fields);
     m = from;

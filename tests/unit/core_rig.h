@@ -410,7 +410,7 @@ static inline uint64_t rig_acked(const struct rig *r, unsigned n, unsigned m, un
     struct origin who = rig_origin(r, m), o = rig_origin(r, author);
     for (uint32_t i = 0; core_peer(r->node[n].core, i, &info); i++)
         if (memcmp(info.member->id, who.node, NODE_ID_BYTES) == 0)
-            return core_acked(r->node[n].core, i, RIG_DB, &o);
+            return vv_get(core_acked(r->node[n].core, i, RIG_DB), &o);
     return 0;
 }
 

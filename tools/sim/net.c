@@ -13,6 +13,7 @@
 #define RESEND_US 200000u
 #define RESEND_MAX_US 8000000u
 #define UNTOLD_MAX 4096u
+#define SPARE_BYTES_MAX (64u << 10)
 #define PACKET_BYTES 16384u /* as large as a record of a link */
 
 static bool blocked(const struct sim *sim, const struct sim_conn *c, unsigned end) {
@@ -78,7 +79,22 @@ void sim_net_dial(struct sim *sim, unsigned node, const struct effect *fx) {
     snprintf(e->text, sizeof e->text, "%.30s", fx->text);
 }
 
-static void append(struct sim_stream *s, const void *p, size_t n) {
+/* What was read to its end hands its memory on: few streams hold something at a time, and theirs stays in the cache. */
+static void emptied(struct sim *sim, struct sim_stream *s) {
+    if (sim->spare_count < SIM_SPARE_MAX && s->cap <= SPARE_BYTES_MAX)
+        sim->spare[sim->spare_count++] = (struct sim_spare){s->data, s->cap};
+    else
+        free(s->data);
+    s->data = NULL;
+    s->first = s->cap = 0;
+}
+
+static void append(struct sim *sim, struct sim_stream *s, const void *p, size_t n) {
+    if (!s->data && sim->spare_count) {
+        const struct sim_spare *spare = &sim->spare[--sim->spare_count];
+        s->data = spare->data;
+        s->cap = spare->cap;
+    }
     if (s->first && s->first + s->len + n > s->cap) {
         memmove(s->data, s->data + s->first, s->len);
         s->first = 0;
@@ -126,9 +142,9 @@ void sim_net_send(struct sim *sim, unsigned node, const struct effect *fx) {
         return;
     size_t before = s->len;
     c->greeted[end] = true;
-    append(s, fx->head, fx->len);
+    append(sim, s, fx->head, fx->len);
     if (fx->batch) {
-        append(s, fx->batch->data + fx->batch_from, fx->batch_to - fx->batch_from);
+        append(sim, s, fx->batch->data + fx->batch_from, fx->batch_to - fx->batch_from);
         sim->result->copies += fx->batch_from == 0;
     }
     sim->result->bytes += (s->len - before) * (sim_millionth(sim, sim->weather.duplicate) ? 2 : 1);
@@ -336,6 +352,8 @@ static void data(struct sim *sim, const struct sim_event *e) {
     s->len -= n;
     sim_hash(sim, 1, n);
     sim_step(sim, c->node[e->end], &(struct event){.type = EVENT_LINK_DATA, .link = c->link[e->end], .data = piece, .len = n});
+    if (s->len == 0 && s->data)
+        emptied(sim, s);
     s->untold += n;
     sent(sim, c, !e->end);
     if (s->len || s->fin)
@@ -359,6 +377,8 @@ void sim_net_event(struct sim *sim, struct sim_event *e) {
 }
 
 void sim_net_free(struct sim *sim) {
+    while (sim->spare_count)
+        free(sim->spare[--sim->spare_count].data);
     while (sim->conns) {
         struct sim_conn *c = sim->conns;
         sim->conns = c->next;

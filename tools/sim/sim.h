@@ -21,6 +21,7 @@
 #define SIM_DBS_MAX 3u
 #define SIM_EPOCHS_MAX 12u
 #define SIM_BUCKETS 512u
+#define SIM_SPARE_MAX 64u
 #define SIM_MERGE_NODES_MAX 40u /* with real databases */
 
 /* Rules that a canary breaks, so that a check that cannot fail is noticed. */
@@ -89,6 +90,11 @@ struct sim_stream {
     bool busy, fin, cut;            /* an event is under way; closed behind the data; what is sent vanishes */
 };
 
+struct sim_spare {
+    uint8_t *data;
+    size_t cap;
+};
+
 struct sim_conn {
     unsigned node[2]; /* 0 dialled, 1 accepted */
     uint64_t link[2], life[2];
@@ -116,6 +122,7 @@ struct sim_chain {
 struct sim_db {
     bool exists;
     struct vv have;      /* durable */
+    uint64_t content;    /* a digest of it */
     struct vv image;     /* an earlier state, which may be restored */
     struct vv delivered; /* in this life */
     struct vv after;     /* of our last batch */
@@ -164,6 +171,8 @@ struct sim {
     uint32_t *by_id; /* open addressing, node + 1 */
     uint32_t by_id_size;
     struct sim_conn *conns;
+    struct sim_spare spare[SIM_SPARE_MAX]; /* memory of streams, the latest last */
+    unsigned spare_count;
     uint8_t *alive; /* a bit for each ordered pair: the first counts the other as alive */
     uint8_t *cuts;  /* a bit for each ordered pair that cannot be passed; NULL: none yet */
     struct sim_weather weather;
