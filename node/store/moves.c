@@ -144,11 +144,14 @@ static int remember_moved(struct store *s, struct tbl *t) {
 
 int moves_place(struct store *s, struct tio *io) {
     struct tbl *t = io->tbl;
-    for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->placed == -(int64_t)io->table->number || s->tbls[i] == t->renamed_from) {
-            s->tbls[i]->placed = TABLE_GONE;
-            s->tbls[i]->dirty = true;
+    for (uint32_t i = 0; i < s->tbls_count; i++) {
+        struct tbl *old = s->tbls[i];
+        bool left = old->placed == -(int64_t)io->table->number || old == t->renamed_from;
+        if (left && !old->io) { /* else another table has its name by now, and finds a place of its own */
+            old->placed = TABLE_GONE;
+            old->dirty = true;
         }
+    }
     t->renamed_from = NULL;
     rekeyed_unload(io);
     t->placed = io->table->number;

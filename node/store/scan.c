@@ -208,7 +208,17 @@ static int say_why(struct store *s) {
     return err;
 }
 
-/* Tables that others refer to first: so who takes up our rows knows what they refer to. */
+/* Where this table is to be read, since its rows were those of a table that stands before it: under that name are other rows now. */
+static uint32_t place_before(const struct store *s, const struct scan *c, uint32_t i) {
+    const struct tbl *t = s->tios[c->order[i]].tbl;
+    for (uint32_t k = 0; k < i && t && t->renamed_from; k++)
+        if (s->tios[c->order[k]].tbl == t->renamed_from)
+            return k;
+    return i;
+}
+
+/* Tables that others refer to first: so who takes up our rows knows what they refer to. But of tables that took each other's names, first the one that
+ * has the rows; where they go in a circle, from anywhere. */
 static int order_tables(struct store *s, struct scan *c) {
     if (!(c->order = malloc((s->tios_count + 1) * sizeof *c->order)))
         return ERR_NOMEM;
@@ -217,6 +227,16 @@ static int order_tables(struct store *s, struct scan *c) {
         for (; k > 0 && s->tios[c->order[k - 1]].rank > s->tios[i].rank; k--)
             c->order[k] = c->order[k - 1];
         c->order[k] = i;
+    }
+    bool moved = true;
+    for (uint32_t round = 0; round < s->tios_count && moved; round++) {
+        moved = false;
+        for (uint32_t i = 1; i < s->tios_count; i++) {
+            uint32_t to = place_before(s, c, i), table = c->order[i];
+            memmove(&c->order[to + 1], &c->order[to], (i - to) * sizeof *c->order);
+            c->order[to] = table;
+            moved = moved || to != i;
+        }
     }
     return 0;
 }
@@ -715,6 +735,8 @@ int scan_step(struct store *s) {
     s->schema_stale |= err == ERR_SCHEMA; /* nothing was begun: the tables are followed, and it starts again */
     if (!err && !(err = state_begin(s)) && !(err = drain_begin_changes(s, c->adopt ? LOOK_ADOPTED : store_wall_ms(s)))) {
         struct tio *io = &s->tios[c->order[c->table]];
+        if (!io->rekeyed && io->tbl->renamed_from && io->tbl->renamed_from->placed > 0)
+            io->tbl->renamed_from = NULL; /* the two changed names, and what is known under that one are this scan's rows by now */
         /* What others have under the new name, or key, was never on show here. (Rows without a key are told by what they hold.) */
         s->blind = io->tbl->placed == 0 && io->tbl->renamed_from && (io->rekeyed || io->table->key_kind != KEY_ROWID);
         err = slice(s, io);

@@ -499,6 +499,30 @@ static void test_a_table_that_is_half_copied(void **state) {
     rig_close(&r);
 }
 
+/* A rebuild that takes its time: the new table is known and noted by the time that it gets the old one's name. */
+static void test_a_rebuild_that_takes_its_time(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k TEXT PRIMARY KEY, v)");
+    rig_act(&r, 0, "INSERT INTO t VALUES('a', 1), ('b', 2), ('c', 3)");
+    share_same(&r);
+    rig_act(&r, 0, "CREATE TABLE fresh(k TEXT PRIMARY KEY, v, w DEFAULT 'w')");
+    peer_retry(&r.peers[0]);
+    rig_act(&r, 0, "INSERT INTO fresh(k, v) SELECT k, v FROM t");
+    peer_retry(&r.peers[0]);
+    rig_act(&r, 0,
+            "BEGIN; UPDATE fresh SET v = 20 WHERE k = 'b'; DELETE FROM fresh WHERE k = 'c'; DROP TABLE t; ALTER TABLE fresh RENAME TO t; "
+            "COMMIT");
+    peer_retry(&r.peers[0]);
+    rig_act(&r, 1,
+            "BEGIN; CREATE TABLE fresh(k TEXT PRIMARY KEY, v, w DEFAULT 'w'); INSERT INTO fresh(k, v) SELECT k, v FROM t; DROP TABLE t; "
+            "ALTER TABLE fresh RENAME TO t; COMMIT");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM t ORDER BY k", "ta|i1|tw|;tb|i20|tw|;");
+    assert_int_equal(peer_conflicts(&r.peers[0]), 0);
+    rig_close(&r);
+}
+
 /* Hundreds of statements at every start of the application, most of which fail: nothing of ours makes one fail that would not. */
 static void test_many_statements_beside_the_store(void **state) {
     (void)state;
@@ -673,6 +697,7 @@ int main(void) {
         cmocka_unit_test(test_rebuilds),
         cmocka_unit_test(test_nothing_is_left_of_what_never_had_a_row),
         cmocka_unit_test(test_a_table_that_is_half_copied),
+        cmocka_unit_test(test_a_rebuild_that_takes_its_time),
         cmocka_unit_test(test_many_statements_beside_the_store),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */

@@ -133,6 +133,12 @@ static const struct script evictions[] = {
      "SELECT count(*), b FROM n", "i1|i0|;"},
     {"by an index that went", EVICTED "; CREATE UNIQUE INDEX n_a ON n(a)", EVICTED_ROWS,
      "UPDATE OR REPLACE n SET a = 3 WHERE id = 1; DROP INDEX n_a", "SELECT count(*) FROM n", "i8|;"},
+    {"by the only index, which is partial",
+     "CREATE TABLE o(id INTEGER PRIMARY KEY, a); CREATE UNIQUE INDEX o_a ON o(a) WHERE a > 0; CREATE TABLE e(k TEXT PRIMARY KEY, a); "
+     "CREATE "
+     "UNIQUE INDEX e_a ON e(lower(a))",
+     "INSERT INTO o VALUES(1, 1), (2, 2); INSERT INTO e VALUES('x', 'A'), ('y', 'b')",
+     "REPLACE INTO o VALUES(3, 1); UPDATE OR REPLACE e SET a = 'a' WHERE k = 'y'", "SELECT group_concat(id), k FROM o, e", "t2,3|ty|;"},
     {"by many rows, and most of the table", EVICTED, EVICTED_ROWS,
      "WITH RECURSIVE c(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM c WHERE i < 300) INSERT INTO t(id, u) SELECT i, 'u' || i FROM c;"
      "WITH RECURSIVE c(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM c WHERE i < 1200) INSERT OR REPLACE INTO t(id, u) SELECT i, 'u' || "

@@ -113,6 +113,29 @@ static void test_an_older_copy_undoes_nothing(void **state) {
     }
 }
 
+/* Nobody else wrote since: only the note at the mark tells, which is missing, also where the copy has none at all. */
+static void test_an_older_copy_of_what_only_this_server_wrote(void **state) {
+    (void)state;
+    for (int notes = 0; notes < 2; notes++) {
+        struct rig r;
+        struct older_copy c;
+        rig_open(&r, 2, "CREATE TABLE k(x TEXT PRIMARY KEY, a); INSERT INTO k VALUES('a', 1), ('b', 1), ('c', 1)");
+        if (notes)
+            rig_act(&r, 0, "UPDATE k SET a = 2");
+        share_same(&r);
+        copy_take(&r, &c);
+        rig_act(&r, 0, "UPDATE k SET a = 3 WHERE x <> 'c'; DELETE FROM k WHERE x = 'b'; INSERT INTO k VALUES('d', 1)");
+        share_same(&r);
+        uint32_t made = r.peers[0].s.made.count;
+        copy_restore(&r, &c);
+        peer_open(&r.peers[0]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM k ORDER BY x", notes ? "ta|i3|;tc|i2|;td|i1|;" : "ta|i3|;tc|i1|;td|i1|;");
+        assert_int_equal(rig_made_rows(&r, 0, made), 0);
+        rig_close(&r);
+    }
+}
+
 static void test_what_is_new_in_an_older_copy_is_taken(void **state) {
     (void)state;
     struct rig r;
@@ -399,17 +422,12 @@ static void test_null_keys_beside_replaced_rows(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_an_older_copy_undoes_nothing),
-        cmocka_unit_test(test_what_is_new_in_an_older_copy_is_taken),
-        cmocka_unit_test(test_a_copy_without_what_others_wrote),
-        cmocka_unit_test(test_a_number_that_is_taken_in_a_copy),
-        cmocka_unit_test(test_a_restore_into_the_open_file),
-        cmocka_unit_test(test_a_copy_from_before_the_node),
-        cmocka_unit_test(test_copies_at_random),
-        cmocka_unit_test(test_rows_that_a_replace_throws_out),
-        cmocka_unit_test(test_many_replaced_rows),
-        cmocka_unit_test(test_replaced_rows_of_a_large_table),
-        cmocka_unit_test(test_null_in_a_key_is_said),
+        cmocka_unit_test(test_an_older_copy_undoes_nothing),          cmocka_unit_test(test_an_older_copy_of_what_only_this_server_wrote),
+        cmocka_unit_test(test_what_is_new_in_an_older_copy_is_taken), cmocka_unit_test(test_a_copy_without_what_others_wrote),
+        cmocka_unit_test(test_a_number_that_is_taken_in_a_copy),      cmocka_unit_test(test_a_restore_into_the_open_file),
+        cmocka_unit_test(test_a_copy_from_before_the_node),           cmocka_unit_test(test_copies_at_random),
+        cmocka_unit_test(test_rows_that_a_replace_throws_out),        cmocka_unit_test(test_many_replaced_rows),
+        cmocka_unit_test(test_replaced_rows_of_a_large_table),        cmocka_unit_test(test_null_in_a_key_is_said),
         cmocka_unit_test(test_null_keys_beside_replaced_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
