@@ -1,5 +1,6 @@
 #include "node/held.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,26 +46,35 @@ void held_set(struct held *h, const void *owner, bool on, dev_t dev, ino_t ino) 
     pthread_mutex_unlock(&h->lock);
 }
 
-bool held_database(struct held *h, int look) {
+int held_open(struct held *h, int look) {
     static const char HEADER[16] = "SQLite format 3"; /* with its terminator */
     char bytes[sizeof(HEADER)], proc[40];
     struct held_file *f;
     struct stat st;
+    int fd = -EINVAL;
     if (fstat(look, &st) != 0)
-        return false;
+        return -errno;
     pthread_mutex_lock(&h->lock);
     LL_FOREACH(h->list, f) {
         if (f->dev == st.st_dev && f->ino == st.st_ino)
             break;
     }
-    bool is = f != NULL;
-    if (!is && S_ISREG(st.st_mode) && st.st_size >= (off_t)sizeof(bytes)) {
+    if (f == NULL && S_ISREG(st.st_mode)) {
         snprintf(proc, sizeof(proc), "/proc/self/fd/%d", look);
-        int fd = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-        is = fd >= 0 && pread(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes) && memcmp(bytes, HEADER, sizeof(bytes)) == 0;
-        if (fd >= 0)
+        fd = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        fd = fd < 0 ? -errno : fd;
+        if (fd >= 0 && pread(fd, bytes, sizeof(bytes), 0) == (ssize_t)sizeof(bytes) && memcmp(bytes, HEADER, sizeof(bytes)) == 0) {
             close(fd);
+            fd = -EINVAL;
+        }
     }
     pthread_mutex_unlock(&h->lock);
-    return is;
+    return fd;
+}
+
+bool held_database(struct held *h, int look) {
+    int fd = held_open(h, look);
+    if (fd >= 0)
+        close(fd);
+    return fd == -EINVAL;
 }

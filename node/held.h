@@ -18,8 +18,10 @@ void held_init(struct held *h);
 void held_release(struct held *h);
 /* What `owner` has open from now on, in place of what it had; on = false: nothing. Before it is opened. */
 void held_set(struct held *h, const void *owner, bool on, dev_t dev, ino_t ino);
-/* Is it a SQLite database: one that is open here, or one by its first bytes? look: an O_PATH descriptor of a regular file. Nobody begins to
- * open it meanwhile. */
+/* For reading, what look, an O_PATH descriptor, is of. -EINVAL: it is a SQLite database, one that is open here or one by its first bytes, or no regular
+ * file; or another -errno. Nobody begins to open it as a database meanwhile. */
+int held_open(struct held *h, int look);
+/* Would that be -EINVAL? */
 bool held_database(struct held *h, int look);
 
 #endif

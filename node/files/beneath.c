@@ -35,26 +35,25 @@ int beneath_root(const char *folder) {
     return fd < 0 ? -errno : fd;
 }
 
+/* A component of a folder: itself, if it is a link. */
+static int open_part(int at, const char *part, int flags) {
+    if (strcmp(part, "..") == 0)
+        return -EXDEV;
+    int fd = openat(at, part, flags | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
 /* For kernels before 5.6, and where a sandbox refuses openat2: component by component, each by its own descriptor. */
 static int walk(int root, const char *path, int flags) {
     char part[NAME_MAX + 1];
-    int at = openat(root, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (at < 0)
-        return -errno;
-    while (*path != 0) {
+    int at = open_part(root, ".", O_PATH | O_DIRECTORY);
+    while (at >= 0 && *path != 0) {
         size_t n = strcspn(path, "/");
-        if (n == 0 || n > NAME_MAX || strncmp(path, "..", n > 2 ? n : 2) == 0) {
-            close(at);
-            return -EXDEV;
-        }
-        memcpy(part, path, n);
-        part[n] = 0;
+        memcpy(part, path, n <= NAME_MAX ? n : 0);
+        part[n <= NAME_MAX ? n : 0] = 0;
         bool last = path[n] == 0;
-        int next = openat(at, part, O_NOFOLLOW | O_CLOEXEC | (last ? flags : O_PATH | O_DIRECTORY));
-        int error = errno;
+        int next = part[0] == 0 ? -EXDEV : open_part(at, part, last ? flags : O_PATH | O_DIRECTORY);
         close(at);
-        if (next < 0)
-            return -error;
         at = next;
         path += last ? n : n + 1;
     }
@@ -83,7 +82,7 @@ int beneath_look(int root, const char *path) {
     const char *name = beneath_name(path);
     char folder[BENEATH_PATH_MAX + 1];
     if (name == path)
-        return path[0] == 0 ? open_beneath(root, "", O_PATH) : walk(root, path, O_PATH);
+        return path[0] == 0 ? open_beneath(root, "", O_PATH) : open_part(root, path, O_PATH);
     size_t n = (size_t)(name - path) - 1;
     if (n > BENEATH_PATH_MAX)
         return -ENAMETOOLONG;
@@ -92,7 +91,7 @@ int beneath_look(int root, const char *path) {
     int at = open_beneath(root, folder, O_PATH | O_DIRECTORY);
     if (at < 0)
         return at;
-    int fd = walk(at, name, O_PATH);
+    int fd = open_part(at, name, O_PATH);
     close(at);
     return fd;
 }
@@ -154,7 +153,7 @@ int beneath_parent(int root, const char *path, bool make, const char **name) {
         return above;
     fd = beneath_mkdir(above, last);
     if (fd == 0)
-        fd = walk(above, last, O_PATH | O_DIRECTORY);
+        fd = open_part(above, last, O_PATH | O_DIRECTORY);
     close(above);
     return fd;
 }

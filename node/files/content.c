@@ -97,6 +97,17 @@ void content_set_bandwidth(struct content *c, uint64_t kib) {
     content_soon(c);
 }
 
+void content_rest(struct content *c) {
+    table_rest(c->table);
+    for (struct peer *p = c->peers; p != NULL; p = p->next) {
+        struct conn *conn;
+        DL_FOREACH(p->conns, conn) {
+            if (!conn->serving && !serve_waits(conn))
+                serve_rest(conn);
+        }
+    }
+}
+
 void content_pause_reading(struct content *c) {
     bool full = c->paused ? c->storing > STORE_LOW_BYTES : c->storing > STORE_HIGH_BYTES;
     bool pause = full || !bucket_ready(c, &c->in, clock_mono_ms());

@@ -42,6 +42,7 @@ struct content_scanned {
     int error; /* 0; ERR_BUSY: it was written meanwhile; ERR_NOTFOUND, ERR_DENIED, ERR_IO, ERR_TOOBIG, ERR_NOMEM, ERR_UNSUPPORTED: no regular file */
     uint8_t hash[CONTENT_HASH_BYTES];
     uint32_t chunks;
+    mode_t mode;
     struct content_stamp stamp;
 };
 
@@ -78,6 +79,7 @@ int content_open(struct content **out, const struct content_config *config);
 /* Ends everything; half-fetched contents stay for the next start. closed() is the last callback. */
 void content_close(struct content *c, void (*closed)(void *ctx));
 void content_set_bandwidth(struct content *c, uint64_t kib);
+void content_rest(struct content *c); /* a quiet moment: what is kept to be quick is let go */
 
 /* ---- files that are here */
 

@@ -30,6 +30,7 @@ struct scan {
     int fd, error;
     bool large, read;
     struct content *content; /* of which the pool reads: config, chunker, scans_over */
+    mode_t mode;
     struct content_stamp stamp;
     struct chunklist list;
     uint8_t hash[CONTENT_HASH_BYTES];
@@ -251,6 +252,7 @@ static int scan_file(struct scan *s) {
     if (fstat(s->fd, &after) != 0)
         return content_error(errno);
     content_stamp_of(&after, &end);
+    s->mode = after.st_mode;
     chunklist_hash(&s->list, s->hash);
     return memcmp(&s->stamp, &end, sizeof end) != 0 || s->list.size != end.size ? ERR_BUSY : 0;
 }
@@ -284,8 +286,13 @@ static void tell(struct content *c, struct scan *s) {
         table_note(c->table, s->root, s->path, s->hash, &s->list, &s->stamp);
     if (c->closing)
         return;
-    struct content_scanned told = {
-        .number = s->number, .root = s->root, .path = s->path, .error = s->error, .chunks = s->list.count, .stamp = s->stamp};
+    struct content_scanned told = {.number = s->number,
+                                   .root = s->root,
+                                   .path = s->path,
+                                   .error = s->error,
+                                   .chunks = s->list.count,
+                                   .mode = s->mode,
+                                   .stamp = s->stamp};
     memcpy(told.hash, s->hash, sizeof told.hash);
     c->config.scanned(c->config.ctx, &told);
 }

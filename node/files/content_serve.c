@@ -38,11 +38,18 @@ static void source_free(struct source *s) {
     free(s);
 }
 
-void serve_release(struct conn *conn) {
+void serve_rest(struct conn *conn) {
     source_free(conn->source);
+    conn->source = NULL;
     zip_free(conn->zip);
+    conn->zip = NULL;
     free(conn->small.ring);
     free(conn->large.ring);
+    conn->small = conn->large = (struct runs){0};
+}
+
+void serve_release(struct conn *conn) {
+    serve_rest(conn);
     free(conn);
 }
 

@@ -133,7 +133,7 @@ struct bucket {
 struct scan;
 
 #define SCANS_AT_ONCE 2
-#define SCAN_GROUP_MAX 64
+#define SCAN_GROUP_MAX 256
 
 /* Files that a job on the pool reads: some small ones, or a large one. */
 struct scan_group {
@@ -221,6 +221,7 @@ int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count);
 int serve_list(struct conn *conn, const uint8_t *hash);
 int serve_part(struct conn *conn, const struct wire_part *w);
 int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count);
+void serve_rest(struct conn *conn); /* nothing waits, and no job runs */
 void serve_next(struct conn *conn);
 bool serve_waits(const struct conn *conn); /* something that was asked for is not on its way yet */
 void serve_release(struct conn *conn);

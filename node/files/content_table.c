@@ -105,6 +105,8 @@ void table_commit(struct content_table *t) {
     t->open = false;
 }
 
+void table_rest(struct content_table *t) { sqlite3_db_release_memory(t->db); }
+
 bool table_dirty(const struct content_table *t) { return t->open; }
 
 /* ---- life */

@@ -97,6 +97,7 @@ struct engine {
     char error[300], lost[300];        /* lost: a version that no server has whom we reach */
     uint64_t conflicts;
     bool summary_due;
+    uint64_t done, rested; /* what came and went: at the last look; when memory was given back */
 };
 
 /* ---- files.c */

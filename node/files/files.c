@@ -21,6 +21,7 @@
 #include "node/databases.h"
 #include "node/dbname.h"
 #include "node/files/engine.h"
+#include "node/memory.h"
 #include "node/node.h"
 #include "node/thread.h"
 #include "proto/err.h"
@@ -352,10 +353,27 @@ static void prepare_cb(uv_prepare_t *prepare) {
         uv_timer_start(&e->telling, telling_cb, TELL_MS, 0);
 }
 
+/* What was needed for many files is given back once nothing came and went since the last look. */
+static void rest(struct engine *e) {
+    struct content_totals t = {0};
+    content_totals(e->content, &t);
+    uint64_t done = t.sent + t.received + e->noted_last;
+    if (done == e->rested) /* already */
+        return;
+    if (done == e->done) {
+        e->rested = done;
+        index_tidy(e->ix);
+        content_rest(e->content);
+        memory_give_back();
+    }
+    e->done = done;
+}
+
 static void daily_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
     uint64_t now = uv_now(&e->loop);
     place_lost_look(e);
+    rest(e);
     if (now - e->tidied_ms < TIDY_MS)
         return;
     e->tidied_ms = now;
@@ -366,14 +384,10 @@ static void daily_cb(uv_timer_t *timer) {
 
 static int content_open_file(void *ctx, uint32_t root, const char *path) {
     struct engine *e = ctx;
-    struct stat st;
     int look = root == ROOT_KEPT ? beneath_look(e->kept, path) : root_look(e, path), fd;
     if (look < 0)
         return look;
-    if (fstat(look, &st) != 0)
-        fd = -errno;
-    else
-        fd = !S_ISREG(st.st_mode) || held_database(e->held, look) ? -EINVAL : beneath_reopen(look, O_RDONLY | O_NONBLOCK);
+    fd = held_open(e->held, look);
     close(look);
     return fd;
 }

@@ -179,7 +179,10 @@ int index_open(struct index **out, const char *state, char *why, size_t why_len)
         if ((r = open_plain(&ix->db, path)) == 0)
             r = sql_exec(ix->db, "ATTACH %Q AS local", local);
         if (r == 0)
-            r = sql_exec(ix->db, "PRAGMA local.journal_mode=WAL; PRAGMA local.synchronous=NORMAL; PRAGMA local.cache_size=-512");
+            r = sql_exec(
+                ix->db,
+                "PRAGMA local.locking_mode=EXCLUSIVE; PRAGMA local.journal_mode=WAL; PRAGMA local.synchronous=NORMAL; " /* no locks */
+                "PRAGMA local.cache_size=-512");
         if (r == 0)
             r = sql_exec(ix->db, "%s", LOCAL_SCHEMA);
         if (r == 0 && (r = statements(ix)) == 0 && (r = sum_all(ix)) == 0)
@@ -532,9 +535,10 @@ bool index_any_halted(const struct index *ix) { return ix->halted; }
 const struct index_sums *index_sums(const struct index *ix) { return &ix->sums; }
 
 void index_tidy(struct index *ix) {
-    if (index_in_transaction(ix) || ix->written == 0)
+    if (index_in_transaction(ix))
         return;
+    if (ix->written > 0)
+        (void)sqlite3_wal_checkpoint_v2(ix->db, "local", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* files.db is its worker's to tidy up */
     ix->written = 0;
-    (void)sqlite3_wal_checkpoint_v2(ix->db, "local", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* files.db is its worker's to tidy up */
     sqlite3_db_release_memory(ix->db);
 }

@@ -206,7 +206,7 @@ static int bring(struct engine *e, const char *path, int folder, const char *sta
 }
 
 /* Whose it is: what the configuration says, or whose what it replaces was, or the folder is. Only root can give files away. */
-static int give(const struct engine *e, int folder, const char *name, const struct taken *t, struct stat *st) {
+static int give(const struct engine *e, int folder, const char *name, int from, const char *staged, const struct stat *st) {
     struct stat there;
     if (geteuid() != 0 || (fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) != 0 && fstat(folder, &there) != 0))
         return 0;
@@ -214,7 +214,7 @@ static int give(const struct engine *e, int folder, const char *name, const stru
     gid_t gid = e->policy.owner != NULL && e->policy.gid != UINT32_MAX ? e->policy.gid : there.st_gid;
     if (uid == st->st_uid && gid == st->st_gid)
         return 0;
-    return fchownat(t->folder, t->name, uid, gid, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
+    return fchownat(from, staged, uid, gid, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
 }
 
 /* What came out of its place, in exchange. 0, or -EBUSY: it was not what was expected, and is back. */
@@ -229,17 +229,33 @@ static int came_out(struct engine *e, const char *path, int folder, const char *
     return 0;
 }
 
+/* Where nothing is, nothing comes out: one rename from the staging folder. -EXDEV: another disk is mounted there. */
+static int put_new(struct engine *e, int folder, const char *name, const char *staged, struct content_stamp *put) {
+    struct stat st;
+    if (fstatat(e->staging, staged, &st, AT_SYMLINK_NOFOLLOW) != 0)
+        return -errno;
+    int r = give(e, folder, name, e->staging, staged, &st);
+    if (r == 0 && renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0)
+        r = errno == EEXIST ? -EBUSY : -errno;
+    content_stamp_of(&st, put);
+    return r;
+}
+
 int place_put(struct engine *e, const char *path, int folder, const char *name, const char *staged, const struct version *was,
               const struct disk *expected, struct content_stamp *put) {
     bool nothing = expected != NULL && expected->version.kind == VERSION_GONE;
     struct taken t;
     struct stat st;
-    int r = bring(e, path, folder, staged, &t);
+    int r = nothing ? put_new(e, folder, name, staged, put) : -EXDEV;
+    if (r == 0)
+        return 0;
+    if (r == -EXDEV)
+        r = bring(e, path, folder, staged, &t);
     if (r != 0) {
         unlinkat(e->staging, staged, 0);
         return r;
     }
-    if (fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (r = give(e, folder, name, &t, &st)) != 0) {
+    if (fstatat(t.folder, t.name, &st, AT_SYMLINK_NOFOLLOW) != 0 || (r = give(e, folder, name, t.folder, t.name, &st)) != 0) {
         unlinkat(t.folder, t.name, 0);
         return r != 0 ? r : -EIO;
     }
@@ -512,16 +528,17 @@ void place_look(struct engine *e, struct item *it) {
         unwant(e, it); /* what was fetched for an earlier version */
     if ((r = index_disk(e->ix, it->path, &record)) == 1)
         d = &record;
-    if (d == NULL && v.kind == VERSION_GONE && as_known(e, it->path, NULL)) {
+    bool as_was = as_known(e, it->path, d);
+    if (d == NULL && v.kind == VERSION_GONE && as_was) {
         shown(e, it, &v, mode, NULL);
         return;
     }
-    if (!as_known(e, it->path, d) && take_leaves(e, it->path)) {
+    if (!as_was && take_leaves(e, it->path)) {
         unwant(e, it);
         it->show = false;
         return;
     }
-    if (!as_known(e, it->path, d)) {
+    if (!as_was) {
         disk_first(e, it);
         return;
     }

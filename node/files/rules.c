@@ -15,9 +15,23 @@ static const char *const USUAL[] = {
     "__pycache__/", "*.pyc",        "*.pyo",      "node_modules/", "lost+found/", "Thumbs.db", "desktop.ini", NULL,
 };
 
+/* As fnmatch(), which is slow at what nearly all patterns are: "name", "*.end". */
+static bool text_matches(const char *pattern, size_t n, const char *text, size_t len) {
+    char a[BENEATH_PATH_MAX + 1], b[BENEATH_PATH_MAX + 1];
+    size_t star = n > 0 && pattern[0] == '*', wild = star;
+    while (wild < n && strchr("*?[\\/", pattern[wild]) == NULL)
+        wild++;
+    if (wild == n && memchr(text, '/', len) == NULL)
+        return star != 0 ? len >= n - 1 && memcmp(text + len - (n - 1), pattern + 1, n - 1) == 0
+                         : len == n && memcmp(text, pattern, n) == 0;
+    memcpy(a, pattern, n);
+    memcpy(b, text, len);
+    a[n] = b[len] = 0;
+    return fnmatch(a, b, FNM_PATHNAME) == 0;
+}
+
 /* One component [part, part + len) of path, that begins at its start or after a '/'; folder: whether it is one. */
 static bool matches(const char *pattern, const char *path, size_t upto, size_t part, bool folder) {
-    char text[BENEATH_PATH_MAX + 1], clean[BENEATH_PATH_MAX + 1];
     size_t n = strlen(pattern);
     if (n == 0 || n > BENEATH_PATH_MAX || upto > BENEATH_PATH_MAX)
         return false;
@@ -26,13 +40,8 @@ static bool matches(const char *pattern, const char *path, size_t upto, size_t p
             return false;
         n--;
     }
-    memcpy(clean, pattern, n);
-    clean[n] = 0;
-    bool whole = strchr(clean, '/') != NULL;
-    size_t from = whole ? 0 : part;
-    memcpy(text, path + from, upto - from);
-    text[upto - from] = 0;
-    return fnmatch(clean[0] == '/' ? clean + 1 : clean, text, FNM_PATHNAME) == 0;
+    size_t from = memchr(pattern, '/', n) != NULL ? 0 : part, rooted = pattern[0] == '/';
+    return text_matches(pattern + rooted, n - rooted, path + from, upto - from);
 }
 
 static const char *any(const char *const *patterns, const char *path, size_t upto, size_t part, bool folder) {

@@ -174,21 +174,17 @@ static bool mode_changed(struct engine *e, const char *path, const struct disk *
 }
 
 /* What the index is told of its permissions: where they are each server's own affair, what it says already. */
-static int mode_taken(struct engine *e, const char *path, const struct stat *st) {
+static int mode_taken(struct engine *e, const char *path, mode_t there) {
     struct version v;
     int mode;
-    return e->policy.modes_local && index_get(e->ix, path, &v, &mode) == 1 ? mode : (int)(st->st_mode & 0666);
+    return e->policy.modes_local && index_get(e->ix, path, &v, &mode) == 1 ? mode : (int)(there & 0666);
 }
 
 static void file_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
-    int mode = mode_taken(e, it->path, st);
+    int mode = mode_taken(e, it->path, st->st_mode);
     bool read = before != NULL && before->version.kind == VERSION_FILE && content_here(e->content, before->version.hash);
-    if (read && same_stamp(&before->stamp, &stamp)) {
-        done(it);
-        return;
-    }
     if (!is_still(e, &stamp)) {
         if (++it->tries >= RESTLESS_AFTER)
             it->restless = true;
@@ -228,9 +224,19 @@ static bool is_database(int look) {
     return is;
 }
 
+/* Is it as it was when it was read, or put there? Nothing is opened for that. */
+static bool unchanged(struct engine *e, const char *path, const struct disk *before) {
+    struct content_stamp now;
+    struct stat st;
+    if (before == NULL || before->version.kind != VERSION_FILE || root_stat(e, path, &st) != 0 || !S_ISREG(st.st_mode))
+        return false;
+    content_stamp_of(&st, &now);
+    return same_stamp(&before->stamp, &now) && content_here(e->content, before->version.hash);
+}
+
 /* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone; DATABASE:
  * likewise, and it is one. */
-static int look(struct engine *e, const char *path, struct stat *st, const char **why) {
+static int look(struct engine *e, const char *path, bool known, struct stat *st, const char **why) {
     int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
@@ -254,8 +260,7 @@ static int look(struct engine *e, const char *path, struct stat *st, const char 
         r = -1;
     }
     close(fd);
-    struct disk known;
-    char *other = r == 1 && index_disk(e->ix, path, &known) == 0 ? namesake_here(e, path, st) : NULL;
+    char *other = r == 1 && !known ? namesake_here(e, path, st) : NULL;
     if (other != NULL) { /* whatever was written there was written into that one */
         *why = "the file system takes it for another one that is here";
         item_touch(e, other, 0);
@@ -269,10 +274,20 @@ void take_look(struct engine *e, struct item *it) {
     struct disk record, *before = NULL;
     const char *why = NULL;
     struct stat st;
-    int there = look(e, it->path, &st, &why);
     struct version gone = {.kind = VERSION_GONE};
-    if (there == DATABASE && index_disk(e->ix, it->path, &record) == 1 && record.version.kind == VERSION_FILE) {
-        commit(e, it, &gone, &record, NULL, 0); /* the file is no more: what stands there now comes by rows */
+    int r = index_disk(e->ix, it->path, &record);
+    if (r < 0) {
+        item_again(e, it, AGAIN_MS * 10);
+        return;
+    }
+    before = r == 1 ? &record : NULL;
+    if (unchanged(e, it->path, before)) {
+        done(it);
+        return;
+    }
+    int there = look(e, it->path, before != NULL, &st, &why);
+    if (there == DATABASE && before != NULL && before->version.kind == VERSION_FILE) {
+        commit(e, it, &gone, before, NULL, 0); /* the file is no more: what stands there now comes by rows */
         return;
     }
     if (there < 0 || !engine_takes(e, it->path, there == 1 && S_ISDIR(st.st_mode))) {
@@ -283,12 +298,6 @@ void take_look(struct engine *e, struct item *it) {
         done(it);
         return;
     }
-    int r = index_disk(e->ix, it->path, &record);
-    if (r < 0) {
-        item_again(e, it, AGAIN_MS * 10);
-        return;
-    }
-    before = r == 1 ? &record : NULL;
     if (there == 0)
         absent(e, it, before);
     else if (S_ISDIR(st.st_mode))
@@ -300,9 +309,10 @@ void take_look(struct engine *e, struct item *it) {
 }
 
 bool take_leaves(struct engine *e, const char *path) {
+    struct disk known;
     const char *why;
     struct stat st;
-    return look(e, path, &st, &why) < 0;
+    return look(e, path, index_disk(e->ix, path, &known) != 0, &st, &why) < 0;
 }
 
 /* ---- what was read */
@@ -331,9 +341,8 @@ static bool json_broken(struct engine *e, const struct content_scanned *s) {
 static void taken(struct engine *e, struct item *it, const struct content_scanned *s) {
     struct version v = {.kind = VERSION_FILE, .size = s->stamp.size, .mtime_ns = s->stamp.mtime_ns};
     struct disk record;
-    struct stat st;
     memcpy(v.hash, s->hash, sizeof(v.hash));
-    int r = index_disk(e->ix, it->path, &record), mode = root_stat(e, it->path, &st) == 0 ? mode_taken(e, it->path, &st) : 0644;
+    int r = index_disk(e->ix, it->path, &record), mode = mode_taken(e, it->path, s->mode);
     if (r == 1 && version_equal(&record.version, &v)) { /* written anew, and the same */
         record.stamp = s->stamp;
         if (!mode_changed(e, it->path, &record, mode))

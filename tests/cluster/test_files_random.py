@@ -144,7 +144,7 @@ class Random(FilesTest):
 
     def meet(self, c):
         for node in c:  # what a server writes before it has met the others counts for less
-            poll(lambda: harness.connect(node.path(".starling/local.db")).execute("SELECT value FROM meta WHERE key = 'met'").fetchone())
+            poll(lambda: node.json("files", "status")["met"])
         return [Hands(self, n, self.rng) for n in c]
 
     def work(self, hands, steps, victim):

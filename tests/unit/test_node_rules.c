@@ -1,10 +1,13 @@
 /* Which paths are replicated as files, and what the copy of one that lost is called. */
+#include <fnmatch.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -48,8 +51,9 @@ static void usual(void **state) {
 }
 
 static void of_the_configuration(void **state) {
-    static const char *const EXCLUDE[] = {"*.cache", "secrets/", "conf/*.local", "/top", NULL}, *const INCLUDE[] = {"*.log", ".well-known/",
-                                                                                                                    NULL};
+    static const char *const EXCLUDE[] = {"*.cache", "secrets/", "conf/*.local", "/top", "/*.top", NULL}, *const INCLUDE[] = {
+                                                                                                              "*.log", ".well-known/",
+                                                                                                              NULL};
     struct rules r = {EXCLUDE, INCLUDE, NULL};
     (void)state;
     assert_false(rules_take(&r, "d/x.cache", false, NULL));
@@ -57,6 +61,10 @@ static void of_the_configuration(void **state) {
     assert_true(rules_take(&r, "d/secrets", false, NULL));
     assert_false(rules_take(&r, "conf/a.local", false, NULL));
     assert_true(rules_take(&r, "other/conf/a.local", false, NULL));
+    assert_false(rules_take(&r, "top", false, NULL));
+    assert_true(rules_take(&r, "d/top", false, NULL));
+    assert_false(rules_take(&r, "x.top", false, NULL));
+    assert_true(rules_take(&r, "d/x.top", false, NULL)); /* the star of a rooted pattern stops at a slash, too */
     assert_true(rules_take(&r, "app.log", false, NULL));
     assert_true(rules_take(&r, ".well-known/x", false, NULL));
     assert_false(rules_take(&r, ".other/x", false, NULL));
@@ -66,6 +74,32 @@ static void of_the_configuration(void **state) {
     assert_false(rules_take(&everything, "app.db", false, NULL)); /* never as a file */
     assert_false(rules_take(&everything, ".starling/node.key", false, NULL));
     assert_false(rules_take(&everything, "d/.starling-17", false, NULL));
+}
+
+static size_t next_random(uint64_t *seed) {
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return (size_t)(*seed >> 33);
+}
+
+/* Whatever is compared without fnmatch() comes to what that says. */
+static void as_fnmatch(void **state) {
+    static const char PATTERNS[] = "aab.*?[]\\", NAMES[] = "aab.[*\\";
+    uint64_t seed = (uint64_t)time(NULL);
+    char pattern[5], name[6];
+    (void)state;
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (int i = 0; i < 200000; i++) {
+        size_t n = 1 + next_random(&seed) % 4, len = 1 + next_random(&seed) % 5;
+        for (size_t at = 0; at < n; at++)
+            pattern[at] = PATTERNS[next_random(&seed) % (sizeof(PATTERNS) - 1)];
+        for (size_t at = 0; at < len; at++)
+            name[at] = NAMES[next_random(&seed) % (sizeof(NAMES) - 1)];
+        pattern[n] = name[len] = 0;
+        const char *const exclude[] = {pattern, NULL}, *why = NULL;
+        struct rules r = {exclude, NULL, NULL};
+        (void)rules_take(&r, name, false, &why);
+        assert_int_equal(why == pattern, fnmatch(pattern, name, FNM_PATHNAME) == 0);
+    }
 }
 
 static void copies(void **state) {
@@ -108,6 +142,6 @@ static void extra_folders(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(extra_folders), cmocka_unit_test(usual), cmocka_unit_test(of_the_configuration),
-                                       cmocka_unit_test(copies)};
+                                       cmocka_unit_test(as_fnmatch), cmocka_unit_test(copies)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
