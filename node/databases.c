@@ -24,7 +24,8 @@
 #include "node/store/store.h"
 #include "proto/err.h"
 
-#define PERIOD_MIN_MS 1000
+#define PERIOD_MIN_MS 5000
+#define PERIOD_MIN_BLIND_MS 1000
 #define PERIOD_MAX_MS 600000
 #define PERIOD_BLIND_MS 30000 /* at most, where not all folders are watched, or a file is there that may become a database unheard */
 #define PERIOD_PER_SCAN 2000  /* times the duration of a scan */
@@ -396,10 +397,12 @@ static void arm(struct databases *d, uint64_t ms) {
 static uint64_t hint_ms(const struct databases *d) { return d->duration_ms * HINT_PER_SCAN + HINT_MS; }
 
 static uint64_t period_ms(const struct databases *d) {
-    uint64_t period = d->duration_ms * PERIOD_PER_SCAN, most = d->warned || !d->polling || d->unfinished ? PERIOD_BLIND_MS : PERIOD_MAX_MS;
+    bool blind = d->warned || !d->polling || d->unfinished;
+    uint64_t period = d->duration_ms * PERIOD_PER_SCAN, least = blind ? PERIOD_MIN_BLIND_MS : PERIOD_MIN_MS,
+             most = blind ? PERIOD_BLIND_MS : PERIOD_MAX_MS;
     if (d->again)
         return hint_ms(d);
-    return period < PERIOD_MIN_MS ? PERIOD_MIN_MS : period > most ? most : period;
+    return period < least ? least : period > most ? most : period;
 }
 
 static void scan_cb(uv_timer_t *timer) {

@@ -10,7 +10,9 @@
 #define BACKOFF_MAX_MS 15000u
 #define DIAL_LOST_MS 60000u /* an attempt that was never answered */
 #define SEEDS_MAX 256u
-#define BUDGET_MS 125u /* one more dial to somebody who was never met */
+#define SEED_LOST_MS 1000u
+#define SEED_LOOK_MS 60000u /* at the latest */
+#define BUDGET_MS 125u      /* one more dial to somebody who was never met */
 
 void dial_soon(struct core *core, struct dialling *d, uint64_t delay_ms) {
     d->next_ms = core->now + delay_ms;
@@ -221,11 +223,17 @@ void dial_timers(struct core *core) {
     }
     for (uint32_t i = 0; i < core->seeds_count; i++) {
         struct seed *s = core->seeds[i];
-        if (s->dialling.self || !due(core, &s->dialling))
+        if (s->dialling.self)
             continue;
-        if (covered(core, s) || overlay_content(core))
-            dial_soon(core, &s->dialling, jitter(core, 1000)); /* cheap: only a look */
-        else
+        if (!s->dialling.dial && (covered(core, s) || overlay_content(core))) {
+            s->rests = true; /* a link that ends runs the timers */
+            core_arm(core, core->now + SEED_LOOK_MS);
+            continue;
+        }
+        if (s->rests)
+            dial_soon(core, &s->dialling, jitter(core, SEED_LOST_MS)); /* whom it led to is dialled first */
+        s->rests = false;
+        if (due(core, &s->dialling))
             start(core, &s->dialling, s->address);
     }
 }

@@ -143,6 +143,7 @@ static void down(struct core *core, struct link *l) {
         call_link_down(core, l);
         pull_link_down(core, l);
         member_unlinked(core, p, core->phase != CORE_RUNNING);
+        core_arm(core, core->now); /* seeds rest while it lasts */
     }
     l->peer = NULL;
     clock_settle(core);

@@ -72,6 +72,7 @@ struct seed {
     uint8_t id[NODE_ID_BYTES]; /* who answered there, when met */
     char *failed;              /* why the last attempt failed; NULL after one that did not */
     bool refused;              /* failed: somebody is there, but does not want us or is not wanted */
+    bool rests;                /* who answers there is linked: nothing to dial for now */
 };
 
 struct core;

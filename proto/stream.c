@@ -139,6 +139,7 @@ static int take_beat(struct core *core, struct link *l, struct mpk *m, uint32_t 
     if (r)
         return r;
     struct peer *p = l->peer;
+    core_arm(core, core->now); /* what was to be asked then need not be any more: else we would wake for nothing */
     l->echo = w.sent;
     l->echo_ms = core->now;
     if (w.echo) {

@@ -10,8 +10,9 @@
  * its own (they may as well be ours: we write there, too), and the rungs double instead, fourteen of them: one that was of a commit still on
  * its way is not lost, but most such ladders find nothing, and each rung wakes us beside an application at work.
  *
- * Possible failures: no inotify (limits): a plain poll every 20 ms. Events that do not come (overflow, odd file systems, a folder that was moved): the slow
- * poll. Events without a commit (a long transaction that spills into the WAL): looks that find nothing are rationed to 500 a second. */
+ * Possible failures: no inotify (limits): a plain poll every 20 ms. Events that do not come (overflow, odd file systems, a folder that was moved): the
+ * slow poll, once a second, and four times once a commit came without an event. Events without a commit (a long transaction that spills into the
+ * WAL): looks that find nothing are rationed to 500 a second. */
 #include "node/store/notice.h"
 
 #include <assert.h>
@@ -31,7 +32,8 @@
 #include "proto/err.h"
 
 #define SLOW_POLL_US 250000
-#define BLIND_POLL_US 20000 /* without inotify */
+#define SURE_POLL_US 1000000 /* as long as each commit came with its event */
+#define BLIND_POLL_US 20000  /* without inotify */
 #define RUNG_MIN_US 15
 #define RUNG_PART 4
 #define LOOKS_BURST 100
@@ -52,6 +54,7 @@ struct notice {
     int64_t seen;          /* data_version at the last look */
     int64_t event_us;      /* when the last event was read; 0: the ladder has ended */
     bool found;            /* a commit was found since */
+    bool deaf;             /* the last commit came without an event */
     bool file;             /* an event says that the file, or its -wal, may be another */
     bool wal_new;          /* a -wal appeared */
     int64_t looks, fed_us; /* ration of looks in vain, and when it was last refilled */
@@ -222,7 +225,7 @@ static bool rationed(struct notice *n, int64_t now) {
     return false;
 }
 
-static int64_t poll_us(const struct notice *n) { return n->inotify_fd < 0 ? BLIND_POLL_US : SLOW_POLL_US; }
+static int64_t poll_us(const struct notice *n) { return n->inotify_fd < 0 ? BLIND_POLL_US : n->deaf ? SLOW_POLL_US : SURE_POLL_US; }
 
 /* How long until the next look is due. */
 static int64_t rung(struct notice *n, int64_t now) {
@@ -266,6 +269,7 @@ static unsigned look(struct notice *n, int64_t now) {
         return 0;
     if (n->inotify_fd >= 0)
         read_events(n, now);
+    n->deaf = !n->event_us;
     n->event_us = now;
     n->found = true;
     n->looks = LOOKS_BURST;
