@@ -436,6 +436,17 @@ static bool is_written_after(const struct reg *r, struct write death) {
     return false;
 }
 
+/* One batch may tell a row's death twice, and that of rows that are one: the highest stands, in whatever order they come. There is room. */
+static void add_death(struct reg *r, const struct death *d) {
+    uint32_t at = 0;
+    while (at < r->deaths_count && !(r->deaths[at].origin == d->origin && r->deaths[at].version == d->version))
+        at++;
+    if (at == r->deaths_count)
+        r->deaths[r->deaths_count++] = *d;
+    else if (d->at > r->deaths[at].at)
+        r->deaths[at] = *d;
+}
+
 void reg_death(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
     static const struct seen NOTHING = {0};
     struct stamp s = {by.at, by.origin};
@@ -456,11 +467,7 @@ void reg_death(struct reg *r, struct write by, const struct seen *seen, const st
         *err = ERR_NOMEM;
         return;
     }
-    uint32_t at = 0; /* one batch may tell a row's death twice */
-    while (at < r->deaths_count && !is_of(r->deaths[at].origin, r->deaths[at].version, by))
-        at++;
-    r->deaths_count += at == r->deaths_count;
-    r->deaths[at] = (struct death){by.origin, by.version, by.at, by.carried, by.mend};
+    add_death(r, &(struct death){by.origin, by.version, by.at, by.carried, by.mend});
 }
 
 void reg_insert(struct reg *r, struct write by, const struct seen *seen, const struct origins_order *o, int *err) {
@@ -589,14 +596,10 @@ int reg_join(struct reg *r, const struct reg *from, uint32_t without) {
     int err = 0;
     for (uint32_t i = 0; i < from->cells_count && !err; i++)
         err = from->cells[i].column == without ? 0 : join_cell(r, from, &from->cells[i]);
-    for (uint32_t i = 0; i < from->deaths_count && !err; i++) {
-        const struct death *d = &from->deaths[i];
-        uint32_t k = 0;
-        while (k < r->deaths_count && !(r->deaths[k].origin == d->origin && r->deaths[k].version == d->version))
-            k++;
-        if (k == r->deaths_count && !(err = grow((void **)&r->deaths, &r->deaths_cap, k + 1, sizeof *r->deaths)))
-            r->deaths[r->deaths_count++] = *d;
-    }
+    if (!err)
+        err = grow((void **)&r->deaths, &r->deaths_cap, r->deaths_count + from->deaths_count, sizeof *r->deaths);
+    for (uint32_t i = 0; i < from->deaths_count && !err; i++)
+        add_death(r, &from->deaths[i]);
     for (uint32_t i = 0; i < from->copies_count && !err; i++)
         copy_replaced(r, from->copies[i].column, from->copies[i].at, &err);
     return err;

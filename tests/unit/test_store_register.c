@@ -414,6 +414,29 @@ static void test_life(void **state) {
     reg_release(&r);
 }
 
+/* Rows that are one, and were deleted together: one deletion, whichever of them is looked at first. */
+static void test_joined_deaths(void **state) {
+    (void)state;
+    for (uint32_t first = 0; first < 2; first++) {
+        struct reg rows[2], all;
+        int err = 0;
+        uint64_t v[ORIGINS];
+        struct seen seen = saw(v, 0, 0, 0);
+        reg_init(&all);
+        for (uint32_t i = 0; i < 2; i++) {
+            reg_init(&rows[i]);
+            reg_death(&rows[i], (struct write){1, 4, 20 + i, false, false}, &seen, &order, &err);
+        }
+        assert_int_equal(reg_join(&all, &rows[first], UINT32_MAX), 0);
+        assert_int_equal(reg_join(&all, &rows[!first], UINT32_MAX), 0);
+        assert_int_equal(all.deaths_count, 1);
+        assert_int_equal(all.deaths[0].at, 21);
+        for (uint32_t i = 0; i < 2; i++)
+            reg_release(&rows[i]);
+        reg_release(&all);
+    }
+}
+
 static void test_equal_stamps_fall_by_origin(void **state) {
     (void)state;
     struct stamp none = {0, UINT32_MAX};
@@ -449,6 +472,7 @@ int main(void) {
         cmocka_unit_test(test_twice_is_once),
         cmocka_unit_test(test_siblings_stay_until_seen),
         cmocka_unit_test(test_life),
+        cmocka_unit_test(test_joined_deaths),
         cmocka_unit_test(test_equal_stamps_fall_by_origin),
         cmocka_unit_test(test_what_was_seen),
     };
