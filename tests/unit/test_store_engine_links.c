@@ -37,9 +37,77 @@ static void test_linked_twice_to_what_was_deleted(void **state) {
     }
 }
 
+/* ---- as Django links rows: a table of its own, which SQLite numbers, that is made anew as what it links gets another name */
+
+#define BOOKS                                                                                                                              \
+    "CREATE TABLE book(id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, name TEXT); CREATE TABLE tag(word TEXT NOT NULL PRIMARY KEY);"       \
+    "CREATE TABLE link(id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, book_id INTEGER NOT NULL REFERENCES book(id), tag_id TEXT NOT NULL " \
+    "REFERENCES tag(word)); CREATE UNIQUE INDEX link_both ON link(book_id, tag_id)"
+
+static const char *const UPGRADE =
+    "BEGIN; ALTER TABLE tag RENAME TO label;"
+    "CREATE TABLE new__link(id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, book_id INTEGER NOT NULL REFERENCES book(id), label_id TEXT NOT "
+    "NULL REFERENCES label(word)); INSERT INTO new__link(id, book_id, label_id) SELECT id, book_id, tag_id FROM link; DROP TABLE link;"
+    "ALTER TABLE new__link RENAME TO link; CREATE UNIQUE INDEX link_both ON link(book_id, label_id); COMMIT";
+
+static void link_one(struct rig *r, struct rig_random *x, uint32_t i, bool upgraded, int n) {
+    char sql[600];
+    const char *table = upgraded ? "label" : "tag";
+    snprintf(sql, sizeof sql,
+             "BEGIN; INSERT INTO book(name) SELECT 'book %u-%d' WHERE %u; INSERT INTO %s VALUES('%u-%d');"
+             "INSERT INTO link(book_id, %s_id) SELECT id, '%u-%d' FROM book ORDER BY random() LIMIT %u;"
+             "DELETE FROM link WHERE %u AND id = (SELECT id FROM link ORDER BY random() LIMIT 1); COMMIT",
+             i, n, i == 0 && rig_below(x, 2), table, i, n, table, i, n, 1 + rig_below(x, 3), rig_below(x, 4) == 0);
+    app_exec(rig_app(r, i), sql);
+}
+
+static void test_random(void **state) {
+    (void)state;
+    struct rig_random x = {rig_seed()};
+    for (int round = 0; round < 3; round++) {
+        struct rig r;
+        bool upgraded[2] = {false, false};
+        uint32_t upgrade[2] = {15 + rig_below(&x, 15), 30 + rig_below(&x, 30)};
+        rig_open(&r, 2, BOOKS);
+        for (int step = 0; step < 60; step++) {
+            for (uint32_t i = 0; i < 2; i++) {
+                if (step == (int)upgrade[i]) {
+                    app_exec(rig_app(&r, i), UPGRADE);
+                    upgraded[i] = true;
+                }
+                if (rig_below(&x, 3))
+                    link_one(&r, &x, i, upgraded[i], step);
+                for (uint32_t n = rig_below(&x, 6); n > 0; n--) {
+                    int wait = peer_turn(&r.peers[i]);
+                    if (wait > 0 && rig_below(&x, 2))
+                        side_skip((uint64_t)wait);
+                }
+                if (rig_below(&x, 4) == 0)
+                    peer_queue(&r.peers[i], &r.peers[!i]);
+                if (rig_below(&x, 8) == 0)
+                    peer_rest(&r.peers[i]);
+                if (rig_below(&x, 8) == 0)
+                    rig_time_passes(&r);
+                if (rig_below(&x, 20) == 0)
+                    peer_reopen(&r.peers[i]);
+            }
+        }
+        for (int n = 0; n < 3; n++) {
+            rig_share(&r);
+            for (uint32_t i = 0; i < 2; i++)
+                peer_retry(&r.peers[i]);
+        }
+        share_same(&r);
+        assert_same_conflicts(&r);
+        assert_everywhere(&r, "PRAGMA foreign_key_check", "");
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linked_twice_to_what_was_deleted),
+        cmocka_unit_test(test_random),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
