@@ -153,15 +153,15 @@ static json_t *answer_status(struct engine *e) {
                                                        "here", (json_int_t)p.here, "sources", (json_int_t)p.sources));
     }
     snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
-    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:s?, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "count", (json_int_t)sums->files,
-                     "bytes", (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest", digest, "conflicts",
-                     (json_int_t)e->conflicts, "looked", e->looked, "met", e->rank == RANK_MEANT, "error",
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:s?, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "count",
+                     (json_int_t)sums->files, "bytes", (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest",
+                     digest, "conflicts", (json_int_t)e->conflicts, "looked", e->looked, "met", e->rank == RANK_MEANT, "error",
                      e->error[0] != 0  ? e->error
                      : e->lost[0] != 0 ? e->lost
                                        : NULL,
                      "halted", halted, "clashing", clashing, "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes",
                      (json_int_t)t.wants_bytes, "sent_bytes", (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes",
-                     (json_int_t)t.copied);
+                     (json_int_t)t.copied, "hashed_bytes", (json_int_t)t.hashed);
 }
 
 /* ---- restore */

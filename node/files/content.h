@@ -127,6 +127,7 @@ struct content_totals {
     uint64_t wants, wants_bytes; /* what is still missing */
     uint64_t sent, received;     /* bytes over the network on content links, since the start */
     uint64_t copied;             /* bytes taken from local files instead */
+    uint64_t hashed;             /* bytes that were read or came, and were hashed */
     uint32_t links;
 };
 

@@ -77,8 +77,10 @@ void targets_staged(struct content *c, struct target **list, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         struct target *t = list[i];
         if (t->wants != NULL && staged != NULL) {
-            if (t->error == 0)
+            if (t->error == 0) {
                 table_learn(c->table, t->hash, &t->list);
+                serve_hashed(c, t->hash, &t->list);
+            }
             give(c, t, &staged[n++], &others);
             stage_map_remove(t);
         } else { /* nobody wants it any more */

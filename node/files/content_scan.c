@@ -149,6 +149,16 @@ static size_t cut(struct scan *s, struct block *b, bool last, uint32_t *count) {
     return at;
 }
 
+static bool as_before(struct scan *s) {
+    struct content_stamp now;
+    struct stat st;
+    if (fstat(s->fd, &st) != 0)
+        return false;
+    content_stamp_of(&st, &now);
+    s->mode = st.st_mode;
+    return memcmp(&now, &s->stamp, sizeof now) == 0;
+}
+
 static int blocks_read(struct scan *s, struct pipeline *p) {
     uint8_t *rest = malloc(CHUNK_MAX);
     size_t rest_len = 0;
@@ -164,6 +174,8 @@ static int blocks_read(struct scan *s, struct pipeline *p) {
         memcpy(b->data, rest, rest_len);
         if (r == 0)
             r = read_full(s->fd, b->data + rest_len, BLOCK_BYTES - rest_len, &got);
+        if (r == 0 && !as_before(s)) /* no use to read on what is being written */
+            r = ERR_BUSY;
         b->len = rest_len + got;
         last = b->len < BLOCK_BYTES;
         uint32_t count = 0;
@@ -229,8 +241,7 @@ static int read_small(struct scan *s, size_t size) {
 /* Opens it, and reads it if it is small, or if it was known to be large. */
 static int scan_file(struct scan *s) {
     struct content *c = s->content;
-    struct stat before, after;
-    struct content_stamp end;
+    struct stat before;
     if (s->fd < 0 && (s->fd = c->config.open_file(c->config.ctx, s->root, s->path)) < 0)
         return content_error(-s->fd);
     if (fstat(s->fd, &before) != 0)
@@ -249,12 +260,8 @@ static int scan_file(struct scan *s) {
     s->read = true;
     if (r != 0)
         return r;
-    if (fstat(s->fd, &after) != 0)
-        return content_error(errno);
-    content_stamp_of(&after, &end);
-    s->mode = after.st_mode;
     chunklist_hash(&s->list, s->hash);
-    return memcmp(&s->stamp, &end, sizeof end) != 0 || s->list.size != end.size ? ERR_BUSY : 0;
+    return !as_before(s) || s->list.size != s->stamp.size ? ERR_BUSY : 0;
 }
 
 static void run_group(struct job *j) {
@@ -282,6 +289,9 @@ static void scan_free(struct scan *s) {
 }
 
 static void tell(struct content *c, struct scan *s) {
+    c->totals.hashed += s->list.size;
+    if (s->error == 0)
+        serve_hashed(c, s->hash, &s->list);
     if (s->error == 0)
         table_note(c->table, s->root, s->path, s->hash, &s->list, &s->stamp);
     if (c->closing)

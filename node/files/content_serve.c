@@ -4,7 +4,7 @@
  * content ahead, and what it asks for meanwhile does not wait behind that.
  *
  * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but looked for in another
- * file, or said to be gone. */
+ * file, or said to be gone. What was hashed a moment ago, and whose file looks as it did then, is not hashed again. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +26,8 @@
 struct source {
     uint8_t hash[CONTENT_HASH_BYTES];
     int fd;
+    bool hashed; /* a moment ago */
+    struct content_stamp stamp;
     struct chunklist list;
 };
 
@@ -157,6 +159,8 @@ struct piece {
     bool own;    /* closes the descriptor */
     bool shared; /* with those before it of the same content: the last one closes it */
     bool gone;
+    bool hashed; /* a moment ago, as the file looked as this: */
+    struct content_stamp stamp;
     char *path; /* of a small file, to be opened: beneath root */
     uint32_t root;
     uint8_t content[CONTENT_HASH_BYTES], hash[CONTENT_HASH_BYTES];
@@ -173,11 +177,22 @@ struct reading {
     struct buf frames;
     uint8_t *body;
     size_t body_len, bytes;
+    uint64_t hashed;
     uint32_t count;
     struct piece pieces[PIECES_MAX];
 };
 
-static bool read_piece(const struct piece *p, uint8_t *to) {
+/* After reading: whoever wrote before that has left his time. */
+static bool looks_the_same(const struct piece *p) {
+    struct content_stamp now;
+    struct stat st;
+    if (fstat(p->fd, &st) != 0)
+        return false;
+    content_stamp_of(&st, &now);
+    return memcmp(&now, &p->stamp, sizeof now) == 0;
+}
+
+static bool read_piece(const struct piece *p, uint8_t *to, uint64_t *hashed) {
     uint8_t hash[CONTENT_HASH_BYTES];
     for (uint32_t got = 0; got < p->len;) {
         ssize_t n = pread(p->fd, to + got, p->len - got, (off_t)(p->at + got));
@@ -185,6 +200,9 @@ static bool read_piece(const struct piece *p, uint8_t *to) {
             return false;
         got += (uint32_t)n;
     }
+    if (p->hashed && looks_the_same(p))
+        return true;
+    *hashed += p->len;
     chunk_hash(to, p->len, hash);
     return memcmp(hash, p->hash, sizeof hash) == 0;
 }
@@ -220,7 +238,7 @@ static void run_reading(struct job *j) {
         uint8_t *to = s->body + s->body_len;
         if (p->path != NULL)
             p->fd = s->config->open_file(s->config->ctx, p->root, p->path);
-        p->gone = p->fd < 0 || !read_piece(p, to + WIRE_ITEM_HEAD);
+        p->gone = p->fd < 0 || !read_piece(p, to + WIRE_ITEM_HEAD, &s->hashed);
         if (p->own && p->fd >= 0)
             close(p->fd);
         if (p->gone)
@@ -268,6 +286,7 @@ static void reading_done(struct job *j) {
     struct content *c = j->content;
     conn->serving = false;
     conn->plain = s->plain;
+    c->totals.hashed += s->hashed;
     for (uint32_t i = 0; i < s->count; i++) {
         struct piece *p = &s->pieces[i];
         if (p->gone && p->path != NULL && !conn->over)
@@ -286,6 +305,22 @@ static void reading_done(struct job *j) {
     free(s);
 }
 
+void serve_hashed(struct content *c, const uint8_t *hash, const struct chunklist *list) {
+    if (list->count < 2)
+        return;
+    struct hashed *h = &c->hashed[c->hashed_next++ % HASHED_MAX];
+    memcpy(h->hash, hash, sizeof h->hash);
+    h->at_ms = clock_mono_ms();
+}
+
+static bool hashed_lately(const struct content *c, const uint8_t *hash) {
+    uint64_t now = clock_mono_ms();
+    for (uint32_t i = 0; i < HASHED_MAX; i++)
+        if (c->hashed[i].at_ms != 0 && now - c->hashed[i].at_ms < HASHED_MS && memcmp(c->hashed[i].hash, hash, CONTENT_HASH_BYTES) == 0)
+            return true;
+    return false;
+}
+
 /* An open file that has it, and its list. */
 static struct source *source_open(struct content *c, const uint8_t *hash) {
     struct source *s = calloc(1, sizeof *s);
@@ -296,8 +331,10 @@ static struct source *source_open(struct content *c, const uint8_t *hash) {
     s->fd = -1;
     for (uint32_t i = 0; s->fd < 0 && table_file(c->table, hash, i, &place) == 0; i++) {
         s->fd = c->config.open_file(c->config.ctx, place.root, place.path);
+        s->stamp = place.stamp;
         free(place.path);
     }
+    s->hashed = hashed_lately(c, hash);
     if (s->fd >= 0 && table_list(c->table, hash, &s->list) == 0)
         return s;
     source_free(s);
@@ -352,6 +389,8 @@ static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
     memcpy(p->hash, chunk.hash, sizeof p->hash);
     p->at = chunk.at;
     p->len = chunk.len;
+    p->hashed = conn->source->hashed;
+    p->stamp = conn->source->stamp;
     struct piece *before = s->count > 0 ? p - 1 : NULL;
     p->shared = true;
     p->own = true;

@@ -143,6 +143,16 @@ struct scan_group {
     bool large;
 };
 
+/* Contents of several chunks that were hashed here a moment ago. While their file looks as it did then it is not hashed again to be served: who gets it
+ * hashes it. Later it is: what rotted on the disk is said to be gone, and nobody takes us for a liar. */
+#define HASHED_MAX 64
+#define HASHED_MS 600000
+
+struct hashed {
+    uint8_t hash[CONTENT_HASH_BYTES];
+    uint64_t at_ms; /* 0: none */
+};
+
 struct content {
     struct content_config config;
     struct content_table *table;
@@ -167,6 +177,8 @@ struct content {
     bool paused;
     struct bucket out, in;
     uint64_t commit_ms;
+    struct hashed hashed[HASHED_MAX]; /* a ring */
+    uint32_t hashed_next;
     struct content_totals totals;
 };
 
@@ -220,6 +232,7 @@ void stage_small_copy(struct target *t, int fd); /* fd passes */
 int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count);
 int serve_list(struct conn *conn, const uint8_t *hash);
 int serve_part(struct conn *conn, const struct wire_part *w);
+void serve_hashed(struct content *c, const uint8_t *hash, const struct chunklist *list); /* a moment ago */
 int serve_want(struct conn *conn, const uint8_t *runs, uint32_t count);
 void serve_rest(struct conn *conn); /* nothing waits, and no job runs */
 void serve_next(struct conn *conn);

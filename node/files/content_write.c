@@ -141,6 +141,7 @@ static void run_stage(struct job *j) {
 static void item_done(struct content *c, struct stage *s, struct item *it) {
     struct target *t = it->target;
     t->jobs--;
+    c->totals.hashed += it->len;
     if (it->error == ERR_SIGNATURE) {
         content_say(c, LOG_WARNING, "files: a peer sent a chunk that is not what was asked for");
         fetch_wrong(c->fetch, s->peer, t->item, it->chunk, clock_mono_ms());
@@ -286,6 +287,7 @@ static void copying_done(struct job *j) {
     t->jobs--;
     t->copying--;
     for (uint32_t i = 0; i < s->count; i++) {
+        c->totals.hashed += s->part[i].len;
         if (s->part[i].error == 0) {
             stage_wrote(t, s->part[i].chunk, s->part[i].len);
             c->totals.copied += s->part[i].len;

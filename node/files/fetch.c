@@ -354,8 +354,11 @@ void fetch_wrong(struct fetch *f, const uint8_t *id, struct fetch_item *item, ui
         fetch_unhold(item, chunk);
     if (p == NULL)
         return;
+    const struct know *k = fetch_know_of(item, p); /* others of it were on their way when the first one was wrong */
+    bool known = k != NULL && k->state == KNOW_NONE && k->again_ms > now + FETCH_SHUN_MS / 2;
     fetch_not_from(f, p, item, now + FETCH_SHUN_MS);
-    fault(f, p, now);
+    if (!known)
+        fault(f, p, now);
 }
 
 void fetch_gone(struct fetch *f, const uint8_t *id, const uint8_t *hash, uint32_t first, uint32_t count, uint64_t now) {

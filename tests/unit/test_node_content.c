@@ -253,6 +253,33 @@ static void test_a_file_that_changed_is_gone(void **state) {
     free(data);
 }
 
+/* A large file is hashed once by who has it and once by who gets it; and again only where it does not look any more as it did then. */
+static void test_hashed_once_a_side(void **state) {
+    size_t len = 6u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    struct content_totals t;
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        server_start(i);
+    write_file(0, "a", data, len);
+    scan(0, "a", hash);
+    link_servers(0, 1);
+    want(1, "a", hash, len, NULL);
+    assert_true(wait_staged(1, 1));
+    for (int i = 0; i < 2; i++) {
+        content_totals(servers[i].content, &t);
+        assert_int_equal(t.hashed, len);
+    }
+    assert_int_equal(fchmodat(servers[0].root, "a", 0640, 0), 0);
+    link_servers(0, 2);
+    want(2, "a", hash, len, NULL);
+    assert_true(wait_staged(2, 1));
+    assert_true(same_file(2, "a", data, len));
+    content_totals(servers[0].content, &t);
+    assert_int_equal(t.hashed, 2 * len);
+    free(data);
+}
+
 /* Of two files with one content the first is another one by now, or none: the second is read, and nobody has to ask again. */
 static void test_a_small_file_is_in_two_places(void **state) {
     uint8_t *data = random_bytes(1000), hash[2][CONTENT_HASH_BYTES];
@@ -435,6 +462,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_what_is_here_is_copied, teardown),
         cmocka_unit_test_teardown(test_what_is_here_is_looked_at, teardown),
         cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
+        cmocka_unit_test_teardown(test_hashed_once_a_side, teardown),
         cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),

@@ -51,7 +51,8 @@ static struct world {
     unsigned session[PEERS];
     uint64_t shunned[PEERS]; /* not asked before */
     unsigned faults[PEERS];
-    unsigned lied[PEERS][ITEMS]; /* in this session */
+    unsigned lied[PEERS][ITEMS]; /* in this session, at: */
+    uint64_t lied_at[PEERS][ITEMS];
     struct fetch_item *item[ITEMS];
     uint64_t size[ITEMS];
     uint32_t chunks[ITEMS];
@@ -106,8 +107,10 @@ static void fault(int peer) {
 
 static void wrong(int peer, int item, const uint8_t *id, uint32_t chunk) {
     fetch_wrong(w.f, id, w.item[item], chunk, w.now);
+    if (w.lied[peer][item] != w.session[peer] || w.now - w.lied_at[peer][item] >= FETCH_SHUN_MS / 2) /* one lie, however many chunks */
+        fault(peer);
     w.lied[peer][item] = w.session[peer];
-    fault(peer);
+    w.lied_at[peer][item] = w.now;
 }
 
 static void answer_who(const struct planned *p, const uint8_t *id, const uint8_t *hash) {
