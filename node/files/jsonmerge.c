@@ -123,6 +123,8 @@ static json_int_t counted(json_t *array, const char *name, json_t *was, json_int
         count++;
         most = id > most ? id : most;
     }
+    if (*top > INT64_MAX / 2)
+        return 0;                            /* nobody counts that far, and behind it there are no more numbers */
     return most == *top + count ? count : 0; /* none twice, all above top: so these are the next ones */
 }
 

@@ -31,6 +31,9 @@
 #define PERIOD_PER_WALK 2000 /* times the time that a walk takes: 0.05 % of a core */
 #define BLIND_MIN_MS 2000    /* without inotify */
 #define BLIND_PER_WALK 50
+#define FULL_ITEMS 8192 /* a walk finds no more until there is less to do; but what only waits does not keep it from going on: */
+#define FULL_MS 20
+#define FULL_STUCK_MS 500
 #define MOUNT_MS 100 /* after disks were mounted or unmounted: several at once */
 #define GONE_MIN 20  /* found missing by a walk, more than this and a tenth: not taken for deletions */
 
@@ -63,8 +66,9 @@ struct walk {
     char *after; /* where paging is */
     char **missing;
     size_t missing_count, missing_cap;
-    uint64_t spent_ns; /* for the last walk over everything */
-    uint64_t due_ms;   /* when the next one begins */
+    uint64_t spent_ns;      /* for the last walk over everything */
+    uint64_t due_ms;        /* when the next one begins */
+    uint64_t done, done_ms; /* items that were done with, and when that last became more */
 };
 
 static void walk_cb(uv_timer_t *timer);
@@ -588,12 +592,24 @@ static bool step(struct engine *e, struct walk *w) {
     return false;
 }
 
+static bool full(struct engine *e, struct walk *w) {
+    uint64_t done = e->noted_last - HASH_COUNT(e->items), now = clock_mono_ms();
+    if (done != w->done)
+        w->done_ms = now;
+    w->done = done;
+    return HASH_COUNT(e->items) > FULL_ITEMS && now - w->done_ms < FULL_STUCK_MS;
+}
+
 static void walk_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
     struct walk *w = e->walk;
     uint64_t begin = uv_hrtime(), now = begin;
     if (w->phase == WALK_IDLE) { /* the period is over */
         walk_all(e, false);
+        return;
+    }
+    if (full(e, w)) {
+        walk_arm(e, FULL_MS);
         return;
     }
     bool more = true;

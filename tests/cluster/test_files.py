@@ -725,6 +725,23 @@ class Gone(FilesTest):
         self.assertEqual(c[0].cli("files", "accept", "there").code, 1)
 
 
+class Many(FilesTest):
+    def test_a_walk_finds_no_more_than_can_be_done(self):
+        c = self.files(1)
+        c[0].stop()
+        for i in range(14000):
+            if i % 1000 == 0:
+                os.mkdir(c[0].path("d%d" % (i // 1000)))
+            os.close(os.open(c[0].path("d%d/f%d" % (i // 1000, i)), os.O_CREAT | os.O_WRONLY))
+        c[0].start()
+        most, status = 0, c[0].json("files", "status")
+        while not status["looked"] or status["pending"] > 0:
+            most = max(most, status["pending"])
+            status = c[0].json("files", "status")
+        self.assertEqual(status["count"], 14000)
+        self.assertTrue(2000 < most < 10000, most)
+
+
 class Names(FilesTest):
     def test_names_that_differ_in_case_are_told(self):
         c = self.files(2, ports=True)
