@@ -19,6 +19,7 @@ struct appfile {
     sqlite3 *
         writer; /* for projection and installing; does not wait for locks; triggers off (SQLITE_DBCONFIG_ENABLE_TRIGGER), foreign_keys=OFF */
     bool wal;   /* journal mode at the last look */
+    bool utf16;        /* its encoding, when its tables were bound */
     uint64_t dev, ino; /* of the file when it was opened; a replaced file shows another */
     int shm_fd; /* -1, or a descriptor of the -shm, opened after our first read and kept until all our connections to the file are closed,
                         since closing any descriptor drops SQLite's own locks */

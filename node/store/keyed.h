@@ -30,6 +30,8 @@ int keyless_find_again(struct store *s, struct tio *io, bool other);
 int keyless_withdraw(
     struct store *s); /* in a quiet moment: rows that came twice, since our state was lost; may begin the state's transaction */
 
+int tables_keeps_key(struct store *s, struct tio *io, const struct rowid *who); /* tables.c; 1: no column of it would store it otherwise */
+
 /* ---- rekeyed.c: a table that has a key of another kind now */
 int rekeyed_note(struct store *s, const struct tio *io);                 /* what its key is, for when it will be another one */
 int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike); /* its key is of as many other columns now */

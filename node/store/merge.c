@@ -272,6 +272,10 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
     }
     if (!t->io)
         return 0;
+    int keeps = who->text ? tables_keeps_key(s, t->io, who) : 1;
+    if (keeps < 0)
+        return keeps;
+    whole = whole && keeps;
     struct op *op = op_add(m, whole ? CHANGE_INSERT : CHANGE_KINDS, who);
     if (!op)
         return ERR_NOMEM;

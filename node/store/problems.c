@@ -64,12 +64,21 @@ static bool is_of_another_type(struct store *s, const struct tbl *t, const char 
     return found_one;
 }
 
-/* Columns whose type here changes what comes from other servers. */
+/* Columns whose type here, or whose file's encoding, changes what comes from other servers. */
 static void converted(struct store *s, const struct tbl *t, json_t *list) {
     static const char *const TYPES[] = {"BLOB", "TEXT", "NUMERIC", "INTEGER", "REAL"};
     for (uint32_t i = 0; i < t->io->count; i++) {
-        if (!tables_converted(t->io, i) || !is_of_another_type(s, t, t->io->names[i], t->io->table->columns[t->io->order[i]].affinity))
+        if (!tables_converted(t->io, i))
             continue;
+        if (!is_of_another_type(s, t, t->io->names[i], t->io->table->columns[t->io->order[i]].affinity)) {
+            if (s->app.utf16)
+                found(list, false, "let the application write valid text, or BLOBs",
+                      "column \"%s\" was given text on another server that is not valid UTF-8: this file is UTF-16, and shows U+FFFD for "
+                      "it, so "
+                      "that the servers show different values",
+                      t->io->names[i]);
+            continue;
+        }
         found(list, false, "declare it with the same type on every server, and write those values again",
               "column \"%s\" is %s here and of another type on another server: values from there are converted, so that the servers show "
               "different values",

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <stdio.h>
 
+#include "node/store/keyed.h"
 #include "node/store/project.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
@@ -186,14 +187,18 @@ int show_look(struct projecting *p, struct pending_row *row, uint64_t *hashes) {
     return err;
 }
 
-/* A register that was told another number than the row has now that is meant. */
-static int renumber_cell(struct projecting *p, struct tbl *t, struct reg *r, const struct cell *c, const struct value *v, bool home) {
+/* A register that was told another number than the row has now that is meant; or before this table was here, which stores the value otherwise. */
+static int tell_cell(struct projecting *p, struct tbl *t, struct reg *r, const struct cell *c, const struct value *v, bool home) {
     struct store *s = p->s;
-    struct value number = {.type = VALUE_INT, .as.i = v->as.i};
+    struct value as = *v;
     uint32_t at = t->io->by_number[c->column] - 1;
-    uint64_t hash = value_hash(&number);
-    int err = tables_converts(t->io, at, &number) ? tables_convert(s, t->io, at, &number, &hash) : 0;
-    if (err || hash == c->hash)
+    if (v->type == VALUE_REF)
+        as = (struct value){.type = VALUE_INT, .as.i = v->as.i};
+    else if (!tables_converts(t->io, at, v))
+        return 0;
+    uint64_t hash = value_hash(&as);
+    int err = tables_converts(t->io, at, &as) ? tables_convert(s, t->io, at, &as, &hash) : 0;
+    if (err || hash == c->hash || (hash != value_hash(&as) && ((err = state_begin(s)) || (err = tables_note_converted(s, t->io, at)))))
         return err;
     rows_account(s, t, &r->who, r, NULL);
     r->cells[c - r->cells].hash = hash;
@@ -223,8 +228,8 @@ int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, c
             err = refs_gone(p->s, t, &row->who, &r->writes[c->write], v);
         else if (err == 1 && p->ahead)
             err = 0;
-        if (!err && v->type == VALUE_REF)
-            err = renumber_cell(p, t, r, c, v, home);
+        if (!err)
+            err = tell_cell(p, t, r, c, v, home);
         if (err)
             return err;
         if (!hashes || hashes[i] != c->hash)
@@ -279,6 +284,9 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
     struct rowid place = row->who;
     int err = 0;
     r->who = row->who;
+    if (place.text && (err = tables_keeps_key(s, t->io, &place)) != 1)
+        return err < 0 ? err : (err = show_park(p, row, "its key would be another one in this file")) ? err : SETTLED;
+    err = 0;
     if (place.text && t->io->key_refs) {
         struct value key[16];
         int n = tables_key_values(&place, key, 16);

@@ -256,9 +256,35 @@ int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct r
     return at + 1;
 }
 
-/* ---- conversions by declared types: a value of another storage class than the column prefers may be stored otherwise than it came */
+/* ---- conversions: a value of another storage class than the column prefers may be stored otherwise than it came, and so may text that is none in the
+ * file's encoding */
+
+/* Does SQLite make UTF-16 of it, and the same of that again? Not what is no UTF-8, surrogates, U+FFFE and U+FFFF. */
+static bool fits_utf16(const uint8_t *p, size_t len) {
+    static const uint32_t LEAST[] = {0, 0x80, 0x800, 0x10000};
+    for (size_t i = 0; i < len;) {
+        uint32_t first = p[i++], more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
+        uint32_t code = more ? first & (0x3fu >> more) : first;
+        if ((more && (first < 0xc0 || first > 0xf7)) || len - i < more)
+            return false;
+        for (uint32_t k = 0; k < more; k++, i++) {
+            if ((p[i] & 0xc0) != 0x80)
+                return false;
+            code = code << 6 | (p[i] & 0x3f);
+        }
+        if (code < LEAST[more] || code > 0x10ffff || (code & 0xfffff800) == 0xd800 || (code & 0xfffffffe) == 0xfffe)
+            return false;
+    }
+    return true;
+}
+
+static bool is_recoded(const struct tio *io, const struct value *v) {
+    return v->type == VALUE_TEXT && io->store->app.utf16 && !fits_utf16(v->p, v->len);
+}
 
 bool tables_converts(const struct tio *io, uint32_t at, const struct value *v) {
+    if (is_recoded(io, v))
+        return true;
     switch (io->table->columns[io->order[at]].affinity) {
     case AFFINITY_BLOB: return false;
     case AFFINITY_TEXT: return v->type == VALUE_INT || v->type == VALUE_FLOAT;
@@ -271,9 +297,19 @@ bool tables_converts(const struct tio *io, uint32_t at, const struct value *v) {
 
 int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct value *v, uint64_t *hash) {
     static const char *const TYPES[] = {"BLOB", "TEXT", "NUMERIC", "INTEGER", "REAL"};
-    sqlite3_stmt *put = NULL, *get = NULL;
+    sqlite3_stmt *put = NULL, *get = NULL, *recode = NULL;
     enum affinity a = io->table->columns[io->order[at]].affinity;
+    struct value text;
     int err;
+    if (is_recoded(io, v)) { /* a parameter has the encoding of the connection's file */
+        if ((err = sql_prepare(s->app.reader, &recode, "SELECT ?1")))
+            return err;
+        sql_bind_value(recode, 1, v);
+        if ((err = sql_step(recode)) != 1)
+            goto out;
+        sql_column_value(recode, 0, &text);
+        v = &text;
+    }
     /* a TEMP table of one column a kind; SQLite's own conversion decides. Rare: schemas differ, or '581B' in an INTEGER column. */
     if ((err = sql_exec(s->db, "CREATE TEMP TABLE IF NOT EXISTS convert_%s(v %s)", TYPES[a], TYPES[a])) ||
         (err = sql_prepare(s->db, &put, "INSERT OR REPLACE INTO temp.convert_%s(rowid, v) VALUES(1, ?)", TYPES[a])) ||
@@ -291,7 +327,24 @@ int tables_convert(struct store *s, struct tio *io, uint32_t at, const struct va
 out:
     sqlite3_finalize(put);
     sqlite3_finalize(get);
+    sqlite3_finalize(recode);
     return err;
+}
+
+/* 1: the file stores this key as it is. What it would store otherwise would be another row: a new one, written here. (Whole numbers compare equal,
+ * whether they are REAL or not.) */
+int tables_keeps_key(struct store *s, struct tio *io, const struct rowid *who) {
+    struct value values[16];
+    int n = io->table->key_kind == KEY_COLUMNS ? tables_key_values(who, values, 16) : 0, kept = n < 0 ? n : 1;
+    for (uint32_t i = 0; (int)i < n && i < io->table->key_count && kept == 1; i++) {
+        uint64_t hash = 0;
+        bool text = values[i].type == VALUE_TEXT || io->table->columns[io->order[i]].affinity == AFFINITY_TEXT;
+        if (!text || values[i].type == VALUE_REF || !tables_converts(io, i, &values[i]))
+            continue;
+        int err = tables_convert(s, io, i, &values[i], &hash);
+        kept = err ? err : hash == value_hash(&values[i]);
+    }
+    return kept;
 }
 
 /* In the state's `meta`: "converted TABLE COLUMN", the affinity that did it. */
@@ -602,8 +655,10 @@ int tables_load(struct store *s) {
     if (!(s->tios = calloc(s->schema.count ? s->schema.count : 1, sizeof *s->tios)))
         return ERR_NOMEM;
     bool began = !s->in_tx;
-    if ((err = state_begin(s)))
+    int64_t utf16;
+    if ((err = sql_int(s->app.reader, 0, &utf16, "SELECT encoding LIKE 'UTF-16%%' FROM pragma_encoding")) || (err = state_begin(s)))
         return err;
+    s->app.utf16 = utf16;
     uint32_t top = 0;
     for (uint32_t i = 0; i < s->tbls_count; i++)
         s->tbls[i]->unbound = NULL; /* also of one that is not there any more */
