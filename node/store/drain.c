@@ -198,7 +198,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         err = delete_others(s, io, &e->who, look);
     s->same->told = false;
     if (!err && e->set)
-        err = refs_tell(s, io, e->set->at, e->set->count, look->noted ? look->ms : -1, &e->values);
+        err = refs_tell(s, io, &e->who, e->set->at, e->set->count, look->noted ? look->ms : -1, &e->values);
     if (!err)
         err = edit_write(s, io, e, at);
     if (err == ERR_TOOBIG) {

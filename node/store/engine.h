@@ -544,9 +544,9 @@ int same_by_number(struct store *s, const struct tbl *t, int64_t number, struct 
 int refs_load(struct store *s); /* after the foreign keys */
 /* The row that this number of t means: to the application at the note `seq`, or now (INT64_MAX). 1 found, 0 none. */
 int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct rowid *who);
-/* Values of these columns (of io's order), as a batch carries them, written by a request at `ms` (negative: by nobody's); *values may become an array
- * of the store's, until the next call. */
-int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, int64_t ms, const struct value **values);
+/* Values of these columns (of io's order), as a batch carries them, of the row `who` (NULL: none yet), written by a request at `ms` (negative: none);
+ * *v may become an array of the store's, until the next call. */
+int refs_tell(struct store *s, struct tio *io, const struct rowid *who, const uint32_t *at, uint32_t n, int64_t ms, const struct value **v);
 int refs_key(struct store *s, struct tio *io, const struct value *values, int64_t seq, uint32_t plain,
              struct buf *out); /* normalised key of these key columns; `plain`: bits of those that are numbers and no more */
 size_t refs_pack(struct store *s, const struct tbl *t, const struct rowid *who,

@@ -137,7 +137,19 @@ static int tell(struct store *s, struct tbl *to, int64_t seq, int64_t ms, struct
     return 1;
 }
 
-int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, int64_t ms, const struct value **values) {
+/* A column of the row's own name says what the name says: whom it meant was told when it was noted. */
+static void key_says(const struct value *key, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+    if (key->type != VALUE_REF || key->len > VALUE_REF_BORN_BYTES)
+        return;
+    memcpy(bytes, key->p, key->len);
+    v->type = VALUE_REF;
+    v->p = bytes;
+    v->len = key->len;
+}
+
+int refs_tell(struct store *s, struct tio *io, const struct rowid *who, const uint32_t *at, uint32_t count, int64_t ms,
+              const struct value **values) {
+    struct value key[16];
     if (!io->telling || !count)
         return 0;
     if (count > s->told_cap) {
@@ -151,7 +163,15 @@ int refs_tell(struct store *s, struct tio *io, const uint32_t *at, uint32_t coun
         s->told_cap = count;
     }
     memcpy(s->told, *values, count * sizeof *s->told);
+    int keys = who && who->text && io->key_refs ? tables_key_values(who, key, 16) : 0;
+    if (keys < 0)
+        return keys;
     for (uint32_t i = 0; i < count; i++) {
+        int place = at[i] == NOT_HERE || !keys ? 0 : io->table->columns[io->order[at[i]]].key_place;
+        if (place > 0 && place <= keys && io->ref_to[at[i]]) {
+            key_says(&key[place - 1], &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
+            continue;
+        }
         int err = at[i] == NOT_HERE ? 0 : tell(s, io->ref_to[at[i]], INT64_MAX, ms, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
         if (err < 0)
             return err;

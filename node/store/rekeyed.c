@@ -202,7 +202,7 @@ static int find_source(struct store *s, const struct row_look *look, bool plain)
         const struct value *told = &v;
         if (c->at != AT_NUMBER)
             v = look->values[c->at];
-        int err = c->at == AT_NUMBER || plain || k->count == 1 ? 0 : refs_tell(s, look->io, &c->at, 1, -1, &told);
+        int err = c->at == AT_NUMBER || plain || k->count == 1 ? 0 : refs_tell(s, look->io, NULL, &c->at, 1, -1, &told);
         if (err)
             return err;
         if (!place.text && told->type != VALUE_INT)

@@ -105,11 +105,27 @@ static void test_given_once(void **state) {
     rig_close(&r);
 }
 
+/* A key written with a number whose row has just got another one: the row's columns say the same as its name. */
+static void test_a_key_with_an_old_number(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, PAIRS);
+    rig_act(&r, 0, "INSERT INTO person(name) VALUES('first'); INSERT INTO event(id, title) VALUES(5, 'e')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO person(name) VALUES('second')");
+    rig_share(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        rig_act(&r, i, i ? "INSERT INTO present VALUES(1, 5, 'b')" : "INSERT INTO event(id, title) VALUES(6, 'f')");
+    share_same(&r);
+    assert_everywhere(&r, PRESENT, "tb|tfirst|te|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_beside_one_that_moves), cmocka_unit_test(test_two_lives_and_one_number),
         cmocka_unit_test(test_a_given_key_comes_back),      cmocka_unit_test(test_given_once),
-        cmocka_unit_test(test_a_value_in_a_circle),
+        cmocka_unit_test(test_a_value_in_a_circle),         cmocka_unit_test(test_a_key_with_an_old_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
