@@ -75,7 +75,7 @@ static json_t *side(const struct store *s, struct stamp by, json_t *value) {
     char node[2 * NODE_ID_BYTES + 1] = "";
     if (by.at)
         sodium_bin2hex(node, sizeof node, s->origin_ids[by.origin].node, NODE_ID_BYTES);
-    return json_pack("{s:o, s:s, s:I}", "value", value, "node", node, "time_ms", (json_int_t)hlc_ms(by.at));
+    return json_pack("{s:o, s:s, s:I}", "value", value, "node", node, "time_ms", report_time((int64_t)hlc_ms(by.at)));
 }
 
 static const char *origin_of(const struct store *s, struct stamp by, char text[ORIGIN_TEXT_BYTES]) {

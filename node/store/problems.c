@@ -312,7 +312,7 @@ static json_t *table_json(struct store *s, const char *name, const struct table 
     json_decref(findings);
     return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated",
                      replicated, "pending", 0, "parked", (json_int_t)parked_count + (t && !t->io ? (json_int_t)t->rows : 0),
-                     "last_change_ms", (json_int_t)(t ? t->last_change_ms : 0), "problems", problems);
+                     "last_change_ms", t ? report_time(t->last_change_ms) : 0, "problems", problems);
 }
 
 /* Of several under one name the one that has rows. */

@@ -11,6 +11,10 @@
 
 #include "proto/err.h"
 
+#define EARLIEST_MS 315532800000 /* 1980: no clock is before it */
+
+json_int_t report_time(int64_t ms) { return ms < EARLIEST_MS ? 0 : ms; }
+
 /* ---- values */
 
 static json_t *base64(const uint8_t *p, size_t len) {
