@@ -1,4 +1,6 @@
 """Random schemas: tables with everything around them, as CREATE statements and as what writers must know of them."""
+import random
+
 NAMES = ['t', 'team', 'order', 'group', 'select', 'Größe', 'a b', "it's", 'say "hi"', '日本', 'x.y', 'a-b', '1st', 'b[r]', 'a`b', 'index',
          'Table', 'per%cent', '😀', 'new', 'old', 'excluded', 'seq', 'kind', 'k0', 'at', 'tbl', 'nonce', 'rowid', 'oid', 'main', 'temp', 'value',
          'key', 'note', 'a;b', 'a,b', 'a(b)', 'ünï', 'null', 'default', 'x', 'y', 'z', 'last_name', 'isbn', 'data', 'rank', 'stamp', 'match']
@@ -61,6 +63,7 @@ class Table:
         self.strict = self.without_rowid = self.numbers = self.autoincrement = False
         self.tied = [self]          # what foreign keys and triggers tie to it, itself included
         self.parents = []           # (our columns, table, its columns)
+        self.key_parent = None      # the table that the first column of the key refers to
         self.constraints, self.indexes, self.triggers = [], [], []
         self.views = []
         self.extremes = self.made = self.self_reference = False
@@ -94,9 +97,11 @@ class Table:
 class Schema:
     """Tables, and everything around them, as CREATE statements in order."""
 
-    def __init__(self, rng, nodes, without):
+    def __init__(self, rng, nodes, without, seed):
         self.r, self.nodes, self.without = rng, nodes, without
         self.complete = False
+        keys = random.Random('keys %d' % seed)      # apart, so that all other schemas stay the ones of their seeds
+        self.key_refs = keys if keys.random() < 0.5 and 'key_refs' not in without else None
         self.names, self.created, self.tables, self.logs = set(), [], [], []
         for _ in range(self.r.choice([1, 1, 2, 2, 3, 4])):
             self.add_table()
@@ -190,8 +195,22 @@ class Schema:
             a, b = r.sample(t.column('plain'), 2)
             t.constraints.append('CHECK (%s IS NOT 42 OR %s IS NOT 7)' % (a.q, b.q))
             a.used = b.used = True
+        if self.key_refs and kind in ('int', 'wri', 'composite', 'wrc'):
+            self.refer_by_key(t)
         self.tables.append(t)
         return t
+
+    def refer_by_key(self, t):
+        """The key is, or begins with, the number of another row. (No SET NULL: a key with NULL stays on its server.)"""
+        r, first = self.key_refs, t.key[0]
+        parents = [p for p in self.tables if p.kind in ('int', 'autoincrement', 'wri') and not p.extremes]
+        if not parents or t.extremes or first.type not in ('INTEGER', 'INT'):
+            return
+        p = t.key_parent = r.choice(parents)
+        t.numbers, first.not_null = False, len(t.key) > 1
+        t.constraints.append('FOREIGN KEY (%s) REFERENCES %s%s%s' % (first.q, p.q, r.choice(['', ' ON DELETE CASCADE']),
+                                                                     r.choice(['', ' ON UPDATE CASCADE', ' ON UPDATE CASCADE'])))
+        self.tie(t, p)
 
     def plain(self, t, c):
         r = self.r

@@ -22,7 +22,7 @@ class Script:
         self.nodes = r.choice([2, 2, 2, 3, 3, 4])
         self.head = ['begin %d %d' % (seed, self.nodes)]
         self.blocks = []
-        self.schema = Schema(r, self.nodes, self.without)
+        self.schema = Schema(r, self.nodes, self.without, seed)
         self.writer = Writer(self.schema)
         self.writable = list(self.schema.tables)
         self.extra = 0
@@ -249,7 +249,7 @@ class Script:
         if again:
             self.emit('quiet')
         # that a parent's deletion left a child behind on purpose is not known of references that a new name carries: till quiet they are let be
-        calm = again or (form == 'rename' and any(x.parents for x in t.tied))
+        calm = again or (form == 'rename' and any(x.parents or x.key_parent for x in t.tied))
         if calm:
             tables = [x for x in tables if x not in t.tied]
         if r.random() < 0.35:

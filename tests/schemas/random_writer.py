@@ -15,7 +15,7 @@ class Writer:
         if t.extremes and i == KEYS - 1 and space < 2:
             return ['9223372036854775807' if space == 0 else '-9223372036854775808']
         if len(t.key) > 1:
-            first = str(space * 10 + i // 3)
+            first = str(space * WIDTH + 1 + i // 3 if t.key_parent else space * 10 + i // 3)
             second = str(i % 3) if t.key[1].type == 'INT' else ["'a'", "'B'", "'ä '"][i % 3]
             return [first, second] + ["x'0%d'" % (i % 2)] * (len(t.key) - 2)
         return [self.key_literal(t.key[0], space, i, t.strict)]
@@ -61,9 +61,9 @@ class Writer:
     def rows(self, t, space):
         if not t.key:
             return '%s = %d' % (t.column('own')[0].q, space)
-        if len(t.key) > 1:
+        if len(t.key) > 1 and not t.key_parent:
             return '%s BETWEEN %d AND %d' % (t.key[0].q, space * 10, space * 10 + 9)
-        if t.numbers:
+        if t.numbers or t.key_parent:
             return '%s BETWEEN %d AND %d' % (t.key[0].q, space * WIDTH, space * WIDTH + WIDTH - 1)
         return '%s IN (%s)' % (t.key[0].q, ', '.join(self.key(t, space, i)[0] for i in range(KEYS)))
 
