@@ -5,6 +5,7 @@ import struct
 import time
 import unittest
 
+import harness
 import intruder
 from harness import ClusterTest, poll, time_passes
 
@@ -107,6 +108,31 @@ class Content(ClusterTest):
         received = c[1].json("files", "status")["received_bytes"]
         self.assertLess(received, size - (16 << 20), "since the restart; 32 MiB were synced before")
         self.assertGreaterEqual(c[1].peer(c[0])["received_bytes"], received, "a peer's bytes are those of all connections")
+
+    def test_rows_do_not_wait_for_files(self):
+        c = self.cluster(2, extra=["--set", "still_ms=50"])
+        for node in c:
+            db = harness.connect(node.path("app.db"))
+            db.execute("CREATE TABLE IF NOT EXISTS entry(id INTEGER PRIMARY KEY, v)")
+            db.close()
+        c.wait(30)
+        with open(c[0].path(".new"), "wb") as f:
+            f.write(random.randbytes(192 << 20))
+        os.rename(c[0].path(".new"), c[0].path("large.bin"))
+        here, there = harness.connect(c[0].path("app.db")), harness.connect(c[1].path("app.db"))
+        poll(lambda: c[1].json("files", "status")["transfers"], 30)
+        beside, number = [], 0
+        while not os.path.exists(c[1].path("large.bin")):
+            number += 1
+            here.execute("INSERT INTO entry VALUES (?, 'x')", (number,))
+            begin = time.monotonic()
+            poll(lambda: there.execute("SELECT 1 FROM entry WHERE id = ?", (number,)).fetchone(), 30)
+            beside.append(time.monotonic() - begin)
+        for db in (here, there):
+            db.close()
+        self.assertGreater(len(beside), 1)
+        self.assertLess(max(beside), 5, "seconds; a file of 192 MiB takes some, and as a rule a row 20 ms: %r" % beside)
+        self.assertLess(sorted(beside)[len(beside) // 2], 0.5)
 
     @unittest.skipUnless(os.environ.get("STARLING_LONG"), "STARLING_LONG=1: a file of 2 GiB")
     def test_two_gib(self):

@@ -499,11 +499,19 @@ class Care(FilesTest):
         os.rename(f.name, c[0].path("big"))
         poll(lambda: small.status()["files"]["state"] == "error", 30)
         self.assertIn("big", small.status()["files"]["error"])
+        fs = os.statvfs(small.instance)  # what would fit, and leave less than is kept in reserve
+        tight = random.Random(4).randbytes((fs.f_bavail - fs.f_blocks // 40) * fs.f_frsize)
+        with open(f.name, "wb") as f:
+            f.write(tight)
+        os.rename(f.name, c[0].path("tight"))
+        poll(lambda: "tight" in (small.status()["files"]["error"] or ""), 30)
         write(c[0], "little", b"fits")
         poll(lambda: read(small, "little") == b"fits")
+        self.assertFalse(os.path.exists(small.path("tight")))
         self.assertFalse(os.path.exists(small.path("big")))
         self.grow_disk(small.instance, "128m")
         poll(lambda: read(small, "big") == big, 30)
+        poll(lambda: read(small, "tight") == tight, 30)
         poll(lambda: small.status()["files"]["state"] == "ok")
 
     def test_verbs(self):

@@ -1,6 +1,8 @@
 /* Files beneath a folder: what a hostile name, a link or a special file would reach elsewhere, and a folder that is swapped for a link all the time. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -152,6 +156,56 @@ static void links_inside(void **state) {
     assert_true(beneath_link_inside("a", "..."));
 }
 
+/* The line of what is not as it should be; 0: all is. */
+static int leads_out(int root) {
+    static const char *const OUT[] = {"leak", "up/secret", "side/b", "../secret", "d/../../secret"};
+    const char *name;
+    for (size_t i = 0; i < sizeof(OUT) / sizeof(OUT[0]); i++)
+        if (beneath_read(root, OUT[i], NULL) >= 0)
+            return __LINE__;
+    if (beneath_look(root, "..") >= 0 || beneath_look(root, "d/..") >= 0 || beneath_look(root, "a/../d") >= 0)
+        return __LINE__;
+    if (beneath_parent(root, "up/new", true, &name) >= 0 || beneath_parent(root, "side/new/x", true, &name) >= 0 ||
+        beneath_parent(root, "../new/x", true, &name) >= 0)
+        return __LINE__;
+    if (beneath_read(root, "d/b", NULL) < 0 || beneath_read(root, "a", NULL) < 0 || beneath_look(root, "") < 0)
+        return __LINE__;
+    return beneath_parent(root, "new/folder/file", true, &name) < 0 ? __LINE__ : 0;
+}
+
+/* As where the kernel has no openat2, or a sandbox refuses it. */
+static bool forget_openat2(int error) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat2, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof(code) / sizeof(code[0]), code};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void nothing_leads_out(void **state) {
+    static const int ERRORS[] = {0, ENOSYS, EPERM};
+    struct place *p = *state;
+    int status;
+    assert_int_equal(symlinkat("../secret", p->root, "leak"), 0);
+    assert_int_equal(symlinkat("..", p->root, "up"), 0);
+    assert_int_equal(symlinkat("d", p->root, "side"), 0);
+    for (size_t i = 0; i < sizeof(ERRORS) / sizeof(ERRORS[0]); i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            int line = ERRORS[i] != 0 && !forget_openat2(ERRORS[i]) ? 0 : leads_out(p->root); /* no filters here: nothing to see */
+            if (line != 0)
+                printf("line %d, after error %d\n", line, ERRORS[i]);
+            fflush(stdout);
+            _exit(line != 0);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+}
+
 struct swapping {
     int root;
     atomic_bool stop;
@@ -191,10 +245,10 @@ static void a_folder_that_is_swapped(void **state) {
 #define PLACED(f) cmocka_unit_test_setup_teardown(f, make, clean)
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names),          PLACED(reads),
-        PLACED(links_are_not_followed),   PLACED(special_files_are_not_opened),
-        PLACED(folders_are_made),         cmocka_unit_test(links_inside),
-        PLACED(a_folder_that_is_swapped),
+        cmocka_unit_test(names),        PLACED(reads),
+        PLACED(links_are_not_followed), PLACED(special_files_are_not_opened),
+        PLACED(folders_are_made),       cmocka_unit_test(links_inside),
+        PLACED(nothing_leads_out),      PLACED(a_folder_that_is_swapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

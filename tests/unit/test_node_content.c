@@ -1,6 +1,9 @@
 /* The content of files, from server to server: whole, verified, resumed, re-used. */
 #include "tests/unit/content_rig.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include <sys/resource.h>
 
 #include "node/files/chunker.h"
@@ -253,6 +256,40 @@ static void test_a_file_that_changed_is_gone(void **state) {
     free(data);
 }
 
+struct writing {
+    int fd;
+    atomic_bool stop;
+};
+
+static void *write_on(void *arg) {
+    struct writing *w = arg;
+    for (uint64_t i = 0; !atomic_load(&w->stop); i++)
+        if (pwrite(w->fd, &i, 8, (off_t)(i * 4096 % (16u << 20))) != 8)
+            break;
+    return NULL;
+}
+
+/* What somebody writes while it is read has no hash. */
+static void test_a_file_that_is_written(void **state) {
+    size_t len = 16u << 20;
+    uint8_t *data = random_bytes(len);
+    struct writing w = {0};
+    pthread_t thread;
+    (void)state;
+    server_start(0);
+    write_file(0, "a", data, len);
+    w.fd = openat(servers[0].root, "a", O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pthread_create(&thread, NULL, write_on, &w), 0);
+    scan(0, "a", NULL);
+    atomic_store(&w.stop, true);
+    pthread_join(thread, NULL);
+    close(w.fd);
+    assert_int_equal(servers[0].scan.error, ERR_BUSY);
+    scan(0, "a", NULL);
+    assert_int_equal(servers[0].scan.error, 0);
+    free(data);
+}
+
 /* A large file is hashed once by who has it and once by who gets it; and again only where it does not look any more as it did then. */
 static void test_hashed_once_a_side(void **state) {
     size_t len = 6u << 20;
@@ -462,6 +499,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_what_is_here_is_copied, teardown),
         cmocka_unit_test_teardown(test_what_is_here_is_looked_at, teardown),
         cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
+        cmocka_unit_test_teardown(test_a_file_that_is_written, teardown),
         cmocka_unit_test_teardown(test_hashed_once_a_side, teardown),
         cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
