@@ -27,6 +27,15 @@ int outdated_note(struct store *s, struct tbl *t, const struct rowid *who, int64
     return 0;
 }
 
+/* A write of the drain at hand may have thrown it out by a UNIQUE value, and that is not known of it yet. */
+static int in_file(struct store *s, const struct tbl *t, const struct rowid *who) {
+    int64_t there = 1;
+    int err = t->io ? sql_int(s->app.reader, 0, &there, "SELECT EXISTS(SELECT 1 FROM main.\"%w\" WHERE \"%w\"=%lld)", t->io->table->name,
+                              t->io->table->columns[t->io->table->key[0]].name, (long long)numbers_home(t, who))
+                    : 0;
+    return err ? err : there != 0;
+}
+
 /* Of several that had it within that time, the first: it is the one that was there to be read all the while. Who deleted it meanwhile knew its new
  * number. */
 int outdated_means(struct store *s, const struct tbl *t, int64_t number, int64_t ms, struct rowid *who) {
@@ -40,7 +49,7 @@ int outdated_means(struct store *s, const struct tbl *t, int64_t number, int64_t
         return 0;
     *who = found->who;
     int err = rows_find(s, t, who, &s->meant, &home);
-    return err ? err : reg_alive(&s->meant, &o);
+    return err ? err : reg_alive(&s->meant, &o) ? in_file(s, t, who) : 0;
 }
 
 void outdated_pass(struct store *s, int64_t ms) {

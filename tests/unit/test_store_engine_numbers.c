@@ -121,11 +121,31 @@ static void test_a_key_with_an_old_number(void **state) {
     rig_close(&r);
 }
 
+/* The row that had the number was thrown out by the same commit: nobody means it any more. */
+static void test_an_old_number_of_a_row_thrown_out(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, PAIRS);
+    rig_act(&r, 1, "INSERT INTO person(name) VALUES('first')");
+    rig_tick();
+    rig_act(&r, 0, "INSERT INTO person(name) VALUES('second')");
+    rig_share(&r);
+    rig_act(&r, 0, "BEGIN; INSERT OR REPLACE INTO person VALUES(1, 'second'); INSERT INTO event(title, lead) VALUES('of 1', 1); COMMIT");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM person", "i1|tsecond|;");
+    assert_everywhere(&r, "SELECT title, lead FROM event", "tof 1|i1|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_key_beside_one_that_moves), cmocka_unit_test(test_two_lives_and_one_number),
-        cmocka_unit_test(test_a_given_key_comes_back),      cmocka_unit_test(test_given_once),
-        cmocka_unit_test(test_a_value_in_a_circle),         cmocka_unit_test(test_a_key_with_an_old_number),
+        cmocka_unit_test(test_a_key_beside_one_that_moves),
+        cmocka_unit_test(test_two_lives_and_one_number),
+        cmocka_unit_test(test_a_given_key_comes_back),
+        cmocka_unit_test(test_given_once),
+        cmocka_unit_test(test_a_value_in_a_circle),
+        cmocka_unit_test(test_a_key_with_an_old_number),
+        cmocka_unit_test(test_an_old_number_of_a_row_thrown_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
