@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""Two servers that worked apart, statement by statement through the real engine: what tests/cluster/test_apart.py does with processes, many times.
+"""Servers that worked apart, statement by statement through the real engine: what tests/cluster/test_apart.py does with processes, many times.
 
-    apart.py SERVERS [--first SEED] [--count N] [--operations N] [--shrink]
-Each server's application runs its operations by itself, and its node finds a few transactions at a time; then the batches go to the other, all at once
-or in pieces, until nothing new comes. Both must show the same rows, all that were there and none that was deleted, and park none. SERVERS is the built `servers`. A failure
+    apart.py SERVERS [--first SEED] [--count N] [--operations N] [--phases N] [--nodes N] [--shrink]
+Each server's application runs its operations by itself, and its node finds a few transactions at a time; then the batches go to the others, all at once
+or in pieces, until nothing new comes. All (two, or --nodes) must show the same rows, all that were there and none that was deleted, and park none. --phases N: the applications go
+on after that, with the numbers that they knew, N times in all; then all must show the same rows, whatever these are. SERVERS is the built `servers`. A failure
 prints its seed; --shrink, and what is left of its transactions."""
 import argparse
 import json
@@ -38,6 +39,8 @@ SHAPE = dict(test_apart.shape(), **{"knot.db": knot()})
 class Restless(test_apart.Application):
     """Gives references other parents, too; what is refused was not said."""
 
+    nodes = 2
+
     def operation(self, con, t, n):
         said, refused = len(self.node.said), self.done["refused"]
         super().operation(con, t, n)
@@ -47,7 +50,7 @@ class Restless(test_apart.Application):
     def insert(self, con, t, n):
         """Now and then under a number of its own choice, which the other server may have given to another row, and never chooses itself."""
         super().insert(con, t, n)
-        number = 2 * self.random.randrange(30) + self.server
+        number = self.nodes * self.random.randrange(30) + self.server
         if self.random.random() < 0.15 and number not in self.ids(con, t.name):
             con.execute("UPDATE %s SET id = ? WHERE id = ?" % t.name, (number, con.execute("SELECT last_insert_rowid()").fetchone()[0]))
         return True
@@ -98,10 +101,11 @@ def transactions(db, server, seed, operations):
 
 
 class Servers:
-    def __init__(self, program, sql, trace):
-        self.trace, self.made, self.sent, self.rows, self.parked = trace, ([], []), [0, 0], [{}, {}], [0, 0]
+    def __init__(self, program, sql, trace, count):
+        self.trace, self.count, self.made, self.rows, self.parked = trace, count, [[] for _ in range(count)], [{}] * count, [0] * count
+        self.sent = [[0] * count for _ in range(count)]  # to whom, from whom
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask("open", 2, sql)
+        self.ask("open", count, sql)
 
     def ask(self, *words):
         line = " ".join(map(str, words))
@@ -126,15 +130,16 @@ class Servers:
 
 
 def exchange(servers, rng):
-    sent, more, pieces = servers.sent, True, rng.random() < 0.5
+    more, pieces = True, rng.random() < 0.5
     while more:
         more = False
-        for server in rng.sample((0, 1), 2):
-            new = servers.made[1 - server][sent[server]:]
-            if new:
-                more, count = True, rng.randint(1, len(new)) if pieces else len(new)
-                sent[server] += count
-                servers.take(server, servers.ask("deliver", server, *(w for version in new[:count] for w in (1 - server, version))))
+        for to in rng.sample(range(servers.count), servers.count):
+            for origin in rng.sample(range(servers.count), servers.count):
+                sent, made = servers.sent[to][origin], servers.made[origin]
+                if origin != to and sent < len(made):
+                    count = rng.randint(1, len(made) - sent) if pieces else len(made) - sent
+                    servers.sent[to][origin], more = sent + count, True
+                    servers.take(to, servers.ask("deliver", to, *(w for version in made[sent:sent + count] for w in (origin, version))))
 
 
 def born(servers, tables):
@@ -164,40 +169,66 @@ def lost(tables, before, after):
     return None
 
 
+def unlike(what, sides):
+    """Whether these lists, one of each server, differ from the first, and in what."""
+    first = sorted(map(str, sides[0]))
+    for n, side in enumerate(sides[1:], 1):
+        other = sorted(map(str, side))
+        if other != first:
+            return "%s: only on server 0 %s, only on server %d %s" % (
+                what, [r for r in first if r not in other][:3], n, [r for r in other if r not in first][:3])
+    return None
+
+
+def apart_still(servers, tables):
+    found = next(filter(None, (unlike(t.name, [rows.get(t.name, []) for rows in servers.rows]) for t in tables)), None)
+    if found or any(servers.parked):
+        return found or "parked: %s" % servers.parked
+    digests, orphans, conflicts = ([servers.ask(word, server) for server in range(servers.count)] for word in ("rest", "check", "conflicts"))
+    if any(d["digest"] != digests[0]["digest"] for d in digests):
+        return "digests: of the same rows"
+    if orphans[0]["foreign"]:
+        return "orphans: %s" % orphans[0]["foreign"]
+    return unlike("conflicts", [c["conflicts"] for c in conflicts])
+
+
 def difference(servers, tables, before):
-    for name in [t.name for t in tables]:
-        one, other = (sorted(map(str, rows.get(name, []))) for rows in servers.rows)
-        if one != other:
-            return "%s: only on the first %s, only on the second %s" % (
-                name, [r for r in one if r not in other][:3], [r for r in other if r not in one][:3])
     back = born(servers, tables) - {(name, row[3]) for rows in before for name in rows for row in rows[name] if len(row) > 3}
     if back:
         return "deleted before, and shown: %s" % sorted(back)[:3]
     missing = lost(tables, before, servers.rows[0])
-    return missing and "lost: " + missing or ("parked: %s" % servers.parked if any(servers.parked) else None)
+    return missing and "lost: " + missing
+
+
+def work_apart(servers, work):
+    for _, server, statements, looks in work:
+        servers.ask("begin", server)
+        for statement in statements:
+            servers.ask("try", server, statement)
+        servers.take(server, servers.ask("commit" if looks else "pile", server))
+    for server in range(servers.count):
+        servers.take(server, servers.ask("rest", server))  # also after a statement that failed
 
 
 def run(args, db, seed, work, trace=False):
-    """What is wrong in the end, or None. work: (server, statements, whether its node looks then) in order."""
-    servers = Servers(args.servers, SHAPE[db][0], trace)
+    """What is wrong in the end, or None. work: (phase, server, statements, whether its node looks then) in order."""
+    servers, rng = Servers(args.servers, SHAPE[db][0], trace, args.nodes), random.Random(seed)
     try:
-        for server, statements, looks in work:
-            servers.ask("begin", server)
-            for statement in statements:
-                servers.ask("try", server, statement)
-            servers.take(server, servers.ask("commit" if looks else "pile", server))
-        for server in range(2):
-            servers.take(server, servers.ask("rest", server))  # also after a statement that failed
-        before = list(servers.rows)
-        exchange(servers, random.Random(seed))
+        for phase in range(args.phases):
+            work_apart(servers, [w for w in work if w[0] == phase])
+            before = list(servers.rows)
+            exchange(servers, rng)
+            if rng.random() < 0.5:  # else the applications go on with what they read before
+                for server in range(servers.count):
+                    servers.ask("time", server)
         for _ in range(5):
             if not any(servers.parked):
                 break
             servers.ask("skip", 2000)  # what was parked is tried again after a second
-            for server in range(2):
+            for server in range(servers.count):
                 servers.take(server, servers.ask("rest", server))
-            exchange(servers, random.Random(seed))
-        return difference(servers, SHAPE[db][1], before)
+            exchange(servers, rng)
+        return apart_still(servers, SHAPE[db][1]) or (difference(servers, SHAPE[db][1], before) if args.phases == 1 else None)
     except RuntimeError as e:
         return str(e)
     finally:
@@ -224,9 +255,9 @@ def shrink(args, db, seed, work, found):
     work = fewer(work, lambda rest: (run(args, db, seed, rest) or "").startswith(kind))
 
     def joined(parts):
-        return [(server, [s for at, s in parts if at == n], looks) for n, (server, _, looks) in enumerate(work)]
+        return [(phase, server, [s for at, s in parts if at == n], looks) for n, (phase, server, _, looks) in enumerate(work)]
 
-    parts = fewer([(n, s) for n, (_, statements, _) in enumerate(work) for s in statements],
+    parts = fewer([(n, s) for n, (_, _, statements, _) in enumerate(work) for s in statements],
                   lambda rest: (run(args, db, seed, joined(rest)) or "").startswith(kind))
     print(run(args, db, seed, joined(parts), trace=True))
 
@@ -237,14 +268,18 @@ def main():
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--operations", type=int, default=90)
+    parser.add_argument("--phases", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=2)
     parser.add_argument("--shrink", action="store_true")
     args = parser.parse_args()
-    wrong = 0
+    wrong, Restless.nodes = 0, args.nodes
     for seed in range(args.first, args.first + args.count):
         db = ("plans.db", "chats.db", "knot.db", "main.db", "users.db", "knot.db")[seed % 6]
         rng = random.Random(seed)
         often = rng.choice((0.03, 0.1, 0.3, 1))
-        work = [(server, t, rng.random() < often) for server in range(2) for t in transactions(db, server, seed * 2 + server, args.operations)]
+        done = [transactions(db, server, seed * args.nodes + server, args.operations) for server in range(args.nodes)]
+        work = [(n * args.phases // len(done[server]), server, t, rng.random() < often)
+                for server in range(args.nodes) for n, t in enumerate(done[server])]
         found = run(args, db, seed, work)
         if found:
             wrong += 1
@@ -252,9 +287,10 @@ def main():
             if args.shrink:
                 shrink(args, db, seed, work, found)
                 break
-    print("apart: %d of %d pairs of servers are equal" % (args.count - wrong, args.count))
+    print("apart: %d of %d groups of servers are equal" % (args.count - wrong, args.count))
     if wrong:
-        print("repeat: tests/model/apart.py %s --first SEED --count 1 --operations %d --shrink" % (args.servers, args.operations))
+        print("repeat: tests/model/apart.py %s --first SEED --count 1 --operations %d --phases %d --nodes %d --shrink" % (
+            args.servers, args.operations, args.phases, args.nodes))
     return 1 if wrong else 0
 
 
