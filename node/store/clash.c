@@ -587,6 +587,39 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
     return err < 0 ? err : 0;
 }
 
+/* The same of a row whose own key is the reference: it is known as its parent is. */
+static int keep_named(struct check *c, struct foreign *f, const struct rowid *parent, int64_t number) {
+    struct store *s = c->s;
+    struct origins_order o = store_order(s);
+    struct tbl *t = f->child->tbl;
+    struct rowid place = {.kind = IDENT_GIVEN, .number = number};
+    struct pending_row *p;
+    struct write w;
+    bool home, lives, left;
+    int err = rows_at_home(s, t, &place, &s->reg);
+    if (err || !reg_known(&s->reg) || !reg_alive(&s->reg, &o) || !rowid_same(&s->reg.who, parent) ||
+        (err = rows_find(s, f->parent->tbl, parent, &s->reg2, &home)))
+        return err;
+    lives = reg_alive(&s->reg2, &o);
+    if (!lives && f->child->policy.orphans != ORPHANS_KEEP && reference_write(s, f, &s->reg, &w)) {
+        if ((err = values_orphan(s, w.origin, w.version, t, parent, &left)) ||
+            (!left && (err = dead_knowing(s, f->parent->tbl, parent, &w, &left))))
+            return err;
+        if (!left && cascades(f))
+            c->parked = (err = mend_cascade_row(s, t, parent)) == 1 || c->parked;
+        else if (!left)
+            lives = (err = mend_revive_row(s, f->parent->tbl, parent)) == 1;
+    }
+    if (err < 0 || !lives)
+        return err < 0 ? err : 0;
+    c->parked = true;
+    if (home) /* it moves, and takes this one along */
+        return 0;
+    if ((err = state_begin(s)) || (err = pending_map_flights(s)) || pending_find(s, t, parent))
+        return err;
+    return (err = pending_set(s, t, parent, true, NULL, 0, NULL, &p)) ? err : pending_store(s, p);
+}
+
 /* Has another row the number of this one, which is gone? */
 static int number_taken(struct check *c, const struct tio *io, int64_t number, const struct rowid *who, bool *taken) {
     struct store *s = c->s;
@@ -614,8 +647,8 @@ static int check_parent(struct check *c, struct tio *io, const struct rowid *who
             continue;
         for (uint32_t k = 0; k < f->count; k++)
             v[f->key_from[k]] = key[k];
-        if (taken && f->from[0] != NUMBER)
-            err = keep_meaning(c, f, who, &v[0]);
+        if (taken)
+            err = f->from[0] == NUMBER ? keep_named(c, f, who, v[0].as.i) : keep_meaning(c, f, who, &v[0]);
         else if (f->indexed)
             err = check_children(c, f, v);
         if (err)

@@ -202,6 +202,30 @@ static int over_itself(struct store *s, const struct tbl *t, const struct rowid 
     return !(p ? p->present : reg_alive(&s->meant, &o));
 }
 
+static int vacant(struct store *s, const struct tbl *t, uint32_t from, uint32_t to, int64_t number) {
+    const struct rowid place = {.kind = IDENT_GIVEN, .number = number};
+    struct origins_order o = store_order(s);
+    struct row_look look;
+    if (from < to) {
+        notes_look(s->notes, from, to, &look);
+        return look.died && !look.born;
+    }
+    int err = rows_at_home(s, t, &place, &s->meant);
+    return err ? err : !reg_alive(&s->meant, &o);
+}
+
+/* ON UPDATE CASCADE is noted before the change that it follows: a key that comes under a number which nobody has means who comes there next. */
+static int with_who_comes(struct store *s, const struct tbl *t, uint32_t from, uint32_t *to, int64_t number) {
+    const struct notes *n = s->notes;
+    int is = n->coming ? vacant(s, t, from, *to, number) : 0;
+    for (uint32_t i = *to; is == 1 && i < n->count && n->list[i].io == t->io && n->list[i].number == number; i++)
+        if (n->list[i].kind == NOTE_INSERT || n->list[i].kind == NOTE_ARRIVED) {
+            *to = i + 1;
+            break;
+        }
+    return is < 0 ? is : 0;
+}
+
 int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t seq, struct rowid *who) {
     const struct notes *n = s->notes;
     if (!n || !t->io || t->shape != SHAPE_NUMBER)
@@ -217,6 +241,9 @@ int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t se
     }
     for (to = from; to < n->count && n->list[to].io == t->io && n->list[to].number == number && n->list[to].seq <= seq;)
         to++;
+    int err = with_who_comes(s, t, from, &to, number);
+    if (err)
+        return err;
     if (from == to || from < s->notes_done) /* nothing was noted; or the registers know by now */
         return 0;
     struct row_look look;
@@ -237,6 +264,8 @@ static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
         if (!note->io->key_refs)
             continue;
         struct rowid raw = {.text = true, .key = n->keys.data + note->key_at, .key_len = note->key_len};
+        n->coming = note->kind == NOTE_GIVEN || note->kind == NOTE_INSERT || note->kind == NOTE_ARRIVED ||
+                    (i > 0 && note[-1].kind == NOTE_ARRIVED && note[-1].seq + 1 == note->seq);
         int err = tables_key_values(&raw, values, 16);
         if (err < 0 || (err = refs_key(s, note->io, values, note->seq, 0, &s->key2)))
             return err;
@@ -247,6 +276,7 @@ static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
             return n->keys.failed;
         *any = true;
     }
+    n->coming = false;
     return 0;
 }
 

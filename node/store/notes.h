@@ -21,6 +21,7 @@ struct notes {
     struct buf keys;
     int64_t last_seq, last_nonce, earliest_ms;
     bool more;
+    bool coming; /* the key at hand is that of a row which came */
 };
 
 /* The notes beyond our mark. 0, DRAIN_RESCAN, ERR_SCHEMA, or an error. */

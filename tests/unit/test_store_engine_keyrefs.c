@@ -1,0 +1,112 @@
+/* Rows whose key is a reference, or holds one, while the application gives the parent another number: they go on meaning whom they meant. */
+#include "store_rig.h"
+
+static const char SCHEMA[] = "CREATE TABLE team(id INTEGER PRIMARY KEY, nick TEXT);"
+                             "CREATE TABLE cat(id INTEGER PRIMARY KEY, name TEXT);"
+                             "CREATE TABLE detail(team INTEGER PRIMARY KEY REFERENCES team(id) ON DELETE CASCADE ON UPDATE CASCADE, body);"
+                             "CREATE TABLE member(team INTEGER REFERENCES team(id) ON DELETE CASCADE ON UPDATE CASCADE,"
+                             "cat INTEGER REFERENCES cat(id) ON DELETE CASCADE, role, PRIMARY KEY(team, cat));"
+                             "INSERT INTO team(nick) VALUES('a'), ('b'), ('c'); INSERT INTO cat(name) VALUES('x');";
+static const char SWAP[] =
+    "BEGIN; UPDATE team SET id=-1 WHERE id=1; UPDATE team SET id=1 WHERE id=2; UPDATE team SET id=2 WHERE id=-1; COMMIT";
+static const char MEMBERS[] = "SELECT nick, role FROM team JOIN member ON team=team.id ORDER BY 1, 2";
+
+static void begin(struct rig *r) {
+    rig_open(r, 2, SCHEMA);
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(r, i), "PRAGMA foreign_keys=ON");
+}
+
+static void end(struct rig *r) {
+    for (uint32_t i = 0; i < 2; i++)
+        peer_retry(&r->peers[i]);
+    rig_share(r);
+    rig_assert_settled(r);
+    assert_same_tables(r);
+    assert_same_conflicts(r);
+    assert_everywhere(r, "PRAGMA foreign_key_check", "");
+    rig_close(r);
+}
+
+/* ON UPDATE CASCADE writes the child, and its note, before the parent's: under the number that another row had until then. */
+static void test_cascade_to_a_number_that_was_left(void **state) {
+    (void)state;
+    static const char *moves[] = {SWAP, "UPDATE team SET id=7 WHERE id=2; UPDATE team SET id=2 WHERE id=1",
+                                  "DELETE FROM team WHERE id=2; UPDATE team SET id=2 WHERE id=1"};
+    for (size_t i = 0; i < 3; i++)
+        for (int several = 0; several < 2; several++) {
+            struct rig r;
+            begin(&r);
+            rig_act(&r, 0, "INSERT INTO member VALUES(1, 1, 'of a')");
+            if (several)
+                rig_act(&r, 0, "DELETE FROM team WHERE id=3");
+            rig_act(&r, 0, moves[i]);
+            rig_share(&r);
+            rig_time_passes(&r);
+            assert_everywhere(&r, MEMBERS, "ta|tof a|;");
+            rig_act(&r, 0, "UPDATE member SET role='new' WHERE team=2");
+            rig_share(&r);
+            assert_everywhere(&r, MEMBERS, "ta|tnew|;");
+            rig_act(&r, several, "DELETE FROM member WHERE team=2");
+            rig_share(&r);
+            assert_everywhere(&r, "SELECT * FROM member", "");
+            end(&r);
+        }
+}
+
+/* The parent's number was left in an earlier drain, by a row that died. */
+static void test_cascade_to_a_number_that_is_free(void **state) {
+    (void)state;
+    struct rig r;
+    begin(&r);
+    rig_act(&r, 0, "INSERT INTO member VALUES(1, 1, 'of a')");
+    rig_act(&r, 0, "DELETE FROM team WHERE id=2");
+    rig_act(&r, 0, "UPDATE team SET id=2 WHERE id=1");
+    rig_share(&r);
+    assert_everywhere(&r, MEMBERS, "ta|tof a|;");
+    rig_act(&r, 0, "DELETE FROM member WHERE team=2");
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT * FROM member", "");
+    end(&r);
+}
+
+/* Its parent died unseen, another row has the number by now: the parent lives again, under another number, and the row is there with it. */
+static void test_key_follows_a_parent_that_lives_again(void **state) {
+    (void)state;
+    struct rig r;
+    begin(&r);
+    rig_act(&r, 1, SWAP);
+    rig_act(&r, 0, "INSERT INTO detail VALUES(1, 'of a')");
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT nick, body FROM team JOIN detail ON team=id", "ta|tof a|;");
+    assert_everywhere(&r, "SELECT count(*) FROM team WHERE nick='a'", "i2|;");
+    end(&r);
+}
+
+/* The same where its parent got another number elsewhere before it was deleted there. */
+static void test_key_follows_a_parent_renumbered_and_deleted(void **state) {
+    (void)state;
+    struct rig r;
+    begin(&r);
+    rig_act(&r, 0, "INSERT INTO team(nick) VALUES('zero'); INSERT INTO detail VALUES(4, 'of zero')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO team(nick) VALUES('one')");
+    peer_pull(&r.peers[0], &r.peers[1]);
+    rig_time_passes(&r);
+    rig_act(&r, 1, "INSERT INTO detail VALUES(4, 'of one')");
+    rig_act(&r, 0, "DELETE FROM team WHERE nick='one'");
+    peer_pull(&r.peers[1], &r.peers[0]);
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT nick, body FROM team JOIN detail ON team=id ORDER BY 1", "tone|tof one|;tzero|tof zero|;");
+    end(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cascade_to_a_number_that_was_left),
+        cmocka_unit_test(test_cascade_to_a_number_that_is_free),
+        cmocka_unit_test(test_key_follows_a_parent_that_lives_again),
+        cmocka_unit_test(test_key_follows_a_parent_renumbered_and_deleted),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
