@@ -31,6 +31,7 @@ struct move { /* a row of the file that gets its number */
     struct tbl *tbl;
     struct rowid who;
     int64_t from, to, temporary;
+    bool late; /* another one that moves along is to have this number */
 };
 
 struct told { /* a register that refers to such a row, to be put back if the projection is taken back */
@@ -327,7 +328,7 @@ int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64
     struct move *m = n ? arena_alloc(&n->arena, sizeof *m) : NULL;
     if (!m)
         return ERR_NOMEM;
-    *m = (struct move){n->wanted, t, *who, numbers_shown(t, who), to, 0};
+    *m = (struct move){n->wanted, t, *who, numbers_shown(t, who), to, 0, false};
     n->wanted = m;
     return 0;
 }
@@ -368,7 +369,7 @@ static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
     return err;
 }
 
-/* A row may have asked twice. */
+/* A row may have asked twice; and two rows for one number, which servers gave them apart: one gets it, and the other finds it taken when it asks again. */
 static int fill(struct store *s, const struct tbl *t, struct move *list) {
     sqlite3_stmt *q;
     int64_t n = 0, first = 0;
@@ -381,8 +382,9 @@ static int fill(struct store *s, const struct tbl *t, struct move *list) {
     s->renumber->moving_from = first;
     if (!(s->renumber->moving = arena_alloc(&s->renumber->arena, (count + 1) * sizeof(struct move *))))
         return ERR_NOMEM;
-    err = sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER, t INTEGER UNIQUE);"
-                                  "DELETE FROM temp.starling_move");
+    err =
+        sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
+                                "DELETE FROM temp.starling_move");
     if (err || (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
         return err;
     for (; list && !err; list = list->next) {
@@ -391,6 +393,7 @@ static int fill(struct store *s, const struct tbl *t, struct move *list) {
         sqlite3_bind_int64(q, 2, list->to);
         sqlite3_bind_int64(q, 3, list->temporary = first + n++);
         err = sql_run(q);
+        list->late = sqlite3_changes(s->app.writer) == 0;
     }
     sqlite3_finalize(q);
     return err;
@@ -657,10 +660,10 @@ static int tell_table(struct store *s, struct renumber *n, struct tio *io, const
 static int move_keys(struct store *s, struct tio *io, const struct move *list) {
     for (const struct move *m = list; m; m = m->next) {
         struct rowid place = {.kind = IDENT_GIVEN, .number = m->from};
-        int err = rows_at_home(s, io->tbl, &place, &s->meant);
+        int err = m->late ? 0 : rows_at_home(s, io->tbl, &place, &s->meant);
         if (err)
             return err;
-        if (!reg_known(&s->meant) || s->meant.who.kind == IDENT_GIVEN)
+        if (m->late || !reg_known(&s->meant) || s->meant.who.kind == IDENT_GIVEN)
             continue;
         if ((err = renumber_want(s, io->tbl, &s->meant.who, m->to)))
             return err;
@@ -723,7 +726,7 @@ static int try_moves(struct store *s, struct renumber *n, struct tbl *t, struct 
         return back ? back : err == ERR_CONSTRAINT ? 0 : err;
     }
     for (const struct move *m = list; m && !err; m = m->next)
-        err = numbers_show_at(s, t, &m->who, m->to, seq);
+        err = m->late ? 0 : numbers_show_at(s, t, &m->who, m->to, seq);
     return err ? err : 1;
 }
 

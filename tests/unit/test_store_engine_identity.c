@@ -295,6 +295,48 @@ static void test_what_was_there_before_has_no_author(void **state) {
     rig_close(&r);
 }
 
+/* Two servers give two rows one new number. A third hears of both at once, and cannot show one of them: the other's row is not written over. */
+static void test_one_new_number_for_two(void **state) {
+    (void)state;
+    static const char *const MANY = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60) INSERT INTO t(a, b) "
+                                    "SELECT '%s' || i, %s FROM n";
+    static const char *const ROWS[][2] = {{"zero ", "1"}, {"more ", "1"}, {"one ", "NULL"}, {"two ", "1"}};
+    struct rig r;
+    rig_start(&r, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i), i == 2 ? "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b NOT NULL)" : NUMBERED);
+        peer_open(&r.peers[i]);
+        peer_rest(&r.peers[i]);
+    }
+    rig_share(&r);
+    for (uint32_t i = 0; i < 4; i++) { /* 0 has 1 to 120, 1 has 61 to 120, 2 has 1 to 60 */
+        uint32_t who = i ? i - 1 : 0;
+        char *sql = sqlite3_mprintf(MANY, ROWS[i][0], ROWS[i][1]);
+        if (i == 2)
+            app_exec(rig_app(&r, 1), "INSERT INTO t VALUES(60, 'gone', 1)");
+        rig_act(&r, who, sql);
+        if (i == 2)
+            rig_act(&r, 1, "DELETE FROM t WHERE a = 'gone'");
+        rig_tick();
+        sqlite3_free(sql);
+    }
+    peer_queue(&r.peers[2], &r.peers[1]);
+    peer_pull(&r.peers[1], &r.peers[0]); /* renumbers its own */
+    peer_pull(&r.peers[0], &r.peers[2]); /* renumbers those of 2 */
+    peer_queue(&r.peers[2], &r.peers[0]);
+    peer_queue(&r.peers[2], &r.peers[1]);
+    peer_rest(&r.peers[2]);
+    rig_share(&r);
+    assert_rows(rig_app(&r, 2), "SELECT substr(a, 1, instr(a, ' ')), count(*), count(DISTINCT a) FROM t GROUP BY 1",
+                "tmore |i60|i60|;ttwo |i60|i60|;tzero |i60|i60|;");
+    rig_time_passes(&r);
+    rig_act(&r, 0, "UPDATE t SET b = 2 WHERE b IS NULL");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT count(*), count(DISTINCT a), sum(b = 2) FROM t", "i240|i240|i60|;");
+    rig_close(&r);
+}
+
 /* Many rows that are renumbered, and others among them that are not, in one commit. */
 static void test_many_rows_under_one_number(void **state) {
     (void)state;
@@ -333,6 +375,7 @@ int main(void) {
         cmocka_unit_test(test_swaps_of_unique_values),
         cmocka_unit_test(test_what_was_there_before_has_no_author),
         cmocka_unit_test(test_a_constraint_that_only_one_server_has),
+        cmocka_unit_test(test_one_new_number_for_two),
         cmocka_unit_test(test_many_rows_under_one_number),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
