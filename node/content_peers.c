@@ -21,6 +21,7 @@ struct content_peers {
     uint64_t dial_last;
     uint8_t *linked; /* ids that the door was told of */
     uint32_t linked_count;
+    uint64_t looked; /* as of this many changes of links */
 };
 
 static bool peer_find(struct node *n, const uint8_t *id, struct peer_info *out) {
@@ -114,7 +115,7 @@ static bool among(const uint8_t *ids, uint32_t count, const uint8_t *id) {
 void content_peers_look(struct node *n) {
     struct content_peers *p = n->content_peers;
     struct peer_info peer;
-    if (p == NULL)
+    if (p == NULL || p->looked == core_links_changed(n->core))
         return;
     uint32_t count = 0, max = core_peers(n->core);
     uint8_t *now = malloc((size_t)max * NODE_ID_BYTES + 1);
@@ -132,6 +133,7 @@ void content_peers_look(struct node *n) {
     free(p->linked);
     p->linked = now;
     p->linked_count = count;
+    p->looked = core_links_changed(n->core);
 }
 
 void content_peers_bytes(struct node *n, const uint8_t *peer, uint64_t *in, uint64_t *out) {

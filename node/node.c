@@ -132,12 +132,8 @@ static void transport_handed(void *ctx, struct transport_handed *h) {
 }
 
 static bool link_greeted(void *ctx, uint64_t link) {
-    struct node *n = ctx;
-    struct peer_info peer;
-    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++)
-        if (peer.linked && peer.link == link)
-            return true;
-    return false;
+    const struct node *n = ctx;
+    return core_linked(n->core, link);
 }
 
 static void inbox_cb(uv_async_t *async) {

@@ -319,6 +319,13 @@ bool core_peer(const struct core *core, uint32_t i, struct peer_info *out) {
     return true;
 }
 
+bool core_linked(const struct core *core, uint64_t link) {
+    const struct link *l = greet_link(core, link);
+    return l && l->peer && l->peer->link == l;
+}
+
+uint64_t core_links_changed(const struct core *core) { return core->links_changed; }
+
 const uint8_t *core_id(const struct core *core) { return core->id; }
 
 static struct db *find(const struct core *core, const char *name) { return sync_find(core, name, strlen(name)); }

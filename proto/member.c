@@ -174,6 +174,7 @@ void member_forget(struct core *core, const uint8_t id[NODE_ID_BYTES]) {
 void member_linked(struct core *core, struct peer *p, struct link *l) {
     assert(!p->link);
     p->link = l;
+    core->links_changed++;
     p->lost = false;
     p->doubt_until_ms = 0;
     if (!core->overlay.on)
@@ -208,6 +209,7 @@ void member_unlinked(struct core *core, struct peer *p, bool bye) {
     struct link *l = p->link;
     assert(l);
     p->link = NULL;
+    core->links_changed++;
     p->current = false;
     p->lost = !bye && !p->parted;
     p->doubt_until_ms = p->lost ? core->now + core->config.dead_ms : 0;
