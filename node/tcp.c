@@ -125,6 +125,8 @@ void tcp_take(struct tcp *l, const uint8_t *data, size_t len) {
             tcp_drop(l, r == ERR_NOMEM ? "out of memory" : "what came cannot be read");
             return;
         }
+        if (n > 0 && t->plain[0] == SQUEEZE_OVER)
+            transport_rests(t);
         if (e.len > 0)
             t->config.event(t->config.ctx, &e);
     }
@@ -269,6 +271,7 @@ static void quiet_cb(uv_timer_t *timer) {
         return;
     }
     (void)squeeze_rest(&l->squeeze);
+    transport_rests(l->transport);
     seal_one(l, &over, 1, false, to);
     tcp_flush(l);
 }

@@ -72,6 +72,7 @@ struct transport {
     char listen_text[ADDRESS_HOST_MAX + 16];
     uint16_t port;
     uv_timer_t hurry; /* runs while a connection waits */
+    uv_timer_t trim;  /* runs after a link gave back what compresses: soon no other does, and all that goes to the system */
     struct tcp *links;
     uint64_t link_last;
     struct dial *dials;  /* under way */
@@ -93,6 +94,7 @@ struct tcp *tcp_alloc(struct transport *t);    /* handle initialised; NULL witho
 bool tcp_start(struct tcp *l, uint64_t dial);  /* reads from now on and begins the handshake; false: it closes itself */
 void tcp_drop(struct tcp *l, const char *why); /* closes now */
 void tcp_flush(struct tcp *l);
+void transport_rests(struct transport *t); /* what compresses a link was given back */
 void tcp_append(struct tcp *l, const uint8_t *head, size_t head_len, struct bytes *batch, size_t from, size_t to);
 void tcp_end(struct tcp *l, const char *why); /* flushes, then closes */
 size_t tcp_queued(const struct tcp *l);       /* bytes that the socket has not taken */

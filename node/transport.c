@@ -19,6 +19,7 @@
 
 #include "node/allow.h"
 #include "node/clock.h"
+#include "node/memory.h"
 #include "node/rtt.h"
 #include "proto/err.h"
 
@@ -28,6 +29,7 @@
 #define STRANGER_HURRY_MS 1000
 #define LINGERING_MAX 32
 #define PORT_TRIES 16
+#define TRIM_MS 1000
 #define SAY_AGAIN_MS 600000
 
 void transport_say(struct transport *t, enum log_level level, const char *format, ...) {
@@ -140,6 +142,21 @@ static void connection_cb(uv_stream_t *server, int status) {
     t->waiting[server == (uv_stream_t *)&t->listeners[1]] = true; /* libuv leaves the rest in the backlog until this one is accepted */
     if (!uv_is_active((uv_handle_t *)&t->hurry))
         uv_timer_start(&t->hurry, hurry_cb, STRANGER_HURRY_MS / 4, STRANGER_HURRY_MS / 4);
+}
+
+/* ---- memory */
+
+static void trim_cb(uv_timer_t *timer) {
+    const struct transport *t = timer->data;
+    for (struct tcp *l = t->links; l != NULL; l = l->hh.next)
+        if (l->squeeze.pack != NULL || l->squeeze.unpack != NULL)
+            return; /* its own rest leads here again */
+    memory_give_back();
+}
+
+void transport_rests(struct transport *t) {
+    if (!t->quiet)
+        uv_timer_start(&t->trim, trim_cb, TRIM_MS, 0);
 }
 
 /* ---- listening */
@@ -279,7 +296,9 @@ int transport_open(struct transport **out, const struct transport_config *config
     }
     uv_timer_init(config->loop, &t->hurry);
     t->hurry.data = t;
-    t->listeners_open++; /* the timer is closed with them */
+    uv_timer_init(config->loop, &t->trim);
+    t->trim.data = t;
+    t->listeners_open += 2; /* the timers are closed with them */
     *out = t;
     return 0;
 }
@@ -291,6 +310,7 @@ void transport_quiet(struct transport *t) {
     t->quiet = true;
     listeners_close(t);
     uv_close((uv_handle_t *)&t->hurry, listener_closed_cb);
+    uv_close((uv_handle_t *)&t->trim, listener_closed_cb);
     dial_stop_all(t);
     HASH_ITER(hh, t->links, l, next) {
         if (l->state == STREAM_SHAKING)

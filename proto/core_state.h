@@ -65,7 +65,7 @@ struct core {
     struct link **links; /* by id */
     uint32_t links_count, links_cap;
     uint64_t links_changed; /* how often one came up or ended */
-    struct peer **peers; /* by node id; forgotten ones too */
+    struct peer **peers;    /* by node id; forgotten ones too */
     uint32_t peers_count, peers_cap;
     struct seed **seeds;
     uint32_t seeds_count, seeds_cap;
