@@ -301,10 +301,11 @@ int numbers_write(struct store *s, struct tbl *t, struct reg *r, struct write by
 
 int64_t numbers_today(struct store *s, const struct tbl *t, const struct rowid *who) {
     struct origins_order o = store_order(s);
+    const struct tbl *named = t->io && who->kind != IDENT_GIVEN ? t->io->key_ref : NULL;
     bool home;
-    if (t->number_column && t->shape == SHAPE_NUMBER && rows_find(s, t, who, &s->meant, &home) == 0 && reg_known(&s->meant) &&
+    if ((t->number_column || named) && t->shape == SHAPE_NUMBER && rows_find(s, t, who, &s->meant, &home) == 0 && reg_known(&s->meant) &&
         !reg_alive(&s->meant, &o))
-        return numbers_wanted(s, t, &s->meant);
+        return named ? numbers_today(s, named, who) : numbers_wanted(s, t, &s->meant);
     return numbers_shown(t, who);
 }
 

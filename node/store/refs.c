@@ -49,6 +49,22 @@ static bool find_more(struct store *s) {
     return more;
 }
 
+/* Two tables whose keys refer to each other's: one of them has to have rows of its own, the same on every server. */
+static void break_circle(struct store *s, struct tio *io) {
+    struct tio *first = io;
+    uint32_t steps = 0;
+    for (struct tio *at = io; at->key_ref; at = at->key_ref->io) {
+        if (steps++ > s->tios_count)
+            return; /* io only leads to a circle */
+        if (sqlite3_stricmp(at->table->name, first->table->name) < 0)
+            first = at;
+        if (at->key_ref->io == io) {
+            first->key_ref = NULL;
+            return;
+        }
+    }
+}
+
 int refs_load(struct store *s) {
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
@@ -57,6 +73,8 @@ int refs_load(struct store *s) {
     }
     while (find_more(s))
         ;
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        break_circle(s, &s->tios[i]);
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
         io->telling = io->key_ref != NULL;

@@ -11,14 +11,14 @@ static const char SWAP[] =
     "BEGIN; UPDATE team SET id=-1 WHERE id=1; UPDATE team SET id=1 WHERE id=2; UPDATE team SET id=2 WHERE id=-1; COMMIT";
 static const char MEMBERS[] = "SELECT nick, role FROM team JOIN member ON team=team.id ORDER BY 1, 2";
 
-static void begin(struct rig *r) {
-    rig_open(r, 2, SCHEMA);
-    for (uint32_t i = 0; i < 2; i++)
+static void begin(struct rig *r, uint32_t count, const char *schema) {
+    rig_open(r, count, schema);
+    for (uint32_t i = 0; i < count; i++)
         app_exec(rig_app(r, i), "PRAGMA foreign_keys=ON");
 }
 
 static void end(struct rig *r) {
-    for (uint32_t i = 0; i < 2; i++)
+    for (uint32_t i = 0; i < r->count; i++)
         peer_retry(&r->peers[i]);
     rig_share(r);
     rig_assert_settled(r);
@@ -36,7 +36,7 @@ static void test_cascade_to_a_number_that_was_left(void **state) {
     for (size_t i = 0; i < 3; i++)
         for (int several = 0; several < 2; several++) {
             struct rig r;
-            begin(&r);
+            begin(&r, 2, SCHEMA);
             rig_act(&r, 0, "INSERT INTO member VALUES(1, 1, 'of a')");
             if (several)
                 rig_act(&r, 0, "DELETE FROM team WHERE id=3");
@@ -58,7 +58,7 @@ static void test_cascade_to_a_number_that_was_left(void **state) {
 static void test_cascade_to_a_number_that_is_free(void **state) {
     (void)state;
     struct rig r;
-    begin(&r);
+    begin(&r, 2, SCHEMA);
     rig_act(&r, 0, "INSERT INTO member VALUES(1, 1, 'of a')");
     rig_act(&r, 0, "DELETE FROM team WHERE id=2");
     rig_act(&r, 0, "UPDATE team SET id=2 WHERE id=1");
@@ -74,7 +74,7 @@ static void test_cascade_to_a_number_that_is_free(void **state) {
 static void test_key_follows_a_parent_that_lives_again(void **state) {
     (void)state;
     struct rig r;
-    begin(&r);
+    begin(&r, 2, SCHEMA);
     rig_act(&r, 1, SWAP);
     rig_act(&r, 0, "INSERT INTO detail VALUES(1, 'of a')");
     rig_share(&r);
@@ -87,7 +87,7 @@ static void test_key_follows_a_parent_that_lives_again(void **state) {
 static void test_key_follows_a_parent_renumbered_and_deleted(void **state) {
     (void)state;
     struct rig r;
-    begin(&r);
+    begin(&r, 2, SCHEMA);
     rig_act(&r, 0, "INSERT INTO team(nick) VALUES('zero'); INSERT INTO detail VALUES(4, 'of zero')");
     rig_tick();
     rig_act(&r, 1, "INSERT INTO team(nick) VALUES('one')");
@@ -101,12 +101,47 @@ static void test_key_follows_a_parent_renumbered_and_deleted(void **state) {
     end(&r);
 }
 
+/* A row that is gone is listed under the number that its parent would have, wherever it was shown before, if at all. */
+static void test_key_of_a_row_that_is_gone(void **state) {
+    (void)state;
+    struct rig r;
+    begin(&r, 3, SCHEMA);
+    rig_act(&r, 0, "INSERT INTO team(nick) VALUES('zero'); INSERT INTO detail VALUES(4, 'of zero')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO team(nick) VALUES('one'); INSERT INTO detail VALUES(4, 'of one')");
+    peer_pull(&r.peers[2], &r.peers[1]);
+    rig_time_passes(&r);
+    rig_act(&r, 1, "UPDATE detail SET body='unseen'");
+    rig_act(&r, 2, "DELETE FROM team WHERE nick='one'");
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT nick, body FROM team JOIN detail ON team=id", "tzero|tof zero|;");
+    assert_true(peer_lost(&r.peers[0], "body", "\"unseen\""));
+    end(&r);
+}
+
+/* Each key is a reference to the other: a row and its other half stay together. */
+static void test_two_keys_that_refer_to_each_other(void **state) {
+    (void)state;
+    static const char *write[] = {
+        "BEGIN; PRAGMA defer_foreign_keys=ON; INSERT INTO b(y) VALUES('zero'); INSERT INTO a(x) VALUES('zero'); COMMIT",
+        "BEGIN; PRAGMA defer_foreign_keys=ON; INSERT INTO a(x) VALUES('one'); INSERT INTO b(y) VALUES('one'); COMMIT"};
+    struct rig r;
+    begin(&r, 2, "CREATE TABLE b(id INTEGER PRIMARY KEY REFERENCES a(id), y); CREATE TABLE a(id INTEGER PRIMARY KEY REFERENCES b(id), x);");
+    for (uint32_t i = 0; i < 2; i++)
+        rig_act(&r, i, write[i]);
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT x, y FROM a JOIN b USING(id) ORDER BY 1", "tone|tone|;tzero|tzero|;");
+    end(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cascade_to_a_number_that_was_left),
         cmocka_unit_test(test_cascade_to_a_number_that_is_free),
         cmocka_unit_test(test_key_follows_a_parent_that_lives_again),
         cmocka_unit_test(test_key_follows_a_parent_renumbered_and_deleted),
+        cmocka_unit_test(test_key_of_a_row_that_is_gone),
+        cmocka_unit_test(test_two_keys_that_refer_to_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
