@@ -822,15 +822,15 @@ static int drain_unnoted(struct store *s, bool locked) {
     return err;
 }
 
-/* The file has changed since we looked last, and that was neither us, nor told by a note, nor a change of schema: somebody wrote to what we do not
- * replicate, or wrote without our triggers. */
+/* The file has changed since we looked last. Was that neither us, nor told by a note, nor a change of schema, then somebody wrote to what we do not
+ * replicate, or wrote without our triggers. Else he may have done so besides. */
 static void look_for_unnoted(struct store *s, bool noted) {
     uint32_t now = 0;
     if (sqlite3_file_control(s->app.reader, "main", SQLITE_FCNTL_DATA_VERSION, &now) != SQLITE_OK)
         return;
     bool changed = now != s->data_version && s->data_version != 0;
-    if (changed && !noted && !s->app.committed && s->data_schema == s->schema.version)
-        recheck_hint(s);
+    if (changed)
+        recheck_hint(s, noted || s->app.committed || s->data_schema != s->schema.version);
     s->data_version = now;
     s->data_schema = s->schema.version;
     s->app.committed = false;

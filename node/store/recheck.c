@@ -1,8 +1,9 @@
 /* Are the rows of the application's file what the registers say? Nothing notes what is written while our triggers are switched off
- * (SQLITE_DBCONFIG_ENABLE_TRIGGER, writable_schema), nor an eviction that other unnoted writes make up for, nor what a disk or a bug did to the file. So every row is read
- * again in the background: each hour, and soon after a commit that left no note. A slice is 10 ms in a quiet second, so 1 % of a core, in
- * a snapshot whose notes are all drained. First the rows of a table, then its registers, for rows that are gone. What differs is a local write that
- * was found without a note, as in a rescan: just above the row's last stamp, and too many missing rows are not believed. */
+ * (SQLITE_DBCONFIG_ENABLE_TRIGGER, writable_schema), nor an eviction that other unnoted writes make up for, nor what a disk or a bug did to the file. So
+ * every row is read again in the background: each hour, soon after a commit that left no note, and after any other, which may hide such a one, once the
+ * file is quiet and if passes have not taken 1 % of the time. A slice is 10 ms in a quiet second, so 1 % of a core, in a snapshot whose notes are all
+ * drained. First the rows of a table, then its registers, for rows that are gone. What differs is a local write that was found without a note, as in a
+ * rescan: just above the row's last stamp, and too many missing rows are not believed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +14,22 @@
 #define SLICE_ROWS 5000
 #define SLICE_EVERY_US 1000000
 #define HINT_US 500000    /* an application writes more than once */
-#define FIRST_US 60000000 /* after opening */
+#define FIRST_US 60000000 /* after opening, or a change of the schema */
 #define PASS_EVERY_US 3600000000
 #define BUSY_US 200000
+#define TOUCHED_US 5000000 /* after a commit that left notes, and between two such passes */
+#define TOUCHED_SHARE 100  /* a pass is paused after for so many times of what it took */
+#define TOUCHED_QUIET_MS 1000
+#define GENTLE_WAIT_MS 500 /* as for a store that has nothing to do */
 
 struct recheck {
     bool passing, again; /* again: a hint came while it was under way */
-    bool gone;           /* of the table at hand the registers are read */
-    uint32_t table;      /* index in tios */
+    bool touched;        /* somebody has committed since it began */
+    bool gentle;         /* that is all: it keeps out of the way of whoever works */
+    int64_t spent_us, touched_from_us;
+    int64_t schema; /* how much text the schema has, when the tables were bound */
+    bool gone;      /* of the table at hand the registers are read */
+    uint32_t table; /* index in tios */
     struct row_cursor rows;
     bool began;         /* registers: from `key` or `number` on */
     struct buf key;     /* the key of the register that was read last */
@@ -29,6 +38,10 @@ struct recheck {
     uint64_t missing_count, found;
     int64_t due_us, began_us;
 };
+
+static int schema_sum(struct store *s, int64_t *sum) {
+    return sql_int(s->app.reader, 0, sum, "SELECT count(*) * 1000000007 + total(length(sql)) FROM main.sqlite_schema");
+}
 
 static struct recheck *get(struct store *s) {
     if (!s->recheck && (s->recheck = calloc(1, sizeof *s->recheck))) {
@@ -59,12 +72,15 @@ static void begin_table(struct recheck *c, uint32_t table) {
     row_cursor_rewind(&c->rows);
 }
 
-void recheck_restart(struct store *s) {
-    if (s->recheck)
-        begin_table(s->recheck, 0);
+int recheck_restart(struct store *s) {
+    struct recheck *c = get(s);
+    if (!c)
+        return ERR_NOMEM;
+    begin_table(c, 0);
+    return schema_sum(s, &c->schema);
 }
 
-void recheck_hint(struct store *s) {
+static void hint(struct store *s) {
     struct recheck *c = get(s);
     int64_t soon = store_mono_us() + HINT_US;
     if (!c)
@@ -73,12 +89,35 @@ void recheck_hint(struct store *s) {
         c->again = true;
     else if (c->due_us > soon)
         c->due_us = soon;
+    c->gentle &= c->passing;
+}
+
+static void touch(struct store *s) {
+    struct recheck *c = get(s);
+    int64_t soon = store_mono_us() + TOUCHED_US;
+    if (!c)
+        return;
+    c->touched = true;
+    if (soon < c->touched_from_us)
+        soon = c->touched_from_us;
+    bool read_lately = soon < s->schema_changed_ms * 1000 + FIRST_US; /* the next commit behind that will do */
+    if (c->passing || c->due_us <= soon || read_lately)
+        return;
+    c->due_us = soon;
+    c->gentle = true;
+}
+
+void recheck_hint(struct store *s, bool other) {
+    if (other)
+        touch(s);
+    else
+        hint(s);
 }
 
 int64_t recheck_wait_ms(struct store *s) {
     struct recheck *c = get(s);
-    int64_t us = c ? c->due_us - store_mono_us() : PASS_EVERY_US;
-    return us > 1000 ? us / 1000 : 1;
+    int64_t us = c ? c->due_us - store_mono_us() : PASS_EVERY_US, least = c && c->gentle ? GENTLE_WAIT_MS : 1;
+    return us / 1000 > least ? us / 1000 : least;
 }
 
 /* ---- one row */
@@ -259,12 +298,36 @@ static int slice(struct store *s) {
     return 0;
 }
 
-static void end_pass(struct recheck *c) {
+static void end_pass(struct store *s) {
+    struct recheck *c = s->recheck;
     int64_t now = store_mono_us();
+    bool touched = c->touched;
     c->due_us = c->again ? now + SLICE_EVERY_US : c->began_us + PASS_EVERY_US;
     if (c->due_us < now + SLICE_EVERY_US)
         c->due_us = now + SLICE_EVERY_US;
-    c->passing = c->again = false;
+    c->touched_from_us = now + c->spent_us * TOUCHED_SHARE;
+    c->passing = c->again = c->gentle = false;
+    if (touched)
+        touch(s);
+}
+
+/* Where sqlite_schema was written by hand (PRAGMA writable_schema), no connection notices: they go on by what they have read, and new ones by what is there. */
+static int begin_pass(struct store *s) {
+    struct recheck *c = s->recheck;
+    int64_t sum;
+    c->passing = true;
+    c->touched = false;
+    c->began_us = store_mono_us();
+    c->spent_us = 0;
+    begin_table(c, 0);
+    int err = schema_sum(s, &sum);
+    if (err || sum == c->schema)
+        return err;
+    int64_t version;
+    if ((err = sql_int(s->app.reader, 0, &version, "PRAGMA main.schema_version")) || version != s->schema.version)
+        return err; /* a change like any other */
+    store_log(s, LOG_WARNING, "%s: the schema was edited by hand: it is read anew", s->config.db);
+    return ERR_CLOSED;
 }
 
 int recheck_step(struct store *s) {
@@ -272,23 +335,25 @@ int recheck_step(struct store *s) {
     int64_t now = store_mono_us();
     if (!c || now < c->due_us || s->scan || s->schema_stale || s->held_since_ms || s->flights || s->delivered_count || s->in_tx)
         return c ? 0 : ERR_NOMEM;
+    if (c->gentle && now - s->active_ms * 1000 < TOUCHED_QUIET_MS * 1000) {
+        c->due_us = (s->active_ms + TOUCHED_QUIET_MS) * 1000;
+        return 0;
+    }
     int err = sql_run(s->a_begin);
     if (err)
         return err == ERR_BUSY ? 0 : err;
-    if (!c->passing) {
-        c->passing = true;
-        c->began_us = now;
-        begin_table(c, 0);
-    }
-    bool drained, back;
-    if (!(err = scan_drained(s, &drained, &back)) && drained)
+    bool drained = false, back = false;
+    if (!c->passing)
+        err = begin_pass(s);
+    if (!err && !(err = scan_drained(s, &drained, &back)) && drained)
         err = slice(s);
     sql_run(s->a_end);
+    c->spent_us += store_mono_us() - now;
     c->due_us = now + (drained ? SLICE_EVERY_US : BUSY_US);
     if (!err && back)
         return scan_start(s, false);
     if (!err && c->table >= s->tios_count)
-        end_pass(c);
+        end_pass(s);
     if (err || batch_writer_rows(s->writer) == 0)
         return err;
     err = appfile_sync(&s->app, s->app.reader);

@@ -651,7 +651,8 @@ static int tio_load(struct store *s, struct tio *io, const struct table *t) {
 int tables_load(struct store *s) {
     int err = 0;
     tables_unload(s);
-    recheck_restart(s);
+    if ((err = recheck_restart(s)))
+        return err;
     if (!(s->tios = calloc(s->schema.count ? s->schema.count : 1, sizeof *s->tios)))
         return ERR_NOMEM;
     bool began = !s->in_tx;
