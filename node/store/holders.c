@@ -238,7 +238,8 @@ int holders_look(struct store *s) {
         struct tio *io = &s->tios[i];
         if (!io->tbl || !io->holders || !io->holders->missing.len)
             continue;
-        if (io->tbl->captured && !io->tbl->lost)
+        bool whole = io->tbl->captured || (io->tbl->placed > 0 && !io->tbl->remade); /* else half of it may be copied */
+        if (whole && !io->tbl->lost)
             err = scan_delete_places(s, io, &io->holders->missing);
         buf_clear(&io->holders->missing);
     }

@@ -358,6 +358,27 @@ static void test_evictions_beside_rows_that_wait(void **state) {
     rig_close(&r);
 }
 
+/* A column is renamed, and the table is to be read again: who is thrown out meanwhile goes with the row that threw it out, and nobody mends the two. */
+static void test_evictions_after_a_column_was_renamed(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, ROWS);
+    share_same(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(&r, i), "ALTER TABLE t RENAME COLUMN b TO c");
+    for (int i = 0; i < 3; i++)
+        peer_turn(&r.peers[0]);
+    app_exec(rig_app(&r, 0), "REPLACE INTO t VALUES(8, 2, 2, 'U')");
+    peer_turn(&r.peers[0]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM t ORDER BY id", "i6|i1|i1|tV|;i8|i2|i2|tU|;");
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_was_replaced_outlives_an_older_deletion),
@@ -372,6 +393,7 @@ int main(void) {
         cmocka_unit_test(test_an_eviction_that_the_count_does_not_show),
         cmocka_unit_test(test_evictions_beside_rows_that_are_too_large),
         cmocka_unit_test(test_evictions_beside_rows_that_wait),
+        cmocka_unit_test(test_evictions_after_a_column_was_renamed),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
