@@ -373,7 +373,7 @@ class Migration(migrations.Migration):
 
 
 class Shelves(Writer):
-    """Django's ORM, with the models of one version. n0 lets SQLite number the books, and tags them; both edit them, each its own."""
+    """Django's ORM, with the models of one version. n0 lets SQLite number the books; both edit and tag them, each its own."""
 
     def __init__(self, node, version):
         super().__init__(node)
@@ -410,9 +410,8 @@ class Shelves(Writer):
         word = "%s-%d-%d" % (self.db, self.version, i)
         tag = self.tag.objects.using(self.db).create(word=word)
         told.append(("library_tag", word, {}))
-        if self.first:
-            mine.tags.add(tag)
-            told.append(("book_tags", (mine.pk, word), {}))
+        mine.tags.add(tag)
+        told.append(("book_tags", (mine.pk, word), {}))
 
     def step(self, i):
         key, told, gone = str(uuid.uuid4()), [], None
