@@ -14,6 +14,7 @@
 
 #define BUSY_MS 10000
 #define CHECKPOINT_WRITES 5000
+#define SAME_FILE_MAX 64 /* paths of one file that are looked at: hard links */
 
 static const char SCHEMA[] = "CREATE TABLE IF NOT EXISTS file(path BLOB NOT NULL PRIMARY KEY, content BLOB, mode INTEGER);"
                              "CREATE TABLE IF NOT EXISTS conflict(id BLOB NOT NULL PRIMARY KEY, path BLOB, copy BLOB, winner BLOB, loser "
@@ -43,6 +44,7 @@ static const char LOCAL_SCHEMA[] =
     X(paths, "SELECT path FROM main.file WHERE path > ? ORDER BY path LIMIT ?")                                                            \
     X(living, "SELECT path FROM main.file WHERE path > ? AND substr(content, 2, 1) <> X'00' ORDER BY path LIMIT ?")                        \
     X(disk_inode, "SELECT path FROM local.disk WHERE ino = ? AND dev = ? AND there")                                                       \
+    X(disk_stamp, "SELECT path FROM local.disk WHERE ino = ? AND dev = ? AND there AND size = ? AND mtime = ?")                            \
     X(keep, "INSERT INTO local.kept(path, name, version, at) VALUES (?, ?, ?, ?)")                                                         \
     X(kept, "SELECT id, path, name, version, at FROM local.kept WHERE path = ?1 OR ?1 IS NULL ORDER BY id DESC LIMIT ?2")                  \
     X(kept_named, "SELECT 1 FROM local.kept WHERE name = ?")                                                                               \
@@ -356,18 +358,34 @@ int index_paths(struct index *ix, char **after, index_each each, void *ctx) { re
 
 int index_living(struct index *ix, char **after, index_each each, void *ctx) { return page(ix->living, after, each, ctx); }
 
+/* The bound statement gives paths. It is at rest when `each` runs: that may ask for the same. */
+static int each_path(sqlite3_stmt *s, index_each each, void *ctx) {
+    char *paths[SAME_FILE_MAX];
+    int n = 0, r;
+    while ((r = sql_step(s)) == 1 && n < SAME_FILE_MAX)
+        if ((paths[n] = path_column(s, 0)) != NULL)
+            n++;
+    sqlite3_reset(s);
+    for (int i = 0; i < n; i++) {
+        each(ctx, paths[i]);
+        free(paths[i]);
+    }
+    return r;
+}
+
 int index_disk_inode(struct index *ix, uint64_t inode, uint64_t device, index_each each, void *ctx) {
-    int r;
     sqlite3_bind_int64(ix->disk_inode, 1, (int64_t)inode);
     sqlite3_bind_int64(ix->disk_inode, 2, (int64_t)device);
-    while ((r = sql_step(ix->disk_inode)) == 1) {
-        char *path = path_column(ix->disk_inode, 0);
-        if (path != NULL)
-            each(ctx, path);
-        free(path);
-    }
-    sqlite3_reset(ix->disk_inode);
-    return r;
+    return each_path(ix->disk_inode, each, ctx);
+}
+
+int index_disk_stamp(struct index *ix, const struct content_stamp *stamp, index_each each, void *ctx) {
+    sqlite3_stmt *s = ix->disk_stamp;
+    sqlite3_bind_int64(s, 1, (int64_t)stamp->inode);
+    sqlite3_bind_int64(s, 2, (int64_t)stamp->device);
+    sqlite3_bind_int64(s, 3, (int64_t)stamp->size);
+    sqlite3_bind_int64(s, 4, stamp->mtime_ns);
+    return each_path(s, each, ctx);
 }
 
 /* ---- kept versions */

@@ -68,6 +68,8 @@ int index_paths(struct index *ix, char **after, index_each each, void *ctx);    
 
 int index_living(struct index *ix, char **after, index_each each, void *ctx); /* those of file that are not deleted */
 /* What was on disk with this inode; `each` writes nothing. */
+/* ... and of this size and time, as far as disk knows */
+int index_disk_stamp(struct index *ix, const struct content_stamp *stamp, index_each each, void *ctx);
 int index_disk_inode(struct index *ix, uint64_t inode, uint64_t device, index_each each, void *ctx);
 
 int index_keep(struct index *ix, const char *path, const char *name, const struct version *v, uint64_t at_ms);

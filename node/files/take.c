@@ -180,6 +180,17 @@ static int mode_taken(struct engine *e, const char *path, mode_t there) {
     return e->policy.modes_local && index_get(e->ix, path, &v, &mode) == 1 ? mode : (int)(there & 0666);
 }
 
+struct linked {
+    struct engine *e;
+    const char *path;
+};
+
+static void linked_one(void *ctx, const char *path) {
+    const struct linked *l = ctx;
+    if (strcmp(path, l->path) != 0)
+        item_touch(l->e, path, 0);
+}
+
 static void file_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
@@ -190,6 +201,10 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
             it->restless = true;
         item_again(e, it, e->still_ms < 20 ? 20 : e->still_ms);
         return;
+    }
+    if (st->st_nlink > 1) { /* inotify tells of the one name under which it was written */
+        struct linked l = {e, it->path};
+        (void)index_disk_inode(e->ix, (uint64_t)st->st_ino, (uint64_t)st->st_dev, linked_one, &l);
     }
     if (read && before->mode != mode && before->stamp.inode == stamp.inode && before->stamp.size == stamp.size &&
         before->stamp.mtime_ns == stamp.mtime_ns && before->stamp.device == stamp.device) { /* chmod: not the content */

@@ -66,6 +66,7 @@ struct walk {
     char *after; /* where paging is */
     char **missing;
     size_t missing_count, missing_cap;
+    uint64_t moved;         /* files that were found under another name: missing under the old one, and not gone */
     uint64_t spent_ns;      /* for the last walk over everything */
     uint64_t due_ms;        /* when the next one begins */
     uint64_t done, done_ms; /* items that were done with, and when that last became more */
@@ -267,7 +268,7 @@ void walk_all(struct engine *e, bool trusting) {
     }
     w->all = true;
     w->trusting = trusting;
-    w->spent_ns = 0;
+    w->spent_ns = w->moved = 0;
     walk_begin(e, "");
     roots_each(e, walk_extra);
 }
@@ -288,6 +289,27 @@ static bool known(struct engine *e, const char *path, const struct stat *st) {
            d.stamp.size == now.size && d.stamp.mtime_ns == now.mtime_ns && d.stamp.ctime_ns == now.ctime_ns;
 }
 
+struct moving {
+    struct engine *e;
+    bool moved;
+};
+
+static void moving_one(void *ctx, const char *path) {
+    struct moving *m = ctx;
+    struct stat st;
+    m->moved = m->moved || root_stat(m->e, path, &st) == -ENOENT;
+}
+
+/* Was it somewhere else when it was taken, and is not there any more? An inode alone is given away again; with its time it is the file. */
+static bool moved_here(struct engine *e, const struct stat *st) {
+    struct moving m = {e, false};
+    struct content_stamp now;
+    content_stamp_of(st, &now);
+    if (S_ISREG(st->st_mode))
+        (void)index_disk_stamp(e->ix, &now, moving_one, &m);
+    return m.moved;
+}
+
 static void entry(struct engine *e, struct walk *w, const char *name) {
     char path[BENEATH_PATH_MAX + NAME_MAX + 2];
     struct stat st;
@@ -305,8 +327,10 @@ static void entry(struct engine *e, struct walk *w, const char *name) {
     }
     if (!engine_takes(e, path, folder) || (folder && st.st_dev == e->state_stat.st_dev && st.st_ino == e->state_stat.st_ino))
         return;
-    if (!known(e, path, &st))
+    if (!known(e, path, &st)) {
+        w->moved += w->all && moved_here(e, &st);
         item_touch(e, path, 0);
+    }
     if (folder)
         walk_push(w, path);
 }
@@ -452,7 +476,8 @@ static void missing_judged(struct engine *e, struct walk *w) {
     root_judged(e, w);
     for (size_t i = 0; i < w->missing_count; i++)
         (void)watch_unmounted(e, w->missing[i]);
-    if (!w->trusting && w->missing_count > GONE_MIN && w->missing_count > files / 10) {
+    uint64_t gone = w->missing_count > w->moved ? w->missing_count - w->moved : 0;
+    if (!w->trusting && gone > GONE_MIN && gone > files / 10) {
         common_folder(w->missing, w->missing_count, folder, sizeof(folder));
         if (!index_is_halted(e->ix, w->missing[0]))
             halt(e, folder, "far more is gone than is usually deleted");

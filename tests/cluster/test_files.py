@@ -232,6 +232,38 @@ class Changes(FilesTest):
         self.assertEqual(self.conflicts(c[0]), [])
 
 
+    def test_a_folder_that_was_renamed_while_a_node_was_down(self):
+        """Its files are missing, but not gone: nothing is halted, and nothing is sent again."""
+        c = self.files(2, ports=True)
+        os.mkdir(c[0].path("old"))
+        for i in range(200):
+            write(c[0], "old/f%d" % i, b"%d" % i * 300)
+        poll(lambda: os.path.isdir(c[1].path("old")) and len(os.listdir(c[1].path("old"))) == 200, 30)
+        c.wait(30)
+        c[0].stop()
+        os.rename(c[0].path("old"), c[0].path("new"))
+        before = c[1].json("files", "status")["received_bytes"]
+        c[0].start()
+        poll(lambda: os.path.isdir(c[1].path("new")) and len(os.listdir(c[1].path("new"))) == 200 and not os.path.exists(c[1].path("old")), 30)
+        self.converge(c)
+        self.assertLess(c[1].json("files", "status")["received_bytes"] - before, 40000)
+        self.assertIsNone(c[0].status()["files"]["error"])
+
+    def test_names_of_one_file(self):
+        """Hard links are files of their own elsewhere; what is written into one of them is in all."""
+        c = self.files(2)
+        write(c[0], "a", b"hard" * 5000)
+        os.link(c[0].path("a"), c[0].path("b"))
+        for name in ("a", "b"):
+            self.everywhere(c, name, b"hard" * 5000)
+        c.wait()
+        with open(c[0].path("a"), "r+b") as f:
+            f.write(b"HARD")
+        for name in ("a", "b"):
+            self.everywhere(c, name, b"HARD" + b"hard" * 4999)
+        self.converge(c)
+
+
 class Apart(FilesTest):
     """Both servers change a file while they cannot talk."""
 
