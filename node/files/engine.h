@@ -101,11 +101,6 @@ struct engine {
 };
 
 /* ---- files.c */
-void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
-void item_show(struct engine *e, const char *path, uint64_t in_ms);  /* the index may say something new */
-struct item *item_find(struct engine *e, const char *path);
-void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]);
-void item_again(struct engine *e, struct item *it, uint64_t in_ms);
 __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
 #define UNREAD_DENIED "it cannot be read: give the user who runs starlingd the right to"
 void engine_unread(struct engine *e, const char *path, const char *why); /* it stands here, and is not replicated */
@@ -113,6 +108,15 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
+
+/* ---- items.c */
+void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
+void item_show(struct engine *e, const char *path, uint64_t in_ms);  /* the index may say something new */
+struct item *item_find(struct engine *e, const char *path);
+void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]);
+void item_again(struct engine *e, struct item *it, uint64_t in_ms);
+void items_arm(struct engine *e); /* what is queued is worked on when it is due */
+void items_free(struct engine *e);
 
 /* ---- roots.c: where a path of the index is; else as those of beneath.h */
 int root_look(const struct engine *e, const char *path);
