@@ -184,7 +184,10 @@ static bool item_wanted(struct content *c, struct conn *conn, const struct wire_
         len = chunk.len;
     }
     if (w->len != len) {
-        fetch_wrong(c->fetch, conn->peer->id, t->item, w->chunk, clock_mono_ms());
+        if (t->small) /* nothing but a row of the index says how long it is */
+            fetch_misfit(c->fetch, conn->peer->id, t->item, clock_mono_ms());
+        else
+            fetch_wrong(c->fetch, conn->peer->id, t->item, w->chunk, clock_mono_ms());
         return false;
     }
     if (t->dropped || t->error != 0 || (!t->small && t->fd < 0)) {

@@ -348,6 +348,13 @@ void fetch_not_from(struct fetch *f, struct peer *p, struct fetch_item *item, ui
         fetch_move(f, item, WHERE_READY);
 }
 
+void fetch_misfit(struct fetch *f, const uint8_t *id, struct fetch_item *item, uint64_t now) {
+    struct peer *p = peer_of(f, id);
+    fetch_unhold(item, 0);
+    if (p != NULL)
+        fetch_not_from(f, p, item, now + FETCH_SHUN_MS);
+}
+
 void fetch_wrong(struct fetch *f, const uint8_t *id, struct fetch_item *item, uint32_t chunk, uint64_t now) {
     struct peer *p = peer_of(f, id);
     if (item->listed && chunk < item->chunks)

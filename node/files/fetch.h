@@ -81,6 +81,7 @@ bool fetch_list_came(struct fetch *f, const uint8_t *peer, struct fetch_item *it
 /* A chunk came. False: it was not asked of this peer. Then it is verified: `here` or `wrong`, or `unhold` when it could not be kept. */
 bool fetch_came(struct fetch *f, const uint8_t *peer, struct fetch_item *item, uint32_t chunk, uint64_t now);
 /* What came was not what it had to be: a chunk (chunk < count), or the list. One fault a content, however many chunks of it. */
+void fetch_misfit(struct fetch *f, const uint8_t *peer, struct fetch_item *item, uint64_t now); /* it may as well be the index that lies */
 void fetch_wrong(struct fetch *f, const uint8_t *peer, struct fetch_item *item, uint32_t chunk, uint64_t now);
 void fetch_gone(struct fetch *f, const uint8_t *peer, const uint8_t *hash, uint32_t first, uint32_t count, uint64_t now);
 /* A fault that belongs to no content. */

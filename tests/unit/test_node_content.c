@@ -290,6 +290,30 @@ static void test_a_file_that_is_written(void **state) {
     free(data);
 }
 
+/* Rows of the index that say other sizes than the contents have: those are not staged, and who sends what they are is not taken for a liar. */
+static void test_an_index_that_lies_about_sizes(void **state) {
+    static const size_t SIZES[][2] = {{100, 101}, {200, 199}, {1u << 20, 300}, {2u << 20, 400}, {3u << 20, (3u << 20) + 1}, {500, 500}};
+    uint8_t *data = random_bytes(3u << 20), hash[CONTENT_HASH_BYTES];
+    char name[8];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (size_t i = 0; i < sizeof SIZES / sizeof *SIZES; i++) {
+        snprintf(name, sizeof name, "f%zu", i);
+        data[0] = (uint8_t)i;
+        write_file(0, name, data, SIZES[i][0]);
+        scan(0, name, hash);
+        want(1, name, hash, SIZES[i][1], NULL);
+        if (SIZES[i][0] != SIZES[i][1] && SIZES[i][1] > 16384)
+            assert_true(wait_staged(1, 1)); /* its list says it: an error */
+    }
+    assert_true(wait_staged(1, 2));
+    assert_int_equal(servers[1].failed, 1);
+    assert_true(same_file(1, "f5", data, 500));
+    free(data);
+}
+
 /* A large file is hashed once by who has it and once by who gets it; and again only where it does not look any more as it did then. */
 static void test_hashed_once_a_side(void **state) {
     size_t len = 6u << 20;
@@ -500,6 +524,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_what_is_here_is_looked_at, teardown),
         cmocka_unit_test_teardown(test_a_file_that_changed_is_gone, teardown),
         cmocka_unit_test_teardown(test_a_file_that_is_written, teardown),
+        cmocka_unit_test_teardown(test_an_index_that_lies_about_sizes, teardown),
         cmocka_unit_test_teardown(test_hashed_once_a_side, teardown),
         cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
