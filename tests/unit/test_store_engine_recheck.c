@@ -75,6 +75,27 @@ static void test_writes_without_triggers_are_found_in_seconds(void **state) {
     }
 }
 
+/* sqlite3_blob_write() fires no trigger: it is found as a commit that left no note, or behind one. */
+static void test_blobs_that_are_written_in_place(void **state) {
+    (void)state;
+    struct rig r;
+    start(&r, 30);
+    rig_act(&r, 0, "UPDATE t SET a = zeroblob(4)");
+    wait(&r.peers[0], 120000);
+    for (int mode = 0; mode < 2; mode++) {
+        sqlite3_blob *b;
+        assert_int_equal(sqlite3_blob_open(rig_app(&r, 0), "main", "t", "a", 7, 1, &b), SQLITE_OK);
+        assert_int_equal(sqlite3_blob_write(b, mode ? "more" : "some", 4, 0), SQLITE_OK);
+        assert_int_equal(sqlite3_blob_close(b), SQLITE_OK);
+        if (mode)
+            rig_act(&r, 0, "UPDATE t SET a = 1 WHERE id = 8");
+        wait(&r.peers[0], mode ? 8000 : 3000);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT a FROM t WHERE id = 7", mode ? "tmore|;" : "tsome|;");
+    }
+    rig_close(&r);
+}
+
 /* Newer elsewhere wins: what was found has the age of what it replaced. */
 static void test_what_is_found_is_old(void **state) {
     (void)state;
@@ -305,6 +326,7 @@ static void test_nothing_is_found_where_nothing_is_wrong(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_writes_without_triggers_are_found_in_seconds),
+        cmocka_unit_test(test_blobs_that_are_written_in_place),
         cmocka_unit_test(test_what_is_found_is_old),
         cmocka_unit_test(test_what_makes_up_for_each_other_is_found_in_seconds),
         cmocka_unit_test(test_what_hides_behind_other_commits_is_found_in_seconds),
