@@ -564,7 +564,8 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     }
     standard = others ? filled : standard;
     bool unseen = others && ((fresh && c->hash != standard) || (moves_arrives(look) && io->tbl->placed == 0));
-    if (unseen ? hash != c->hash && hash != standard : hash != (c || pending ? shown : standard))
+    if (unseen ? hash != c->hash && hash != standard
+               : hash != (shown ? shown : standard)) /* 0: nothing was known of it when others wrote it */
         put(cells, count, i, unseen ? STAMP_COPY : 0, CARRIED_NOT);
     *overruled |= unseen && hash != c->hash;
     return 0;

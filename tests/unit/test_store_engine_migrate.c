@@ -639,6 +639,34 @@ static void test_rows_that_come_amid_a_rebuild(void **state) {
         }
 }
 
+/* A column's default, shown while what another says of the row is under way and nothing was known of the column, is nobody's write. */
+static void test_a_row_that_comes_again_while_its_column_is_new(void **state) {
+    static const char *const REBUILD =
+        "BEGIN; CREATE TABLE tmp(k INTEGER PRIMARY KEY, a, b INT DEFAULT 0); INSERT INTO tmp(k, a) SELECT k, a "
+        "FROM t; DROP TABLE t; ALTER TABLE tmp RENAME TO t; COMMIT";
+    (void)state;
+    for (int stated = 0; stated < 2; stated++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(k INTEGER PRIMARY KEY, a)");
+        rig_act(&r, 0, "INSERT INTO t VALUES(5, 'five'), (6, 'six')");
+        share_same(&r);
+        app_exec(rig_app(&r, 0), REBUILD);
+        app_exec(rig_app(&r, 1), REBUILD);
+        for (int i = 0; i < 3; i++)
+            peer_turn(&r.peers[0]);
+        rig_act(&r, 0,
+                stated ? "DELETE FROM t WHERE k = 5; INSERT INTO t VALUES(5, 'again', 0)"
+                       : "DELETE FROM t WHERE k = 5; INSERT INTO t(k, a) VALUES(5, 'again')");
+        peer_queue(&r.peers[1], &r.peers[0]);
+        peer_turn(&r.peers[1]);
+        rig_act(&r, 0, "UPDATE t SET b = 9");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM t ORDER BY k", "i5|tagain|i9|;i6|tsix|i9|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
 /* Rows that came during a migration, for a table that it then renames or drops, are not missed for ever. */
 static void test_a_table_that_goes_while_its_rows_are_in_flight(void **state) {
     (void)state;
@@ -681,6 +709,7 @@ int main(void) {
         cmocka_unit_test(test_a_column_that_is_renamed_by_a_rebuild),
         cmocka_unit_test(test_a_column_that_is_renamed_before_it_was_shown),
         cmocka_unit_test(test_rows_that_come_amid_a_rebuild),
+        cmocka_unit_test(test_a_row_that_comes_again_while_its_column_is_new),
         cmocka_unit_test(test_a_table_that_goes_while_its_rows_are_in_flight),
         cmocka_unit_test(test_a_column_that_is_dropped_and_added_again),
         cmocka_unit_test(test_a_column_that_is_renamed_on_one_server_first),
