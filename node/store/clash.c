@@ -348,18 +348,24 @@ static bool cascades(const struct foreign *f) {
     return f->child->policy.orphans == ORPHANS_CASCADE || (f->to_key && reg_cascaded(&f->child->store->reg2));
 }
 
+/* It was dead, and lives again with the reference that it had before: by a mend, or since somebody wants it back. */
+static bool came_back(struct store *s, const struct reg *r, const struct write *reference) {
+    struct origins_order o = store_order(s);
+    struct stamp by = {reference ? reference->at : 0, reference ? reference->origin : 0};
+    return reg_alive(r, &o) && (r->deaths_count || (reference && r->died.at && stamp_cmp(r->died, by, &o) > 0));
+}
+
 /* A child that refers to v, and no such parent is in the file. `written`: who it is, if this projection wrote it. */
 static int judge(struct check *c, const struct foreign *f, const struct rowid *place, const struct rowid *written, const struct value *v) {
     struct store *s = c->s;
     struct rowid parent;
     struct write w;
-    struct origins_order o = store_order(s);
     bool home, orphan = false;
     int err = written ? rows_find(s, f->child->tbl, written, &s->reg, &home) : rows_at_home(s, f->child->tbl, place, &s->reg);
     if (err)
         return err;
     bool clear = as_registered(s, f, &s->reg, v) && reference_write(s, f, &s->reg, &w);
-    bool back = reg_alive(&s->reg, &o) && s->reg.deaths_count; /* revived itself: whoever deleted it with its parent has seen it */
+    bool back = came_back(s, &s->reg, clear ? &w : NULL); /* whoever deleted it with its parent has seen it */
     struct rowid who = s->reg.who;
     if (!written && another_shows(s, f, &s->reg))
         return 0;

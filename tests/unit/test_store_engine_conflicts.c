@@ -659,8 +659,36 @@ static void test_why(void **state) {
     rig_close(&r);
 }
 
+/* One brings a row back with its children, another says at the same time that it stays deleted: the children keep their parent. */
+static void test_back_and_deleted_again_at_once(void **state) {
+    (void)state;
+    for (uint32_t later = 0; later < 2; later++) {
+        struct rig r;
+        rig_open(&r, 2,
+                 "CREATE TABLE t(id INTEGER PRIMARY KEY, v); CREATE TABLE k(id INTEGER PRIMARY KEY, t INTEGER REFERENCES t(id) ON DELETE "
+                 "CASCADE);"
+                 "INSERT INTO t(v) VALUES('a'); INSERT INTO k(t) VALUES(1), (1);");
+        app_exec(rig_app(&r, 1), "PRAGMA foreign_keys=ON");
+        rig_act(&r, 0, "UPDATE t SET v='b'");
+        rig_act(&r, 1, "DELETE FROM t");
+        share(&r);
+        char *id = the_conflict(&r, "v");
+        static const char *how[] = {"{\"keep\":\"loser\"}", "{\"keep\":\"winner\"}"};
+        decide(&r.peers[later], id, how[later]);
+        rig_tick();
+        decide(&r.peers[!later], id, how[!later]);
+        share(&r);
+        assert_same_conflicts(&r);
+        assert_everywhere(&r, "PRAGMA foreign_key_check", "");
+        assert_everywhere(&r, "SELECT v, k.id FROM t JOIN k ON t=t.id ORDER BY 2", "tb|i1|;tb|i2|;");
+        free(id);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_back_and_deleted_again_at_once),
         cmocka_unit_test(test_every_decision_closes_on_all),
         cmocka_unit_test(test_what_is_listed),
         cmocka_unit_test(test_a_new_number),
