@@ -118,6 +118,13 @@ static void who_stays(void **state) {
     late.rank = RANK_FIRST; /* among first ones the first */
     assert_false(version_prevails(&late, &early));
     assert_true(version_prevails(&early, &late));
+    late.rank = RANK_MEANT; /* meant, and later than a first one, which is therefore not the one that stays */
+    assert_true(version_prevails(&late, &early));
+    assert_false(version_prevails(&early, &late));
+    late.rank = RANK_FIRST;
+    early.rank = RANK_BEFORE_JOINING;
+    assert_false(version_prevails(&early, &late));
+    assert_true(version_prevails(&late, &early));
 }
 
 int main(void) {
