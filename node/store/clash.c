@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/first_name.h"
 #include "node/store/keyed.h"
 #include "node/store/foreign.h"
 #include "node/store/same.h"
@@ -540,7 +541,7 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
     sqlite3_str *text = sqlite3_str_new(s->app.writer);
     sqlite3_stmt *q;
     uint8_t bytes[VALUE_REF_BORN_BYTES];
-    size_t len = refs_pack(s, f->parent->tbl, parent, bytes);
+    size_t len = first_name_pack(s, f->parent->tbl, parent, bytes);
     int row;
     sqlite3_str_appendall(text, "SELECT ");
     for (uint32_t i = 0; i < table->key_count; i++)

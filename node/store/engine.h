@@ -91,12 +91,11 @@ struct tbl {
                                                  such a table, and its rows wait. Negative: it had, under that number, or TABLE_GONE */
     bool elsewhere;                           /* as of columns */
     bool dropped_now;                         /* by the migration that is under way, which may not be through with it */
-    bool remade;  /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
-    int64_t was;  /* the number of the triggers that it had before it was made anew */
-    int64_t left; /* rows that left it while it was not bound, less those that came, as notes tell */
-    struct tbl *
-        renamed_from; /* until it is placed: the application's ALTER TABLE … RENAME TO made it of this one, or a rebuild with another key */
-    bool dirty;       /* rows or last_change differ from the state database */
+    bool remade;              /* another table stands in its place, or stood when it was read last: empty, it says nothing of rows */
+    int64_t was;              /* the number of the triggers that it had before it was made anew */
+    int64_t left;             /* rows that left it while it was not bound, less those that came, as notes tell */
+    struct tbl *renamed_from; /* until it is placed: what it was before ALTER TABLE … RENAME TO, or a rebuild with another key */
+    bool dirty;               /* rows or last_change differ from the state database */
     char **columns;
     uint64_t *column_hashes;
     struct column_move *moves; /* of each column */
@@ -107,6 +106,7 @@ struct tbl {
     struct numbered *places;       /* numbers.c: rows under other numbers than those of their birth */
     struct numbered *tentative;    /* those that the projection at hand has moved, by where it shows them */
     bool extras;                   /* some of its registers are, or were, not at home */
+    struct tbl *first_name;        /* the table that it was before it was renamed, by which keys refer to its rows; NULL: it never was */
     uint32_t number_column;        /* 1 + the column of the registers that says which; 0: no row was ever renumbered */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/first_name.h"
 #include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
@@ -364,6 +365,8 @@ static int merge_change(struct merging *m, const struct change *c) {
     struct tbl *t = m->group.tbl;
     struct reg *r = &s->reg;
     bool home;
+    if (c->carried == CARRIED_TABLE && (err = first_name_carried(s, t, &who)))
+        return err;
     if (same_any(s) && unify_is(s, t, &who))
         return merge_one(m, c, &who);
     if ((err = rows_find(s, t, &who, r, &home)))

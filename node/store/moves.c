@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/first_name.h"
 #include "node/store/keyed.h"
 #include "proto/err.h"
 
@@ -144,6 +145,9 @@ static int remember_moved(struct store *s, struct tbl *t) {
 
 int moves_place(struct store *s, struct tio *io) {
     struct tbl *t = io->tbl;
+    int named = t->renamed_from && !io->rekeyed ? first_name_renamed(s, t, t->renamed_from) : 0;
+    if (named)
+        return named;
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *old = s->tbls[i];
         bool left = old->placed == -(int64_t)io->table->number || old == t->renamed_from;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/first_name.h"
 #include "node/store/foreign.h"
 #include "node/store/outdated.h"
 #include "node/store/same.h"
@@ -136,7 +137,7 @@ int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct
 }
 
 /* 1: the value is a reference now, its bytes in `bytes`; 0: it stays what it is. */
-static int tell(struct store *s, struct tbl *to, int64_t seq, int64_t ms, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+static int tell(struct store *s, struct tbl *to, bool key, int64_t seq, int64_t ms, struct value *v, uint8_t bytes[VALUE_REF_BORN_BYTES]) {
     struct rowid who;
     struct value_ref ref;
     if (!to || v->type != VALUE_INT)
@@ -146,7 +147,7 @@ static int tell(struct store *s, struct tbl *to, int64_t seq, int64_t ms, struct
         found = outdated_means(s, to, v->as.i, ms, &who);
     if (!found)
         found = refs_row(s, to, v->as.i, seq, &who);
-    if (found != 1 || !ref_of(s, to, &who, &ref))
+    if (found != 1 || !ref_of(s, key ? first_name(to) : to, &who, &ref))
         return found < 0 ? found : 0;
     s->same->told = s->same->told || same_is_junior(s, to, &who);
     v->type = VALUE_REF;
@@ -190,7 +191,10 @@ int refs_tell(struct store *s, struct tio *io, const struct rowid *who, const ui
             key_says(&key[place - 1], &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
             continue;
         }
-        int err = at[i] == NOT_HERE ? 0 : tell(s, io->ref_to[at[i]], INT64_MAX, ms, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
+        bool in_key = at[i] != NOT_HERE && io->table->columns[io->order[at[i]]].key_place;
+        int err = at[i] == NOT_HERE
+                      ? 0
+                      : tell(s, io->ref_to[at[i]], in_key, INT64_MAX, ms, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
         if (err < 0)
             return err;
     }
@@ -203,7 +207,7 @@ int refs_key(struct store *s, struct tio *io, const struct value *values, int64_
     buf_clear(out);
     for (uint32_t i = 0; i < io->table->key_count; i++) {
         struct value v = values[i];
-        int err = plain >> i & 1 ? 0 : tell(s, io->ref_to[i], seq, -1, &v, bytes);
+        int err = plain >> i & 1 ? 0 : tell(s, io->ref_to[i], true, seq, -1, &v, bytes);
         if (err < 0)
             return err;
         tables_put_key_value(out, &v, io->table->columns[io->table->key[i]].collation);
@@ -233,6 +237,7 @@ int refs_find(struct store *s, const struct value *v, struct tbl **t, struct row
     who->origin = origin < 0 ? UINT32_MAX : (uint32_t)origin;
     if (origin < 0)
         return 0;
+    *t = first_name_here(s, *t, who);
     struct rowid root;
     if (same_any(s) && !s->same->literal && same_root(s, *t, who, &s->same->key, &root) == 1)
         *who = root;

@@ -4,6 +4,7 @@
  *
  * Facts are kept in `same`, and in memory as a graph. They name rows that have identities of their own. Rows whose key refers to such rows, or is such
  * a reference, follow without a fact: who stands for them has the same key, with the roots in it. What becomes of registers is in unify.c. */
+#include "node/store/first_name.h"
 #include "node/store/same.h"
 
 #include <stdlib.h>
@@ -286,7 +287,7 @@ static size_t refer_to(struct store *s, const struct value *v, const struct rowi
     s->same->literal = true;
     int found = refs_find(s, v, &t, &was);
     s->same->literal = literal;
-    return found == 1 ? refs_pack(s, t, who, bytes) : 0;
+    return found == 1 ? first_name_pack(s, t, who, bytes) : 0;
 }
 
 int same_root(struct store *s, const struct tbl *t, const struct rowid *who, struct buf *key, struct rowid *out) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/first_name.h"
 #include "node/store/engine.h"
 #include "proto/err.h"
 
@@ -519,8 +520,8 @@ static void drop_caches(struct store *s) {
 int state_reload(struct store *s) {
     int err;
     drop_caches(s);
-    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = numbers_load(s)) || (err = same_load(s)) ||
-        (err = find_own(s)))
+    if ((err = load_hot(s)) || (err = load_origins(s)) || (err = load_tables(s)) || (err = numbers_load(s)) || (err = first_name_load(s)) ||
+        (err = same_load(s)) || (err = find_own(s)))
         return err;
     int64_t bad;
     if ((err = sql_int(s->db, 0, &bad, "SELECT count(*) FROM meta WHERE k GLOB 'bad *'")))

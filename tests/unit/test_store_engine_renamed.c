@@ -351,6 +351,71 @@ static void test_tables_that_take_each_others_names(void **state) {
         "UPDATE x SET v = 'second' WHERE id = 'w'");
 }
 
+/* Keys in which a row stands that is known by its birth (an association of two tables): they stay the same when the table of that row gets another name, on
+ * whatever server first, and for who never knew it under the old one. */
+static void key_of_renamed(const char *child, bool there_before) {
+    static const char ROWS[] = "INSERT INTO u(n) VALUES('a'), ('b'), ('c'); INSERT INTO ur(u, r, x) VALUES(1, 7, 0), (2, 8, 0), (3, 9, 0)";
+    struct rig r;
+    rig_start(&r, 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i), "CREATE TABLE u(id INTEGER PRIMARY KEY, n)");
+        app_exec(rig_app(&r, i), child);
+        if (there_before)
+            app_exec(rig_app(&r, i), ROWS);
+        peer_open(&r.peers[i]);
+    }
+    assert_int_equal(side_open_app(&r.peers[2].s), SQLITE_OK);
+    app_exec(rig_app(&r, 2), "CREATE TABLE u(id INTEGER PRIMARY KEY, n)");
+    app_exec(rig_app(&r, 2), child);
+    app_exec(rig_app(&r, 2), "ALTER TABLE u RENAME TO v"); /* so it was made there */
+    if (!there_before)
+        rig_act(&r, 0, ROWS);
+    peer_rest(&r.peers[0]);
+    peer_pull(&r.peers[1], &r.peers[0]);
+    rig_tick();
+    rig_act(&r, 0, "ALTER TABLE u RENAME TO v");
+    peer_retry(&r.peers[0]);
+    rig_act(&r, 0, "UPDATE ur SET x = 1 WHERE u = 1; INSERT INTO v(n) VALUES('d'); INSERT INTO ur(u, r, x) VALUES(4, 1, 0)");
+    peer_pull(&r.peers[1], &r.peers[0]); /* who has not renamed it yet */
+    rig_act(&r, 1, "UPDATE ur SET x = 2 WHERE u = 2; DELETE FROM ur WHERE u = 3");
+    rig_act(&r, 1, "ALTER TABLE u RENAME TO v");
+    peer_retry(&r.peers[1]);
+    peer_pull(&r.peers[0], &r.peers[1]);
+    peer_reopen(&r.peers[0]);
+    peer_open(&r.peers[2]);
+    for (int i = 0; i < 4; i++)
+        peer_pull(&r.peers[2], &r.peers[i % 2]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT u, r, x FROM ur ORDER BY u", "i1|i7|i1|;i2|i8|i2|;i4|i1|i0|;");
+    for (uint32_t i = 0; i < 3; i++) {
+        char *sql =
+            sqlite3_mprintf("UPDATE ur SET x = x + 10 WHERE u = %u; UPDATE ur SET x = x + 100; INSERT INTO ur(u, r, x) VALUES(3, %u, "
+                            "0); DELETE FROM ur WHERE u = 3 AND r = %u",
+                            1 + i % 2, i, i);
+        rig_act(&r, i, sql);
+        sqlite3_free(sql);
+        share_same(&r);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        rig_act(&r, i, "ALTER TABLE v RENAME TO w");
+    share_same(&r);
+    rig_act(&r, 2, "DELETE FROM ur WHERE u = 2; UPDATE ur SET x = 0");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT u, r, x FROM ur ORDER BY u", "i1|i7|i0|;i4|i1|i0|;");
+    assert_int_equal(conflicts(&r), 0);
+    rig_close(&r);
+}
+
+static void test_keys_of_what_refers_to_a_renamed_table(void **state) {
+    (void)state;
+    for (int before = 0; before < 2; before++) {
+        key_of_renamed("CREATE TABLE ur(u INT REFERENCES u, r INT, x, PRIMARY KEY(u, r))", before);
+        key_of_renamed("CREATE TABLE ur(u INTEGER REFERENCES u ON DELETE CASCADE, r, x, PRIMARY KEY(u)) WITHOUT ROWID", before);
+        key_of_renamed("CREATE TABLE ur(u INTEGER PRIMARY KEY REFERENCES u, r, x)", before);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_row_that_dies_before_its_column_is_renamed),
@@ -365,6 +430,7 @@ int main(void) {
         cmocka_unit_test(test_a_reference_whose_row_changes_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
         cmocka_unit_test(test_tables_that_take_each_others_names),
+        cmocka_unit_test(test_keys_of_what_refers_to_a_renamed_table),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
