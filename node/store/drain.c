@@ -773,7 +773,7 @@ static int tell_numbers(struct store *s, const struct notes *n) {
 static int drain_notes(struct store *s, struct notes *n, bool locked) {
     int err = state_begin(s);
     if (!err)
-        err = notes_sort(s, n);
+        err = notes_sort(s, n, locked);
     if (!err && !(s->flights && (err = pending_map_flights(s))) && !(err = drain_begin_changes(s, n->earliest_ms)))
         err = find_blind(s, n);
     for (uint32_t i = 0, to; i < n->count && !err; i = to) {

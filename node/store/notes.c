@@ -280,14 +280,18 @@ static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
     return 0;
 }
 
-int notes_sort(struct store *s, struct notes *n) {
-    bool sorted = true, again = false;
+int notes_sort(struct store *s, struct notes *n, bool locked) {
+    bool sorted = true, again = false, more = false;
     for (uint32_t i = 1; i < n->count && sorted; i++)
         sorted = note_cmp(&n->list[i - 1], &n->list[i], n->keys.data) < 0;
     if (!sorted)
         qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
     s->notes = n;
-    int err = keys_to_identities(s, n, &again);
+    int err = rebuilt_note(s, n, locked, &more);
+    if (more)
+        qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
+    if (!err)
+        err = keys_to_identities(s, n, &again);
     if (again)
         qsort_r(n->list, n->count, sizeof *n->list, note_cmp, n->keys.data);
     return err;

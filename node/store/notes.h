@@ -27,7 +27,9 @@ struct notes {
 /* The notes beyond our mark. 0, DRAIN_RESCAN, ERR_SCHEMA, or an error. */
 int notes_read(struct store *s, struct notes *n, bool locked);
 /* Those of one row together, in their order; tables that others refer to first. In the transaction of the state. */
-int notes_sort(struct store *s, struct notes *n);
+int notes_sort(struct store *s, struct notes *n, bool locked);
+/* Adds those of rows that came into a table before its triggers were back, where those at hand tell of them, or refer to them (rebuilt.c). */
+int rebuilt_note(struct store *s, struct notes *n, bool locked, bool *any);
 bool notes_same_row(const struct notes *n, const struct note *a, const struct note *b);
 void notes_look(const struct notes *n, uint32_t from, uint32_t to, struct row_look *look); /* what the notes of one row say */
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/notes.h"
 #include "proto/err.h"
 
 #define SAMPLE_ROWS 200
@@ -107,4 +107,146 @@ int rebuilt_same(struct store *s, struct tio *io, uint32_t from, uint32_t column
     row_cursor_release(&at);
     *same = known && (in_place ? equal : telling) * 2 >= known; /* what was written just before, or with it, is not known yet */
     return err ? err : row;
+}
+
+/* ---- rows without notes that somebody refers to */
+
+struct meant { /* a row whose note is missing, perhaps */
+    struct {
+        uint64_t tbl;
+        int64_t number;
+    } key;
+    struct tbl *t;
+    const struct note *by; /* what was noted of a row that refers to it */
+    bool missing;
+    UT_hash_handle hh;
+};
+
+struct search {
+    struct store *s;
+    struct notes *n;
+    struct meant *all; /* in the order in which they were found */
+    bool locked;
+};
+
+static bool being_read(const struct tbl *t) { return t->io && t->shape == SHAPE_NUMBER && t->placed > 0 && !t->captured; }
+
+/* Notes beyond those of this drain tell what became of it. */
+static int noted_later(const struct search *f, const struct meant *m) {
+    int64_t any = 0;
+    int err = f->n->more ? sql_int(f->locked ? f->s->app.writer : f->s->app.reader, 0, &any,
+                                   "SELECT EXISTS (SELECT 1 FROM main._starling_dirty WHERE seq>%lld AND tbl=%lld AND k0=%lld)",
+                                   (long long)f->n->last_seq, (long long)m->t->placed, (long long)m->key.number)
+                         : 0;
+    return err ? err : any != 0;
+}
+
+/* 1: neither a note nor a register tells of it. */
+static int is_untold(const struct search *f, const struct meant *m) {
+    struct store *s = f->s;
+    const struct rowid place = {.kind = IDENT_GIVEN, .number = m->key.number};
+    struct origins_order o = store_order(s);
+    struct rowid who;
+    int err = drain_birth(s, m->t, m->key.number, INT64_MAX, &who);
+    if (err || (err = rows_at_home(s, m->t, &place, &s->meant)))
+        return err < 0 ? err : 0;
+    if (reg_known(&s->meant)) {
+        who = s->meant.who;
+        const struct pending_row *p = pending_find(s, m->t, &who);
+        if (p ? p->present : reg_alive(&s->meant, &o))
+            return 0;
+    } else if ((err = same_by_number(s, m->t, m->key.number, &who))) {
+        return err < 0 ? err : 0;
+    }
+    err = noted_later(f, m);
+    return err < 0 ? err : !err;
+}
+
+static int add_meant(struct search *f, struct tbl *t, int64_t number, const struct note *by) {
+    struct meant *m = calloc(1, sizeof *m), *known;
+    if (!m)
+        return ERR_NOMEM;
+    m->key.tbl = t->no;
+    m->key.number = number;
+    m->t = t;
+    m->by = by;
+    HASH_FIND(hh, f->all, &m->key, sizeof m->key, known);
+    if (known) {
+        free(m);
+        return 0;
+    }
+    HASH_ADD(hh, f->all, key, sizeof m->key, m);
+    return 0;
+}
+
+/* Whom the row refers to. 1: it is there. */
+static int look_at(struct search *f, struct row_look *look, const struct note *by) {
+    struct tio *io = look->io;
+    sqlite3_stmt *q = f->locked ? io->peek : io->read;
+    int err = drain_look(f->s, look, q);
+    for (uint32_t i = 0; i < io->count && !err && look->present; i++)
+        if (io->ref_to[i] && being_read(io->ref_to[i]) && look->values[i].type == VALUE_INT)
+            err = add_meant(f, io->ref_to[i], look->values[i].as.i, by);
+    if (!err && look->present && io->key_ref && being_read(io->key_ref))
+        err = add_meant(f, io->key_ref, look->place.number, by);
+    sqlite3_reset(q);
+    return err ? err : look->present;
+}
+
+static int search_notes(struct search *f) {
+    struct notes *n = f->n;
+    int err = 0;
+    for (uint32_t i = 0, to; i < n->count && err >= 0; i = to) {
+        for (to = i + 1; to < n->count && notes_same_row(n, &n->list[i], &n->list[to]);)
+            to++;
+        struct row_look look;
+        notes_look(n, i, to, &look);
+        if (being_read(look.io->tbl) && !look.born && !look.died) /* the first that was noted of it is an UPDATE */
+            err = add_meant(f, look.io->tbl, look.place.number, &n->list[i]);
+        if (err >= 0 && look.io->telling)
+            err = look_at(f, &look, &n->list[i]);
+    }
+    return err < 0 ? err : 0;
+}
+
+/* The notes that our triggers would have made, before all others. */
+static int add_notes(struct search *f, uint32_t count) {
+    struct notes *n = f->n;
+    struct note *list = malloc((n->count + count) * sizeof *list);
+    if (!list)
+        return ERR_NOMEM;
+    memcpy(list, n->list, n->count * sizeof *list);
+    for (const struct meant *m = f->all; m; m = m->hh.next)
+        if (m->missing)
+            list[n->count++] =
+                (struct note){.io = m->t->io, .seq = 0, .ms = m->by->ms, .at = m->by->at, .number = m->key.number, .kind = NOTE_INSERT};
+    free(n->list);
+    n->list = list;
+    n->cap = n->count;
+    return 0;
+}
+
+int rebuilt_note(struct store *s, struct notes *n, bool locked, bool *any) {
+    struct search f = {.s = s, .n = n, .locked = locked};
+    bool reading = false;
+    uint32_t count = 0;
+    *any = false;
+    for (uint32_t i = 0; i < s->tios_count && !reading; i++)
+        reading = s->tios[i].tbl && being_read(s->tios[i].tbl);
+    int err = reading ? search_notes(&f) : 0;
+    for (struct meant *m = f.all; m && err >= 0; m = m->hh.next) /* they refer to others, which come behind them */
+        if ((err = is_untold(&f, m)) == 1) {
+            struct row_look look = {.io = m->t->io, .place = {.kind = IDENT_GIVEN, .number = m->key.number}};
+            err = look_at(&f, &look, m->by);
+            m->missing = err == 1;
+            count += err == 1;
+        }
+    err = err < 0 ? err : count ? add_notes(&f, count) : 0;
+    *any = count > 0;
+    struct meant *m, *next;
+    HASH_ITER(hh, f.all, m, next) {
+        HASH_DEL(f.all, m);
+        free(m);
+    }
+    return err;
 }
