@@ -140,24 +140,25 @@ static int extra_get(struct store *s, const struct tbl *t, const struct rowid *w
     return err;
 }
 
-/* Whoever was at home there has left, and the projection at hand shows the row with that given key in its place. */
+/* Nobody is at home there any more, and the projection at hand shows the row with that given key in its place. */
 static bool came_instead(struct store *s, const struct tbl *t, const struct rowid *given) {
-    const struct pending_row *p = s->pending && t->extras ? pending_find(s, t, given) : NULL;
+    const struct pending_row *p = s->pending && t->extras && fits_home(t, given) ? pending_find(s, t, given) : NULL;
     return p && p->done && p->holds;
 }
 
 int rows_at_home(struct store *s, const struct tbl *t, const struct rowid *place, struct reg *r) {
-    struct rowid who, given = {.kind = IDENT_GIVEN, .number = place->number};
+    struct rowid who, given = *place;
     bool home;
     int moved = t->tentative && !place->text ? numbers_at(t, place->number, &who) : 0;
     if (moved)
         return moved < 0 ? moved : rows_find(s, t, &who, r, &home);
     int err = home_get(t, place, r);
-    if (err || place->text || !reg_known(r) || r->who.kind == IDENT_GIVEN)
+    if (err || (reg_known(r) && r->who.kind == IDENT_GIVEN))
         return err;
+    given.kind = IDENT_GIVEN;
     if (came_instead(s, t, &given))
         return extra_get(s, t, &given, r);
-    if (t->tentative && numbers_shown(t, &r->who) != place->number)
+    if (reg_known(r) && t->tentative && numbers_shown(t, &r->who) != place->number)
         reg_clear(r);
     return 0;
 }
@@ -393,26 +394,36 @@ int rows_count_rest(struct store *s) {
     return err;
 }
 
+enum { UNKNOWN_VALUE = 1, COUNT_LATER = 2 };
+
+/* What the author of this cell wrote. `bytes` keeps whom a reference means: the next look may give up the batch that it is in. */
+static int wrote(struct store *s, const struct reg *r, struct tbl *t, const struct cell *c, struct value *v,
+                 uint8_t bytes[VALUE_REF_BORN_BYTES]) {
+    const struct write *w = &r->writes[c->write];
+    int err = values_find(s, w->origin, w->version, t, &r->who, c->column, c->hash, v);
+    if (err == ERR_NOTFOUND)
+        return w->origin == s->own && w->version > s->origins[s->own].version ? COUNT_LATER : UNKNOWN_VALUE;
+    if (!err && v->type == VALUE_REF)
+        memcpy(bytes, v->p, v->len);
+    return err;
+}
+
+/* By what was written, not by the numbers that registers were told: these differ from server to server. A number means a given key, or nobody; who is
+ * meant by a reference is another one. */
 static int means_another(struct store *s, const struct tbl *t, const struct reg *r, const struct cell *a, const struct cell *b,
                          bool *lost) {
-    const struct write *x = &r->writes[a->write], *y = &r->writes[b->write];
     struct tbl *table = state_table_of(s, t->no);
-    uint8_t bytes[VALUE_REF_BORN_BYTES];
+    uint8_t x[VALUE_REF_BORN_BYTES], y[VALUE_REF_BORN_BYTES];
     struct value v, w;
     *lost = a->hash != b->hash;
-    int err = values_find(s, x->origin, x->version, table, &r->who, a->column, a->hash, &v);
-    if (err == ERR_NOTFOUND && x->origin == s->own && x->version > s->origins[s->own].version)
-        return count_later(s, table, &r->who);
-    if (err || v.type != VALUE_REF)
-        return err == ERR_NOTFOUND ? 0 : err;
-    size_t len = v.len;
-    memcpy(bytes, v.p, len); /* the next look may give up the batch that it is in */
-    err = values_find(s, y->origin, y->version, table, &r->who, b->column, b->hash, &w);
-    if (!err && w.type == VALUE_REF)
-        *lost = len != w.len || memcmp(bytes, w.p, len) != 0;
-    if (err == ERR_NOTFOUND && y->origin == s->own && y->version > s->origins[s->own].version)
-        return count_later(s, table, &r->who);
-    return err == ERR_NOTFOUND ? 0 : err;
+    int err = wrote(s, r, table, a, &v, x);
+    if (!err)
+        err = wrote(s, r, table, b, &w, y);
+    if (err)
+        return err == COUNT_LATER ? count_later(s, table, &r->who) : err < 0 ? err : 0;
+    if (v.type == VALUE_REF || w.type == VALUE_REF)
+        *lost = v.type != w.type || v.len != w.len || memcmp(x, y, v.len) != 0;
+    return 0;
 }
 
 /* Of a row that a mend deleted one column stands for each write: it comes back as a whole. */

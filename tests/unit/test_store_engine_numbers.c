@@ -18,6 +18,14 @@ static void share_same(struct rig *r) {
     rig_time_passes(r);
 }
 
+static size_t conflicts_in(struct peer *p, const char *column) {
+    json_t *list = store_conflicts(p->s.store), *c;
+    size_t i, n = 0;
+    json_array_foreach(list, i, c) n += strcmp(json_string_value(json_object_get(c, "column")), column) == 0;
+    json_decref(list);
+    return n;
+}
+
 /* Two keys read alike for a moment: one holds a given key, the other a row that is about to get another number than that. */
 static void test_a_key_beside_one_that_moves(void **state) {
     (void)state;
@@ -137,6 +145,47 @@ static void test_an_old_number_of_a_row_thrown_out(void **state) {
     rig_close(&r);
 }
 
+/* Whom two servers refer to had one number, one of them by a given key: another row is meant, whatever numbers a server was told. */
+static void test_a_number_and_a_row_are_two(void **state) {
+    (void)state;
+    for (uint32_t born = 0; born < 2; born++) {
+        struct rig r;
+        rig_open(&r, 2, PAIRS);
+        for (uint32_t i = 0; i < 2; i++) {
+            rig_act(&r, i, i == born ? "INSERT INTO person(name) VALUES('born')" : "INSERT INTO person VALUES(1, 'given')");
+            rig_act(&r, i, "INSERT INTO event VALUES(7, 'e', 1)");
+            rig_tick();
+        }
+        share_same(&r);
+        assert_everywhere(&r, "SELECT name FROM event JOIN person ON lead = person.id", born ? "tborn|;" : "tgiven|;");
+        assert_same_conflicts(&r);
+        assert_int_equal(conflicts_in(&r.peers[0], "lead"), 1);
+        rig_close(&r);
+    }
+}
+
+/* A row with a given key waited until after its number was free; now it is shown, and whom it refers to moves in the same projection. */
+static void test_a_given_key_and_a_parent_that_moves(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, PAIRS);
+    rig_act(&r, 0, "INSERT INTO person VALUES(1, 'given')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO person(name) VALUES('parent')");
+    peer_pull(&r.peers[2], &r.peers[1]);
+    rig_act(&r, 1, "INSERT INTO event(title) VALUES('t'); CREATE UNIQUE INDEX one ON event(title)");
+    rig_act(&r, 2, "INSERT INTO event VALUES(1, 't', 1)");
+    peer_pull(&r.peers[1], &r.peers[2]);
+    assert_int_equal(peer_status(&r.peers[1], "parked"), 1);
+    app_exec(rig_app(&r, 1), "UPDATE event SET title = 'other'");
+    peer_queue(&r.peers[1], &r.peers[0]);
+    peer_retry(&r.peers[1]);
+    rig_act(&r, 1, "DROP INDEX one");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name FROM event JOIN person ON lead = person.id", "tparent|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_beside_one_that_moves),
@@ -146,6 +195,8 @@ int main(void) {
         cmocka_unit_test(test_a_value_in_a_circle),
         cmocka_unit_test(test_a_key_with_an_old_number),
         cmocka_unit_test(test_an_old_number_of_a_row_thrown_out),
+        cmocka_unit_test(test_a_number_and_a_row_are_two),
+        cmocka_unit_test(test_a_given_key_and_a_parent_that_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
