@@ -544,13 +544,13 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     }
     if (before) {
         bool same = was.hash == hash;
-        uint64_t at = same ? was.since : scan ? was.since + 1 : 0;
-        if (was.ours || !c || !same || stamp_cmp(was.at, reg_cell_stamp(r, c), &o) > 0) {
+        struct stamp at = {same ? was.since : scan ? was.since + 1 : 0, s->own};
+        bool told = was.ours || !c || !same || stamp_cmp(was.at, reg_cell_stamp(r, c), &o) > 0;
+        if (told)
             put(cells, count, i, was.since, was.how); /* besides what replaced it, too: so whoever carries the same knows it replaced */
-            if (!same)
-                put(cells, count, i, at, CARRIED_NOT);
-        }
-        *overruled |= c != NULL && at && at < reg_cell_stamp(r, c).at;
+        if (told && !same)
+            put(cells, count, i, at.at, CARRIED_NOT);
+        *overruled |= !told || (c && at.at && stamp_cmp(at, reg_cell_stamp(r, c), &o) < 0); /* a tie, too: one of the two is shown */
         return 0;
     }
     uint64_t standard = shown;
