@@ -244,7 +244,8 @@ int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t se
     int err = with_who_comes(s, t, from, &to, number);
     if (err)
         return err;
-    if (from == to || from < s->notes_done || n->list[to - 1].seq <= t->scanned_seq) /* nothing was noted; or the registers know by now */
+    bool read = (t->captured || t->lost) && from < to && n->list[to - 1].seq <= t->scanned_seq; /* and not: is to be read from there on */
+    if (from == to || from < s->notes_done || read) /* nothing was noted; or the registers know by now */
         return 0;
     struct row_look look;
     notes_look(n, from, to, &look);

@@ -129,7 +129,7 @@ struct search {
     bool locked;
 };
 
-static bool being_read(const struct tbl *t) { return t->io && t->shape == SHAPE_NUMBER && t->placed > 0 && !t->captured; }
+static bool being_read(const struct tbl *t) { return t->io && t->shape == SHAPE_NUMBER && t->placed > 0 && !t->captured && !t->lost; }
 
 /* Notes beyond those of this drain tell what became of it. */
 static int noted_later(const struct search *f, const struct meant *m) {
