@@ -60,17 +60,27 @@ static int park_parent(struct check *c, const struct foreign *f, struct pending_
     return park(c, p, REASON "rows of \"%s\" that whoever deleted it had not seen refer to it", f->child->tbl->name);
 }
 
+/* Where the key is the reference: the write that made the row, or, if nothing of that is left, the first of what was written
+ * since: whoever saw that had seen the row. */
+static const struct cell *key_cell(const struct reg *r) {
+    const struct cell *first = NULL;
+    for (uint32_t n = 0; n < r->cells_count; n++) {
+        const struct write *w = &r->writes[r->cells[n].write];
+        if (w->at == r->inserted.at && w->origin == r->inserted.origin)
+            return &r->cells[n];
+        if (!first || w->at < r->writes[first->write].at)
+            first = &r->cells[n];
+    }
+    return first;
+}
+
 /* The write that made the reference: the newest of its columns. */
 static bool reference_write(struct store *s, const struct foreign *f, const struct reg *r, struct write *w) {
     struct origins_order o = store_order(s);
     struct stamp best = {0, UINT32_MAX};
     bool found = false;
     for (uint32_t i = 0; i < f->count; i++) {
-        const struct cell *c = f->from[i] == NUMBER ? NULL : reg_winner(r, f->child->numbers[f->from[i]], &o);
-        for (uint32_t k = 0; k < r->writes_count && f->from[i] == NUMBER; k++)
-            if (r->writes[k].at == r->inserted.at && r->writes[k].origin == r->inserted.origin)
-                for (uint32_t n = 0; n < r->cells_count && !c; n++)
-                    c = r->cells[n].write == k ? &r->cells[n] : NULL;
+        const struct cell *c = f->from[i] == NUMBER ? key_cell(r) : reg_winner(r, f->child->numbers[f->from[i]], &o);
         if (c && (!found || stamp_cmp(reg_cell_stamp(r, c), best, &o) > 0)) {
             best = reg_cell_stamp(r, c);
             *w = r->writes[c->write];
@@ -594,28 +604,49 @@ static int keep_meaning(struct check *c, struct foreign *f, const struct rowid *
     return err < 0 ? err : 0;
 }
 
-/* The same of a row whose own key is the reference: it is known as its parent is. */
+/* A row whose own key is the reference is known as its parent is, and that one is dead: was the row left behind knowingly, by its own author or by
+ * whoever deleted the parent? Else a mend is planned. 0 it was, or nothing can be done; 1 planned: the parent lives again; 2 planned: the row goes. */
+static int named_left(struct store *s, const struct foreign *f, const struct rowid *who, const struct reg *r) {
+    struct write w;
+    bool left = false, home;
+    int err = 0;
+    if (f->child->policy.orphans == ORPHANS_KEEP || !reference_write(s, f, r, &w))
+        return 0;
+    if ((err = values_orphan(s, w.origin, w.version, f->child->tbl, who, &left)) ||
+        (!left && !came_back(s, r, &w) && (err = dead_knowing(s, f->parent->tbl, who, &w, &left))) || left ||
+        (err = rows_find(s, f->parent->tbl, who, &s->reg2, &home)))
+        return err;
+    if (cascades(f))
+        return (err = mend_cascade_row(s, f->child->tbl, who)) == 1 ? 2 : err;
+    return mend_revive_row(s, f->parent->tbl, who);
+}
+
+int foreign_named_gone(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
+    for (uint32_t i = 0; i < t->io->refs_count; i++) {
+        const struct foreign *f = t->io->refs[i];
+        if (f->to_key && f->count == 1 && f->from[0] == NUMBER && f->parent->tbl == t->io->key_ref && r->cells_count)
+            return named_left(s, f, who, r);
+    }
+    return mend_revive_row(s, t->io->key_ref, who);
+}
+
+/* The same of a row whose own key is the reference. */
 static int keep_named(struct check *c, struct foreign *f, const struct rowid *parent, int64_t number) {
     struct store *s = c->s;
     struct origins_order o = store_order(s);
     struct tbl *t = f->child->tbl;
     struct rowid place = {.kind = IDENT_GIVEN, .number = number};
     struct pending_row *p;
-    struct write w;
-    bool home, lives, left;
+    bool home, lives;
     int err = rows_at_home(s, t, &place, &s->reg);
     if (err || !reg_known(&s->reg) || !reg_alive(&s->reg, &o) || !rowid_same(&s->reg.who, parent) ||
         (err = rows_find(s, f->parent->tbl, parent, &s->reg2, &home)))
         return err;
     lives = reg_alive(&s->reg2, &o);
-    if (!lives && f->child->policy.orphans != ORPHANS_KEEP && reference_write(s, f, &s->reg, &w)) {
-        if ((err = values_orphan(s, w.origin, w.version, t, parent, &left)) ||
-            (!left && (err = dead_knowing(s, f->parent->tbl, parent, &w, &left))))
-            return err;
-        if (!left && cascades(f))
-            c->parked = (err = mend_cascade_row(s, t, parent)) == 1 || c->parked;
-        else if (!left)
-            lives = (err = mend_revive_row(s, f->parent->tbl, parent)) == 1;
+    if (!lives) {
+        err = named_left(s, f, parent, &s->reg);
+        lives = err == 1;
+        c->parked = err == 2 || c->parked;
     }
     if (err < 0 || !lives)
         return err < 0 ? err : 0;

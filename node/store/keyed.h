@@ -1,4 +1,4 @@
-/* Starling store: how a table's rows are known where it has no key (keyless.c), or has another one than before (rekeyed.c). */
+/* Starling store: how a table's rows are known where it has no key (keyless.c), another one than before (rekeyed.c), or one that is a reference. */
 #ifndef NODE_STORE_KEYED_H
 #define NODE_STORE_KEYED_H
 
@@ -43,5 +43,9 @@ int rekeyed_source(struct store *s, const struct row_look *look); /* what the ro
 void rekeyed_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who);
 int rekeyed_number(struct store *s, const struct row_look *look, struct reg *r); /* after drain_new_identity(): under which number it is */
 int rekeyed_deaths(struct store *s, struct tio *io);                             /* moves_deaths() */
+
+/* ---- clash.c: rows that are known as the one that their key refers to */
+/* That one is dead. 0: the row r was left behind knowingly; above 0: a mend is planned. */
+int foreign_named_gone(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r);
 
 #endif

@@ -402,7 +402,7 @@ int refs_settled(struct store *s, struct value *values, uint32_t count, bool ahe
 /* The same for a row whose key is the reference. */
 int refs_key_settled(struct store *s, struct tio *io, const struct rowid *who) {
     int waits = who->kind == IDENT_GIVEN ? 0 : numbers_wait(s, io->key_ref, who);
-    if (waits)
+    if (waits < 0 || waits == 1)
         return waits < 0 ? waits : ERR_CONSTRAINT;
     return numbers_shown(io->key_ref, who) == numbers_shown(io->tbl, who) ? 0 : ERR_CONSTRAINT;
 }

@@ -135,7 +135,7 @@ int show_delete(struct store *s, struct tio *io, const struct rowid *who) {
     return run_write(s, io, io->del);
 }
 
-int show_op(struct projecting *p, const struct op *op) {
+static int write_op(struct projecting *p, const struct op *op) {
     switch (op->kind) {
     case CHANGE_INSERT: return write_insert(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
     case CHANGE_UPDATE: return write_update(p, op->tbl->io, &op->who, op->columns, op->values, op->count);
@@ -144,9 +144,15 @@ int show_op(struct projecting *p, const struct op *op) {
     }
 }
 
+int show_op(struct projecting *p, const struct op *op) {
+    const struct tbl *named = op->kind == CHANGE_INSERT ? op->tbl->io->key_ref : NULL;
+    int waits = named && op->who.kind != IDENT_GIVEN ? numbers_wait(p->s, named, &op->who) : 0;
+    return waits < 0 ? waits : waits == 2 ? ERR_CONSTRAINT /* find_place() asks why whom it is named after is dead */ : write_op(p, op);
+}
+
 int project_write(struct store *s, const struct op *op) {
     struct projecting p = {.s = s};
-    int err = show_op(&p, op);
+    int err = write_op(&p, op);
     free(p.at);
     return err;
 }
@@ -300,7 +306,7 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
             return n < 0 ? n : err < 0 ? err : !p->last ? 1 : (err = show_park(p, row, NOT_SHOWN)) ? err : SETTLED;
     }
     if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) == 2)
-        err = (err = mend_revive_row(s, t->io->key_ref, &row->who)) < 0 ? err : 1;
+        err = (err = foreign_named_gone(s, t, &row->who, r)) < 0 ? err : err > 0;
     if (err)
         return err < 0 ? err : !p->last ? 1 : (err = show_park(p, row, NOT_SHOWN)) ? err : SETTLED;
     if (!place.text)

@@ -134,6 +134,52 @@ static void test_two_keys_that_refer_to_each_other(void **state) {
     end(&r);
 }
 
+/* Its author leaves it behind on purpose, with foreign keys off: it stays what it is everywhere, and brings nobody back. */
+static void test_key_of_a_row_left_behind(void **state) {
+    (void)state;
+    static const char *born[] = {"", "INSERT INTO team(nick) VALUES('d')"};
+    static const char *inserts[] = {"INSERT INTO detail VALUES(%d, 'new')", "INSERT INTO member VALUES(%d, 1, 'new')"};
+    static const char *looks[] = {"SELECT * FROM detail", "SELECT * FROM member"};
+    for (int b = 0; b < 2; b++)
+        for (int i = 0; i < 2; i++)
+            for (int apart = 0; apart < 6; apart++) {
+                struct rig r;
+                char insert[80], delete[60], both[150], update[80], want[40];
+                int id = b ? 4 : 3;
+                rig_open(&r, 2, SCHEMA);
+                rig_act(&r, 0, born[b]);
+                rig_share(&r);
+                rig_time_passes(&r);
+                snprintf(insert, sizeof insert, inserts[i], id);
+                snprintf(delete, sizeof delete, "DELETE FROM team WHERE id=%d", id);
+                snprintf(both, sizeof both, "%s; %s", insert, delete);
+                snprintf(update, sizeof update,
+                         i ? "UPDATE member SET role='left' WHERE team=%d" : "UPDATE detail SET body='left' WHERE team=%d", id);
+                snprintf(want, sizeof want, i ? "i%d|i1|t%s|;" : "i%d|t%s|;", id, apart < 3 ? "new" : "left");
+                rig_act(&r, 0, apart ? insert : both);
+                if (apart == 2 || apart == 3)
+                    rig_share(&r);
+                if (apart == 3)
+                    rig_act(&r, 0, update);
+                if (apart)
+                    rig_act(&r, 0, delete);
+                if (apart == 4)
+                    rig_share(&r);
+                if (apart >= 4)
+                    rig_act(&r, 0, update);
+                rig_share(&r);
+                for (uint32_t k = 0; k < r.count; k++)
+                    peer_retry(&r.peers[k]);
+                rig_share(&r);
+                rig_assert_settled(&r);
+                assert_everywhere(&r, looks[i], want);
+                assert_everywhere(&r, "SELECT count(*) FROM team", b ? "i3|;" : "i2|;");
+                for (uint32_t k = 0; k < r.count; k++)
+                    assert_int_equal(peer_conflicts(&r.peers[k]), 0);
+                rig_close(&r);
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cascade_to_a_number_that_was_left),
@@ -141,6 +187,7 @@ int main(void) {
         cmocka_unit_test(test_key_follows_a_parent_that_lives_again),
         cmocka_unit_test(test_key_follows_a_parent_renumbered_and_deleted),
         cmocka_unit_test(test_key_of_a_row_that_is_gone),
+        cmocka_unit_test(test_key_of_a_row_left_behind),
         cmocka_unit_test(test_two_keys_that_refer_to_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
