@@ -307,6 +307,8 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
     }
     if (!place.text && t->io->key_ref && (err = numbers_wait(s, t->io->key_ref, &row->who)) == 2)
         err = (err = foreign_named_gone(s, t, &row->who, r)) < 0 ? err : err > 0;
+    else if (err == 1 && home && !reg_known(&s->meant))
+        err = 0; /* nobody knows of such a row: it may never have been, and this one is in its place already */
     if (err)
         return err < 0 ? err : !p->last ? 1 : (err = show_park(p, row, NOT_SHOWN)) ? err : SETTLED;
     if (!place.text)

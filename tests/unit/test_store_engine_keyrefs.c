@@ -180,6 +180,26 @@ static void test_key_of_a_row_left_behind(void **state) {
             }
 }
 
+/* The application had it before there was a store, and never what it refers to: whoever gets that number is another one, for whom it does not wait. */
+static void test_key_that_never_was_anybodys(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2,
+             "CREATE TABLE team(id INTEGER PRIMARY KEY, nick);"
+             "CREATE TABLE detail(team INTEGER PRIMARY KEY REFERENCES team(id), other INTEGER REFERENCES detail(team));"
+             "INSERT INTO detail VALUES(3, NULL), (8, 8)");
+    rig_act(&r, 0, "DELETE FROM detail WHERE team=3");
+    rig_share(&r);
+    rig_time_passes(&r);
+    rig_act(&r, 0, "UPDATE detail SET other=3; INSERT INTO team VALUES(8, 'new')");
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_everywhere(&r, "SELECT nick, other FROM team JOIN detail ON team=id", "tnew|i3|;");
+    for (uint32_t k = 0; k < r.count; k++)
+        assert_int_equal(peer_conflicts(&r.peers[k]), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cascade_to_a_number_that_was_left),
@@ -188,6 +208,7 @@ int main(void) {
         cmocka_unit_test(test_key_follows_a_parent_renumbered_and_deleted),
         cmocka_unit_test(test_key_of_a_row_that_is_gone),
         cmocka_unit_test(test_key_of_a_row_left_behind),
+        cmocka_unit_test(test_key_that_never_was_anybodys),
         cmocka_unit_test(test_two_keys_that_refer_to_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
