@@ -25,6 +25,7 @@
 #define DRAIN_MS 2500
 #define PART_MS 1500
 #define SAVE_MS 500
+#define CHORES_MS 250
 #define MESSAGES_PER_ROUND 256
 #define MESSAGES_PER_SETTLE 32
 
@@ -47,14 +48,23 @@ static void tick_cb(uv_timer_t *timer) {
     struct event e = {.type = EVENT_TICK};
     n->tick_at = UINT64_MAX;
     activity_tick(n);
-    content_peers_look(n);
     adoption_look(n);
     node_step(n, &e);
     node_settle(n);
 }
 
+/* What waits for a tick of ours, whatever the core's next one is: an idle core has none for seconds. */
+static bool chores(const struct node *n) {
+    for (const struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
+        if ((db->untold && !db->internal) || db->fetching)
+            return true;
+    return false;
+}
+
 static void tick_set(struct node *n) {
     uint64_t at = core_deadline(n->core), now = uv_now(&n->loop);
+    if (at > now + CHORES_MS && chores(n))
+        at = n->tick_at < now + CHORES_MS ? n->tick_at : now + CHORES_MS;
     if (at == n->tick_at)
         return;
     n->tick_at = at;
@@ -103,6 +113,7 @@ void node_settle(struct node *n) {
         }
     }
     n->settling = false;
+    content_peers_look(n);
     if (n->files != NULL)
         files_tick(n->files);
     if (n->state == NODE_STARTING && all_opened(n)) {
