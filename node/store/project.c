@@ -344,8 +344,8 @@ static int take_back(struct store *s, int result) {
 /* One transaction of the application's file. 0: committed. */
 static int project_once(struct store *s, int64_t *seq, bool impatient) {
     int64_t began = store_mono_us();
-    int err = appfile_begin(&s->app, !impatient);
-    if (err)
+    int err = renumber_tables(s);
+    if (err || (err = appfile_begin(&s->app, !impatient)))
         return err == ERR_BUSY ? PROJECT_WAIT : err;
     if (rows_to_show(s, *seq) > PROJECT_ROWS) /* for so long only writers are kept out */
         appfile_let_in(&s->app);

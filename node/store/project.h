@@ -36,4 +36,6 @@ int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, c
 int show_park(struct projecting *p, struct pending_row *row, const char *why);
 int show_again(struct projecting *p, struct pending_row *const *all, uint32_t count); /* retry.c */
 
+int renumber_tables(struct store *s); /* the temporary ones, ahead of the transaction; 0, ERR_BUSY, … */
+
 #endif

@@ -369,6 +369,17 @@ static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
     return err;
 }
 
+/* Not within the projection: after a change of the schema each ROLLBACK TO of the same transaction has SQLite read all schemas again and make all
+ * statements anew, and of many rows that wait for each other each is tried within a savepoint: readers were kept out for ten seconds. */
+int renumber_tables(struct store *s) {
+    if (sqlite3_table_column_metadata(s->app.writer, "temp", "starling_stay", NULL, NULL, NULL, NULL, NULL, NULL) == SQLITE_OK)
+        return 0;
+    return sql_exec(s->app.writer,
+                    "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
+                    "CREATE TEMP TABLE starling_stay(c, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15, k16);"
+                    "CREATE INDEX temp.starling_stay_key ON starling_stay(c, k1)");
+}
+
 /* A row may have asked twice; and two rows for one number, which servers gave them apart: one gets it, and the other finds it taken when it asks again. */
 static int fill(struct store *s, const struct tbl *t, struct move *list) {
     sqlite3_stmt *q;
@@ -382,10 +393,8 @@ static int fill(struct store *s, const struct tbl *t, struct move *list) {
     s->renumber->moving_from = first;
     if (!(s->renumber->moving = arena_alloc(&s->renumber->arena, (count + 1) * sizeof(struct move *))))
         return ERR_NOMEM;
-    err =
-        sql_exec(s->app.writer, "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
-                                "DELETE FROM temp.starling_move");
-    if (err || (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
+    if ((err = sql_exec(s->app.writer, "DELETE FROM temp.starling_move")) ||
+        (err = sql_prepare(s->app.writer, &q, "INSERT OR IGNORE INTO temp.starling_move VALUES(?,?,?)")))
         return err;
     for (; list && !err; list = list->next) {
         s->renumber->moving[n] = list;
@@ -533,7 +542,10 @@ static int tell_cells(struct store *s, struct renumber *n, struct tio *io, uint3
 static int stays(struct store *s, const struct table *t, uint32_t column, const struct value *key) {
     sqlite3_stmt *q;
     sqlite3_str *text = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendf(text, "INSERT INTO temp.starling_stay VALUES(%u", column);
+    sqlite3_str_appendall(text, "INSERT INTO temp.starling_stay(c");
+    for (uint32_t i = 1; i <= table_key_width(t); i++)
+        sqlite3_str_appendf(text, ", k%u", i);
+    sqlite3_str_appendf(text, ") VALUES(%u", column);
     for (uint32_t i = 0; i < table_key_width(t); i++)
         sqlite3_str_appendall(text, ", ?");
     sqlite3_str_appendall(text, ")");
@@ -642,12 +654,7 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
 
 static int tell_table(struct store *s, struct renumber *n, struct tio *io, const struct tbl *t) {
     bool any = false;
-    sqlite3_str *q = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendall(q, "DROP TABLE IF EXISTS temp.starling_stay; CREATE TEMP TABLE starling_stay(c");
-    for (uint32_t i = 1; i <= table_key_width(io->table); i++)
-        sqlite3_str_appendf(q, ", k%u", i);
-    sqlite3_str_appendall(q, "); CREATE INDEX temp.starling_stay_key ON starling_stay(c, k1)");
-    int err = run_text(s->app.writer, q);
+    int err = sql_exec(s->app.writer, "DELETE FROM temp.starling_stay");
     for (uint32_t k = 0; k < io->count && !err; k++)
         if (io->ref_to[k] == t) {
             err = tell_registers(s, n, io, k, t);
