@@ -56,7 +56,11 @@ def matches(name, text, pattern):
 
 
 def check_format(names):
-    """C is formatted by .clang-format."""
+    """C is formatted by .clang-format, as Debian 12's clang-format reads it."""
+    version = subprocess.run(["clang-format", "--version"], capture_output=True, text=True).stdout
+    if not re.search(r"version 14\.", version):  # others' idea of the same settings differs in a few places
+        print(f"       format is not looked at: {version.strip()}")
+        return
     for name in names:
         if name.endswith((".c", ".h")):
             done = subprocess.run(["clang-format", "--dry-run", "--ferror-limit=1", name], cwd=ROOT, capture_output=True, text=True)
