@@ -536,17 +536,20 @@ int mend_write(struct store *s) {
     return err ? err : drain_seal(s, false);
 }
 
-bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c) {
-    const struct value null = {.type = VALUE_NULL};
+bool mend_is_unique(struct store *s, const struct tbl *t, uint32_t column) {
     int64_t n = 0;
-    if (c->hash == value_hash(&null) || (t->io && c->column < t->io->by_number_count && t->io->by_number[c->column] &&
-                                         policies_key_has(t->io, t->io->by_number[c->column] - 1)))
+    if (t->io && column < t->io->by_number_count && t->io->by_number[column] && policies_key_has(t->io, t->io->by_number[column] - 1))
         return true;
     if (t->io)
         (void)sql_int(
             s->app.reader, 0, &n,
             "SELECT count(*) FROM pragma_index_list(%Q, 'main') AS l, pragma_index_info(l.name, 'main') AS i WHERE l.\"unique\" AND "
             "i.name=%Q",
-            t->io->table->name, t->columns[c->column]);
+            t->io->table->name, t->columns[column]);
     return n > 0;
+}
+
+bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c) {
+    const struct value null = {.type = VALUE_NULL};
+    return c->hash == value_hash(&null) || mend_is_unique(s, t, c->column);
 }

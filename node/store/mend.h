@@ -50,6 +50,7 @@ struct refused { /* one row that the file does not take */
 int mend_copy_bytes(struct arena *a, const uint8_t **p, size_t len);
 bool mend_same_place(const struct rowid *a, const struct rowid *b);
 bool mend_is_key(const struct tio *io, uint32_t at);
+bool mend_is_unique(struct store *s, const struct tbl *t, uint32_t column); /* has an index this column for a key? */
 int mend_shares_schema(struct store *s, const struct tbl *t, const struct write *w, bool *shares);
 bool mend_names_column(const char *text, size_t len, const char *name);
 int mend_try_begin(struct refused *f); /* what follows is taken back by _end, which passes err on */

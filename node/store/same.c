@@ -254,6 +254,7 @@ void same_release(struct store *s) {
     HASH_CLEAR(hh, m->nodes);
     arena_release(&m->arena);
     arena_release(&m->uncounted_arena);
+    arena_release(&m->doubts_arena);
     buf_release(&m->name);
     buf_release(&m->key);
     for (uint32_t i = 0; i < m->knowing_count; i++)

@@ -16,6 +16,7 @@
 
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */
@@ -625,6 +626,8 @@ static int turn(struct store *s) {
         }
     }
     if (s->delivered_count && ((err = state_begin(s)) || (err = merge_delivered(s))))
+        return err;
+    if ((err = same_judge(s)))
         return err;
     if ((err = make_durable(s)))
         return err;

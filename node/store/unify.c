@@ -215,6 +215,8 @@ int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind 
     int err = store_own(s, t, &u->member, &u->root, &u->own, u->home);
     if (!err && kind != CHANGE_DELETE && kind != CHANGE_REVIVE)
         err = supersede(s, t, u, kind, by, columns, count, seen);
+    if (!err && !by.mend && (kind == CHANGE_INSERT || kind == CHANGE_UPDATE))
+        err = same_doubt(s, t, &u->member, &by);
     if (!err && !(err = put_together(s, t, &u->root, &all))) {
         keep_numbers(t, &u->was, &all);
         rows_account(s, t, &u->root, NULL, &all);

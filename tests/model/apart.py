@@ -170,6 +170,18 @@ def lost(tables, before, after):
     return None
 
 
+def gone(tables, before, after):
+    """Where a UNIQUE name may make two rows one: those that had it in the end, on two servers, and no others."""
+    for t in tables:
+        shown = {row[3] for row in after.get(t.name, [])} if t.unique else None
+        for server, rows in enumerate(before if t.unique else ()):
+            for row in rows.get(t.name, []):
+                twins = {other[3] for n, others in enumerate(before) if n != server for other in others.get(t.name, []) if other[2] == row[2] is not None}
+                if row[3] not in shown and not twins & shown:
+                    return "%s: of server %d %s" % (t.name, server, row)
+    return None
+
+
 def unlike(what, sides):
     """Whether these lists, one of each server, differ from the first, and in what."""
     first = sorted(map(str, sides[0]))
@@ -199,8 +211,8 @@ def difference(servers, tables, before):
     back = born(servers, tables) - {(name, row[3]) for rows in before for name in rows for row in rows[name] if len(row) > 3}
     if back:
         return "deleted before, and shown: %s" % sorted(back)[:3]
-    missing = lost(tables, before, servers.rows[0])
-    return missing and "lost: " + missing
+    missing, away = lost(tables, before, servers.rows[0]), gone(tables, before, servers.rows[0])
+    return "lost: " + missing if missing else away and "gone: " + away
 
 
 def work_apart(servers, work):

@@ -225,6 +225,63 @@ static void test_both_are_revived(void **state) {
     rig_close(&r);
 }
 
+/* Who gives one of them another UNIQUE value, and does not know that they are one, decides about that one: however the batches were cut, both are there in
+ * the end, and the value is free for another row of his. */
+static void test_one_of_them_is_renamed(void **state) {
+    (void)state;
+    for (uint32_t i = 0; i < 16; i++) {
+        uint32_t by = i & 1, first = i >> 1 & 1, again = i >> 2 & 1, ended = i >> 3;
+        struct rig r;
+        rig_open(&r, 3, TEAMS);
+        rig_act(&r, 0, "INSERT INTO team(number, name) VALUES(1, 'one'), (254, 'a'); INSERT INTO match(event, red) VALUES('ea', 2)");
+        rig_tick();
+        rig_act(&r, 1, "INSERT INTO team(number, name) VALUES(254, 'b'); INSERT INTO match(event, red) VALUES('eb', 1)");
+        rig_tick();
+        peer_pull(&r.peers[first ? 2 : 1 - by], &r.peers[by]);
+        peer_pull(&r.peers[2], &r.peers[1 - by]); /* here they are one */
+        rig_tick();
+        rig_act(&r, by, "UPDATE team SET number = 9 WHERE number = 254");
+        if (again)
+            rig_act(&r, by, "INSERT INTO team(number, name) VALUES(254, 'c')");
+        if (ended)
+            restart_all(&r);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT number, name FROM team WHERE number IN (9, 254) ORDER BY number",
+                          again ? by ? "i9|tb|;i254|tc|;" : "i9|ta|;i254|tc|;"
+                          : by  ? "i9|tb|;i254|ta|;"
+                                : "i9|ta|;i254|tb|;");
+        assert_everywhere(&r, "SELECT event, number FROM match JOIN team ON team.id = red ORDER BY event",
+                          by ? "tea|i254|;teb|i9|;" : "tea|i9|;teb|i254|;");
+        assert_everywhere(&r, "PRAGMA foreign_key_check", "");
+        assert_int_equal(peer_lost(&r.peers[0], "name", by ? "\"a\"" : "\"b\""), again);
+        assert_false(peer_lost(&r.peers[0], "number", "254"));
+        assert_same_conflicts(&r);
+        restart_all(&r);
+        rig_close(&r);
+    }
+}
+
+/* Who knows renames both; and what an index does not tell apart is no other value. */
+static void test_renamed_and_one(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 3, "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE, data)");
+    rig_act(&r, 0, "INSERT INTO t(name, data) VALUES('bob', 0), ('ann', 0)");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO t(name, data) VALUES('bob', 1), ('ann', 1)");
+    peer_pull(&r.peers[2], &r.peers[0]);
+    peer_pull(&r.peers[2], &r.peers[1]);
+    peer_pull(&r.peers[0], &r.peers[2]);
+    rig_tick();
+    rig_act(&r, 1, "UPDATE t SET name = 'Bob' WHERE name = 'bob'; UPDATE t SET data = 2");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name, data FROM t ORDER BY name", "tann|i2|;tBob|i2|;");
+    rig_act(&r, 1, "UPDATE t SET name = 'eve' WHERE name = 'ann'");
+    share_same(&r);
+    assert_everywhere(&r, "SELECT name, data FROM t ORDER BY name", "tBob|i2|;teve|i2|;");
+    rig_close(&r);
+}
+
 /* Keys that the application gave are not the same, whatever else agrees; nor are rows that differ in another UNIQUE key, or of which one got the value later. */
 static void test_not_the_same(void **state) {
     (void)state;
@@ -429,11 +486,14 @@ static void test_databases_that_join(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),  cmocka_unit_test(test_columns_merge),       cmocka_unit_test(test_what_is_overwritten),
-        cmocka_unit_test(test_deleted_and_kept), cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart),
-        cmocka_unit_test(test_not_the_same),     cmocka_unit_test(test_taken_apart),         cmocka_unit_test(test_content_with_it),
-        cmocka_unit_test(test_ended_in_between), cmocka_unit_test(test_databases_that_join), cmocka_unit_test(test_one_of_them_is_deleted),
-        cmocka_unit_test(test_both_are_revived),
+        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),
+        cmocka_unit_test(test_what_is_overwritten), cmocka_unit_test(test_deleted_and_kept),
+        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),        cmocka_unit_test(test_taken_apart),
+        cmocka_unit_test(test_content_with_it),     cmocka_unit_test(test_ended_in_between),
+        cmocka_unit_test(test_databases_that_join), cmocka_unit_test(test_one_of_them_is_deleted),
+        cmocka_unit_test(test_both_are_revived),    cmocka_unit_test(test_one_of_them_is_renamed),
+        cmocka_unit_test(test_renamed_and_one),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
