@@ -671,7 +671,8 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
                 struct moved_cell *life);
 /* The same of columns that have a new name, in a row that another life comes in the place of. */
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
-int moves_deaths(struct store *s, struct tio *io);           /* the same of the rows that it had lost, after all of it was read */
+int moves_deaths(struct store *s, struct tio *io); /* the same of the rows that it had lost, after all of it was read */
+int moves_see(struct store *s, bool blind);        /* of what others have the author of what follows has seen nothing: another batch */
 void moves_note(struct store *s, uint32_t number, int left); /* a note of a table that is not bound now: rows that left it */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 

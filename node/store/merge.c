@@ -250,7 +250,7 @@ static bool died_here(const struct merging *m, const struct reg *r) {
     return false;
 }
 
-static int show_new(struct merging *m, const struct change *c, const struct rowid *who, bool whole, bool *home) {
+static int show_new(struct merging *m, const struct change *c, const struct rowid *who, bool whole, uint32_t cells, bool *home) {
     struct store *s = m->s;
     struct tbl *t = m->group.tbl;
     if (!who->text && numbers_wanted(s, t, &s->reg) != (*home ? numbers_home(t, who) : who->number))
@@ -281,7 +281,7 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
     if (!op)
         return ERR_NOMEM;
     int err = whole ? op_values(m, op, c) : 0;
-    return err ? err : before_add(&m->f->before, t, who, false, NULL, 0);
+    return err ? err : before_add(&m->f->before, t, who, false, m->cells, cells);
 }
 
 static int show_change(struct merging *m, const struct change *c, const struct rowid *who, uint32_t cells, bool mixed) {
@@ -376,7 +376,7 @@ static int merge_change(struct merging *m, const struct change *c) {
     bool known = reg_known(r), alive = reg_alive(r, &o);
     bool had = known && (r->deaths_count || !alive || s->open_conflicts);
     uint32_t cells = 0;
-    for (uint32_t i = 0; i < c->columns_count && alive; i++) {
+    for (uint32_t i = 0; i < c->columns_count && known; i++) {
         const struct cell *old = reg_winner(r, m->group.columns[i], &o);
         m->cells[cells++] = (struct shown_cell){m->group.columns[i], old ? old->hash : 0};
     }
@@ -396,28 +396,28 @@ static int merge_change(struct merging *m, const struct change *c) {
         rows_account(s, t, &who, NULL, r);
     hlc_observe(&s->clock, c->stamp);
     bool mixed = false;
-    if (alive && alive_now) {
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < cells; i++) {
-            const struct cell *now = reg_winner(r, m->cells[i].column, &o);
-            if (!now || now->hash == m->cells[i].hash)
-                continue;
-            mixed |= m->cells[i].column + 1 == t->number_column;
-            const struct write *w = &r->writes[now->write];
-            mixed |= w->origin != by.origin || w->version != by.version;
-            m->cells[n++] = m->cells[i];
-        }
-        cells = n;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < cells; i++) {
+        const struct cell *now = reg_winner(r, m->cells[i].column, &o);
+        if (!now || now->hash == m->cells[i].hash)
+            continue;
+        mixed |= m->cells[i].column + 1 == t->number_column;
+        const struct write *w = &r->writes[now->write];
+        mixed |= w->origin != by.origin || w->version != by.version;
+        m->cells[n++] = m->cells[i];
     }
+    cells = n;
     struct pending_row *p = pending_find(s, t, &who);
     if (p && !p->mapped) {
-        err = pending_touch(s, p, m->cells, alive ? cells : 0);
+        err = pending_touch(s, p, m->cells, cells);
     } else if (alive_now && !alive) {
-        err = show_new(m, c, &who, !known || all_from(r, by, c->columns_count), &home);
+        err = show_new(m, c, &who, !known || all_from(r, by, c->columns_count), cells, &home);
     } else if (alive_now) {
         err = show_change(m, c, &who, cells, mixed);
     } else if (alive && t->io) {
         err = op_add(m, CHANGE_DELETE, &who) ? before_add(&m->f->before, t, &who, true, NULL, 0) : ERR_NOMEM;
+    } else if (cells) { /* the file may show it until a flight before this one takes it away */
+        err = before_add(&m->f->before, t, &who, false, m->cells, cells);
     }
     uint32_t conflicts;
     if (err || (err = rows_store(s, t, &who, r, home)) || (known && (err = rows_conflicts(s, t, &who, r, had, &conflicts))))

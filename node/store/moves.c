@@ -668,16 +668,28 @@ static int find_deaths(struct store *s, struct tio *io, struct buf *dead, struct
     return row;
 }
 
-/* Under the old name, where that is not known yet, and under the new one. */
-static int take_death(struct store *s, struct tio *io, const struct rowid *place) {
+/* What others have under the new name, or key, was never on show here; what they have under the old one was. So each is told in batches of its own. */
+int moves_see(struct store *s, bool blind) {
+    int err = s->blind == blind ? 0 : drain_seal(s, false);
+    s->blind = blind;
+    return err;
+}
+
+/* Under the old name, where that is not known yet. */
+static int take_old_death(struct store *s, struct tio *io, const struct rowid *place) {
     struct origins_order o = store_order(s);
     struct tbl *from = io->tbl->renamed_from;
     struct table name = {.name = from->name};
     struct tio old = {.table = &name, .tbl = from};
-    bool home;
     int err = rows_at_home(s, from, place, &s->source);
-    if (!err && reg_alive(&s->source, &o))
-        err = drain_death(s, &old, &s->source, true, stamp_carried(reg_top(&s->source)) + 1, false);
+    return err || !reg_alive(&s->source, &o) ? err : drain_death(s, &old, &s->source, true, stamp_carried(reg_top(&s->source)) + 1, false);
+}
+
+/* And under the new one. */
+static int take_death(struct store *s, struct tio *io, const struct rowid *place) {
+    struct origins_order o = store_order(s);
+    bool home;
+    int err = rows_at_home(s, io->tbl->renamed_from, place, &s->source);
     if (err || !reg_known(&s->source) || (err = rows_find(s, io->tbl, &s->source.who, &s->reg, &home)))
         return err;
     const struct stamp died = s->source.died, *later = reg_alive(&s->reg, &o) ? &s->reg.inserted : &s->reg.died;
@@ -730,15 +742,24 @@ static int take_away(struct store *s, struct tio *io, const struct buf *away) {
     return err;
 }
 
-static int take_deaths(struct store *s, struct tio *io, const struct buf *places) {
+static int take_each(struct store *s, struct tio *io, const struct buf *places,
+                     int (*take)(struct store *s, struct tio *io, const struct rowid *place)) {
     const uint8_t *at = places->data, *end = at + places->len;
     int err = 0;
     while (!err && at < end) {
         struct rowid place;
         if (!(err = rowid_unpack(&place, &at, end)))
-            err = take_death(s, io, &place);
+            err = take(s, io, &place);
     }
     return err;
+}
+
+static int take_gone(struct store *s, struct tio *io, const struct buf *gone) {
+    bool blind = s->blind;
+    int err = gone->len ? moves_see(s, false) : 0;
+    if (!err && !(err = take_each(s, io, gone, take_old_death)))
+        err = moves_see(s, blind);
+    return err ? err : take_each(s, io, gone, take_death);
 }
 
 /* A server that renames its table without having heard of a death brings the row along: so the deaths are carried, too. */
@@ -755,12 +776,12 @@ int moves_deaths(struct store *s, struct tio *io) {
     if (!err)
         err = find_away(s, from, &away);
     if (!err && !(err = take_away(s, io, &away)))
-        err = take_deaths(s, io, &dead);
+        err = take_each(s, io, &dead, take_death);
     if (!err && (int64_t)count > from->left && count > 20 && count > (uint64_t)from->rows / 10)
         store_log(s, LOG_WARNING, "%s: \"%s\" was renamed to \"%s\", and lacks %llu rows without a note: they are not taken for deletions",
                   s->config.db, from->name, io->tbl->name, (unsigned long long)count);
     else if (!err)
-        err = take_deaths(s, io, &gone);
+        err = take_gone(s, io, &gone);
     from->left = 0;
     reg_clear(&s->source);
     buf_release(&away);

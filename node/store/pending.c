@@ -160,7 +160,7 @@ void pending_clear(struct store *s) {
 
 /* ---- flights into the table */
 
-/* The oldest account of a cell is what the file shows, so what is already there stays. */
+/* The oldest account of a cell is what the file shows, so what is already there stays. Of a row that is not there it shows nothing. */
 static int merge_cells(struct pending_row *p, const uint8_t *at, uint32_t n) {
     struct shown_cell *cells = realloc(p->cells, (p->cells_count + n + 1) * sizeof *cells);
     if (!cells)
@@ -200,7 +200,7 @@ int pending_merge_before(struct store *s, const struct buf *before, uint32_t par
             p->present = present;
             p->mapped = part_of == 0;
         }
-        if ((err = merge_cells(p, at, n)))
+        if (p->present && (err = merge_cells(p, at, n)))
             return err;
         at += (size_t)n * 12;
         if (part_of && !p->reason) {

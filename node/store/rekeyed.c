@@ -473,20 +473,23 @@ static int is_another(struct store *s, struct tio *io, const struct rowid *was, 
     return err;
 }
 
+/* The last that the notes told before the rebuild. */
+static int take_old_death(struct store *s, struct tio *io, const struct rowid *was) {
+    struct origins_order o = store_order(s);
+    struct tbl *from = io->rekeyed->from;
+    struct table name = {.name = from->name};
+    struct tio old = {.table = &name, .tbl = from};
+    bool home;
+    int err = rows_find(s, from, was, &s->source, &home);
+    return err || !reg_alive(&s->source, &o) ? err : drain_death(s, &old, &s->source, home, stamp_carried(reg_top(&s->source)) + 1, false);
+}
+
 static int take_death(struct store *s, struct tio *io, const struct rowid *was) {
     struct origins_order o = store_order(s);
     struct tbl *from = io->rekeyed->from;
     struct rowid who;
-    bool home;
+    bool home, another = false;
     int err = rows_find(s, from, was, &s->source, &home);
-    if (!err && reg_alive(&s->source, &o)) { /* the last that the notes told before the rebuild */
-        struct table name = {.name = from->name};
-        struct tio old = {.table = &name, .tbl = from};
-        err = drain_death(s, &old, &s->source, home, stamp_carried(reg_top(&s->source)) + 1, false);
-        if (!err)
-            err = rows_find(s, from, was, &s->source, &home);
-    }
-    bool another = false;
     if (err || !reg_known(&s->source) || (err = is_another(s, io, was, &another)) || another ||
         (err = rows_find(s, from, was, &s->source, &home)))
         return err;
@@ -544,13 +547,14 @@ static int list_rows(struct store *s, struct tio *io, struct buf *dead, struct b
     return row;
 }
 
-static int take_all(struct store *s, struct tio *io, const struct buf *list) {
+static int take_all(struct store *s, struct tio *io, const struct buf *list,
+                    int (*take)(struct store *s, struct tio *io, const struct rowid *was)) {
     const uint8_t *at = list->data, *end = at + list->len;
     int err = 0;
     while (!err && at < end) {
         struct rowid was;
         if (!(err = rowid_unpack(&was, &at, end)))
-            err = take_death(s, io, &was);
+            err = take(s, io, &was);
     }
     return err;
 }
@@ -560,9 +564,11 @@ int rekeyed_deaths(struct store *s, struct tio *io) {
     int64_t count = 0;
     buf_init(&dead, 256u << 20);
     buf_init(&gone, 256u << 20);
+    bool blind = s->blind;
     int err = list_rows(s, io, &dead, &gone, &count);
-    if (!err && !(err = take_all(s, io, &dead)) && count <= io->rekeyed->from->left)
-        err = take_all(s, io, &gone);
+    if (!err && !(err = take_all(s, io, &dead, take_death)) && count && count <= io->rekeyed->from->left && !(err = moves_see(s, false)) &&
+        !(err = take_all(s, io, &gone, take_old_death)) && !(err = moves_see(s, blind)))
+        err = take_all(s, io, &gone, take_death);
     io->rekeyed->from->left = 0;
     reg_clear(&s->source);
     buf_release(&dead);

@@ -172,6 +172,39 @@ static void test_a_delete_between_merge_and_projection(void **state) {
     rig_close(&r);
 }
 
+/* What the file still shows of a row that has died, and was written since, is no write. */
+static void test_a_write_to_a_row_that_others_deleted_and_wrote(void **state) {
+    (void)state;
+    for (int again = 0; again < 2; again++) { /* it came again, or was updated by somebody who had not heard of its death */
+        struct rig r;
+        uint32_t first[3];
+        rig_open(&r, 3, TABLES);
+        rig_act(&r, 0, "INSERT INTO t VALUES('k', 'old', 'old')");
+        rig_share(&r);
+        rig_time_passes(&r);
+        for (uint32_t i = 0; i < 3; i++)
+            first[i] = r.peers[i].s.made.count;
+        rig_act(&r, 1, "DELETE FROM t");
+        rig_tick();
+        rig_act(&r, again ? 1 : 2, again ? "INSERT INTO t VALUES('k', 'new', 'new')" : "UPDATE t SET a = 'new'");
+        app_exec(rig_app(&r, 0), "BEGIN IMMEDIATE; UPDATE t SET b = 'mine'");
+        for (uint32_t i = 1; i < 3; i++)
+            give_since(&r, i, first[i], 0);
+        for (int i = 0; i < 10; i++)
+            peer_turn(&r.peers[0]);
+        assert_false(peer_settled(&r.peers[0]));
+        app_exec(rig_app(&r, 0), "COMMIT");
+        rig_share(&r);
+        rig_assert_settled(&r);
+        assert_everywhere(&r, "SELECT a FROM t", again ? "tnew|;" : "");
+        for (uint32_t i = 0; i < 3; i++) {
+            assert_false(peer_lost(&r.peers[i], "a", "\"old\"") || peer_lost(&r.peers[i], "b", "\"old\""));
+            assert_int_equal(peer_conflicts(&r.peers[i]), again ? 1 : 2);
+        }
+        rig_close(&r);
+    }
+}
+
 static void test_a_rollback_between_merge_and_projection(void **state) {
     (void)state;
     struct rig r;
@@ -383,6 +416,7 @@ int main(void) {
         cmocka_unit_test(test_a_reader_that_never_ends_is_waited_for_so_long),
         cmocka_unit_test(test_a_write_between_merge_and_projection_comes_first),
         cmocka_unit_test(test_a_delete_between_merge_and_projection),
+        cmocka_unit_test(test_a_write_to_a_row_that_others_deleted_and_wrote),
         cmocka_unit_test(test_a_rollback_between_merge_and_projection),
         cmocka_unit_test(test_the_later_stamp_wins),
         cmocka_unit_test(test_a_busy_application_cannot_keep_it_out),

@@ -62,6 +62,43 @@ static void test_a_write_that_such_a_death_had_not_seen(void **state) {
     rig_close(&r);
 }
 
+/* Deleted before anybody looked: under the old name its author had it before him, wherever it came from. */
+static void test_a_row_that_dies_beside_its_tables_rename(void **state) {
+    static const struct {
+        const char *table, *before, *after, *gone;
+    } CASES[] = {
+        {"CREATE TABLE t(k INTEGER PRIMARY KEY, a)", "", "ALTER TABLE t RENAME TO u", "DELETE FROM u WHERE k = 1"},
+        {"CREATE TABLE t(k INTEGER PRIMARY KEY, a)", "DELETE FROM t WHERE k = 1", "ALTER TABLE t RENAME TO u", ""},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, a)", "", "ALTER TABLE t RENAME TO u", "DELETE FROM u WHERE k = '1'"},
+        {"CREATE TABLE t(k TEXT PRIMARY KEY, a)", "DELETE FROM t WHERE k = '1'", "ALTER TABLE t RENAME TO u", ""},
+        {"CREATE TABLE t(k INT PRIMARY KEY, a)", "DELETE FROM t WHERE k = 1",
+         "CREATE TABLE n(k INTEGER PRIMARY KEY, a); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t;"
+         "CREATE VIEW u AS SELECT * FROM t",
+         ""},
+        {"CREATE TABLE t(k INTEGER PRIMARY KEY, a)", "DELETE FROM t WHERE k = 1",
+         "CREATE TABLE n(k, a, PRIMARY KEY(k, a)); INSERT INTO n SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t;"
+         "CREATE VIEW u AS SELECT * FROM t",
+         ""},
+    };
+    (void)state;
+    for (size_t n = 0; n < sizeof CASES / sizeof *CASES; n++)
+        for (uint32_t who = 0; who < 2; who++) {
+            struct rig r;
+            rig_open(&r, 2, CASES[n].table);
+            rig_act(&r, 0, "INSERT INTO t VALUES(1, 'goes'), (2, 'stays')");
+            share(&r);
+            app_exec(rig_app(&r, who), CASES[n].before);
+            for (uint32_t i = 0; i < 2; i++)
+                app_exec(rig_app(&r, i), CASES[n].after);
+            app_exec(rig_app(&r, who), CASES[n].gone);
+            share_same(&r);
+            assert_everywhere(&r, "SELECT a FROM u", "tstays|;");
+            if (conflicts(&r))
+                fail_msg("case %zu, deleted by %u: %zu conflicts", n, who, conflicts(&r));
+            rig_close(&r);
+        }
+}
+
 /* It is merged where the table is gone already: what a reference means is then told as the number that its author had. */
 static void test_an_orphan_of_a_table_that_both_drop(void **state) {
     (void)state;
@@ -434,6 +471,7 @@ int main(void) {
         cmocka_unit_test(test_keys_that_change_places_before_a_rename),
         cmocka_unit_test(test_a_reference_whose_row_changes_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
+        cmocka_unit_test(test_a_row_that_dies_beside_its_tables_rename),
         cmocka_unit_test(test_tables_that_take_each_others_names),
         cmocka_unit_test(test_keys_of_what_refers_to_a_renamed_table),
     };
