@@ -671,8 +671,7 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
                 struct moved_cell *life);
 /* The same of columns that have a new name, in a row that another life comes in the place of. */
 uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
-int moves_deaths(struct store *s, struct tio *io); /* the same of the rows that it had lost, after all of it was read */
-int moves_see(struct store *s, bool blind);        /* of what others have the author of what follows has seen nothing: another batch */
+int moves_deaths(struct store *s, struct tio *io);           /* the same of the rows that it had lost, after all of it was read */
 void moves_note(struct store *s, uint32_t number, int left); /* a note of a table that is not bound now: rows that left it */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
@@ -754,19 +753,6 @@ int older_find(struct store *s, bool *back); /* did the file go back? */
 int older_new(struct store *s, struct older **out);
 void older_free(struct older *o);
 int older_step(struct store *s, struct older *o); /* 1: done */
-
-/* ---- trial.c: the schema of another server, tried in memory before it comes near the application's file */
-enum { TRIAL_TYPES = 4 };
-extern const char *const TRIAL_ORDER[TRIAL_TYPES]; /* in which items are created */
-struct trial {
-    sqlite3 *db; /* everything that passed */
-    char **why;  /* NULL: the item passed; else why not */
-    uint32_t count;
-};
-int trial_run(struct trial *t, const struct batch_reader *r); /* to be ended in any case */
-void trial_end(struct trial *t);
-bool trial_is_ours(const char *name);
-bool trial_is_type(const struct schema_item *i, const char *type);
 
 /* ---- schema_sync.c: the author's schema in a batch */
 int schema_pack_base(struct store *s);
@@ -854,7 +840,10 @@ bool pending_wants_showing(const struct pending_row *row);
 /* Is this number, or key, taken? 1: yes; 2: by a row that is about to go. Who has it is in s->reg2. */
 int pending_home_taken(struct store *s, struct tbl *t, const struct rowid *place);
 int pending_take_home(struct store *s, struct pending_row *row, const struct reg *r); /* the file shows it there */
-bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash);     /* overrides the registers? */
+bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash);     /* overrides the registers? 0: its default */
+/* What the file shows in this column of a row (c: by the registers; i: in io's order). */
+int pending_content(struct store *s, const struct pending_row *p, uint32_t column, const struct cell *c, struct tio *io, uint32_t i,
+                    uint64_t *hash);
 
 /* ---- mend.c */
 /* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it will be, and the

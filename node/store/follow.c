@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "node/store/keyed.h"
+#include "node/store/trial.h"
 #include "proto/err.h"
 
 #define FOLLOW_READERS_MS 10000 /* who reads on and on is not waited for any longer */

@@ -350,8 +350,7 @@ static int list_known(struct store *s, struct tio *io, const struct tbl *of) {
         for (uint32_t i = 0; i < io->count && !row; i++) {
             uint32_t column = column_in(of, io, i);
             const struct cell *c = column ? reg_winner(&s->reg, column - 1, &o) : NULL;
-            if (!(p && column && pending_shown(p, column - 1, &hash)) && !(c && (hash = c->hash, true)))
-                row = tables_default_hash(s, io, i, &hash);
+            row = pending_content(s, p, column - 1, c, io, i, &hash);
             sum += row ? 0 : (uint64_t)mix_column(io, i, hash);
         }
         sqlite3_bind_blob64(put, 1, who.key, who.key_len, SQLITE_STATIC);

@@ -459,7 +459,7 @@ struct was {
     bool ours;
 };
 
-static bool cell_before(struct store *s, const struct row_look *look, const struct reg *r, uint32_t column, struct was *w) {
+static int cell_before(struct store *s, const struct row_look *look, const struct reg *r, uint32_t column, struct was *w) {
     struct origins_order o = store_order(s);
     const struct tbl *t = look->io->tbl, *of = t;
     const struct reg *source = r;
@@ -476,17 +476,17 @@ static bool cell_before(struct store *s, const struct row_look *look, const stru
     if (!before && of != t && look->io->rekeyed && rekeyed_was_key(look->io, t->columns[column])) {
         struct value number = {.type = VALUE_INT, .as.i = numbers_home(of, &source->who)};
         *w = (struct was){value_hash(&number), stamp_carried(source->inserted.at), source->inserted, CARRIED_TABLE, false};
-        return true;
+        return 1;
     }
     if (!before)
-        return false;
+        return 0;
     *w = (struct was){.hash = before->hash, .at = reg_cell_stamp(source, before), .how = source == r ? CARRIED_COLUMN : CARRIED_TABLE};
     w->since = stamp_carried(w->at.at);
     w->ours = w->at.origin == s->own && w->at.at > STAMP_COPY;
-    struct pending_row *p = pending_find(s, of, &source->who);
-    if (p && pending_shown(p, from - 1, &w->hash) && w->hash != before->hash) /* merged, and never shown: the file has what it replaced */
+    int err = pending_content(s, pending_find(s, of, &source->who), from - 1, before, look->io, look->io->by_number[column] - 1, &w->hash);
+    if (w->hash != before->hash) /* merged, and never shown: the file has what it replaced */
         w->at = (struct stamp){--w->since, s->own};
-    return true;
+    return err ? err : 1;
 }
 
 static void put(struct moved_cell *cells, uint32_t *count, uint32_t i, uint64_t at, enum carried carried) {
@@ -526,11 +526,11 @@ int moves_judge(struct store *s, const struct row_look *look, const struct reg *
     uint32_t column = io->numbers[i];
     struct was was;
     const struct cell *c = reg_winner(r, column, &o);
-    bool before = cell_before(s, look, r, column, &was);
+    int before = cell_before(s, look, r, column, &was);
     uint64_t shown = c ? c->hash : 0;
     bool pending = p && pending_shown(p, column, &shown), scan = look->ms == LOOK_FOUND;
-    if (pending ? shown == hash : c && c->hash == hash) /* as it was at the last look */
-        return 0;
+    if (before < 0 || (pending ? shown == hash : c && c->hash == hash)) /* as it was at the last look */
+        return before < 0 ? before : 0;
     bool retyped = false;
     int err = pending || c ? rebuilt_retyped(s, io, i, &look->values[i], hash, shown, &retyped) : 0;
     if (retyped && !pending) /* told, but no more than what it was: anything newer wins */
@@ -592,11 +592,11 @@ int moves_carry(struct store *s, const struct row_look *look, const uint64_t *ha
                                 .carried = alive ? how : CARRIED_NOT};
     for (uint32_t i = 0; i < io->count; i++) {
         struct was was;
-        bool before = alive && cell_before(s, look, source, io->numbers[i], &was);
+        int before = alive ? cell_before(s, look, source, io->numbers[i], &was) : 0;
         uint64_t since = before ? was.since : life->at;
         int err = before ? 0 : tables_default_hash(s, io, i, &was.hash);
-        if (err)
-            return err;
+        if (before < 0 || err)
+            return before < 0 ? before : err;
         if (since >= life->at || i < keys)
             put(cells, count, i, life->at, life->carried);
         if (since != life->at && i >= keys)
@@ -615,7 +615,7 @@ uint32_t moves_replaced(struct store *s, const struct row_look *look, const stru
     for (uint32_t i = 0; i < look->io->count; i++) {
         const struct column_move *m = &t->moves[look->io->numbers[i]];
         struct was was;
-        if (m->from && cell_before(s, look, r, look->io->numbers[i], &was))
+        if (m->from && cell_before(s, look, r, look->io->numbers[i], &was) == 1)
             put(cells, &count, i, was.since, was.how);
         /* it was dead when the column was read: what it held then is all that this file ever showed of it under the old name */
         const struct cell *c = m->came && !m->from ? reg_winner(r, m->came - 1, &o) : NULL;

@@ -300,13 +300,11 @@ static int compare_columns(struct store *s, const struct row_look *look, const s
     for (uint32_t i = 0; i < io->count; i++) {
         uint64_t hash = value_hash(&look->values[i]), now, shown;
         const struct cell *c = reg_winner(&s->reg, io->numbers[i], &order);
-        int err = c ? 0 : tables_default_hash(s, io, i, &now);
-        if (err)
-            return err;
-        if (c)
-            now = c->hash;
         bool overridden = p && p->present && pending_shown(p, io->numbers[i], &shown);
-        if (hash != (overridden ? shown : now))
+        int err = pending_content(s, NULL, 0, c, io, i, &now);
+        if (err || (err = pending_content(s, overridden ? p : NULL, io->numbers[i], c, io, i, &shown)))
+            return err;
+        if (hash != shown)
             *same = false;
         if (!alive || hash != now)
             out[(*count)++] =

@@ -116,6 +116,14 @@ bool pending_shown(const struct pending_row *p, uint32_t column, uint64_t *hash)
     return false;
 }
 
+int pending_content(struct store *s, const struct pending_row *p, uint32_t column, const struct cell *c, struct tio *io, uint32_t i,
+                    uint64_t *hash) {
+    *hash = c ? c->hash : 0;
+    if (p)
+        (void)pending_shown(p, column, hash);
+    return *hash ? 0 : tables_default_hash(s, io, i, hash); /* nobody had written it when the row was shown */
+}
+
 int pending_store(struct store *s, struct pending_row *p) {
     assert(s->in_tx);
     struct buf b;

@@ -10,6 +10,7 @@
 
 #include "node/store/engine.h"
 #include "node/store/report.h"
+#include "node/store/trial.h"
 #include "proto/err.h"
 
 #define REFS_DEPTH 64

@@ -42,7 +42,7 @@ static int shown_before(struct store *s, struct tbl *t, const struct rowid *plac
     *hash = c->hash;
     if (p)
         (void)pending_shown(p, column, hash);
-    return 1;
+    return *hash != 0;
 }
 
 /* Is this value (hashed: now) what a column of another type held as `was`? Then nobody wrote it: the rebuild gave the column its type. */

@@ -11,6 +11,7 @@
 
 #include "node/store/ddl.h"
 #include "node/store/engine.h"
+#include "node/store/trial.h"
 #include "proto/err.h"
 
 #define INSTALL_TRY_MS 50     /* in one turn */

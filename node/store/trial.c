@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/trial.h"
 #include "proto/err.h"
 
 #define TRIAL_SQL_BYTES 1000000
