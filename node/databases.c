@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "node/dbname.h"
+#include "node/files/files.h"
 #include "node/node.h"
 #include "node/folder.h"
 #include "node/store/store.h"
@@ -552,7 +553,7 @@ void databases_want(struct databases *d, const char *name) {
     struct database *db = databases_find(d, name);
     if (db != NULL && db->state == DB_ALIEN && !db->wanted)
         in_the_way(d, db);
-    if (d->stopped || db != NULL)
+    if (d->stopped || db != NULL || strcmp(name, FILES_DB) == 0) /* that one is served when it can be opened */
         return;
     if (!config_replicates(&d->node->config, name)) {
         log_line(d->node->log, LOG_DEBUG, name, "a peer has this database; it is not replicated here (replicate = no)");

@@ -34,6 +34,7 @@ struct wait {
     uint64_t lacking_most;                      /* versions, here or there: what there was to do */
     uint32_t members;
     struct target *targets;
+    bool files_closed;    /* they cannot be replicated now */
     uint64_t files_asked; /* number of the question under way; 0 none */
     bool files_taken;     /* what was in the folder before the call is in the index */
     uint32_t files_next;  /* who is asked whether his files are as the index says: 0 this server, then the peers, then this server again */
@@ -98,9 +99,13 @@ static void barrier_answered(void *ctx, uint64_t number, json_t *answer) {
 static void files_taken(void *ctx, uint64_t number, json_t *answer) {
     struct conn *c = ctx;
     struct wait *w = c->task;
+    const char *error = json_string_value(json_object_get(answer, "error"));
     (void)number;
     w->files_asked = 0;
     w->files_taken = json_is_true(answer);
+    w->files_closed = error != NULL;
+    if (error != NULL)
+        misses(w, "%s%s", "", error);
     json_decref(answer);
 }
 
@@ -109,7 +114,8 @@ static bool files_drained(struct conn *c) {
     struct wait *w = c->task;
     if (w->files_taken || c->node->files == NULL)
         return true;
-    misses(w, "%s%s", "", "files that were written have not been taken up");
+    if (!w->files_closed)
+        misses(w, "%s%s", "", "files that were written have not been taken up");
     if (w->files_asked == 0)
         w->files_asked = node_ask_files(c->node, json_pack("{s:s}", "ask", "barrier"), files_taken, c);
     return false;

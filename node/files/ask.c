@@ -396,7 +396,7 @@ void ask_barriers(struct engine *e) {
     struct barrier *b, *next;
     uint64_t oldest = UINT64_MAX;
     struct item *it, *it_next;
-    if (e->looked)
+    if (e->looked && !e->relook)
         HASH_ITER(hh, e->items, it, it_next) oldest = it->disk && !it->restless && it->noted < oldest ? it->noted : oldest;
     else
         oldest = 0;
@@ -444,10 +444,11 @@ static json_t *answer_settled(struct engine *e) {
     while (after != NULL && u.count == 0 && index_differing(e->ix, &after, differing_one, &u) > 0)
         ;
     free(after);
-    u.count += !e->looked;
+    u.count += !e->looked || e->relook;
     place_lost_look(e);
     return json_pack("{s:I, s:b, s:s?}", "pending", (json_int_t)u.count, "lost", e->lost[0] != 0, "error",
-                     e->error[0] != 0          ? e->error
+                     e->unwritten[0] != 0      ? e->unwritten
+                     : e->error[0] != 0        ? e->error
                      : e->lost[0] != 0         ? e->lost
                      : index_any_halted(e->ix) ? "a folder is halted: see `starling files status`"
                                                : NULL);

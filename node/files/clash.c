@@ -124,12 +124,13 @@ bool clash_withdraw(struct engine *e, const char *copy, const struct version *v)
         return false;
     (void)index_conflicts(e->ix, later_one, &d);
     d.later = d.later || (index_get(e->ix, d.found.path, &there, NULL) == 1 && version_outdates(&there, v)) ||
-              (index_disk(e->ix, d.found.path, &disk) == 1 && version_outdates(&disk.version, v));
+              (index_disk(e->ix, d.found.path, &disk) == 1 && version_outdates(&disk.version, v)) ||
+              (index_deleted(e->ix, d.found.path, &there) == 1 && version_outdates(&there, v));
     version_knows(&gone, v);
     version_sign(&gone, e->id, e->name, clock_wall_ms());
     bool done = d.later && index_put(e->ix, copy, &gone, 0600) == 0 && index_conflict_decide(e->ix, d.found.id) == 0;
     if (done) {
-        engine_say(e, LOG_INFO, "%s: no copy: it was written anew here before anybody had it", copy);
+        engine_say(e, LOG_INFO, "%s: no copy: it was written anew, or deleted, here before anybody had it", copy);
         e->conflicts = index_conflicts_count(e->ix);
         item_show(e, copy, 0);
     }

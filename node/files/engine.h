@@ -80,10 +80,14 @@ struct engine {
     uint64_t still_ms, bandwidth_kib;
     enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
     uint64_t tidied_ms;
-    uint64_t met_ms;                /* when that was; 0: before the start, or not yet */
-    uint64_t noted_first;           /* the last item that the first walk noted */
-    bool served, looked, recovered; /* recovered: what a crash left */
-    int root, staging, kept;        /* descriptors */
+    uint64_t met_ms;         /* when that was; 0: before the start, or not yet */
+    uint64_t noted_first;    /* the last item that the first walk noted */
+    bool opened, served;     /* all parts of it; the index as a database */
+    bool looked, recovered;  /* recovered: what a crash left */
+    bool met_noted;          /* durable, that is */
+    bool relook;             /* what was found was not kept: until a walk has found it again */
+    uint64_t held_until;     /* the index cannot be written: nothing is done before */
+    int root, staging, kept; /* descriptors */
     struct stat state_stat;
 
     struct item *items, *wants, *queue;
@@ -95,6 +99,7 @@ struct engine {
     uint64_t error_item;               /* whose error it is */
     char unread[300], unread_new[300]; /* what cannot be read; as of the walk that is under way */
     char error[300], lost[300];        /* lost: a version that no server has whom we reach */
+    char unwritten[200];               /* why the index cannot be */
     uint64_t conflicts;
     bool summary_due;
     uint64_t done, rested; /* what came and went: at the last look; when memory was given back */
@@ -108,6 +113,12 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
+
+/* ---- engine.c */
+int engine_open(struct engine *e, char *why, size_t why_len); /* 0, or an error; then engine_shut(): it can be tried again */
+void engine_begin(struct engine *e);                          /* open, and its index served: what is in the folder? */
+void engine_shut(struct engine *e);
+void engine_close(struct engine *e); /* for good, and the loop with it */
 
 /* ---- items.c */
 void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
@@ -138,6 +149,7 @@ void watch_drain(struct engine *e);                    /* what inotify has to sa
 void watch_folder(struct engine *e, const char *path); /* from now on */
 void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
 void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
+void walk_arm(struct engine *e, uint64_t ms);
 /* path is gone: is that because what was mounted above it is not? Then that folder is halted. */
 bool watch_unmounted(struct engine *e, const char *path);
 /* A folder is on another device than it was: halted, if all that was in it is gone. */

@@ -202,10 +202,20 @@ void fetch_unhold(struct fetch_item *item, uint32_t chunk) {
         bit_clear(item->asked, chunk);
 }
 
+/* Two that hold the same half of a content are no source to each other. */
+static bool has_more(const struct fetch_item *item, const struct know *k) {
+    if (k->state != KNOW_SOME || !item->listed)
+        return k->state == KNOW_ALL || k->state == KNOW_SOME;
+    for (uint32_t i = 0; k->bitmap != NULL && i < item->chunks; i++)
+        if (bit(k->bitmap, i) && !bit(item->here, i))
+            return true;
+    return false;
+}
+
 uint32_t fetch_sources(const struct fetch *f, const struct fetch_item *item) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < item->know_count; i++)
-        count += fetch_usable(item->know[i].peer, f->now) && (item->know[i].state == KNOW_ALL || item->know[i].state == KNOW_SOME);
+        count += fetch_usable(item->know[i].peer, f->now) && has_more(item, &item->know[i]);
     return count;
 }
 

@@ -2,7 +2,9 @@
  *   files_open: the index is made and served, the thread starts -> files_opened -> a walk over the folder -> items come and go ... files_stop ->
  *   content_close -> the thread's loop ends -> ENDED -> files_close -> files_free.
  * Possible failure modes are:
- *   - the index cannot be opened: the section `files` of the status says why; the databases are replicated as ever;
+ *   - the index, or another part, cannot be opened: the section `files` of the status says why, and it is tried again; the databases are replicated
+ *     as ever;
+ *   - the index cannot be written: the same, and what was found and put since is found again;
  *   - the thread does not end in time: node.c ends without it. */
 #include "node/files/files.h"
 
@@ -30,9 +32,23 @@
 #define TELL_MS 100
 #define LOOK_MS 2000 /* for what nobody has */
 #define TIDY_MS 10000
+#define REOPEN_FIRST_MS 100
+#define REOPEN_MAX_MS 2000
+#define UNWRITTEN_MS 1000
 
 /* Words between the two threads. */
-enum word_type { WORD_OPENED, WORD_CHANGED, WORD_MET, WORD_ASK, WORD_SETTINGS, WORD_STOP, WORD_SAY, WORD_ANSWER, WORD_ENDED };
+enum word_type {
+    WORD_OPENED,
+    WORD_CHANGED,
+    WORD_MET,
+    WORD_ASK,
+    WORD_SETTINGS,
+    WORD_STOP,
+    WORD_PREPARED,
+    WORD_SAY,
+    WORD_ANSWER,
+    WORD_ENDED
+};
 
 /* What the configuration says of files, on its way to the thread. */
 struct settings {
@@ -56,8 +72,10 @@ struct files {
     struct database *db;
     pthread_t thread;
     bool running, met;
-    json_t *changed; /* paths of the index, until they can be seen there */
-    uv_async_t out;  /* on the node's loop */
+    bool fresh, prepared; /* files.db: whether what is there goes first; whether it is there. The thread's own while it runs */
+    char path[4096];      /* of files.db */
+    json_t *changed;      /* paths of the index, until they can be seen there */
+    uv_async_t out;       /* on the node's loop */
     struct engine e;
     uv_async_t in; /* on the thread's loop */
 
@@ -182,7 +200,7 @@ static void summarize(struct engine *e) {
     const struct index_sums *sums = index_sums(e->ix);
     struct item *it, *next;
     HASH_ITER(hh, e->items, it, next) s.pending += !it->restless || it->show;
-    s.pending += !e->looked;
+    s.pending += !e->looked || e->relook;
     s.count = sums->files;
     s.bytes = sums->bytes;
     s.conflicts = e->conflicts;
@@ -190,7 +208,7 @@ static void summarize(struct engine *e) {
     s.namesakes = namesakes(e);
     s.blind = watch_blind(e);
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
-    snprintf(s.error, sizeof(s.error), "%s", e->error);
+    snprintf(s.error, sizeof(s.error), "%s", e->unwritten[0] != 0 ? e->unwritten : e->error);
     if (s.error[0] == 0)
         snprintf(s.error, sizeof(s.error), "%s", e->roots_error[0] != 0 ? e->roots_error : e->lost[0] != 0 ? e->lost : e->unread);
     if (s.error[0] == 0 && index_any_halted(e->ix))
@@ -211,15 +229,32 @@ static void tell(struct engine *e) {
 
 static void telling_cb(uv_timer_t *timer) { tell(timer->data); }
 
+static void met_note(struct engine *e) { e->met_noted = e->opened && index_meta_put(e->ix, "met", 1) == 0; }
+
+/* All that was done since the last commit is not in the index: whatever it was is found again, after a while, and until then nothing is begun. */
+static void unwritten(struct engine *e, int error) {
+    if (error == 0 && e->unwritten[0] != 0)
+        engine_say(e, LOG_INFO, "the index of the files can be written again");
+    if (error == 0) {
+        e->unwritten[0] = 0;
+        return;
+    }
+    if (e->unwritten[0] == 0)
+        engine_say(e, LOG_ERROR, "the index of the files cannot be written: %s: it is tried again by itself", err_text(error));
+    snprintf(e->unwritten, sizeof(e->unwritten), "the index of the files cannot be written: %s", err_text(error));
+    e->recovered = e->met_noted = false;
+    e->relook = true;
+    e->held_until = clock_mono_ms() + UNWRITTEN_MS;
+    walk_all(e, true);
+    items_arm(e);
+    walk_arm(e, 0);
+}
+
 /* After the timers as after what was heard: what either of them changed is not left open while the loop waits. */
 static void prepare_cb(uv_prepare_t *prepare) {
     struct engine *e = prepare->data;
-    if (index_in_transaction(e->ix)) {
-        int r = index_commit(e->ix);
-        if (r != 0) {
-            engine_say(e, LOG_ERROR, "the index of the files cannot be written: %s", err_text(r));
-            walk_all(e, true);
-        }
+    if (index_begun(e->ix)) {
+        unwritten(e, index_commit(e->ix));
         e->summary_due = true;
     }
     if (HASH_COUNT(e->items) <= FEW_ITEMS)
@@ -247,6 +282,8 @@ static void rest(struct engine *e) {
 static void daily_cb(uv_timer_t *timer) {
     struct engine *e = timer->data;
     uint64_t now = uv_now(&e->loop);
+    if (e->rank == RANK_MEANT && !e->met_noted)
+        met_note(e);
     place_lost_look(e);
     rest(e);
     if (now - e->tidied_ms < TIDY_MS)
@@ -255,34 +292,13 @@ static void daily_cb(uv_timer_t *timer) {
     index_tidy(e->ix);
 }
 
-/* ---- content's side */
-
-static int content_open_file(void *ctx, uint32_t root, const char *path) {
-    struct engine *e = ctx;
-    int look = root == ROOT_KEPT ? beneath_look(e->kept, path) : root_look(e, path), fd;
-    if (look < 0)
-        return look;
-    fd = held_open(e->held, look);
-    close(look);
-    return fd;
-}
-
-static int content_staging(void *ctx, uint32_t root) {
-    const struct engine *e = ctx;
-    return root == ROOT_INSTANCE ? e->staging : -ENOENT;
-}
-
-static void content_scanned_cb(void *ctx, const struct content_scanned *s) { take_scanned(ctx, s); }
-static void content_staged_cb(void *ctx, const struct content_staged *s, uint32_t count) { place_staged(ctx, s, count); }
-static void content_say(void *ctx, enum log_level level, const char *text) { engine_say(ctx, level, "%s", text); }
+/* ---- the thread */
 
 static void content_closed(void *ctx) {
     struct engine *e = ctx;
     e->content = NULL;
     uv_stop(&e->loop);
 }
-
-/* ---- the thread */
 
 static void engine_stop(struct engine *e) {
     if (e->stopping)
@@ -316,10 +332,11 @@ static void hear(struct engine *e, struct word *w) {
         if (e->served)
             break;
         e->served = true;
-        walk_all(e, false);
-        items_arm(e);
+        engine_begin(e);
         break;
     case WORD_CHANGED:
+        if (!e->opened)
+            break; /* the first walk finds it */
         json_array_foreach(w->json, i, path) {
             if (ask_path(path, bytes)) /* rows of the index may say anything */
                 item_show(e, bytes, 0);
@@ -332,20 +349,24 @@ static void hear(struct engine *e, struct word *w) {
             break;
         e->rank = RANK_MEANT;
         e->met_ms = clock_wall_ms();
-        (void)index_meta_put(e->ix, "met", 1);
+        met_note(e);
         break;
     case WORD_ASK:
-        if ((answer = ask_answer(e, w->number, w->json)) != NULL)
+        answer = e->opened ? ask_answer(e, w->number, w->json) : json_pack("{s:s}", "error", e->files->summary.error);
+        if (answer != NULL)
             engine_answer(e, w->number, answer);
         break;
     case WORD_SETTINGS:
         settings_take(e, w->settings);
+        if (!e->opened)
+            break;
         (void)roots_open(e); /* without memory: none */
         content_set_bandwidth(e->content, e->bandwidth_kib);
         if (e->served)
             walk_all(e, false); /* what is replicated from now on */
         break;
     case WORD_STOP: engine_stop(e); break;
+    case WORD_PREPARED:
     case WORD_SAY:
     case WORD_ANSWER:
     case WORD_ENDED: break;
@@ -363,99 +384,60 @@ static void in_cb(uv_async_t *async) {
     }
 }
 
-static int engine_open(struct engine *e, char *why, size_t why_len) {
-    struct content_config config = {
-        .loop = &e->loop,
-        .state = e->state,
-        .door = e->door,
-        .bandwidth_kib = e->bandwidth_kib,
-        .ctx = e,
-        .open_file = content_open_file,
-        .staging = content_staging,
-        .scanned = content_scanned_cb,
-        .staged = content_staged_cb,
-        .say = content_say,
-    };
-    int r = index_open(&e->ix, e->state, why, why_len);
-    if (r != 0)
-        return r;
-    if ((e->root = beneath_root(e->instance)) < 0 || stat(e->state, &e->state_stat) != 0 || kept_open(e) != 0) {
-        snprintf(why, why_len, "the folders for files in %s cannot be made: %s", e->state, strerror(errno));
-        return ERR_IO;
+/* ---- opening: what cannot be had now may be had later */
+
+static void reopen_cb(uv_timer_t *timer) { (void)timer; }
+
+/* The error stands in the status until it is opened. */
+static void closed_say(struct files *f, const char *why) {
+    bool news = strcmp(f->summary.error, why) != 0; /* written by this thread alone */
+    if (news)
+        engine_say(&f->e, LOG_ERROR, "%s: it is tried again by itself", why);
+    pthread_mutex_lock(&f->lock);
+    snprintf(f->summary.error, sizeof(f->summary.error), "%s", why);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static int index_make(struct files *f, char *why, size_t why_len) {
+    int r = f->prepared ? 0 : index_prepare(f->e.state, f->fresh, f->path, sizeof(f->path), why, why_len);
+    if (r == 0 && !f->prepared)
+        tell_loop(f, word_new(WORD_PREPARED));
+    f->prepared = r == 0;
+    return r;
+}
+
+/* False: it was stopped before. */
+static bool open_at_last(struct files *f) {
+    struct engine *e = &f->e;
+    char why[sizeof(f->summary.error)] = "";
+    uint64_t wait_ms = REOPEN_FIRST_MS;
+    while (!e->stopping) {
+        if (index_make(f, why, sizeof(why)) == 0 && engine_open(e, why, sizeof(why)) == 0)
+            return true;
+        engine_shut(e);
+        closed_say(f, why);
+        uv_update_time(&e->loop);
+        uv_timer_start(&e->telling, reopen_cb, wait_ms, 0);
+        while (!e->stopping && uv_is_active((uv_handle_t *)&e->telling))
+            uv_run(&e->loop, UV_RUN_ONCE);
+        wait_ms = wait_ms * 2 > REOPEN_MAX_MS ? REOPEN_MAX_MS : wait_ms * 2;
     }
-    if (roots_open(e) != 0 || hooks_open(e) != 0 || late_open(e) != 0 || reread_open(e) != 0 || namesakes_open(e) != 0)
-        return ERR_NOMEM;
-    if (index_meta(e->ix, "met", 0) != 0)
-        e->rank = e->rank_begun = RANK_MEANT;
-    e->conflicts = index_conflicts_count(e->ix);
-    if (watch_open(e) != 0 || (r = content_open(&e->content, &config)) != 0) {
-        snprintf(why, why_len, "files cannot be replicated: %s", r != 0 ? err_text(r) : "out of memory");
-        return ERR_IO;
-    }
-    return 0;
+    return false;
 }
-
-static void close_all(uv_handle_t *handle, void *ctx) {
-    (void)ctx;
-    if (!uv_is_closing(handle))
-        uv_close(handle, NULL);
-}
-
-static void engine_close(struct engine *e) {
-    uv_walk(&e->loop, close_all, NULL);
-    uv_run(&e->loop, UV_RUN_DEFAULT);
-    int busy = uv_loop_close(&e->loop);
-    assert(busy == 0);
-    (void)busy;
-    items_free(e);
-    watch_close(e);
-    hooks_close(e);
-    late_close(e);
-    reread_close(e);
-    namesakes_close(e);
-    roots_close(e);
-    if (e->ix != NULL)
-        (void)index_commit(e->ix);
-    index_close(e->ix);
-    const int fds[] = {e->root, e->staging, e->kept};
-    for (int i = 0; i < 3; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-}
-
 static void *thread_main(void *arg) {
     struct files *f = arg;
     struct engine *e = &f->e;
-    char why[300] = "";
     uv_timer_init(&e->loop, &e->tick);
     uv_timer_init(&e->loop, &e->walking);
     uv_timer_init(&e->loop, &e->daily);
     uv_timer_init(&e->loop, &e->telling);
     uv_prepare_init(&e->loop, &e->prepare);
     e->tick.data = e->walking.data = e->daily.data = e->telling.data = e->prepare.data = e;
-    if (engine_open(e, why, sizeof(why)) != 0) {
-        engine_say(e, LOG_ERROR, "%s", why);
-        pthread_mutex_lock(&f->lock);
-        snprintf(f->summary.error, sizeof(f->summary.error), "%s", why);
-        pthread_mutex_unlock(&f->lock);
-        e->served = true; /* never: nothing is taken up */
-        e->stopping = e->content == NULL;
-        while (e->stopping && uv_run(&e->loop, UV_RUN_ONCE) != 0) {
-            struct word *w, *next, *all = words_take(f, &f->to_thread);
-            bool stop = false;
-            DL_FOREACH_SAFE(all, w, next) {
-                stop = stop || w->type == WORD_STOP;
-                if (w->type == WORD_ASK)
-                    engine_answer(e, w->number, json_pack("{s:s}", "error", why));
-                word_free(w);
-            }
-            if (stop)
-                break;
-        }
-    } else {
+    if (open_at_last(f)) {
         uv_prepare_start(&e->prepare, prepare_cb);
         uv_timer_start(&e->daily, daily_cb, LOOK_MS, LOOK_MS);
         summarize(e);
+        engine_begin(e);
         uv_run(&e->loop, UV_RUN_DEFAULT);
     }
     pthread_mutex_lock(&f->lock);
@@ -467,6 +449,12 @@ static void *thread_main(void *arg) {
 }
 
 /* ---- loop side */
+
+static bool serve(struct files *f) {
+    if (f->node->state < NODE_DRAINING)
+        f->db = databases_serve(f->node->databases, FILES_DB, f->path);
+    return f->db != NULL;
+}
 
 static void out_cb(uv_async_t *async) {
     struct files *f = async->data;
@@ -480,6 +468,8 @@ static void out_cb(uv_async_t *async) {
         } else if (w->type == WORD_ANSWER) {
             node_answer(f->node, w->number, w->json);
             w->json = NULL;
+        } else if (w->type == WORD_PREPARED) {
+            (void)serve(f);
         } else if (w->type == WORD_ENDED) {
             pthread_join(f->thread, NULL);
             f->running = false;
@@ -531,24 +521,19 @@ static int configure(struct files *f) {
 int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
     const char *state = config_text(&n->config, OPTION_STATE);
     struct files *f = calloc(1, sizeof(*f));
-    char path[4096];
-    int r;
     snprintf(why, why_len, "out of memory or descriptors: see ulimit -n");
     if (f == NULL || (f->changed = json_array()) == NULL)
         return ERR_NOMEM;
     f->node = n;
     pthread_mutex_init(&f->lock, NULL);
-    if ((r = index_prepare(state, !replicated_before(state), path, sizeof(path), why, why_len)) != 0) {
-        json_decref(f->changed);
-        free(f);
-        return r;
-    }
+    f->fresh = !replicated_before(state);
+    f->prepared = index_prepare(state, f->fresh, f->path, sizeof(f->path), why, why_len) == 0; /* if not, the thread goes on trying */
     if (configure(f) != 0 || uv_loop_init(&f->e.loop) != 0 || uv_async_init(&f->e.loop, &f->in, in_cb) != 0 ||
         uv_async_init(&n->loop, &f->out, out_cb) != 0)
         return ERR_NOMEM;
     f->in.data = f->out.data = f;
     f->open_in = f->running = true;
-    if ((f->db = databases_serve(n->databases, FILES_DB, path)) == NULL || thread_start(&f->thread, thread_main, f) != 0)
+    if ((f->prepared && !serve(f)) || thread_start(&f->thread, thread_main, f) != 0)
         return ERR_NOMEM;
     *out = f;
     return 0;

@@ -26,6 +26,7 @@ static const char LOCAL_SCHEMA[] =
     "CREATE TABLE IF NOT EXISTS local.kept(id INTEGER PRIMARY KEY, path BLOB, name TEXT, version BLOB, at INTEGER);"
     "CREATE INDEX IF NOT EXISTS local.kept_path ON kept(path);"
     "CREATE INDEX IF NOT EXISTS local.kept_name ON kept(name);"
+    "CREATE TABLE IF NOT EXISTS local.deleted(path BLOB NOT NULL PRIMARY KEY, version BLOB, at INTEGER) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS local.halted(path BLOB NOT NULL PRIMARY KEY);"
     "CREATE TABLE IF NOT EXISTS local.meta(key TEXT NOT NULL PRIMARY KEY, value INTEGER);";
 
@@ -40,6 +41,9 @@ static const char LOCAL_SCHEMA[] =
     X(disk_drop, "DELETE FROM local.disk WHERE path = ?")                                                                                  \
     X(differing, "SELECT f.path FROM main.file f LEFT JOIN local.disk d ON d.path = f.path WHERE f.path > ? AND (d.version IS NOT "        \
                  "f.content OR (d.mode IS NOT f.mode AND d.there)) ORDER BY f.path LIMIT ?")                                               \
+    X(deleted, "SELECT version FROM local.deleted WHERE path = ?")                                                                         \
+    X(deleted_put, "INSERT OR REPLACE INTO local.deleted(path, version, at) VALUES (?, ?, ?)")                                             \
+    X(deleted_tidy, "DELETE FROM local.deleted WHERE at < ?")                                                                              \
     X(on_disk, "SELECT path FROM local.disk WHERE path > ? AND there ORDER BY path LIMIT ?")                                               \
     X(paths, "SELECT path FROM main.file WHERE path > ? ORDER BY path LIMIT ?")                                                            \
     X(living, "SELECT path FROM main.file WHERE path > ? AND substr(content, 2, 1) <> X'00' ORDER BY path LIMIT ?")                        \
@@ -65,6 +69,7 @@ struct index {
     struct index_sums sums;
     uint32_t written; /* since the last checkpoint of local.db */
     bool halted;      /* there is one */
+    bool begun;       /* a transaction; SQLite takes it back by itself if it meets a full disk in the midst of it */
 #define X(name, text) sqlite3_stmt *name;
     STATEMENTS(X)
 #undef X
@@ -73,7 +78,8 @@ struct index {
 /* ---- opening */
 
 static int refuse(char *why, size_t why_len, const char *path, sqlite3 *db, int r) {
-    snprintf(why, why_len, "%s: %s", path, db != NULL ? sqlite3_errmsg(db) : err_text(r));
+    snprintf(why, why_len, "%s: %s", path,
+             db != NULL && r != ERR_FULL ? sqlite3_errmsg(db) : err_text(r)); /* "disk I/O error" for a -shm */
     return r;
 }
 
@@ -218,19 +224,29 @@ void index_close(struct index *ix) {
 
 /* ---- transactions */
 
-bool index_in_transaction(const struct index *ix) { return sqlite3_get_autocommit(ix->db) == 0; }
+static bool in_transaction(const struct index *ix) { return sqlite3_get_autocommit(ix->db) == 0; }
 
-int index_begin(struct index *ix) { return index_in_transaction(ix) ? 0 : sql_exec(ix->db, "BEGIN IMMEDIATE"); }
+bool index_begun(const struct index *ix) { return ix->begun; }
+
+int index_begin(struct index *ix) {
+    if (ix->begun)
+        return in_transaction(ix) ? 0 : ERR_FULL; /* half of a transaction is none */
+    int r = sql_exec(ix->db, "BEGIN IMMEDIATE");
+    ix->begun = r == 0;
+    return r;
+}
 
 int index_commit(struct index *ix) {
-    if (!index_in_transaction(ix))
+    if (!ix->begun)
         return 0;
-    int r = sql_exec(ix->db, "COMMIT");
-    if (r != 0 && index_in_transaction(ix))
+    int r = in_transaction(ix) ? sql_exec(ix->db, "COMMIT") : ERR_FULL;
+    if (r != 0 && in_transaction(ix))
         (void)sql_exec(ix->db, "ROLLBACK");
-    if (r != 0) { /* what the sums counted is not there */
+    ix->begun = false;
+    if (r != 0) { /* what was counted, and noted, is not there */
         memset(&ix->sums, 0, sizeof(ix->sums));
         (void)sum_all(ix);
+        index_is_halted(ix, NULL);
     } else if (ix->written > CHECKPOINT_WRITES) {
         index_tidy(ix);
     }
@@ -321,6 +337,29 @@ int index_disk_put(struct index *ix, const char *path, const struct disk *d) {
     sum(ix, path, &d->version, true);
     ix->written++;
     return 0;
+}
+
+int index_deleted_put(struct index *ix, const char *path, const struct version *v, uint64_t at_ms) {
+    int r = index_begin(ix);
+    bind_path(ix->deleted_put, 1, path);
+    bind_version(ix->deleted_put, 2, v);
+    sqlite3_bind_int64(ix->deleted_put, 3, (int64_t)at_ms);
+    return r != 0 ? r : sql_run(ix->deleted_put);
+}
+
+int index_deleted(struct index *ix, const char *path, struct version *v) {
+    bind_path(ix->deleted, 1, path);
+    int r = sql_step(ix->deleted);
+    if (r == 1 && !version_column(ix->deleted, 0, v))
+        r = 0;
+    sqlite3_reset(ix->deleted);
+    return r;
+}
+
+int index_deleted_tidy(struct index *ix, uint64_t before_ms) {
+    int r = index_begin(ix);
+    sqlite3_bind_int64(ix->deleted_tidy, 1, (int64_t)before_ms);
+    return r != 0 ? r : sql_run(ix->deleted_tidy);
 }
 
 /* The statement is at rest when `each` runs: it may write. */
@@ -550,7 +589,7 @@ bool index_any_halted(const struct index *ix) { return ix->halted; }
 const struct index_sums *index_sums(const struct index *ix) { return &ix->sums; }
 
 void index_tidy(struct index *ix) {
-    if (index_in_transaction(ix))
+    if (ix->begun)
         return;
     if (ix->written > 0)
         (void)sqlite3_wal_checkpoint_v2(ix->db, "local", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL); /* files.db is its worker's to tidy up */

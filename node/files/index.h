@@ -52,12 +52,16 @@ void index_close(struct index *ix);
 
 int index_begin(struct index *ix); /* the write lock; a transaction that is open goes on */
 int index_commit(struct index *ix);
-bool index_in_transaction(const struct index *ix);
+bool index_begun(const struct index *ix); /* something for index_commit(), also if that is lost already */
 
 int index_get(struct index *ix, const char *path, struct version *v, int *mode); /* ERR_MALFORMED: what a peer wrote there is no version */
 int index_put(struct index *ix, const char *path, const struct version *v, int mode);
 int index_disk(struct index *ix, const char *path, struct disk *d);
 int index_disk_put(struct index *ix, const char *path, const struct disk *d);
+/* A deletion by this server that the index does not show, since somebody else's version prevailed: until others know it. */
+int index_deleted_put(struct index *ix, const char *path, const struct version *v, uint64_t at_ms);
+int index_deleted(struct index *ix, const char *path, struct version *v); /* 1: there was one */
+int index_deleted_tidy(struct index *ix, uint64_t before_ms);
 int index_disk_drop(struct index *ix, const char *path);
 
 /* Paths in order, from the first one above `after` ("" for all); *after becomes the last one (free it). The number of them, 0: no more. */

@@ -20,6 +20,8 @@ void items_arm(struct engine *e) {
     uv_update_time(&e->loop);
     uint64_t now = uv_now(&e->loop);
     uint64_t least = e->scans >= SCANS_FULL ? FULL_MS : 1; /* 0 would run again at once, before anything that came is heard */
+    if (e->held_until > now + least)
+        least = e->held_until - now;
     if (e->queue != NULL && e->served && !e->stopping)
         uv_timer_start(&e->tick, tick_cb, e->queue->due_ms > now + least ? e->queue->due_ms - now : least, 0);
 }

@@ -342,4 +342,5 @@ void kept_tidy(struct engine *e) {
         each_of(e, e->kept, kept_one);
     e->recovered = true;
     (void)index_kept(e->ix, NULL, UINT32_MAX, tidy_one, &o);
+    (void)index_deleted_tidy(e->ix, clock_wall_ms() - KEPT_MS);
 }

@@ -476,6 +476,8 @@ static bool settle(struct engine *e, struct item *it, const struct version *v, c
     if (version_descends(v, &d->version) || version_equal(v, &d->version))
         return true;
     if (version_prevails(v, &d->version)) {
+        if (d->version.kind == VERSION_GONE && ours)
+            (void)index_deleted_put(e->ix, it->path, &d->version, clock_wall_ms()); /* of what was deleted there is to be no copy */
         if (d->version.kind == VERSION_GONE || fusible(e, it->path, v, d))
             return true; /* nothing is lost; or it is merged when the content is here */
         if ((r = clash_note(e, it->path, v, &d->version, d->version.rank == RANK_MEANT)) == 0)

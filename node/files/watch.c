@@ -20,6 +20,7 @@
 
 #include "node/clock.h"
 #include "node/files/engine.h"
+#include "proto/err.h"
 
 #define EVENTS                                                                                                                             \
     (IN_CREATE | IN_CLOSE_WRITE | IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_ONLYDIR | IN_DONT_FOLLOW |          \
@@ -74,9 +75,10 @@ struct walk {
 
 static void walk_cb(uv_timer_t *timer);
 
-static void walk_arm(struct engine *e, uint64_t ms) {
+void walk_arm(struct engine *e, uint64_t ms) {
+    uint64_t now = clock_mono_ms(), held = e->held_until > now ? e->held_until - now : 0;
     if (!e->stopping)
-        uv_timer_start(&e->walking, walk_cb, ms, 0);
+        uv_timer_start(&e->walking, walk_cb, ms > held ? ms : held, 0);
 }
 
 /* Until the next one over everything. */
@@ -204,8 +206,14 @@ static void mounts_cb(uv_poll_t *poll, int status, int events) {
 }
 
 int watch_open(struct engine *e) {
-    if ((e->watch = calloc(1, sizeof(*e->watch))) == NULL || (e->walk = calloc(1, sizeof(*e->walk))) == NULL)
-        return -ENOMEM;
+    e->watch = calloc(1, sizeof(*e->watch));
+    e->walk = calloc(1, sizeof(*e->walk));
+    if (e->watch == NULL || e->walk == NULL) {
+        free(e->watch);
+        free(e->walk);
+        e->watch = NULL;
+        return ERR_NOMEM;
+    }
     e->watch->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
     e->poll.data = e;
     e->walking.data = e;
@@ -575,6 +583,7 @@ static void walk_ended(struct engine *e) {
         walk_wait(e);
         return;
     }
+    e->relook = false;
     kept_tidy(e);
     snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
     e->unread_new[0] = 0;
@@ -652,7 +661,7 @@ static void walk_cb(uv_timer_t *timer) {
 void watch_close(struct engine *e) {
     struct watched *f, *next;
     struct walk_folder *t, *t_next;
-    if (e->watch == NULL || e->walk == NULL)
+    if (e->watch == NULL)
         return;
     HASH_ITER(hh, e->watch->folders, f, next) forget_folder(e->watch, f);
     if (e->watch->fd >= 0)
@@ -670,4 +679,5 @@ void watch_close(struct engine *e) {
     free(e->walk->after);
     free(e->watch);
     free(e->walk);
+    e->watch = NULL;
 }

@@ -1,12 +1,14 @@
 """Files in odd places: content that nobody has, names that clash, disks that rot, what a crash leaves, far too many at once."""
+import contextlib
 import hashlib
 import os
+import random
 import struct
 import unittest
 
 import harness
 from harness import poll
-from test_files import FilesTest, read, tree, write
+from test_files import STILL, FilesTest, read, tree, write
 
 
 class Gone(FilesTest):
@@ -46,6 +48,59 @@ class Gone(FilesTest):
         poll(lambda: c[1].status()["files"]["error"] is None)
         self.assertEqual(self.conflicts(c[1]), [])
         self.assertEqual(c[0].cli("files", "accept", "there").code, 1)
+
+
+    def test_a_copy_of_what_its_author_deleted_before_anybody_had_it(self):
+        """The version that the index then shows is another one, and no row says that he deleted his: there is nothing to copy all the same."""
+        c = self.files(1, ports=True, extra=["--set", "bandwidth_kib=1"])
+        c.nodes.append(self.make("n1", join=[c[0]], port=harness.free_port(), extra=STILL).start())
+        for node in c:
+            poll(lambda: node.json("files", "status")["met"])
+        write(c[0], "doc", random.Random(7).randbytes(3 << 20))
+        poll(lambda: c[1].status()["files"]["pending"] == 1, 30)
+        c[0].cli("pause")
+        os.unlink(c[0].path("doc"))
+        poll(lambda: c[0].json("files", "list")["files"] == [])
+        write(c[1], "doc", b"theirs, and later")
+        poll(lambda: self.conflicts(c[1]))
+        c[0].cli("resume")
+        self.everywhere(c, "doc", b"theirs, and later")
+        poll(lambda: c[0].log_lines("no copy: it was written anew"), 30)
+        self.converge(c)
+        self.assertEqual(sorted(tree(c[0])), [b"doc"])
+        self.assertEqual(self.conflicts(c[0]), [])
+
+
+class Full(FilesTest):
+    def test_a_start_on_a_full_disk_goes_on_by_itself(self):
+        c = self.files(1, ports=True)
+        small = self.make("small", join=[c[0]], port=harness.free_port(), extra=STILL)
+        self.small_disk(small.instance, "8m")
+        c.nodes.append(small.start())
+        write(small, "before", b"1")
+        self.everywhere(c, "before", b"1")
+        for i, part in enumerate(("files.db-shm", "local.db", "content.db")):
+            small.kill()
+            for name in os.listdir(small.path(".starling")):
+                if name.startswith(part):
+                    os.unlink(small.path(".starling/" + name))  # to be made anew, as at the first start
+            with contextlib.suppress(OSError), open(small.path(".stuffing"), "wb", buffering=0) as f:
+                while True:
+                    f.write(b"x" * 4096)
+            small.start()
+            poll(lambda: small.status()["files"]["state"] == "error", 30)
+            write(c[0], "while %d" % i, b"2")
+            self.assertIn("no space left", small.cli("wait", "--converged", "--timeout", "1").err)
+            self.assertIn("no space left", small.status()["files"]["error"])
+            os.unlink(small.path(".stuffing"))
+            write(small, "after %d" % i, b"3")
+            self.converge(c)
+            self.assertEqual(read(small, "while %d" % i), b"2")
+            self.assertEqual(small.status()["files"]["state"], "ok")
+        with contextlib.suppress(OSError), open(small.path(".stuffing"), "wb", buffering=0) as f:
+            while True:
+                f.write(b"x" * 4096)
+        small.stop()
 
 
 class Many(FilesTest):

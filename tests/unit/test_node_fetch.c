@@ -282,6 +282,71 @@ static void test_small_ones_first(void **state) {
     fetch_free(f);
 }
 
+/* Large, of so many chunks, which peer 0 has: as of here the chunks are asked of it. */
+static struct fetch_item *listed(struct fetch *f, int item, uint32_t chunks, const uint8_t *bitmap) {
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES];
+    struct fetch_ask a;
+    id_of(0, id);
+    hash_of(item, hash);
+    fetch_peer_up(f, id);
+    struct fetch_item *it = fetch_add(f, hash, (uint64_t)chunks << 16, NULL, NULL);
+    fetch_listed(f, it, chunks);
+    assert_true(fetch_next(f, 1, &a) && a.kind == FETCH_WHO && a.item == it);
+    fetch_said(f, id, hash, chunks, bitmap, bitmap != NULL ? (chunks + 7) / 8 : 0, 1);
+    return it;
+}
+
+/* However many of its chunks were on their way when the first was found to be wrong: one content that rotted at a peer is no reason to ask it for no other. */
+static void test_one_fault_a_content(void **state) {
+    uint8_t id[NODE_ID_BYTES];
+    struct fetch_ask a;
+    (void)state;
+    struct fetch *f = fetch_new(1);
+    id_of(0, id);
+    for (int i = 0; i < FETCH_FAULTS_MAX; i++) {
+        struct fetch_item *item = listed(f, i, 16, NULL);
+        uint32_t came = 0;
+        while (fetch_next(f, 1, &a))
+            for (uint32_t at = a.first; at < a.first + a.count; at++, came++)
+                assert_true(fetch_came(f, id, item, at, 1));
+        assert_true(came > FETCH_FAULTS_MAX);
+        assert_false(fetch_shunned(f, id, 1));
+        for (uint32_t at = 0; at < came; at++)
+            fetch_wrong(f, id, item, at, 1);
+        assert_true(fetch_shunned(f, id, 1) == (i == FETCH_FAULTS_MAX - 1));
+    }
+    fetch_free(f);
+}
+
+/* Who holds the same half as we do is no source, and it can be said that nobody has the rest. */
+static void test_half_a_content_at_both(void **state) {
+    uint8_t id[NODE_ID_BYTES], hash[CONTENT_HASH_BYTES], bitmap[2] = {0x0f, 0};
+    struct fetch_ask a;
+    (void)state;
+    struct fetch *f = fetch_new(1);
+    id_of(0, id);
+    hash_of(0, hash);
+    struct fetch_item *item = listed(f, 0, 16, bitmap);
+    assert_int_equal(fetch_sources(f, item), 1);
+    assert_true(fetch_next(f, 1, &a) && a.kind == FETCH_CHUNKS && a.first == 0 && a.count == 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_true(fetch_came(f, id, item, i, 1));
+        fetch_here(f, item, i);
+    }
+    assert_false(fetch_next(f, 1, &a));
+    assert_int_equal(fetch_sources(f, item), 0);
+    assert_true(fetch_is_stuck(item));
+    uint64_t now = fetch_deadline(f);
+    while (!fetch_next(f, now, &a)) /* but it goes on looking */
+        now = fetch_deadline(f);
+    assert_int_equal(a.kind, FETCH_WHO);
+    bitmap[1] = 1;
+    fetch_said(f, id, hash, 16, bitmap, 2, now);
+    assert_int_equal(fetch_sources(f, item), 1);
+    assert_true(fetch_next(f, now, &a) && a.kind == FETCH_CHUNKS && a.first == 8);
+    fetch_free(f);
+}
+
 struct owed {
     uint32_t item, chunk;
 };
@@ -435,6 +500,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_window),
         cmocka_unit_test(test_small_ones_first),
+        cmocka_unit_test(test_one_fault_a_content),
+        cmocka_unit_test(test_half_a_content_at_both),
         cmocka_unit_test(test_who_trickles_is_not_waited_for),
         cmocka_unit_test(test_a_list_that_does_not_end),
         cmocka_unit_test(test_many_that_nobody_has),
