@@ -309,10 +309,10 @@ void get_pump(struct content *c) {
         t->queued = false;
         if (t->dir < 0 && !t->dropped)
             start(c, t);
-        else if (t->dropped)
-            target_check(t);
-        else
+        else if (t->copies_at < t->copies_count && t->error == 0 && !t->dropped)
             stage_copies_go_on(t);
+        else /* what ended while it stood here has not been looked at */
+            target_check(t);
     }
     while (fetch_next(c->fetch, clock_mono_ms(), &a))
         ask(c, &a);

@@ -368,6 +368,46 @@ static void test_a_small_file_is_in_two_places(void **state) {
     free(data);
 }
 
+struct wanting {
+    uint32_t count, n;
+    const uint8_t *hash;
+    uint64_t size;
+};
+
+static void want_one(uv_prepare_t *h) {
+    struct wanting *w = h->data;
+    char name[16];
+    snprintf(name, sizeof name, "%u", w->n);
+    if (w->n == w->count)
+        uv_prepare_stop(h);
+    else if (++w->n > 0)
+        want(1, name, w->hash, w->size, NULL);
+}
+
+/* Many files of one content, wanted one after the other between all that the loop does: also right before what is being written is done. */
+static void test_wanted_while_it_is_written(void **state) {
+    const uint32_t count = 200;
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (uint64_t size = 0; size <= 1000; size += 1000) {
+        uint8_t *data = random_bytes(1000), hash[CONTENT_HASH_BYTES];
+        const char *name = size == 0 ? "empty" : "small";
+        write_file(0, name, data, size);
+        scan(0, name, hash);
+        struct wanting w = {count, 0, hash, size};
+        uint32_t before = servers[1].staged;
+        uv_prepare_t prepare = {.data = &w};
+        uv_prepare_init(&loop, &prepare);
+        uv_prepare_start(&prepare, want_one);
+        assert_true(wait_staged(1, before + count));
+        uv_close((uv_handle_t *)&prepare, NULL);
+        uv_run(&loop, UV_RUN_NOWAIT);
+        free(data);
+    }
+}
+
 static void test_cancelled_is_not_staged(void **state) {
     size_t len = 64u << 20;
     uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
@@ -527,6 +567,7 @@ int main(void) {
         cmocka_unit_test_teardown(test_an_index_that_lies_about_sizes, teardown),
         cmocka_unit_test_teardown(test_hashed_once_a_side, teardown),
         cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
+        cmocka_unit_test_teardown(test_wanted_while_it_is_written, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
         cmocka_unit_test_teardown(test_a_bandwidth_limit, teardown),
