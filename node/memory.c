@@ -1,6 +1,7 @@
 #include "node/memory.h"
 
 #include <malloc.h>
+#include <sqlite3.h>
 #include <stdlib.h>
 
 #define KEEP_BYTES (32 * 1024 * 1024) /* the buffers of a batch come again and again: under load they are kept */
@@ -14,6 +15,9 @@ void memory_init(void) {
     /* Where another allocator stands before libc's (a sanitizer's, one that is preloaded) the calls above may not have reached that, and its first
      * use makes it ready: without a lock, so before there are threads. */
     malloc_trim(0);
+    /* SQLite would make twenty pages ready for each file of each connection, and count all that it takes under one lock. */
+    sqlite3_config(SQLITE_CONFIG_PAGECACHE, NULL, 0, 0);
+    sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 }
 
 void memory_give_back(void) {

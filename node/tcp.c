@@ -295,9 +295,12 @@ static const uint8_t *next_record(struct tcp *l, size_t *len) {
         return t->plain;
     }
     size_t n = take(l, t->plain, SQUEEZE_PLAIN_MAX, true);
+    uint64_t now = clock_mono_ms();
+    if (l->squeeze.pack == NULL && now - l->squeezed_ms >= QUIET_MS)
+        (void)squeeze_rest(&l->squeeze);
     *len = squeeze_pack(&l->squeeze, t->plain, n, t->room);
-    if (t->room[0] != SQUEEZE_PLAIN)
-        l->squeezed_ms = clock_mono_ms();
+    if (n >= SQUEEZE_MIN)
+        l->squeezed_ms = now;
     tcp_watch_quiet(l);
     return t->room;
 }

@@ -50,7 +50,7 @@ struct tcp {
     uint64_t opened_ms;
     struct secure secure;
     struct squeeze squeeze;
-    uint64_t squeezed_ms;       /* when something was compressed last */
+    uint64_t squeezed_ms;       /* when something was sent last that a stream takes */
     uint64_t wire_in, wire_out; /* bytes that passed the socket */
     struct segment *queue;      /* ring */
     uint32_t queue_at, queue_count, queue_cap;

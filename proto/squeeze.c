@@ -41,8 +41,12 @@ static ZSTD_CCtx *begin(void) {
 size_t squeeze_pack(struct squeeze *s, const uint8_t *plain, size_t len, uint8_t *out) {
     assert(len <= SQUEEZE_PLAIN_MAX);
     bool first = !s->pack;
-    if (len < SQUEEZE_MIN || (first && !(s->pack = begin())))
+    if (len < SQUEEZE_MIN)
         return pack_plain(plain, len, out);
+    if (first && (s->spared < SQUEEZE_AFTER || !(s->pack = begin()))) {
+        s->spared += len;
+        return pack_plain(plain, len, out);
+    }
     ZSTD_inBuffer from = {.src = plain, .size = len};
     ZSTD_outBuffer to = {.dst = out + 1, .size = SQUEEZE_RECORD_MAX - 1};
     size_t left = ZSTD_compressStream2(s->pack, &to, &from, ZSTD_e_flush);
@@ -58,6 +62,7 @@ size_t squeeze_pack(struct squeeze *s, const uint8_t *plain, size_t len, uint8_t
 
 bool squeeze_rest(struct squeeze *s) {
     bool over = s->pack != NULL;
+    s->spared = 0;
     ZSTD_freeCCtx(s->pack);
     s->pack = NULL;
     return over;

@@ -273,7 +273,7 @@ static void take_over(struct content *c, struct door_event *e) {
 static void peer_is_down(struct content *c, struct peer *p) {
     struct conn *conn, *next;
     p->up = p->dialling = false;
-    p->runs_count = 0;
+    peer_forget_runs(p);
     buf_release(&p->asks);
     fetch_peer_down(c->fetch, p->id);
     DL_FOREACH_SAFE(p->conns, conn, next) { content_link_drop(conn->link); }
@@ -292,7 +292,7 @@ static void door_cb(void *ctx, struct door_event *e) {
         peer_is_down(c, p);
     } else if (p != NULL && e->type == DOOR_DIAL_FAILED && p->conns == NULL && p->up) {
         p->dialling = false;
-        p->runs_count = 0;
+        peer_forget_runs(p);
         buf_release(&p->asks);
         p->again_ms = clock_mono_ms() + DIAL_AGAIN_MS;
         fetch_peer_down(c->fetch, p->id);
@@ -404,6 +404,7 @@ static void finish(struct content *c) {
     while (c->peers != NULL) {
         struct peer *p = c->peers;
         c->peers = p->next;
+        peer_forget_runs(p);
         buf_release(&p->asks);
         free(p);
     }

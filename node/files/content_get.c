@@ -265,13 +265,32 @@ void content_cancel(struct content *c, uint64_t number) {
 
 /* ---- asking */
 
+/* Few peers are asked at a time, and mostly for little. */
+static bool run_room(struct peer *p) {
+    if (p->runs_count < p->runs_cap)
+        return true;
+    uint32_t cap = p->runs_cap == 0 ? 8 : p->runs_cap * 2;
+    struct wire_run *runs = realloc(p->runs, cap * sizeof *runs);
+    if (runs == NULL)
+        return false;
+    p->runs = runs;
+    p->runs_cap = cap;
+    return true;
+}
+
+void peer_forget_runs(struct peer *p) {
+    free(p->runs);
+    p->runs = NULL;
+    p->runs_count = p->runs_cap = 0;
+}
+
 static void run_put(struct content *c, struct peer *p) {
     struct buf b;
     if (p->runs_count == 0)
         return;
     buf_init(&b, FRAME_BYTES_MAX);
     wire_pack_want(&b, p->runs, p->runs_count);
-    p->runs_count = 0;
+    peer_forget_runs(p);
     peer_send(c, p->id, &b);
     buf_release(&b);
 }
@@ -287,6 +306,8 @@ static void ask(struct content *c, const struct fetch_ask *a) {
         while (p != NULL && memcmp(p->id, a->peer, NODE_ID_BYTES) != 0)
             p = p->next;
         assert(p != NULL);
+        if (!run_room(p))
+            return; /* it counts as asked, and not answered */
         struct wire_run *run = &p->runs[p->runs_count++];
         memcpy(run->hash, fetch_hash(a->item), sizeof run->hash);
         run->first = a->first;

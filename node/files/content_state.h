@@ -66,9 +66,9 @@ struct peer {
     uint64_t again_ms; /* not dialled before */
     struct conn *conns;
     uint32_t conns_count;
-    struct buf asks; /* frames that wait for a connection */
-    struct wire_run runs[WIRE_RUNS_MAX];
-    uint32_t runs_count;
+    struct buf asks;       /* frames that wait for a connection */
+    struct wire_run *runs; /* that the next WANT names */
+    uint32_t runs_count, runs_cap;
     struct peer *next;
 };
 
@@ -207,6 +207,7 @@ void targets_staged(struct content *c, struct target **list, uint32_t count); /*
 struct target *target_find(struct content *c, const uint8_t *hash);
 void get_close(struct content *c);
 void peer_send(struct content *c, const uint8_t *peer, const struct buf *frames);
+void peer_forget_runs(struct peer *p);
 
 /* content_stage.c */
 int stage_make(int dir, const char *name, int how); /* a new file in the staging folder; as open() */

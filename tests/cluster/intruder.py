@@ -231,7 +231,7 @@ class Link:
         self.socket.sendall(self.seal(plain, kind))
 
     def take(self):
-        """The next record's plain text, with its kind in front; the node compresses its frames."""
+        """The next record's plain text, with its kind in front: what a node says first is not compressed."""
         cipher = self.exactly(struct.unpack(">H", self.exactly(2))[0])
         plain, tag = _buffer(len(cipher)), _buffer(1)
         _call("crypto_secretstream_xchacha20poly1305_pull", self.pull, plain, None, tag, cipher, ctypes.c_ulonglong(len(cipher)), None, ctypes.c_ulonglong(0))

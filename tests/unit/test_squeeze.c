@@ -31,8 +31,31 @@ static void send(struct squeeze *from, struct squeeze *to, const uint8_t *bytes,
     assert_memory_equal(plain, bytes, len);
 }
 
-static void test_rows_come_out_as_they_went_in(void **state) {
+/* One that has said as much as makes a stream worth it. */
+static struct squeeze talkative(void) { return (struct squeeze){.spared = SQUEEZE_AFTER}; }
+
+static void test_who_says_little_makes_no_stream(void **state) {
     struct squeeze a = {0}, b = {0};
+    uint8_t bytes[300];
+    (void)state;
+    for (unsigned round = 0; round < 2; round++) {
+        size_t said = 0;
+        for (unsigned i = 0; said < SQUEEZE_AFTER; i++) {
+            size_t len = row(bytes, i);
+            send(&a, &b, bytes, len, SQUEEZE_PLAIN);
+            send(&a, &b, bytes, SQUEEZE_MIN - 1, SQUEEZE_PLAIN); /* these do not count */
+            said += len;
+        }
+        assert_null(a.pack);
+        send(&a, &b, bytes, row(bytes, 1), SQUEEZE_FIRST);
+        assert_true(squeeze_rest(&a));
+    }
+    squeeze_release(&a);
+    squeeze_release(&b);
+}
+
+static void test_rows_come_out_as_they_went_in(void **state) {
+    struct squeeze a = talkative(), b = {0};
     uint8_t bytes[300];
     (void)state;
     for (unsigned i = 0; i < 2000; i++) {
@@ -48,7 +71,7 @@ static void test_rows_come_out_as_they_went_in(void **state) {
 }
 
 static void test_any_length_and_content(void **state) {
-    struct squeeze a = {0}, b = {0};
+    struct squeeze a = talkative(), b = {0};
     static uint8_t bytes[SQUEEZE_PLAIN_MAX];
     uint64_t random = 1;
     (void)state;
@@ -66,7 +89,7 @@ static void test_any_length_and_content(void **state) {
 }
 
 static void test_it_rests_and_begins_again(void **state) {
-    struct squeeze a = {0}, b = {0};
+    struct squeeze a = talkative(), b = {0};
     static const uint8_t over = SQUEEZE_OVER;
     uint8_t bytes[300];
     const uint8_t *plain;
@@ -74,6 +97,7 @@ static void test_it_rests_and_begins_again(void **state) {
     (void)state;
     assert_false(squeeze_rest(&a));
     for (unsigned i = 0; i < 3; i++) {
+        a.spared = SQUEEZE_AFTER;
         send(&a, &b, bytes, len, SQUEEZE_FIRST);
         send(&a, &b, bytes, len, SQUEEZE_NEXT);
         assert_true(squeeze_rest(&a));
@@ -108,7 +132,7 @@ static size_t bomb(size_t len, int window, ZSTD_EndDirective end) {
 }
 
 static void test_what_no_sender_sends(void **state) {
-    struct squeeze a = {0}, b = {0};
+    struct squeeze a = talkative(), b = {0};
     uint8_t bytes[300];
     (void)state;
     assert_int_equal(unpack(&b, 0), ERR_MALFORMED);
@@ -146,6 +170,7 @@ static void test_what_no_sender_sends(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_says_little_makes_no_stream),
         cmocka_unit_test(test_rows_come_out_as_they_went_in),
         cmocka_unit_test(test_any_length_and_content),
         cmocka_unit_test(test_it_rests_and_begins_again),
