@@ -320,8 +320,6 @@ static void check_epoch(struct core *core, struct db *db, const struct source *s
 
 /* What a peer claims to have: is there something to fetch? */
 static void claim(struct core *core, struct link *l, struct db *db, struct source *s, const struct vv_entry *e) {
-    if (!s)
-        return;
     check_epoch(core, db, s, e->version);
     if (e->origin.epoch)
         fork_healed(core, db, &e->origin);
@@ -339,6 +337,11 @@ static void claim(struct core *core, struct link *l, struct db *db, struct sourc
         db->lacking = true;
         pull_plan_at(core, db, s->due_ms);
     }
+}
+
+/* The usual entry: what it says is here, and was said before. */
+static inline bool no_news(const struct source *s, const struct vv_entry *e) {
+    return e->version <= s->claimed && s->claimed <= s->delivered && !e->origin.epoch && !s->misfit;
 }
 
 void sync_receive(struct core *core, struct link *l, const struct wire_vector *v) {
@@ -366,8 +369,12 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
         pd->known = true;
     if (!db->open)
         return;
-    for (uint32_t i = 0, at = 0; i < heard->count; i++)
-        claim(core, l, db, sync_next_source(db, &at, &heard->entries[i].origin, true), &heard->entries[i]);
+    for (uint32_t i = 0, at = 0; i < heard->count; i++) {
+        const struct vv_entry *e = &heard->entries[i];
+        struct source *s = sync_next_source(db, &at, &e->origin, true);
+        if (s && !no_news(s, e))
+            claim(core, l, db, s, e);
+    }
 }
 
 uint64_t core_database_base(const struct core *core, const char *name) {
@@ -440,29 +447,39 @@ bool sync_in_sync(const struct core *core, const struct peer *p) {
 
 /* ---- the store's word */
 
+/* The store has so much of an origin now. */
+static void stored(struct core *core, struct db *db, const struct vv_entry *e, uint64_t gen) {
+    struct source *s = sync_source(db, &e->origin, true);
+    if (!s || s->have == e->version)
+        return;
+    if (e->version < s->have)
+        db->full_gen = gen;
+    bool first = s->have == 0;
+    s->have = e->version;
+    s->gen = gen;
+    fork_passed(core, db, s, first);
+    if (s->delivered < s->have)
+        s->delivered = s->have;
+}
+
 static void take_state(struct core *core, struct db *db, const struct db_state *state) {
     bool news = !db->open || db->base != state->base || db->settled != state->settled ||
                 memcmp(db->content, state->digest, sizeof db->content) != 0;
     uint64_t gen = db->gen + 1;
     db->clock = state->clock > db->clock ? state->clock : db->clock;
-    if (vv_copy(&db->have, &state->have)) {
+    bool alike = db->open && db->have.count == state->have.count; /* mostly: then it is known what changed, a few of many */
+    if (!alike && vv_copy(&db->have, &state->have)) {
         core_log(core, 0, "%s: out of memory; its state is told to others later", db->name);
         return;
     }
-    for (uint32_t i = 0, at = 0; i < state->have.count; i++) {
+    for (uint32_t i = 0; i < state->have.count; i++) {
         const struct vv_entry *e = &state->have.entries[i];
-        struct source *s = sync_next_source(db, &at, &e->origin, true);
-        if (!s || s->have == e->version)
+        struct vv_entry *was = &db->have.entries[i];
+        if (alike && was->version == e->version && origin_equal(&was->origin, &e->origin))
             continue;
+        *was = *e;
         news = true;
-        if (e->version < s->have)
-            db->full_gen = gen;
-        bool first = s->have == 0;
-        s->have = e->version;
-        s->gen = gen;
-        fork_passed(core, db, s, first);
-        if (s->delivered < s->have)
-            s->delivered = s->have;
+        stored(core, db, e, gen);
     }
     if (!news)
         return;
@@ -487,8 +504,11 @@ static void hear_again(struct core *core, struct db *db) {
             continue;
         compare_bases(core, l->peer, db);
         const struct peer_db *pd = sync_peer_db(core, l->peer, db);
-        for (uint32_t k = 0, at = 0; pd && pd->open && pd->known && k < pd->have.count; k++)
-            claim(core, l, db, sync_next_source(db, &at, &pd->have.entries[k].origin, true), &pd->have.entries[k]);
+        for (uint32_t k = 0, at = 0; pd && pd->open && pd->known && k < pd->have.count; k++) {
+            struct source *s = sync_next_source(db, &at, &pd->have.entries[k].origin, true);
+            if (s)
+                claim(core, l, db, s, &pd->have.entries[k]);
+        }
     }
 }
 
