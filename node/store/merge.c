@@ -262,8 +262,10 @@ static int show_new(struct merging *m, const struct change *c, const struct rowi
         struct origins_order o = store_order(s);
         struct rowid holder = s->reg2.who;
         struct pending_row *p = pending_find(s, t, &holder);
-        /* What this very batch deletes is on show until then, and what refers to it may yet bring it back. */
-        bool leaves = s->reg2.died.origin == m->origin && died_here(m, &s->reg2) && t->io && t->io->kids_count;
+        /* What this very batch deletes is on show until then: what refers to it may yet bring it back; and of a row that was born under another number only its
+         * home says where that is. */
+        bool leaves = s->reg2.died.origin == m->origin && died_here(m, &s->reg2) &&
+                      ((t->io && t->io->kids_count) || (!who->text && s->reg2.who.number != who->number));
         bool free_place = !reg_alive(&s->reg2, &o) && !(p && p->present) && !s->flights && !leaves;
         if (!free_place)
             return pending_wait(s, t, who); /* shown from the registers, as soon as the number is free */
