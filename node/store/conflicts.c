@@ -344,7 +344,7 @@ static int place_of(struct tio *io, const json_t *key, struct rowid *place, stru
         place->number = values[0].as.i;
         return values[0].type != VALUE_INT;
     }
-    int err = tables_key_of(io, values, bytes);
+    int err = keyrefs_here(io, values, bytes);
     place->key = bytes->data;
     place->key_len = bytes->len;
     return err;

@@ -788,7 +788,7 @@ static int drain_notes(struct store *s, struct notes *n, bool locked) {
         err = drain_look(s, &look, q);
         look.present =
             look.present && !(look.io->key_refs && look.died && !look.born); /* whose parent has that number now is another row */
-        if (!err && !(err = holders_note(&look)))
+        if (!err && !(err = keyrefs_meet(s, &look)) && !(err = holders_note(&look)))
             err = drain_row(s, &look);
         sqlite3_reset(q);
         if (look.io->table->autoincrement && !look.present && (look.born || look.died) && look.place.number > look.io->gone_number)

@@ -17,7 +17,7 @@
  *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
- *   keyless.c  tables without a key
+ *   keyless.c  tables without a key; keyrefs.c  whose key refers to numbered rows
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
  *   clash.c    which of it would break a foreign key; foreign.c has these bound

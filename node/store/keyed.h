@@ -32,6 +32,12 @@ int keyless_withdraw(
 
 int tables_keeps_key(struct store *s, struct tio *io, const struct rowid *who); /* tables.c; 1: no column of it would store it otherwise */
 
+/* ---- keyrefs.c: keys with references in them */
+/* The key of the row that the file showed under these key columns until the note `seq`. 1: it did; 0: none; then it is the key that they mean. */
+int keyrefs_shown(struct store *s, struct tio *io, const struct value *values, int64_t seq, struct buf *out);
+int keyrefs_here(struct tio *io, const struct value *values, struct buf *out); /* now; of any key of columns */
+int keyrefs_meet(struct store *s, struct row_look *look); /* a noted row: who was there before it is gone, or is there and it is not */
+
 /* ---- rekeyed.c: a table that has a key of another kind now */
 int rekeyed_note(struct store *s, const struct tio *io);                 /* what its key is, for when it will be another one */
 int rekeyed_unlike(struct store *s, const struct tio *io, bool *unlike); /* its key is of as many other columns now */

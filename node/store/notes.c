@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/keyed.h"
 #include "node/store/notes.h"
 #include "proto/err.h"
 
@@ -257,28 +258,60 @@ int drain_birth(struct store *s, const struct tbl *t, int64_t number, int64_t se
     return look.born && look.again ? over_itself(s, t, who) : look.born;
 }
 
-/* Keys of several columns that refer to numbered rows: each note means the row that had the number when it was made. */
-static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
-    for (uint32_t i = 0; i < n->count; i++) {
+/* Does the statement that announced a key write a row of its own under it? (It may be ignored, or an UPSERT.) */
+static bool is_insert(const struct notes *n, uint32_t i, uint32_t to) {
+    const struct note *note = &n->list[i];
+    bool replaces = i + 2 < to && note[1].kind == NOTE_DELETE && note[1].at == note->at; /* with recursive_triggers */
+    return note->kind == NOTE_INSERT || note->kind == NOTE_ARRIVED ||
+           (note->kind == NOTE_GIVEN && i + 1 < to && note[1 + replaces].kind == NOTE_INSERT && note[1 + replaces].at == note->at);
+}
+
+/* Those of one key: until it goes they are about the row that was there, and then about the one that came. */
+static int key_to_identities(struct store *s, struct notes *n, uint32_t from, uint32_t to) {
+    struct rowid raw = {.text = true, .key_len = n->list[from].key_len};
+    uint32_t raw_at = n->list[from].key_at, key_at = 0, key_len = 0;
+    bool there = false;
+    for (uint32_t i = from; i < to; i++) {
         struct note *note = &n->list[i];
-        struct value values[16];
-        if (!note->io->key_refs)
-            continue;
-        struct rowid raw = {.text = true, .key = n->keys.data + note->key_at, .key_len = note->key_len};
+        bool insert = is_insert(n, i, to);
         n->coming = note->kind == NOTE_GIVEN || note->kind == NOTE_INSERT || note->kind == NOTE_ARRIVED ||
-                    (i > 0 && note[-1].kind == NOTE_ARRIVED && note[-1].seq + 1 == note->seq);
-        int err = tables_key_values(&raw, values, 16);
-        if (err < 0 || (err = refs_key(s, note->io, values, note->seq, 0, &s->key2)))
-            return err;
-        note->key_at = (uint32_t)n->keys.len;
-        note->key_len = (uint32_t)s->key2.len;
-        buf_append(&n->keys, s->key2.data, s->key2.len);
-        if (n->keys.failed)
-            return n->keys.failed;
-        *any = true;
+                    (i > from && note[-1].kind == NOTE_ARRIVED && note[-1].seq + 1 == note->seq);
+        if (!there || insert) {
+            struct value values[16];
+            raw.key = n->keys.data + raw_at;
+            int err = tables_key_values(&raw, values, 16);
+            if (err >= 0)
+                err = i > from || insert ? refs_key(s, note->io, values, note->seq, 0, &s->key2)
+                                         : keyrefs_shown(s, note->io, values, note->seq, &s->key2);
+            if (err < 0)
+                return err;
+            there = err == 1 || note->kind != NOTE_GIVEN;
+            key_at = (uint32_t)n->keys.len;
+            key_len = (uint32_t)s->key2.len;
+            buf_append(&n->keys, s->key2.data, s->key2.len);
+            if (n->keys.failed)
+                return n->keys.failed;
+        }
+        note->key_at = key_at;
+        note->key_len = key_len;
+        there = there && note->kind != NOTE_MOVED && note->kind != NOTE_DELETE;
     }
     n->coming = false;
     return 0;
+}
+
+/* Keys of several columns that refer to numbered rows: each note means the row that had the number when it was made. */
+static int keys_to_identities(struct store *s, struct notes *n, bool *any) {
+    int err = 0;
+    for (uint32_t i = 0, to; i < n->count && !err; i = to) {
+        for (to = i + 1; to < n->count && notes_same_row(n, &n->list[i], &n->list[to]);)
+            to++;
+        if (!n->list[i].io->key_refs)
+            continue;
+        *any = true;
+        err = key_to_identities(s, n, i, to);
+    }
+    return err;
 }
 
 int notes_sort(struct store *s, struct notes *n, bool locked) {

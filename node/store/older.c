@@ -153,7 +153,7 @@ static int touch(struct store *s, struct older *o, sqlite3_stmt *q) {
     }
     struct rowid place = {.text = io->table->key_kind == KEY_COLUMNS, .number = key[0].as.i};
     uint8_t name[KEYLESS_KEY_BYTES];
-    int err = place.text ? tables_key_of(io, key, &s->key2) : 0;
+    int err = place.text ? keyrefs_here(io, key, &s->key2) : 0;
     if (io->table->key_kind == KEY_ROWID) {
         if ((err = keyless_name(io, sqlite3_column_int64(q, 5), name)) != 1)
             return err;

@@ -128,7 +128,7 @@ int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) 
         c->last_number = look->place.number = key[0].as.i;
         return 0;
     } else {
-        err = tables_key_of(io, key, &c->last);
+        err = keyrefs_here(io, key, &c->last);
     }
     look->place.text = look->given = true;
     look->place.key = c->last.data;
@@ -447,7 +447,7 @@ static int keys_read(struct store *s, struct tio *io, int64_t count, struct keys
         for (uint32_t i = 0; i < table_key_width(t); i++)
             sql_column_value(stmt, (int)i, &key[i]);
         struct rowid place = {.text = t->key_kind != KEY_INTEGER, .number = key[0].as.i};
-        row = t->key_kind == KEY_ROWID ? place_by_rowid(io, place.number, &s->key2) : place.text ? tables_key_of(io, key, &s->key2) : 0;
+        row = t->key_kind == KEY_ROWID ? place_by_rowid(io, place.number, &s->key2) : place.text ? keyrefs_here(io, key, &s->key2) : 0;
         if (row)
             break;
         place.key = place.text ? s->key2.data : NULL;

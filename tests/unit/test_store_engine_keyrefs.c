@@ -180,6 +180,47 @@ static void test_key_of_a_row_left_behind(void **state) {
             }
 }
 
+/* Deleted and written again from somewhere else, without foreign keys: a row that stayed is the row that it was, also beside the new parent. */
+static void test_key_of_a_row_that_stayed_when_its_parent_came_again(void **state) {
+    static const char NEW[] = "INSERT INTO team(nick) VALUES('d'); INSERT INTO member VALUES(4, 1, 'of d')";
+    static const char *const AGAIN[] = {"DELETE FROM team; INSERT INTO team VALUES(1, 'A'), (2, 'B'), (4, 'D')",
+                                        "UPDATE team SET id = id + 10; INSERT INTO team VALUES(1, 'A'), (2, 'B'), (4, 'D')"};
+    static const char *const THEN[] = {
+        "UPDATE member SET role = 'new'",
+        "INSERT INTO member VALUES(1, 1, 'new'), (4, 1, 'new') ON CONFLICT DO UPDATE SET role = excluded.role",
+        "REPLACE INTO member VALUES(1, 1, 'new'), (4, 1, 'new')",
+        "DELETE FROM member",
+        "DELETE FROM member; INSERT INTO member VALUES(1, 1, 'new')",
+        "ALTER TABLE member RENAME COLUMN role TO part",
+    };
+    (void)state;
+    for (int mode = 0; mode < 8; mode++) /* there before the nodes, or not; how it came again; between two drains, or in one */
+        for (size_t n = 0; n < sizeof THEN / sizeof *THEN; n++)
+            for (uint32_t who = 0; who < 2; who++) {
+                struct rig r;
+                rig_open(&r, 2, SCHEMA);
+                rig_act(&r, 0, mode & 1 ? NEW : "INSERT INTO member VALUES(1, 1, 'of a')");
+                rig_share(&r);
+                rig_time_passes(&r);
+                rig_tick();
+                app_exec(rig_app(&r, 1), AGAIN[mode >> 1 & 1]);
+                if (mode & 4 || who == 0) {
+                    rig_share(&r);
+                    rig_time_passes(&r);
+                    rig_tick();
+                }
+                for (uint32_t i = 0; i < 2; i++)
+                    if (i == who || n == 5)
+                        app_exec(rig_app(&r, i), THEN[n]);
+                rig_share(&r);
+                rig_assert_settled(&r);
+                assert_same_tables(&r);
+                if (peer_conflicts(&r.peers[0]))
+                    fail_msg("mode %d, case %zu on %u: %zu conflicts", mode, n, who, peer_conflicts(&r.peers[0]));
+                rig_close(&r);
+            }
+}
+
 /* The application had it before there was a store, and never what it refers to: whoever gets that number is another one, for whom it does not wait. */
 static void test_key_that_never_was_anybodys(void **state) {
     (void)state;
@@ -208,6 +249,7 @@ int main(void) {
         cmocka_unit_test(test_key_follows_a_parent_renumbered_and_deleted),
         cmocka_unit_test(test_key_of_a_row_that_is_gone),
         cmocka_unit_test(test_key_of_a_row_left_behind),
+        cmocka_unit_test(test_key_of_a_row_that_stayed_when_its_parent_came_again),
         cmocka_unit_test(test_key_that_never_was_anybodys),
         cmocka_unit_test(test_two_keys_that_refer_to_each_other),
     };
