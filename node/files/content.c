@@ -346,6 +346,8 @@ static void timer_cb(uv_timer_t *timer) {
         table_commit(c->table);
         c->commit_ms = 0;
     }
+    if (table_forgot(c->table))
+        c->config.forgot(c->config.ctx);
     uint64_t at = fetch_deadline(c->fetch);
     bool busy = c->totals.links > 0;
     for (const struct peer *p = c->peers; p != NULL; p = p->next)

@@ -72,6 +72,8 @@ struct content_config {
     /* Several at once, so that their folders are synced once. The names are in folders, but no folder is synced. */
     void (*staged)(void *ctx, const struct content_staged *s, uint32_t count);
     void (*say)(void *ctx, enum log_level level, const char *text);
+    /* Something that was scanned or noted is not known any more (the disk is full): content_here() says of what. */
+    void (*forgot)(void *ctx);
 };
 
 /* 0; ERR_NOMEM, ERR_IO, ERR_FULL, ERR_DENIED (content.db). A content.db that is corrupt is made anew: it holds nothing that a scan would not find. */

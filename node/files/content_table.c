@@ -64,17 +64,29 @@ static const char *const SQL[SQL_COUNT] = {
 struct content_table {
     sqlite3 *db;
     sqlite3_stmt *sql[SQL_COUNT];
-    bool open; /* a transaction */
+    bool open;   /* a transaction */
+    bool forgot; /* something that was to be noted is not */
 };
 
-static int error_of(int r) { return r == SQLITE_FULL ? ERR_FULL : r == SQLITE_NOMEM ? ERR_NOMEM : ERR_IO; }
+static int error_of(int r) {
+    switch (r & 0xff) {
+    case SQLITE_FULL: return ERR_FULL;
+    case SQLITE_NOMEM: return ERR_NOMEM;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB: return ERR_CORRUPT;
+    default: return ERR_IO;
+    }
+}
 
 /* Runs a statement that gives nothing. */
 static int run(struct content_table *t, enum statement s) {
     int r = sqlite3_step(t->sql[s]);
     sqlite3_reset(t->sql[s]);
     sqlite3_clear_bindings(t->sql[s]);
-    return r == SQLITE_DONE || r == SQLITE_ROW ? 0 : error_of(r);
+    if (r == SQLITE_DONE || r == SQLITE_ROW)
+        return 0;
+    t->forgot = true;
+    return error_of(r);
 }
 
 static void finish(sqlite3_stmt *s) {
@@ -92,6 +104,8 @@ static void bind_path(sqlite3_stmt *s, int i, uint32_t root, const char *path) {
 }
 
 static int begin(struct content_table *t) {
+    if (t->open && sqlite3_get_autocommit(t->db)) /* a full disk took it back */
+        t->open = false, t->forgot = true;
     if (t->open)
         return 0;
     int r = run(t, SQL_BEGIN);
@@ -100,9 +114,15 @@ static int begin(struct content_table *t) {
 }
 
 void table_commit(struct content_table *t) {
-    if (t->open && run(t, SQL_COMMIT) != 0)
-        sqlite3_exec(t->db, "ROLLBACK", NULL, NULL, NULL); /* what it had is found again by scans */
+    if (t->open && run(t, SQL_COMMIT) != 0 && !sqlite3_get_autocommit(t->db))
+        sqlite3_exec(t->db, "ROLLBACK", NULL, NULL, NULL);
     t->open = false;
+}
+
+bool table_forgot(struct content_table *t) {
+    bool forgot = t->forgot;
+    t->forgot = false;
+    return forgot;
 }
 
 void table_rest(struct content_table *t) { sqlite3_db_release_memory(t->db); }
@@ -113,25 +133,28 @@ bool table_dirty(const struct content_table *t) { return t->open; }
 
 static int prepare(struct content_table *t, const char *path) {
     sqlite3_stmt *version = NULL;
-    int found = -1;
+    int found = -1, r;
     if (sqlite3_open_v2(path, &t->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return ERR_IO;
     sqlite3_exec(t->db,
                  "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2048; PRAGMA locking_mode = EXCLUSIVE", NULL,
                  NULL, NULL);
-    if (sqlite3_prepare_v2(t->db, "PRAGMA user_version", -1, &version, NULL) == SQLITE_OK && sqlite3_step(version) == SQLITE_ROW)
+    if ((r = sqlite3_prepare_v2(t->db, "PRAGMA user_version", -1, &version, NULL)) == SQLITE_OK &&
+        (r = sqlite3_step(version)) == SQLITE_ROW)
         found = sqlite3_column_int(version, 0);
     sqlite3_finalize(version);
+    if (found == -1)
+        return error_of(r); /* a full disk is no reason to begin anew */
     if (found != 0 && found != TABLE_VERSION)
         return ERR_CORRUPT;
-    int r = found == TABLE_VERSION ? SQLITE_OK : sqlite3_exec(t->db, SCHEMA, NULL, NULL, NULL);
+    r = found == TABLE_VERSION ? SQLITE_OK : sqlite3_exec(t->db, SCHEMA, NULL, NULL, NULL);
     if (r != SQLITE_OK)
-        return r == SQLITE_CORRUPT || r == SQLITE_NOTADB || r == SQLITE_ERROR ? ERR_CORRUPT : error_of(r);
+        return r == SQLITE_ERROR ? ERR_CORRUPT : error_of(r);
     if (found == TABLE_VERSION) /* learnt, and then never put into its place */
         sqlite3_exec(t->db, "DELETE FROM content WHERE id NOT IN (SELECT content FROM file)", NULL, NULL, NULL);
     for (int i = 0; i < SQL_COUNT; i++)
-        if (sqlite3_prepare_v3(t->db, SQL[i], -1, SQLITE_PREPARE_PERSISTENT, &t->sql[i], NULL) != SQLITE_OK)
-            return ERR_CORRUPT;
+        if ((r = sqlite3_prepare_v3(t->db, SQL[i], -1, SQLITE_PREPARE_PERSISTENT, &t->sql[i], NULL)) != SQLITE_OK)
+            return r == SQLITE_ERROR ? ERR_CORRUPT : error_of(r);
     return 0;
 }
 
@@ -262,6 +285,7 @@ int table_note(struct content_table *t, uint32_t root, const char *path, const u
     if (r != 0)
         return r;
     int64_t id = find_content(t, hash), before = find_file(t, root, path);
+    t->forgot = t->forgot || (id == 0 && list == NULL);
     if (id == 0 && list == NULL)
         return ERR_NOTFOUND;
     if (id == 0 && (id = add_content(t, hash, list)) == 0)

@@ -21,9 +21,9 @@ struct table_place {
 int table_open(struct content_table **out, const char *path);
 void table_close(struct content_table *t);
 /* Makes what was noted durable. */
-void table_rest(struct content_table *t); /* gives memory back */
 void table_commit(struct content_table *t);
-void table_rest(struct content_table *t); /* gives memory back */
+bool table_forgot(struct content_table *t); /* since the last call something could not be noted, or kept: the disk is full */
+void table_rest(struct content_table *t);   /* gives memory back */
 bool table_dirty(const struct content_table *t);
 
 /* list: NULL when the content is known already (ERR_NOTFOUND if not). */

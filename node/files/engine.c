@@ -30,6 +30,7 @@ static int content_staging(void *ctx, uint32_t root) {
 
 static void content_scanned_cb(void *ctx, const struct content_scanned *s) { take_scanned(ctx, s); }
 static void content_staged_cb(void *ctx, const struct content_staged *s, uint32_t count) { place_staged(ctx, s, count); }
+static void content_forgot(void *ctx) { ((struct engine *)ctx)->forgot = true; }
 static void content_say(void *ctx, enum log_level level, const char *text) { engine_say(ctx, level, "%s", text); }
 
 /* ---- opening */
@@ -46,6 +47,7 @@ static int parts_open(struct engine *e, char *why, size_t why_len) {
         .scanned = content_scanned_cb,
         .staged = content_staged_cb,
         .say = content_say,
+        .forgot = content_forgot,
     };
     int r = index_open(&e->ix, e->state, why, why_len);
     if (r != 0)

@@ -86,6 +86,8 @@ struct engine {
     bool looked, recovered;  /* recovered: what a crash left */
     bool met_noted;          /* durable, that is */
     bool relook;             /* what was found was not kept: until a walk has found it again */
+    bool forgot, thorough;   /* content does not know all that was read; the walk asks it of each file */
+    uint64_t forgot_ms;      /* when it was last asked so */
     uint64_t held_until;     /* the index cannot be written: nothing is done before */
     int root, staging, kept; /* descriptors */
     struct stat state_stat;
@@ -109,6 +111,7 @@ struct engine {
 __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log_level level, const char *format, ...);
 #define UNREAD_DENIED "it cannot be read: give the user who runs starlingd the right to"
 void engine_unread(struct engine *e, const char *path, const char *why); /* it stands here, and is not replicated */
+void engine_read(struct engine *e, const char *path);                    /* now it can be */
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);

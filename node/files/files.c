@@ -35,6 +35,7 @@
 #define REOPEN_FIRST_MS 100
 #define REOPEN_MAX_MS 2000
 #define UNWRITTEN_MS 1000
+#define FORGOT_MS 10000 /* files are read again at most so often */
 
 /* Words between the two threads. */
 enum word_type {
@@ -173,6 +174,17 @@ void engine_unread(struct engine *e, const char *path, const char *why) {
     e->summary_due = true;
 }
 
+void engine_read(struct engine *e, const char *path) {
+    char text[sizeof(e->unread)];
+    int n = snprintf(text, sizeof(text), "%.150s is not replicated: ", path);
+    if (strncmp(e->unread_new, text, (size_t)n) == 0)
+        e->unread_new[0] = 0;
+    if (strncmp(e->unread, text, (size_t)n) != 0)
+        return;
+    snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
+    e->summary_due = true;
+}
+
 void engine_trouble(struct engine *e, uint64_t item, const char *text) {
     if (strcmp(e->error, text) == 0 || (text[0] == 0 && e->error_item != item)) /* who is still in trouble says so again */
         return;
@@ -284,6 +296,12 @@ static void daily_cb(uv_timer_t *timer) {
     uint64_t now = uv_now(&e->loop);
     if (e->rank == RANK_MEANT && !e->met_noted)
         met_note(e);
+    if (e->forgot && now - e->forgot_ms >= FORGOT_MS) {
+        e->forgot = false;
+        e->forgot_ms = now;
+        e->thorough = true;
+        walk_all(e, true);
+    }
     place_lost_look(e);
     rest(e);
     if (now - e->tidied_ms < TIDY_MS)

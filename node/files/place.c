@@ -91,7 +91,18 @@ static bool same_file(const struct content_stamp *a, const struct content_stamp 
     return a->inode == b->inode && a->device == b->device && a->size == b->size && a->mtime_ns == b->mtime_ns;
 }
 
-/* put: what was put there, or found there (NULL: a folder, or nothing). Whoever wrote since then is not overlooked: what stands there now is not
+static void recorded(struct engine *e, struct item *it, const struct disk *now) {
+    it->show = it->rotten = false;
+    if (index_disk_put(e->ix, it->path, now) == 0)
+        engine_trouble(e, it->noted, "");
+}
+
+/* left: the folder that stays for what is in it; all 0: none does. Whatever else stands there came since, and is somebody's. */
+static void shown_gone(struct engine *e, struct item *it, const struct version *v, const struct content_stamp *left) {
+    recorded(e, it, &(struct disk){.version = *v, .stamp = {.inode = left->inode, .device = left->device}});
+}
+
+/* put: what was put there, or found there (NULL: a folder). Whoever wrote since then is not overlooked: what stands there now is not
  * taken for it. */
 static void shown(struct engine *e, struct item *it, const struct version *v, int mode, const struct content_stamp *put) {
     struct disk now = {.version = *v, .mode = mode};
@@ -108,9 +119,7 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
         content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
         fuse_note(e, it->path, v);
     }
-    it->show = it->rotten = false;
-    if (index_disk_put(e->ix, it->path, &now) == 0)
-        engine_trouble(e, it->noted, "");
+    recorded(e, it, &now);
 }
 
 static void failed(struct engine *e, struct item *it, int error) {
@@ -157,17 +166,30 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
 
 /* ---- folders, links, deletions, files */
 
-static int put_gone(struct engine *e, struct item *it, const struct disk *d) {
+/* What was left of it at the last deletion, and still is. */
+static void still_left(const struct engine *e, const char *path, const struct disk *d, struct content_stamp *left) {
+    struct stat st;
+    if (d->version.kind == VERSION_GONE && root_stat(e, path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == d->stamp.inode)
+        *left = d->stamp;
+}
+
+static int put_gone(struct engine *e, struct item *it, const struct disk *d, struct content_stamp *left) {
     const char *name;
+    struct stat st;
     int folder = root_parent(e, it->path, false, &name);
     if (folder == -ENOENT || folder == -ENOTDIR)
         return 0;
     if (folder < 0)
         return folder;
     int r = clear(e, it, d, folder, name);
+    if ((r == -ENOTEMPTY || r == -EEXIST) && it->tries > LEFT_TRIES && fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+        content_stamp_of(&st, left); /* left for what is in it that is not replicated */
+        r = 0;
+    }
     close(folder);
-    bool full = r == -ENOTEMPTY || r == -EEXIST;
-    return full && it->tries > LEFT_TRIES ? 1 : r; /* left for what is in it that is not replicated */
+    if (d != NULL)
+        still_left(e, it->path, d, left);
+    return r;
 }
 
 static int put_folder(struct engine *e, struct item *it, const struct disk *d, int mode) {
@@ -320,7 +342,10 @@ static void finish(struct engine *e, struct item *it, const struct version *v, i
     else if (r < 0)
         failed(e, it, r);
     else {
-        shown(e, it, v, mode, put);
+        if (v->kind == VERSION_GONE)
+            shown_gone(e, it, v, put);
+        else
+            shown(e, it, v, mode, put);
         engine_say(e, LOG_DEBUG, "%s: %s by %s", it->path, v->kind == VERSION_GONE ? "deleted" : "as written", v->name);
         hooks_run(e, it->path, v->kind == VERSION_GONE ? "delete" : "change");
     }
@@ -512,6 +537,12 @@ static void mode_shown(struct engine *e, struct item *it, const struct version *
         (void)chmod(proc, (mode_t)((mode & 0666) | 0600));
         close(fd);
     }
+    struct content_stamp left = {0};
+    if (v->kind == VERSION_GONE) {
+        still_left(e, it->path, d, &left);
+        shown_gone(e, it, v, &left);
+        return;
+    }
     d->mode = mode;
     shown(e, it, v, mode, v->kind == VERSION_FILE ? &d->stamp : NULL);
 }
@@ -532,7 +563,7 @@ void place_look(struct engine *e, struct item *it) {
         d = &record;
     bool as_was = as_known(e, it->path, d);
     if (d == NULL && v.kind == VERSION_GONE && as_was) {
-        shown(e, it, &v, mode, NULL);
+        shown_gone(e, it, &v, &put);
         return;
     }
     if (!as_was && take_leaves(e, it->path)) {
@@ -557,7 +588,7 @@ void place_look(struct engine *e, struct item *it) {
     }
     unwant(e, it);
     if (v.kind == VERSION_GONE)
-        r = put_gone(e, it, d);
+        r = put_gone(e, it, d, &put);
     else
         r = v.kind == VERSION_FOLDER ? put_folder(e, it, d, mode) : put_link(e, it, d, &v, &put);
     if (r == -ENOTEMPTY || r == -EEXIST) { /* a folder whose content is still to go */
@@ -565,7 +596,7 @@ void place_look(struct engine *e, struct item *it) {
         item_again(e, it, AGAIN_MS);
         return;
     }
-    finish(e, it, &v, mode, v.kind == VERSION_LINK ? &put : NULL, r);
+    finish(e, it, &v, mode, v.kind == VERSION_FOLDER ? NULL : &put, r);
 }
 
 static void staged_one(struct engine *e, const struct content_staged *s, struct syncs *syncs) {

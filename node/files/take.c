@@ -20,8 +20,18 @@
 #define JSON_BROKEN_MS 60000
 #define JSON_LOOK_MS 2000
 #define DATABASE (-2)
+#define NOT_NOW (-3)
+#define LATER_MS 2000
+#define LATER_DOUBLED 9 /* times */
 
 static void done(struct item *it) { it->disk = false; }
+
+/* What keeps it from being read may pass, and nobody tells when: no descriptor or memory is left, the disk fails. */
+static void later(struct engine *e, struct item *it, const char *why) {
+    engine_unread(e, it->path, why);
+    it->restless = true; /* nobody waits for it */
+    item_again(e, it, LATER_MS << (it->tries < LATER_DOUBLED ? it->tries++ : LATER_DOUBLED));
+}
 
 static void say_refused(struct engine *e, const char *path, const char *why) {
     engine_say(e, LOG_DEBUG, "%s is not replicated: %s", path, why);
@@ -121,6 +131,7 @@ static void folder_found(struct engine *e, struct item *it, const struct disk *b
     struct version v = {.kind = VERSION_FOLDER};
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
+    engine_read(e, it->path); /* if it cannot be looked into, the walk says so again */
     stamp.size = 0;
     stamp.mtime_ns = stamp.ctime_ns = 0; /* what happens in it is of no account */
     if (before != NULL && before->version.kind == VERSION_GONE && before->stamp.inode == stamp.inode &&
@@ -250,16 +261,20 @@ static bool unchanged(struct engine *e, const char *path, const struct disk *bef
 }
 
 /* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone; DATABASE:
- * likewise, and it is one. */
+ * likewise, and it is one; NOT_NOW: who knows. */
 static int look(struct engine *e, const char *path, bool known, struct stat *st, const char **why) {
     int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
     *why = fd == -EACCES || fd == -EPERM ? UNREAD_DENIED : "it cannot be looked at";
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -EIO || fd == -EAGAIN) {
+        *why = strerror(-fd);
+        return NOT_NOW;
+    }
     if (fd < 0)
         return -1;
     if (fstat(fd, st) != 0) {
-        r = -1;
+        r = NOT_NOW;
     } else if (!S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode) && !S_ISLNK(st->st_mode)) {
         *why = "neither a file nor a folder";
         r = -1;
@@ -305,6 +320,10 @@ void take_look(struct engine *e, struct item *it) {
         commit(e, it, &gone, before, NULL, 0); /* the file is no more: what stands there now comes by rows */
         return;
     }
+    if (there == NOT_NOW) {
+        later(e, it, why);
+        return;
+    }
     if (there < 0 || !engine_takes(e, it->path, there == 1 && S_ISDIR(st.st_mode))) {
         if (there == -1 && strcmp(why, UNREAD_DENIED) == 0)
             engine_unread(e, it->path, why);
@@ -327,7 +346,8 @@ bool take_leaves(struct engine *e, const char *path) {
     struct disk known;
     const char *why;
     struct stat st;
-    return look(e, path, index_disk(e->ix, path, &known) != 0, &st, &why) < 0;
+    int r = look(e, path, index_disk(e->ix, path, &known) != 0, &st, &why);
+    return r < 0 && r != NOT_NOW;
 }
 
 /* ---- what was read */
@@ -389,6 +409,10 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
         return;
     }
     if (s->error != 0) {
+        if (s->error == ERR_NOMEM || s->error == ERR_IO || s->error == ERR_FULL) {
+            later(e, it, err_text(s->error));
+            return;
+        }
         if (s->error == ERR_UNSUPPORTED)
             say_refused(e, it->path, err_text(s->error));
         else
@@ -399,6 +423,7 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
         item_again(e, it, JSON_LOOK_MS);
         return;
     } else {
+        engine_read(e, it->path);
         taken(e, it, s);
     }
     if (it->touched) {

@@ -32,7 +32,8 @@
 #define PERIOD_PER_WALK 2000 /* times the time that a walk takes: 0.05 % of a core */
 #define BLIND_MIN_MS 2000    /* without inotify */
 #define BLIND_PER_WALK 50
-#define FULL_ITEMS 8192 /* a walk finds no more until there is less to do; but what only waits does not keep it from going on: */
+#define STUMBLED_MS 10000 /* no descriptor was left */
+#define FULL_ITEMS 8192   /* a walk finds no more until there is less to do; but what only waits does not keep it from going on: */
 #define FULL_MS 20
 #define FULL_STUCK_MS 500
 #define MOUNT_MS 100 /* after disks were mounted or unmounted: several at once */
@@ -67,6 +68,7 @@ struct walk {
     char *after; /* where paging is */
     char **missing;
     size_t missing_count, missing_cap;
+    bool stumbled;          /* a folder could not be read for a reason that may pass */
     uint64_t moved;         /* files that were found under another name: missing under the old one, and not gone */
     uint64_t spent_ns;      /* for the last walk over everything */
     uint64_t due_ms;        /* when the next one begins */
@@ -291,8 +293,8 @@ static bool known(struct engine *e, const char *path, const struct stat *st) {
     if (S_ISDIR(st->st_mode))
         return (d.version.kind == VERSION_FOLDER || d.version.kind == VERSION_GONE) && d.stamp.inode == now.inode &&
                d.stamp.device == now.device;
-    if (S_ISREG(st->st_mode) && !e->looked && d.version.kind == VERSION_FILE && !content_here(e->content, d.version.hash))
-        return false; /* a crash came between noting it in the index and noting its chunks */
+    if (S_ISREG(st->st_mode) && (!e->looked || e->thorough) && d.version.kind == VERSION_FILE && !content_here(e->content, d.version.hash))
+        return false; /* a crash, or the end of the disk, came between noting it in the index and noting its chunks */
     return d.version.kind == (S_ISLNK(st->st_mode) ? VERSION_LINK : VERSION_FILE) && d.stamp.inode == now.inode &&
            d.stamp.size == now.size && d.stamp.mtime_ns == now.mtime_ns && d.stamp.ctime_ns == now.ctime_ns;
 }
@@ -354,6 +356,7 @@ static bool folder_next(struct engine *e, struct walk *w) {
         close(look);
     if (fd == -EACCES)
         engine_unread(e, f->path, UNREAD_DENIED);
+    w->stumbled = w->stumbled || fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM || fd == -EIO;
     if (fd >= 0 && (w->dir = fdopendir(fd)) == NULL)
         close(fd);
     w->dir_path = f->path;
@@ -579,17 +582,22 @@ static void walk_ended(struct engine *e) {
         walk_arm(e, 0);
         return;
     }
+    uint64_t soon = clock_mono_ms() + STUMBLED_MS;
+    if (w->stumbled && w->due_ms > soon)
+        w->due_ms = soon;
     if (!all) {
         walk_wait(e);
         return;
     }
-    e->relook = false;
+    e->relook = e->thorough = false;
     kept_tidy(e);
     snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
     e->unread_new[0] = 0;
     uint64_t ms = w->spent_ns / 1000000, period = ms * (e->watch->blind ? BLIND_PER_WALK : PERIOD_PER_WALK);
     uint64_t least = e->watch->blind || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
-    w->due_ms = clock_mono_ms() + (period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period);
+    period = period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period;
+    w->due_ms = clock_mono_ms() + (w->stumbled && period > STUMBLED_MS ? STUMBLED_MS : period);
+    w->stumbled = false;
     walk_wait(e);
 }
 

@@ -3,6 +3,7 @@ import contextlib
 import hashlib
 import os
 import random
+import resource
 import struct
 import unittest
 
@@ -101,6 +102,23 @@ class Full(FilesTest):
             while True:
                 f.write(b"x" * 4096)
         small.stop()
+
+
+    def test_without_a_descriptor_a_file_is_taken_later(self):
+        c = self.files(2)
+        c.wait()
+        pid = c[0].proc.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        write(c[0], "one", b"1")
+        os.makedirs(c[0].path("more/inside"))
+        write(c[0], "more/inside/two", b"2")
+        harness.time_passes(0.5)  # it is looked at
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        self.everywhere(c, "one", b"1")
+        self.everywhere(c, "more/inside/two", b"2")
+        self.converge(c)
+        self.assertEqual(c[0].status()["files"]["state"], "ok")
 
 
 class Many(FilesTest):

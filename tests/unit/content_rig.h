@@ -171,6 +171,8 @@ static void staged_cb(void *ctx, const struct content_staged *staged, uint32_t c
     }
 }
 
+static void forgot_cb(void *ctx) { (void)ctx; }
+
 static void say_cb(void *ctx, enum log_level level, const char *text) {
     struct server *s = ctx;
     s->warnings += level <= LOG_WARNING;
@@ -202,7 +204,7 @@ static void server_start(int n) {
         s->staging = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         assert_non_null(s->door = door_new(&loop, wanted, s));
     }
-    struct content_config config = {&loop, s->folder, s->door, 0, s, open_cb, staging_cb, scanned_cb, staged_cb, say_cb};
+    struct content_config config = {&loop, s->folder, s->door, 0, s, open_cb, staging_cb, scanned_cb, staged_cb, say_cb, forgot_cb};
     s->staged = s->failed = s->scanned = 0;
     s->closed = s->deaf = false;
     assert_int_equal(content_open(&s->content, &config), 0);
