@@ -29,7 +29,8 @@
  *            overtakes what has time: answers, and large batches.
  *   holding  A batch is delivered (EFFECT_DELIVER) when it is the next of its origin and its `after` differences are
  *            covered by what was delivered; else it is held, in memory within hold_bytes_max a database; beyond it is
- *            dropped and pulled again later. At most 256 batches or 32 MiB are delivered and not confirmed (EVENT_STORED).
+ *            dropped and pulled again later. At most 256 batches or 32 MiB are delivered and not confirmed (EVENT_STORED). Of each of these
+ *            one member's writes take three quarters at most, and whose turn it is goes round.
  *   refusal  Other cluster name, other protocol version, not allowed: REFUSE frame with one clear sentence, close, log.
  *   joining  A database whose base differs from ours (both had different rows before they ever met) is not exchanged with
  *            that peer until one side has taken up what the other has. Who is alone with its base yields (EFFECT_YIELD), of two

@@ -8,15 +8,34 @@
 #include "proto/core_state.h"
 #include "proto/err.h"
 
-bool hold_full(const struct db *db) { return db->inflight_count >= INFLIGHT_MAX || db->inflight_bytes >= INFLIGHT_BYTES_MAX; }
+#define PART(of) ((of) / 4 * 3) /* that one author may have */
+
+bool hold_full(const struct db *db, const struct source *s) {
+    return db->inflight_count >= INFLIGHT_MAX || db->inflight_bytes >= INFLIGHT_BYTES_MAX ||
+           s->share->inflight_count >= PART(INFLIGHT_MAX) || s->share->inflight_bytes >= PART(INFLIGHT_BYTES_MAX);
+}
+
+static size_t left(size_t max, size_t used) { return used < max ? max - used : 0; }
+
+size_t hold_room(const struct core *core, const struct db *db, const struct source *s) {
+    size_t all = left(core->config.hold_bytes_max, db->held_bytes + db->pull_bytes);
+    size_t own = left(PART(core->config.hold_bytes_max), s->share->held_bytes + s->share->pull_bytes);
+    return own < all ? own : all;
+}
 
 /* ---- what is held of one origin: a queue sorted by version */
 
 static struct held *first_held(const struct source *s) { return s->held_count ? &s->held[s->held_first] : NULL; }
 
+static void let_go(struct db *db, struct source *s, const struct held *h) {
+    size_t bytes = h->batch ? h->batch->len + HELD_OVERHEAD : 0;
+    db->held_bytes -= bytes;
+    s->share->held_bytes -= bytes;
+}
+
 static void drop_first(struct db *db, struct source *s) {
     struct held *h = first_held(s);
-    db->held_bytes -= h->batch ? h->batch->len + HELD_OVERHEAD : 0;
+    let_go(db, s, h);
     db->held_count--;
     bytes_unref(h->batch);
     vv_release(&h->after);
@@ -67,8 +86,8 @@ static bool held_room(struct source *s) {
 
 /* Takes the batch and the dependencies over; false (nothing taken) when there is no room. */
 static bool hold(struct core *core, struct db *db, struct source *s, const struct link *l, struct bytes *batch, struct batch_head *head) {
-    size_t bytes = batch->len + HELD_OVERHEAD + head->after.count * sizeof *head->after.entries;
-    if (bytes > core->config.hold_bytes_max || db->held_bytes > core->config.hold_bytes_max - bytes || !held_room(s))
+    size_t bytes = batch->len + HELD_OVERHEAD + head->after.count * sizeof *head->after.entries, max = core->config.hold_bytes_max;
+    if (bytes > left(max, db->held_bytes) || bytes > left(PART(max), s->share->held_bytes) || !held_room(s))
         return false;
     uint32_t at = held_place(s, head->version);
     memmove(s->held + at + 1, s->held + at, (s->held_first + s->held_count - at) * sizeof *s->held);
@@ -78,6 +97,7 @@ static bool hold(struct core *core, struct db *db, struct source *s, const struc
     s->held_count++;
     db->held_count++;
     db->held_bytes += batch->len + HELD_OVERHEAD;
+    s->share->held_bytes += batch->len + HELD_OVERHEAD;
     return true;
 }
 
@@ -122,6 +142,8 @@ static bool deliver(struct core *core, struct db *db, struct source *s, uint64_t
     *f = (struct inflight){.source = s, .version = version, .bytes = bytes, .batch = relayed};
     memcpy(f->from, from, sizeof f->from);
     db->inflight_bytes += bytes;
+    s->share->inflight_count++;
+    s->share->inflight_bytes += bytes;
     s->retry_ms = 0;
     return true;
 }
@@ -131,9 +153,9 @@ static bool deliver_held(struct core *core, struct db *db, struct source *s) {
     struct held *h;
     while ((h = first_held(s))) {
         if (h->version > s->delivered) {
-            if (h->version != s->delivered + 1 || hold_full(db) || !covered(db, s, &h->after))
+            if (h->version != s->delivered + 1 || hold_full(db, s) || !covered(db, s, &h->after))
                 break;
-            db->held_bytes -= h->batch->len + HELD_OVERHEAD;
+            let_go(db, s, h);
             if (!deliver(core, db, s, h->version, h->batch, h->from))
                 bytes_unref(h->batch); /* pulled again */
             h->batch = NULL;
@@ -146,12 +168,18 @@ static bool deliver_held(struct core *core, struct db *db, struct source *s) {
 
 void hold_ready(struct core *core, struct db *db) {
     bool again = db->open && !core->paused;
+    uint32_t next = db->turn;
     while (again && db->held_count) {
         again = false;
-        for (uint32_t i = 0; i < db->sources_count; i++)
-            if (db->sources[i]->held_count && deliver_held(core, db, db->sources[i]))
+        for (uint32_t i = 0; i < db->sources_count; i++) {
+            uint32_t at = (db->turn + i) % db->sources_count;
+            if (db->sources[at]->held_count && deliver_held(core, db, db->sources[at])) {
                 again = true;
+                next = at + 1;
+            }
+        }
     }
+    db->turn = next; /* where room ended others come first */
 }
 
 void hold_stored(struct core *core, struct db *db) {
@@ -163,6 +191,8 @@ void hold_stored(struct core *core, struct db *db) {
             continue;
         }
         db->inflight_bytes -= f->bytes;
+        f->source->share->inflight_count--;
+        f->source->share->inflight_bytes -= f->bytes;
         if (f->batch && f->source->have >= f->version) /* only what our store took: it looked at the signature */
             sync_relay(core, db, f);
         bytes_unref(f->batch);
@@ -177,7 +207,7 @@ void hold_stored(struct core *core, struct db *db) {
 
 /* A batch that came and could neither go on nor stay: it is pulled again when what it lacks is there, or after a while. */
 static void no_room(struct core *core, struct db *db, struct source *s) {
-    if (!hold_full(db))
+    if (!hold_full(db, s))
         s->retry_ms = core->now + core->config.pull_timeout_ms;
     db->lacking = true; /* the store's next word leads to a plan */
     pull_plan_at(core, db, core->now);
@@ -198,7 +228,7 @@ static bool arrive(struct core *core, struct link *l, struct db *db, struct batc
     if (head->version > s->claimed)
         s->claimed = head->version;
     bool next = head->version == s->delivered + 1;
-    if (next && !hold_full(db) && covered(db, s, &head->after)) {
+    if (next && !hold_full(db, s) && covered(db, s, &head->after)) {
         if (!deliver(core, db, s, head->version, batch, l->peer->m.id))
             return false;
         s->due_ms = core->now + core->config.lazy_ms; /* more is coming: whoever pushes is not asked for it */

@@ -26,8 +26,9 @@ static void end_pull(struct core *core, struct db *db, struct source *s) {
         l->pulls--;
         l->pull_bytes -= (size_t)s->pull_bytes;
     }
-    assert(db->pull_bytes >= s->pull_bytes);
+    assert(db->pull_bytes >= s->pull_bytes && s->share->pull_bytes >= s->pull_bytes);
     db->pull_bytes -= (size_t)s->pull_bytes;
+    s->share->pull_bytes -= (size_t)s->pull_bytes;
     s->pull_link = s->pull_bytes = 0;
 }
 
@@ -102,9 +103,8 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
     uint64_t has = vv_get(&sync_peer_db(core, l->peer, db)->have, &s->origin);
     if (to > has)
         to = has;
-    size_t used = db->held_bytes + db->pull_bytes;
-    uint64_t room = core->config.hold_bytes_max > used ? core->config.hold_bytes_max - used : 0;
-    uint64_t credit = to - from < PULL_BYTES / CREDIT_A_VERSION ? (to - from + 1) * CREDIT_A_VERSION : PULL_BYTES;
+    uint64_t room = hold_room(core, db, s),
+             credit = to - from < PULL_BYTES / CREDIT_A_VERSION ? (to - from + 1) * CREDIT_A_VERSION : PULL_BYTES;
     if (!l->credit)
         l->credit = CREDIT_FIRST;
     uint64_t share = l->credit > l->pull_bytes ? l->credit - l->pull_bytes : 0;
@@ -124,6 +124,7 @@ static void ask(struct core *core, struct db *db, struct source *s, struct link 
     s->pull_ms = core->now;
     s->pull_bytes = credit;
     db->pull_bytes += (size_t)credit;
+    s->share->pull_bytes += (size_t)credit;
     l->pulls++;
     l->pull_bytes += (size_t)credit;
     stream_begin(core);
@@ -178,7 +179,7 @@ static void plan(struct core *core, struct db *db) {
         if (s->claimed <= s->delivered || s->bad || sync_ours(core, db, &s->origin))
             continue;
         lacking = true;
-        if (busy || hold_full(db) || must_wait(core, db, s))
+        if (busy || hold_full(db, s) || must_wait(core, db, s))
             continue;
         uint64_t from = first_missing(s), to = last_missing(s, from);
         if (from > to)

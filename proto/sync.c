@@ -52,6 +52,21 @@ static struct db *take_db(struct core *core, const char *name, size_t len) {
     return db;
 }
 
+static bool same_node(const struct db *db, uint32_t at, const struct origin *o) {
+    return at < db->sources_count && memcmp(db->sources[at]->origin.node, o->node, NODE_ID_BYTES) == 0;
+}
+
+/* That of the same member's other epochs, which are beside this one's place, or a new one. */
+static bool take_share(const struct db *db, uint32_t place, struct source *s, const struct origin *o) {
+    if (same_node(db, place, o))
+        s->share = db->sources[place]->share;
+    else
+        s->share = place && same_node(db, place - 1, o) ? db->sources[place - 1]->share : calloc(1, sizeof *s->share);
+    if (s->share)
+        s->share->sources++;
+    return s->share != NULL;
+}
+
 struct source *sync_source(struct db *db, const struct origin *o, bool add) {
     uint32_t low = 0, high = db->sources_count;
     while (low < high) {
@@ -66,8 +81,10 @@ struct source *sync_source(struct db *db, const struct origin *o, bool add) {
     if (!add || db->sources_count >= VV_ENTRIES_MAX || !core_grow(&db->sources, &db->sources_cap, db->sources_count))
         return NULL;
     struct source *s = calloc(1, sizeof *s);
-    if (!s)
+    if (!s || !take_share(db, low, s, o)) {
+        free(s);
         return NULL;
+    }
     s->origin = *o;
     memmove(db->sources + low + 1, db->sources + low, (db->sources_count - low) * sizeof *db->sources);
     db->sources[low] = s;
@@ -88,12 +105,15 @@ static void clear_sources(struct db *db) {
     for (uint32_t i = 0; i < db->sources_count; i++) {
         hold_drop(db, db->sources[i]);
         free(db->sources[i]->held);
+        if (!--db->sources[i]->share->sources)
+            free(db->sources[i]->share);
         free(db->sources[i]);
     }
     db->sources_count = 0;
     while (db->inflight_count)
         bytes_unref(db->inflight[--db->inflight_count].batch);
     db->inflight_bytes = db->pull_bytes = 0;
+    db->turn = 0;
 }
 
 void sync_db_free(struct db *db) {

@@ -34,8 +34,16 @@ struct held {
     uint8_t from[NODE_ID_BYTES];
 };
 
+/* What one member's writes, under all its epochs, take of the room that a database has for everybody's: at most three quarters, so that
+ * whoever floods it, or has much to bring, leaves the others theirs. */
+struct share {
+    uint32_t sources, inflight_count;
+    size_t inflight_bytes, held_bytes, pull_bytes;
+};
+
 struct source {
     struct origin origin;
+    struct share *share;
     uint64_t have, delivered, claimed;
     uint64_t gen;      /* db->gen when `have` last changed */
     bool bad;          /* the store refused a batch of it */
@@ -77,6 +85,7 @@ struct db {
     uint32_t sources_count, sources_cap;
     struct inflight inflight[INFLIGHT_MAX];
     uint32_t inflight_count;
+    uint32_t turn; /* the source that is looked at first for what is held */
     size_t inflight_bytes;
     size_t held_bytes;
     uint64_t held_count;
@@ -167,8 +176,9 @@ void fork_passed(struct core *core, struct db *db, struct source *s, bool first)
 void hold_receive(struct core *core, struct link *l, struct bytes *batch, bool bulk);
 void hold_ready(struct core *core, struct db *db); /* delivers what can be delivered now */
 void hold_stored(struct core *core, struct db *db);
-void hold_drop(struct db *db, struct source *s); /* all that is held of s */
-bool hold_full(const struct db *db);             /* the store has as much to do as it may */
+void hold_drop(struct db *db, struct source *s);             /* all that is held of s */
+bool hold_full(const struct db *db, const struct source *s); /* the store has as much to do as it may, of all or of its author */
+size_t hold_room(const struct core *core, const struct db *db, const struct source *s); /* bytes that can be asked for */
 
 /* ---- pull.c */
 void pull_plan_at(struct core *core, struct db *db, uint64_t at);

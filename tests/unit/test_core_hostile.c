@@ -38,6 +38,92 @@ static void claims_do_not_take_all_room(void **state) {
     rig_release(&r);
 }
 
+/* Its writes from now on are of another epoch; all those before are delivered, and asked for by nobody. */
+static void next_epoch(struct rig_node *n) {
+    for (; n->version; n->version--) {
+        bytes_unref(n->log[n->version]);
+        n->log[n->version] = NULL;
+    }
+    n->epoch++;
+    memset(n->chain, 0, sizeof n->chain);
+}
+
+/* Who writes more than the store takes, under whatever epochs, leaves the others' writes their part of it, and of the room to wait. */
+static void floods_do_not_take_all_room(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 4);
+    r.node[1].config.hold_bytes_max = 16000;
+    rig_start_all(&r);
+    for (unsigned n = 0; n < 4; n++)
+        if (n != 1)
+            rig_connect(&r, n, 1);
+    rig_wait(&r, 100);
+    r.node[1].slow_store = true;
+    for (int i = 0; i < 300; i++) {
+        if (i == 150)
+            next_epoch(&r.node[0]);
+        rig_write(&r, 0, NULL);
+        rig_run(&r);
+    }
+    assert_int_equal(r.node[1].delivered_count, 192);
+    rig_write(&r, 2, NULL);
+    rig_run(&r);
+    assert_int_equal(r.node[1].delivered_count, 193);
+    /* and one that waits for another's write finds its place */
+    struct vv after = {0};
+    struct origin on = rig_origin(&r, 3);
+    uint64_t waiting = core_waiting(r.node[1].core, RIG_DB);
+    assert_int_equal(vv_set(&after, &on, 1), 0);
+    rig_write(&r, 2, &after);
+    rig_run(&r);
+    assert_int_equal(core_waiting(r.node[1].core, RIG_DB), waiting + 1);
+    rig_write(&r, 3, NULL);
+    rig_run(&r);
+    assert_int_equal(r.node[1].delivered_count, 195);
+    r.node[1].slow_store = false;
+    rig_wait(&r, 8000);
+    assert_int_equal(r.node[1].delivered_count, 303);
+    vv_release(&after);
+    rig_release(&r);
+}
+
+/* Two of them fill the store together; who comes after has its turn when there is room. */
+static void two_floods_leave_a_turn(void **state) {
+    (void)state;
+    static struct rig r;
+    unsigned last = 0;
+    rig_init(&r, 4);
+    rig_start_all(&r);
+    for (unsigned n = 0; n < 3; n++) {
+        rig_connect(&r, n, 3);
+        if (memcmp(core_id(r.node[n].core), core_id(r.node[last].core), NODE_ID_BYTES) > 0)
+            last = n; /* in every list behind the others */
+    }
+    rig_wait(&r, 100);
+    r.node[3].slow_store = true;
+    for (unsigned n = 0; n < 3; n++)
+        for (int i = 0; n != last && i < 250; i++) {
+            rig_write(&r, n, NULL);
+            rig_run(&r);
+        }
+    assert_int_equal(r.node[3].delivered_count, 256);
+    rig_write(&r, last, NULL);
+    rig_run(&r);
+    for (unsigned i = 0; i < 4; i++)
+        rig_store_one(&r, 3);
+    struct batch_head h;
+    struct origin o = rig_origin(&r, last);
+    bool came = false;
+    for (unsigned i = 256; i < r.node[3].delivered_count; i++) {
+        assert_int_equal(batch_head_read(&h, r.node[3].delivered[i]->data, r.node[3].delivered[i]->len), 0);
+        came = came || origin_equal(&h.origin, &o);
+        batch_head_release(&h);
+    }
+    assert_true(came);
+    rig_release(&r);
+}
+
 static void reopen_under(struct rig *r, uint32_t epoch) {
     r->node[0].epoch = epoch;
     r->node[0].version = 0;
@@ -213,6 +299,8 @@ static void members_have_a_bound(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(claims_do_not_take_all_room),
+        cmocka_unit_test(floods_do_not_take_all_room),
+        cmocka_unit_test(two_floods_leave_a_turn),
         cmocka_unit_test(epochs_that_cannot_be),
         cmocka_unit_test(epochs_without_end),
         cmocka_unit_test(unfinished_batches_have_a_bound),

@@ -168,11 +168,11 @@ static void held_memory_is_bounded_and_what_is_dropped_comes_again(void **state)
     rig_connect(&r, 0, 1);
     rig_wait(&r, 100);
     r.node[1].slow_store = true;
-    for (int i = 0; i < 300; i++) { /* 256 are in the store's hands, few can be held */
+    for (int i = 0; i < 300; i++) { /* 192 are in the store's hands, few can be held */
         rig_write(&r, 0, NULL);
         rig_run(&r);
     }
-    assert_int_equal(r.node[1].delivered_count, 256);
+    assert_int_equal(r.node[1].delivered_count, 192);
     assert_in_range(core_waiting(r.node[1].core, RIG_DB), 1, 20);
     r.node[1].slow_store = false;
     rig_wait(&r, 8000);
