@@ -139,9 +139,8 @@ static int differs(struct store *s, struct tbl *t, const struct reg *changed, co
     return err;
 }
 
-/* 1: they are to be two again. */
+/* 1: they are to be two again. Also if one of them is dead: it may come back. */
 static int judge(struct store *s, const struct doubt *d) {
-    struct origins_order o = store_order(s);
     struct tbl *t = d->changed->tbl;
     const struct same_node *across = d->pair->a == d->changed ? d->pair->b : d->pair->a;
     struct reg changed, other;
@@ -155,8 +154,8 @@ static int judge(struct store *s, const struct doubt *d) {
         goto out;
     changed.who = d->changed->who;
     other.who = across->who;
-    if (!reg_alive(&changed, &o) || !reg_alive(&other, &o) || (err = differs(s, t, &changed, &other, &d->by, &is)) || !is ||
-        (err = used(s, d->pair, &changed, &knew)) || knew || (err = used(s, d->pair, &other, &knew)))
+    if ((err = differs(s, t, &changed, &other, &d->by, &is)) || !is || (err = used(s, d->pair, &changed, &knew)) || knew ||
+        (err = used(s, d->pair, &other, &knew)))
         is = false;
 out:
     reg_release(&changed);

@@ -170,15 +170,34 @@ def lost(tables, before, after):
     return None
 
 
-def gone(tables, before, after):
-    """Where a UNIQUE name may make two rows one: those that had it in the end, on two servers, and no others."""
+def gone(tables, before, after, conflicts):
+    """Where a UNIQUE name may make two rows one: those that had it in the end, on two servers, and no others; and each value of theirs is shown, or listed."""
+    listed = {(c["table"], c["column"], str(c["loser"]["value"])) for c in conflicts}
     for t in tables:
-        shown = {row[3] for row in after.get(t.name, [])} if t.unique else None
+        shown = {row[3]: row for row in after.get(t.name, [])} if t.unique else None
         for server, rows in enumerate(before if t.unique else ()):
+            borns = [row[3] for row in rows.get(t.name, [])]
             for row in rows.get(t.name, []):
+                if borns.count(row[3]) > 1:  # REPLACE of a row that had got another number
+                    continue
                 twins = {other[3] for n, others in enumerate(before) if n != server for other in others.get(t.name, []) if other[2] == row[2] is not None}
-                if row[3] not in shown and not twins & shown:
-                    return "%s: of server %d %s" % (t.name, server, row)
+                there = [shown[born] for born in sorted(twins | {row[3]}) if born in shown]
+                for n, column in enumerate(("number", "name", "data", "at"), 1):
+                    if not there or (all(x[n] != row[n] for x in there) and (t.name, column, str(row[n])) not in listed):
+                        return "%s: of server %d %s, and is %s" % (t.name, server, row, there)
+    return None
+
+
+def vanished(tables, start, before, after):
+    """What a server shows is there when all have heard of all, but what one of them had and deleted."""
+    for t in tables:
+        if t.unique or t.pair:
+            continue
+        had, has, shows = ([{row[3] for row in rows.get(t.name, [])} for rows in sides] for sides in (start, before, after))
+        expected = set().union(*has) - set().union(*(x - y for x, y in zip(had, has)))
+        for n, born in enumerate(shows):
+            if expected - born:
+                return "%s: server %d does not show %s" % (t.name, n, sorted(expected - born)[:3])
     return None
 
 
@@ -211,7 +230,7 @@ def difference(servers, tables, before):
     back = born(servers, tables) - {(name, row[3]) for rows in before for name in rows for row in rows[name] if len(row) > 3}
     if back:
         return "deleted before, and shown: %s" % sorted(back)[:3]
-    missing, away = lost(tables, before, servers.rows[0]), gone(tables, before, servers.rows[0])
+    missing, away = lost(tables, before, servers.rows[0]), gone(tables, before, servers.rows[0], servers.ask("conflicts", 0)["conflicts"])
     return "lost: " + missing if missing else away and "gone: " + away
 
 
@@ -230,9 +249,13 @@ def run(args, db, seed, work, trace=False):
     servers, rng = Servers(args.servers, SHAPE[db][0], trace, args.nodes), random.Random(seed)
     try:
         for phase in range(args.phases):
+            start = list(servers.rows)
             work_apart(servers, [w for w in work if w[0] == phase])
             before = list(servers.rows)
             exchange(servers, rng)
+            missing = None if any(servers.parked) else vanished(SHAPE[db][1], start, before, servers.rows)
+            if missing:
+                return "vanished: phase %d, %s" % (phase, missing)
             if rng.random() < 0.5:  # else the applications go on with what they read before
                 for server in range(servers.count):
                     servers.ask("time", server)
