@@ -438,6 +438,15 @@ static bool told_by_another(const struct tbl *t, const struct reg *r, const stru
     return false;
 }
 
+/* A value that a mend took: a deletion that is older than the mend, and knew the value, met that and not the mend (nor an equal one of another server). */
+static bool died_with(const struct reg *r, const struct buf *knew, uint32_t deaths, const struct cell *c, const struct cell *best) {
+    const struct write *mend = &r->writes[best->write];
+    bool saw = false;
+    for (uint32_t d = 0; d < deaths && mend->mend; d++)
+        saw |= r->deaths[d].at < mend->at && death_saw(&knew[d], &r->writes[c->write]);
+    return saw;
+}
+
 /* What lost in this row: calls with each losing cell, or with cell NULL and a death. A death decides only between itself and what it saw, not
  * between two values: they stay open in a dead row, until somebody who knows of both writes that column. */
 int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r,
@@ -464,6 +473,7 @@ int rows_each_conflict(struct store *s, const struct tbl *t, const struct reg *r
             continue;
         if (c != best && is_reference(t, c->column) && (err = means_another(s, t, r, c, best, &lost)))
             break;
+        lost = lost && (one || !died_with(r, knew, deaths, c, best));
         /* of a copy from another column the death of this row met the original, too */
         if (!alive && !lost && r->writes[c->write].at > 0 && r->writes[c->write].carried != CARRIED_COLUMN) {
             lost = !told_by_another(t, r, c);

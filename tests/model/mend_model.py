@@ -11,7 +11,7 @@ which orders delivery; and `knew`, the same less what came in the last moments (
 which alone decides what was seen. A violated constraint is mended by a write whose stamp derives from what it mends, so that two
 replicas that find the same clash write the same; a mend never supersedes a person's value.
 
-Open conflicts: siblings that are not the value; writes that no death's author had seen, in a dead row; deaths that no later author had
+Open conflicts: siblings that are not the value (but for a mend's, where the row was deleted before it, with the sibling as its value); writes that no death's author had seen, in a dead row; deaths that no later author had
 seen, in a living row; values of a row that was unified into another.
 """
 import hashlib
@@ -132,6 +132,12 @@ class Replica:
                 if not r.cells[col]:
                     del r.cells[col]
 
+    @staticmethod
+    def died_with(row, dot, siblings):
+        "a mend took this value, and an older deletion knew the value"
+        best = max(siblings.values())[0]
+        return not row.alive() and best[1] == "mend" and any(not unseen(dot, seen) and stamp[0] < best[0] for stamp, seen in row.deaths.values())
+
     def conflicts(self):
         "open conflicts: what lost to a write whose author had not seen it"
         out = set()
@@ -140,7 +146,8 @@ class Replica:
                 for m in members:
                     row = self.rows[(t, m)]
                     for col, siblings in row.cells.items():
-                        out |= {(t, m, col) + w for w in siblings.values() if w[1] != cells[col][1]}
+                        out |= {(t, m, col) + w for d, w in siblings.items()
+                                if w[1] != cells[col][1] and not (len(members) == 1 and self.died_with(row, d, siblings))}
                         if not row.alive():
                             out |= {(t, m, col) + w for d, w in siblings.items() if all(unseen(d, s) for _, s in row.deaths.values())}
                     if row.alive():

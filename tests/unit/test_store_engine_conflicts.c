@@ -686,6 +686,31 @@ static void test_back_and_deleted_again_at_once(void **state) {
     }
 }
 
+/* What a mend took from a row that was gone before, with its value in it: its author told of that only when he had read a table that was rebuilt. */
+static void test_a_row_that_died_before_it_was_mended(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k INTEGER PRIMARY KEY, u UNIQUE, a)");
+    rig_act(&r, 1, "INSERT INTO t VALUES(1, 'one', 0), (3, 'three', 0)");
+    rig_share(&r);
+    rig_time_passes(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        app_exec(rig_app(&r, i), "CREATE TABLE n(k INTEGER PRIMARY KEY, u UNIQUE, a); INSERT INTO n SELECT * FROM t;"
+                                 "DROP TABLE t; ALTER TABLE n RENAME TO t");
+    app_exec(rig_app(&r, 1), "REPLACE INTO t VALUES(2, 'one', 0)");
+    for (int i = 0; i < 5; i++)
+        peer_turn(&r.peers[1]); /* our triggers are back */
+    app_exec(rig_app(&r, 1), "UPDATE t SET a = 1");
+    peer_turn(&r.peers[1]);
+    peer_queue(&r.peers[0], &r.peers[1]);
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_everywhere(&r, "SELECT * FROM t ORDER BY k", "i2|tone|i1|;i3|tthree|i1|;");
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_back_and_deleted_again_at_once),
@@ -706,6 +731,7 @@ int main(void) {
         cmocka_unit_test(test_a_place_that_is_taken),
         cmocka_unit_test(test_a_column_that_is_not_here),
         cmocka_unit_test(test_two_values_of_a_column_that_is_not_here),
+        cmocka_unit_test(test_a_row_that_died_before_it_was_mended),
         cmocka_unit_test(test_why),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
