@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "node/store/keyed.h"
+#include "node/store/mend.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
 #include "proto/err.h"

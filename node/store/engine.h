@@ -113,7 +113,7 @@ struct tbl {
 
 /* One table of the application's file: statements and column numbers. `order` lists the columns as changes carry them: key columns first;
  * a single INTEGER key is left out, since the identity tells it. */
-struct update_stmt {
+struct some_stmt {
     uint32_t count;
     uint32_t *columns; /* indexes into order */
     sqlite3_stmt *stmt;
@@ -147,8 +147,8 @@ struct tio {
     uint32_t *by_number;     /* number of column → 1 + index in order; 0 not here */
     uint32_t by_number_count;
     sqlite3_stmt *read, *insert, *del, *peek; /* read: by key, reader connection; peek: by key, writer connection */
-    struct update_stmt updates[8];
-    uint32_t updates_next;
+    struct some_stmt updates[8], inserts[4];  /* of some of the columns, as they are needed */
+    uint32_t updates_next, inserts_next;
     struct column_set **sets;
     uint32_t sets_count, sets_cap;
     struct column_set *all;        /* every column */
@@ -189,6 +189,11 @@ struct shown_cell {
     uint64_t hash;
 };
 
+struct waited {
+    const struct tbl *tbl; /* NULL: nobody is */
+    struct rowid who;
+};
+
 struct pending_row {
     UT_hash_handle hh;
     struct tbl *tbl;
@@ -199,7 +204,7 @@ struct pending_row {
     char *reason;             /* parked: why; NULL: in flight */
     uint32_t part_of;         /* 1 + origin number: held until that commit's last part is here; 0 not held */
     int64_t behind;           /* flights up to this one may have ops about it: they are skipped, so it stays here until they are shown */
-    bool waits;               /* until then its number may mean another row: it is not shown before */
+    bool held;                /* until then its number may mean another row: it is not shown before */
     bool retry;               /* parked, but to be tried again now */
     bool queued;              /* failed in the projection at hand, to be tried again in it */
     bool done;                /* shown by the projection at hand */
@@ -208,7 +213,10 @@ struct pending_row {
     bool looked, before;      /* in the projection at hand: `present` was found anew; what it was */
     bool moves;               /* the projection at hand gives it its number */
     bool recount;             /* its deletion was parked: `cells` are to be told anew, under the next lock */
-    bool mapped;              /* only known from a flight, whose changes for it are still right; else it is shown from the registers */
+    bool out; /* nothing lets it in, in the projection at hand, but a mend: its own form is refused, or that of the row it waits for */
+    int64_t tried_ms, form_schema; /* tried last; under this schema its own form (NOT NULL, a CHECK, a type) is refused, 0: it is not */
+    struct waited waits;           /* until this row is shown */
+    bool mapped;                   /* only known from a flight, whose changes for it are still right; else it is shown from the registers */
     uint32_t name_len;
     uint8_t name[]; /* hash key: table number and identity */
 };
@@ -379,11 +387,12 @@ struct store {
     uint32_t shown_count, shown_cap;
     struct value_cache *values;
     struct mends *mends;         /* planned by the projection at hand */
-    bool mending;                /* it may plan some */
+    bool mending, ahead;         /* it may plan some; what it writes may refer to a row that has no place yet: a circle */
     struct policy_row *policies; /* in force in the cluster, as far as we know */
     uint32_t policies_count;
     bool policies_due, policies_moved; /* some of ours are to be told; references are to be bound anew before anything else is merged */
     struct renumber *renumber;
+    struct waited waits; /* numbers_wait() found last that this row is waited for */
     struct outdated *outdated;
     struct same *same; /* which rows are one */
     struct scan *scan;
@@ -398,7 +407,8 @@ struct store {
     struct vv have;
     int64_t app_ms; /* when the application last committed something */
     int64_t blocked_since_ms, readers_since_ms, retried_ms, checkpoint_ms, active_ms, trim_ms;
-    uint32_t project_tries;
+    uint32_t project_tries, retries; /* retries: parked rows that are to be tried by the next projection */
+    int64_t retry_us;                /* how long that took last, in vain */
     uint64_t moved_rows, retried_at; /* shown so far; the same, and the newest note, when what is parked was tried last */
     uint64_t drained_rows, mended_rows, projected_rows; /* drained: mends of ours among them */
     int64_t lock_us[256];
@@ -468,6 +478,7 @@ int tables_bind_place(struct tio *io, sqlite3_stmt *stmt, int at, const struct r
 int tables_bind_key(struct store *s, sqlite3_stmt *stmt, int at, const struct rowid *who);  /* next free parameter, or an error */
 const char *tables_or_abort(const struct tio *io);
 int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
+int tables_insert_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out);
 void tables_put_key_value(struct buf *b, const struct value *v, enum collation collation);
 int tables_key_check(const uint8_t *key, size_t len); /* 0, or ERR_MALFORMED: a normalised key from the network */
 int tables_key_of(struct tio *io, const struct value *key_values, struct buf *out); /* normalised key */
@@ -846,24 +857,13 @@ int pending_content(struct store *s, const struct pending_row *p, uint32_t colum
                     uint64_t *hash);
 
 /* ---- mend.c */
-/* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it will be, and the
- * projection is to be taken back; 0: there is none. */
-int mend_row(struct store *s, const struct op *op, int code, const char *why);
 int mend_revive(struct store *s, struct tbl *t, const struct rowid *place);   /* the dead row at home there. 1: planned; 0: there is none */
 int mend_revive_row(struct store *s, struct tbl *t, const struct rowid *who); /* the same, by identity */
 bool mend_planned(const struct store *s);
-int mend_write(
-    struct store *s); /* what is planned, as a batch of ours, in the open transaction of the state; the projection was taken back */
 void mend_forget(struct store *s);
-int mend_remember_schema(struct store *s);                                       /* after the tables are bound */
-bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
-
-/* ---- twice.c */
-/* Both live and want one number: were they entered twice, or a and a row that the file has under another number? Then a mend is planned that says so. 1; 0 no. r->who is set in both. */
-int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b);
 
 /* ---- project.c */
-enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4 };
+enum { PROJECT_NOTHING = 0, PROJECT_DONE = 1, PROJECT_WAIT = 2, PROJECT_DRAIN = 3, PROJECT_AGAIN = 4, PROJECT_VAIN = 5 };
 int project(struct store *s);
 void flight_free(struct store *s, struct flight *f);
 #define SHOWN_RECENT_MS 2000 /* what came within this time before a write may not have been seen by its author */

@@ -1,4 +1,4 @@
-/* Starling store: mends; what mend.c, meet.c and evict.c share. */
+/* Starling store: mends; what mend.c, meet.c, evict.c and twice.c share. */
 #ifndef NODE_STORE_MEND_H
 #define NODE_STORE_MEND_H
 
@@ -80,5 +80,18 @@ int meet_uniques(struct refused *f, struct unique **out, uint32_t *count); /* of
 bool meet_same_value(struct store *s, const struct value *a, const struct value *b, enum collation k);
 int meet_mend(struct refused *f);                             /* 1: mends are planned that let the row in */
 int meet_alike(struct refused *f, const struct rowid *place); /* the same of two rows that are there, and one by the policy's key */
+
+/* Amid a projection: the file refuses this op, with this extended code of SQLite's, and these words. 1: a mend is planned, the op is written as it
+ * will be, and the projection is to be taken back; 0: there is none. */
+int mend_row(struct store *s, const struct op *op, int code, const char *why);
+/* What is planned, as a batch of ours, in the open transaction of the state; the projection was taken back. */
+int mend_write(struct store *s);
+int mend_remember_schema(struct store *s);                                       /* after the tables are bound */
+bool mend_by_unique(struct store *s, const struct tbl *t, const struct cell *c); /* is this mend for the sake of a UNIQUE index? */
+
+/* ---- twice.c */
+/* Both live and want one number: were they entered twice, or a and a row that the file has under another number? Then a mend is planned that says so.
+ * 1; 0 no. r->who is set in both. */
+int twice_plan(struct store *s, struct tbl *t, const struct reg *a, const struct reg *b);
 
 #endif

@@ -239,7 +239,7 @@ static int pending_wait(struct store *s, struct tbl *t, const struct rowid *who)
     if (err)
         return err;
     p->behind = s->hot.flight_seq + 1; /* the flight at hand */
-    p->waits = true;
+    p->held = true;
     return pending_store(s, p);
 }
 

@@ -317,7 +317,7 @@ int64_t numbers_in_file(struct store *s, const struct tbl *t, const struct rowid
     return home ? who->number : numbers_today(s, t, who);
 }
 
-int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) {
+static int wait_for(struct store *s, const struct tbl *t, const struct rowid *who) {
     struct origins_order o = store_order(s);
     bool home;
     const struct numbered *n = lookup(t, who);
@@ -337,6 +337,13 @@ int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) 
     reg_clear(&s->meant);
     s->meant.who = *who;
     return err ? err : taken;
+}
+
+int numbers_wait(struct store *s, const struct tbl *t, const struct rowid *who) {
+    int waits = wait_for(s, t, who);
+    if (waits == 1)
+        s->waits = (struct waited){t, *who};
+    return waits;
 }
 
 int64_t numbers_wanted(const struct store *s, const struct tbl *t, const struct reg *r) {

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/mend.h"
 #include "node/store/outdated.h"
 #include "node/store/project.h"
 #include "node/store/report.h"
@@ -70,6 +71,8 @@ static int write_flight(struct projecting *p, struct flight *f, struct failed *f
             row = pending_find(s, op->tbl, &op->who);
             if (!row)
                 return ERR_INTERNAL;
+            row->waits.tbl = NULL; /* what it waited for before this op */
+            row->out = false;
             err = failed_add(s, failed, row);
         } else if (!err && s->watched) {
             report_remote(s, f->origin, op);
@@ -85,7 +88,7 @@ static int write_pending(struct projecting *p, struct failed *failed, int64_t se
     uint32_t n = 0;
     int err = 0;
     HASH_ITER(hh, p->s->pending, row, next) {
-        if (!pending_wants_showing(row) || row->done || row->queued || (row->waits && row->behind > seq && p->s->flights))
+        if (!pending_wants_showing(row) || row->done || row->queued || (row->held && row->behind > seq && p->s->flights))
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
@@ -244,7 +247,22 @@ static int recount_parked(struct projecting *p) {
     return 0;
 }
 
-/* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, or an error. */
+/* Was what is parked tried again, and nothing of it shown? Then there is nothing to commit. */
+static bool in_vain(struct store *s, int64_t seq) {
+    struct pending_row *row, *next;
+    if ((s->flights && s->flights->seq <= seq) || s->project_tries > 3)
+        return false;
+    HASH_ITER(hh, s->pending, row, next) {
+        if (row->done || pending_wants_showing(row))
+            return false;
+    }
+    for (uint32_t i = 0; i < s->tios_count; i++)
+        if (numbers_sequence_behind(&s->tios[i]))
+            return false;
+    return true;
+}
+
+/* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, PROJECT_VAIN, or an error. */
 static int project_locked(struct store *s, int64_t *mark) {
     int64_t seq = *mark;
     int same = project_undisturbed(s);
@@ -278,9 +296,11 @@ static int project_locked(struct store *s, int64_t *mark) {
     foreign_forget(s);
     free(p.at);
     arena_release(&p.arena);
+    if (!err && !p.parked && in_vain(s, seq))
+        err = PROJECT_VAIN;
     if (!err)
         err = numbers_raise_sequences(s);
-    if (!err && p.parked) {
+    if (!err && (p.parked || p.placed)) {
         if (p.seq > s->hot.flight_seq)
             *mark = s->hot.flight_seq = p.seq;
         if (!(err = state_commit(s)))
@@ -356,6 +376,19 @@ static int project_once(struct store *s, int64_t *seq, bool impatient) {
     return err;
 }
 
+/* How long it took to try what is parked, if it was in vain: the application was kept out meanwhile. */
+static void note_retries(struct store *s, int64_t took_us) {
+    struct pending_row *row, *next;
+    if (!s->retries)
+        return;
+    s->retries = 0;
+    s->retry_us = took_us;
+    HASH_ITER(hh, s->pending, row, next) {
+        if (row->done && row->retry)
+            s->retry_us = 0;
+    }
+}
+
 int project(struct store *s) {
     bool impatient = false;
     if (!s->app_open || s->held_project || !anything_to_show(s) || (project_blocked(s) && !s->pending))
@@ -366,7 +399,7 @@ int project(struct store *s) {
         s->project_tries++;
         return PROJECT_DRAIN;
     }
-    int64_t seq = project_last_flight(s);
+    int64_t seq = project_last_flight(s), began = store_mono_us();
     int err;
     for (int i = 0;; i++) {
         s->mending = i < MEND_ROUNDS;
@@ -380,10 +413,13 @@ int project(struct store *s) {
             return err ? err : PROJECT_DRAIN;
     }
     mend_forget(s);
-    if (err)
+    if (err && err != PROJECT_VAIN)
         return err;
+    note_retries(s, store_mono_us() - began);
     s->project_tries = 0;
     s->readers_since_ms = 0;
+    if (err)
+        return PROJECT_NOTHING;
     if ((err = appfile_sync(&s->app, s->app.writer)) || (err = tick_off(s, seq)))
         return err;
     shown_push(s);

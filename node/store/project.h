@@ -15,10 +15,10 @@ struct projecting {
     bool whole;            /* they are all of io's columns */
     sqlite3_stmt *update;
     struct arena arena;
-    bool parked; /* something new was parked, or got a place: to be durable before COMMIT */
+    bool parked; /* something new was parked, or has moved: to be durable before COMMIT */
+    bool placed; /* a row was to get another number: the same, if it was shown */
     bool last;   /* what fails now is mended, or parked */
     bool mends;  /* what a constraint refuses is mended, and what only waits is left */
-    bool ahead;  /* a row may refer to one that has no place yet, by the number that it is to have: a circle */
     char why[300];
     bool can_move; /* rows may get other numbers: the mark will tell this projection from any other */
     int64_t seq;   /* that it will say */

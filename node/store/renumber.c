@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "node/store/keyed.h"
+#include "node/store/mend.h"
 #include "proto/err.h"
 
 #define NUMBER_TRIES 16u /* half of them within 64 of the old number, half within 128 */
@@ -333,10 +334,11 @@ int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64
     return 0;
 }
 
-/* Those whose place is held by a row that stays wait. */
+/* Those whose place is held by a row that stays wait. Were there any? Then others wait for these. */
 static bool drop_blocked(struct store *s, struct renumber *n, int *err) {
     struct origins_order o = store_order(s);
-    for (struct move **at = &n->wanted; *at; at = &(*at)->next) {
+    bool any = false;
+    for (struct move **at = &n->wanted; *at;) {
         struct move *m = *at;
         struct rowid place = {.kind = IDENT_GIVEN, .number = m->to};
         bool leaves = false;
@@ -347,12 +349,14 @@ static bool drop_blocked(struct store *s, struct renumber *n, int *err) {
         bool there = h ? h->present && !h->done : reg_known(&s->meant) && reg_alive(&s->meant, &o);
         for (const struct move *k = n->wanted; k && there; k = k->next)
             leaves = leaves || (k->tbl == m->tbl && rowid_same(&k->who, &holder));
-        if (there && !leaves && numbers_shown(m->tbl, &holder) == m->to) {
+        bool blocked = there && !leaves && numbers_shown(m->tbl, &holder) == m->to;
+        if (blocked)
             *at = m->next;
-            return true;
-        }
+        else
+            at = &m->next;
+        any = any || blocked;
     }
-    return false;
+    return any;
 }
 
 /* Numbers in between, that no row has. (Nor does anything refer to them: what an application writes is small, or an extreme; not 62 bits at random.) */

@@ -8,6 +8,7 @@
 #include "proto/err.h"
 
 #define CIRCLE_ROUNDS 16
+#define CHAIN_MAX 64 /* further up nobody looks */
 
 /* ---- what broke a constraint: perhaps only in this order (a swap of UNIQUE values): out with all of them, and in again in final form */
 
@@ -84,10 +85,10 @@ static int drop_leads(struct projecting *p, struct pending_row **rows, uint32_t 
 
 static int show_ahead(struct projecting *p, struct pending_row **rows, uint32_t count) {
     int err = 0;
-    p->ahead = true;
+    p->s->ahead = true;
     for (uint32_t i = 0; i < count && err >= 0; i++)
         err = show_row(p, rows[i]);
-    p->ahead = false;
+    p->s->ahead = false;
     return err < 0 ? err : 0;
 }
 
@@ -147,22 +148,32 @@ static int mend_circle(struct projecting *p, struct pending_row **rows, uint32_t
 
 /* ---- all of them */
 
-/* One after the other, as long as any can be written. */
+/* Whom it waits for, if that one is not shown yet. */
+static struct pending_row *waited_for(struct store *s, const struct pending_row *row) {
+    struct pending_row *next = row->waits.tbl ? pending_find(s, row->waits.tbl, &row->waits.who) : NULL;
+    return next && !next->done ? next : NULL;
+}
+
+/* One after the other, as long as any can be written; there and back, since most chains are in order. Who waits for another one here is not tried before
+ * that one is shown. */
 static int in_order(struct projecting *p, struct pending_row **rows, uint32_t *left) {
     uint32_t count = *left;
-    for (bool progress = true; progress && count;) {
+    bool back = false;
+    for (bool progress = true; progress && count; back = !back) {
+        uint32_t stay = 0;
         progress = false;
-        for (uint32_t i = 0; i < count;) {
-            int err = show_row(p, rows[i]);
+        for (uint32_t i = 0; i < count; i++) {
+            struct pending_row *row = rows[back ? count - 1 - i : i];
+            int err = waited_for(p->s, row) ? 1 : show_row(p, row);
             if (err < 0)
                 return err;
-            if (err == 0) {
-                rows[i] = rows[--count];
-                progress = true;
-            } else {
-                i++;
-            }
+            progress = progress || err == 0;
+            rows[back ? count - 1 - stay : stay] = row;
+            stay += err == 1;
         }
+        if (back)
+            memmove(rows, rows + count - stay, stay * sizeof *rows);
+        count = stay;
         int moved = renumber_move(p->s, p->seq); /* what these rows asked for */
         if (moved < 0)
             return moved;
@@ -173,27 +184,61 @@ static int in_order(struct projecting *p, struct pending_row **rows, uint32_t *l
     return 0;
 }
 
+/* Does the file refuse its form, or that of whom it waits for? No other row lets these in, so they take no part in what is tried with all the others:
+ * of many rows below one that is refused each would be written, and taken back, again and again. All that lead there learn it at once. */
+static bool is_out(struct store *s, struct pending_row *row) {
+    struct pending_row *at = row;
+    for (int n = 0; at && !at->out && n < CHAIN_MAX; n++)
+        at = waited_for(s, at);
+    bool out = at && at->out;
+    for (at = row; out && !at->out; at = waited_for(s, at))
+        at->out = true;
+    return out;
+}
+
+/* Those come last. */
+static uint32_t leave_out(struct store *s, struct pending_row **rows, uint32_t count) {
+    for (uint32_t i = 0; i < count;)
+        if (is_out(s, rows[i])) {
+            struct pending_row *row = rows[i];
+            rows[i] = rows[--count];
+            rows[count] = row;
+        } else {
+            i++;
+        }
+    return count;
+}
+
+/* Once more: to be mended, or for the reason. */
+static int show_last(struct projecting *p, struct pending_row **rows, uint32_t count) {
+    int err = 0;
+    p->last = true;
+    for (uint32_t i = 0; i < count && err >= 0; i++) {
+        err = show_row(p, rows[i]);
+        if (err == 1)
+            err = mend_planned(p->s) ? 0 : show_park(p, rows[i], p->why); /* tried again with the mend */
+    }
+    return err < 0 ? err : 0;
+}
+
 static int retry_rows(struct projecting *p, struct pending_row **rows, uint32_t count) {
+    uint32_t others = 0; /* the first of them; those after these are out */
     int err, more = 1;
     while (count && more) {
         if ((err = in_order(p, rows, &count)))
             return err;
-        if ((more = count ? show_circle(p, rows, &count) : 0) < 0)
+        uint32_t left = others = leave_out(p->s, rows, count);
+        if ((more = left ? show_circle(p, rows, &left) : 0) < 0)
             return more;
+        memmove(rows + left, rows + others, (count - others) * sizeof(struct pending_row *)); /* in the place of those that were shown */
+        count -= others - left;
+        others = left;
     }
-    if (count > 1 && put_back(p, rows, count) == 0)
-        return 0;
-    if (p->s->mending && count > 1 && ((err = mend_circle(p, rows, count)) || mend_planned(p->s)))
-        return err;
-    p->last = true;
-    for (uint32_t i = 0; i < count; i++) {
-        err = show_row(p, rows[i]); /* once more: to be mended, or for the reason */
-        if (err == 1)
-            err = mend_planned(p->s) ? 0 : show_park(p, rows[i], p->why); /* tried again with the mend */
-        if (err < 0)
-            return err;
-    }
-    return 0;
+    if (others > 1 && put_back(p, rows, others) == 0)
+        return show_last(p, rows + others, count - others);
+    if (p->s->mending && others > 1 && ((err = mend_circle(p, rows, others)) || mend_planned(p->s)))
+        return err ? err : show_last(p, rows + others, count - others);
+    return show_last(p, rows, count);
 }
 
 int show_again(struct projecting *p, struct pending_row *const *all, uint32_t count) {

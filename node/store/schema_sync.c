@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "node/store/ddl.h"
-#include "node/store/engine.h"
+#include "node/store/mend.h"
 #include "node/store/trial.h"
 #include "proto/err.h"
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "node/store/keyed.h"
+#include "node/store/mend.h"
 #include "node/store/project.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
@@ -41,43 +42,35 @@ static int run_write(struct store *s, const struct tio *io, sqlite3_stmt *stmt) 
     return err && fed ? ERR_CONSTRAINT : err;
 }
 
-/* A row with some columns only: the others take their defaults. */
-static int insert_some(struct projecting *p, struct tio *io, int64_t number_as, const struct value *values, uint32_t count) {
-    sqlite3_str *q = sqlite3_str_new(p->s->app.writer);
-    bool number = io->table->key_kind != KEY_COLUMNS;
-    sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), io->table->name);
-    if (number)
-        sqlite3_str_appendf(q, "\"%w\"", io->table->key_kind == KEY_ROWID ? io->table->rowid : io->table->columns[io->table->key[0]].name);
-    uint32_t n = number;
+/* Of the columns that are mapped, those that are here. */
+static uint32_t columns_here(const struct projecting *p, uint32_t count, uint32_t at[BATCH_COLUMNS_MAX]) {
+    uint32_t n = 0;
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
-            sqlite3_str_appendf(q, "%s\"%w\"", n++ ? "," : "", io->names[p->at[i]]);
-    sqlite3_str_appendall(q, ") VALUES(");
-    for (uint32_t i = 0; i < n; i++)
-        sqlite3_str_appendall(q, i ? ",?" : "?");
-    sqlite3_str_appendall(q, ")");
-    char *text = sqlite3_str_finish(q);
-    sqlite3_stmt *stmt = NULL;
-    int err = text ? sql_prepare(p->s->app.writer, &stmt, "%s", text) : ERR_NOMEM;
-    sqlite3_free(text);
+            at[n++] = p->at[i];
+    return n;
+}
+
+/* A row with some columns only: the others take their defaults. */
+static int insert_some(struct projecting *p, struct tio *io, int64_t number, const struct value *values, uint32_t count) {
+    uint32_t at[BATCH_COLUMNS_MAX];
+    sqlite3_stmt *stmt;
+    int place = 1, err = tables_insert_stmt(p->s, io, at, columns_here(p, count, at), &stmt);
     if (err)
         return err;
-    int place = 1;
-    if (number)
-        sqlite3_bind_int64(stmt, place++, number_as);
+    if (io->table->key_kind != KEY_COLUMNS)
+        sqlite3_bind_int64(stmt, place++, number);
     for (uint32_t i = 0; i < count; i++)
         if (p->at[i] != UINT32_MAX)
             sql_bind_value(stmt, place++, &values[i]);
-    err = run_write(p->s, io, stmt);
-    sqlite3_finalize(stmt);
-    return err;
+    return run_write(p->s, io, stmt);
 }
 
 static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
     int err = io->key_ref ? refs_key_settled(p->s, io, who) : 0;
     if (!err)
-        err = refs_settled(p->s, values, count, p->ahead);
+        err = refs_settled(p->s, values, count, p->s->ahead);
     if (err || (err = map_columns(p, io, columns, count)))
         return err;
     for (uint32_t i = 0; i < count && io->key_refs && err >= 0; i++)
@@ -104,15 +97,12 @@ static int write_insert(struct projecting *p, struct tio *io, const struct rowid
 
 static int write_update(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
-    int err = refs_settled(p->s, values, count, p->ahead);
+    int err = refs_settled(p->s, values, count, p->s->ahead);
     if (err || (err = map_columns(p, io, columns, count)) || !p->here || (io->kids_count && (err = foreign_before(p->s, io, who))))
         return err;
     if (!p->update) {
-        uint32_t at[BATCH_COLUMNS_MAX], n = 0;
-        for (uint32_t i = 0; i < count; i++)
-            if (p->at[i] != UINT32_MAX)
-                at[n++] = p->at[i];
-        if ((err = tables_update_stmt(p->s, io, at, n, &p->update)))
+        uint32_t at[BATCH_COLUMNS_MAX];
+        if ((err = tables_update_stmt(p->s, io, at, columns_here(p, count, at), &p->update)))
             return err;
     }
     sqlite3_stmt *stmt = p->update;
@@ -232,7 +222,7 @@ int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, c
             continue;
         if (!err && v->type == VALUE_REF && (err = refs_show(p->s, v, 1)) == 2)
             err = refs_gone(p->s, t, &row->who, &r->writes[c->write], v);
-        else if (err == 1 && p->ahead)
+        else if (err == 1 && p->s->ahead)
             err = 0;
         if (!err)
             err = tell_cell(p, t, r, c, v, home);
@@ -247,6 +237,8 @@ int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, c
 int show_park(struct projecting *p, struct pending_row *row, const char *why) {
     if (renumber_planned(p->s) || (strcmp(why, NOT_SHOWN) == 0 && mend_planned(p->s))) /* all of this is done again */
         return 0;
+    if (row->reason && strcmp(row->reason, why) == 0) /* as before: nothing to be made durable under the lock */
+        return pending_park(p->s, row, why);
     int err = state_begin(p->s);
     p->parked = true;
     return err ? err : pending_park(p->s, row, why);
@@ -259,6 +251,13 @@ static int refused(struct projecting *p, const struct op *op) {
              code == SQLITE_CORRUPT_VTAB ? " in a full-text index that its triggers fill: rebuild that one" : "");
     int mended = mend_row(p->s, op, code, p->why);
     return mended < 0 ? mended : !mended;
+}
+
+/* Did the row break what only its own columns decide? Then no other row lets it in. (Triggers that feed virtual tables break what is there.) */
+static bool refused_by_form(const struct projecting *p, const struct tio *io) {
+    int code = sqlite3_extended_errcode(p->s->app.writer);
+    return (code == SQLITE_CONSTRAINT_NOTNULL || code == SQLITE_CONSTRAINT_CHECK || code == SQLITE_CONSTRAINT_DATATYPE) &&
+           !io->table->feeds;
 }
 
 /* Who wrote the newest of what is known of a row. */
@@ -339,11 +338,11 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
         return 0;
     if (plain)
         return numbers_show_at(s, t, &row->who, place.number, 0);
-    p->parked = true;
+    p->placed = true;
     return (err = state_begin(s)) ? err : numbers_show_at(s, t, &row->who, place.number, p->seq);
 }
 
-int show_row(struct projecting *p, struct pending_row *row) {
+static int show_one(struct projecting *p, struct pending_row *row) {
     struct store *s = p->s;
     struct tbl *t = row->tbl;
     struct reg *r = &s->reg;
@@ -414,10 +413,12 @@ int show_row(struct projecting *p, struct pending_row *row) {
         op.columns = columns;
         op.values = values;
     }
+    row->out = err == ERR_CONSTRAINT && refused_by_form(p, t->io);
     if (!err && s->watched && (alive ? count : row->present))
         report_remote(s, last_author(r), &op);
     else if (err == ERR_CONSTRAINT && (p->last || p->mends))
         err = refused(p, &op);
+    row->form_schema = p->last && err == 1 && row->out && s->mending ? s->schema.version : 0;
     arena_release(&p->arena);
     if ((err == ERR_CONSTRAINT || err == 1) && !home) {
         int hidden = numbers_hide_row(s, t, &row->who);
@@ -435,5 +436,14 @@ int show_row(struct projecting *p, struct pending_row *row) {
         row->done = true;
         row->holds = alive;
     }
+    return err;
+}
+
+int show_row(struct projecting *p, struct pending_row *row) {
+    p->s->waits.tbl = NULL;
+    row->out = false;
+    row->form_schema = 0;
+    int err = show_one(p, row);
+    row->waits = row->done ? (struct waited){0} : p->s->waits;
     return err;
 }

@@ -25,6 +25,11 @@
 #define RETRY_PARKED_MS 1000
 #define RETRY_SOON_MS 50 /* if anything came or went meanwhile: it may be what they wait for */
 #define RETRY_PARKED_ROWS 500
+#define RETRY_PARKED_LOOKS 5000
+#define RETRY_CHAIN 64
+#define RETRY_PAUSE 20        /* times as long as the application was kept out by a try in vain */
+#define RETRY_PAUSE_MS 10000  /* but not longer */
+#define RETRY_ANYWAY_MS 30000 /* what nothing that is known of lets in is tried again all the same */
 #define QUIET_TRIM_MS 5000
 #define REST_MS 1000 /* also how often a quiet file is looked at for that */
 #define PARTS_WAIT_MS 3000
@@ -451,12 +456,26 @@ static int forget_transaction(struct store *s, int err) {
 }
 
 static int64_t retry_after_ms(const struct store *s) {
-    return s->moved_rows + (uint64_t)s->hot.note_seq != s->retried_at ? RETRY_SOON_MS : RETRY_PARKED_MS;
+    int64_t after = s->moved_rows + (uint64_t)s->hot.note_seq != s->retried_at ? RETRY_SOON_MS : RETRY_PARKED_MS;
+    int64_t pause = s->retry_us * RETRY_PAUSE / 1000;
+    return pause <= after ? after : pause < RETRY_PAUSE_MS ? pause : RETRY_PAUSE_MS;
+}
+
+/* May it be tried? Not while the file refuses its form, or that of the row it waits for: no other row lets it in. */
+static bool may_be_tried(struct store *s, const struct pending_row *p, int64_t now) {
+    if (now - p->tried_ms >= RETRY_ANYWAY_MS)
+        return true;
+    for (int n = 0; p && p->reason && n < RETRY_CHAIN; n++) {
+        if (p->form_schema == s->schema.version && !p->retry)
+            return false;
+        p = p->waits.tbl ? pending_find(s, p->waits.tbl, &p->waits.who) : NULL;
+    }
+    return true;
 }
 
 static void retry_parked(struct store *s) {
     int64_t now = mono_ms();
-    uint32_t n = 0;
+    uint32_t n = 0, looks = HASH_COUNT(s->pending);
     if (!s->parked_count || now < s->retried_ms + retry_after_ms(s))
         return;
     s->retried_ms = now;
@@ -467,16 +486,22 @@ static void retry_parked(struct store *s) {
     s->foreign_note_seq = s->hot.note_seq;
     s->foreign_flight_seq = s->hot.flight_seq;
     struct pending_row *p, *next;
-    HASH_ITER(hh, s->pending, p, next) { /* those that were tried go behind the others */
-        bool foreign = foreign_parked(p);
-        if (!p->reason || p->retry || (foreign && !s->foreign_left))
-            continue;
-        if (n++ >= RETRY_PARKED_ROWS)
+    looks = looks < RETRY_PARKED_LOOKS ? looks : RETRY_PARKED_LOOKS;
+    HASH_ITER(hh, s->pending, p, next) { /* those that were looked at go behind the others */
+        if (!looks-- || n >= RETRY_PARKED_ROWS)
             break;
-        s->foreign_left -= foreign;
-        p->retry = true;
+        if (!p->reason || p->retry)
+            continue;
         HASH_DEL(s->pending, p);
         HASH_ADD(hh, s->pending, name, p->name_len, p);
+        bool foreign = foreign_parked(p);
+        if ((foreign && !s->foreign_left) || !may_be_tried(s, p, now))
+            continue;
+        n++;
+        s->foreign_left -= foreign;
+        p->retry = true;
+        p->tried_ms = now;
+        s->retries++;
     }
 }
 

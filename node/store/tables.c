@@ -49,23 +49,24 @@ static int prepare_read(sqlite3 *db, struct tio *io, sqlite3_stmt **out) {
 /* A conflict clause of the schema's own would throw out rows, swallow ours or end our transaction. */
 const char *tables_or_abort(const struct tio *io) { return io->plain ? "" : " OR ABORT"; }
 
-static int prepare_insert(struct store *s, struct tio *io) {
+/* at NULL: all columns. */
+static int prepare_insert(struct store *s, const struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     const struct table *t = io->table;
     sqlite3_str_appendf(q, "INSERT%s INTO main.\"%w\"(", tables_or_abort(io), t->name);
     bool number = t->key_kind != KEY_COLUMNS;
     if (number)
         put_name(q, t->key_kind == KEY_ROWID ? t->rowid : t->columns[t->key[0]].name);
-    for (uint32_t i = 0; i < io->count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         if (i || number)
             sqlite3_str_appendchar(q, 1, ',');
-        put_name(q, io->names[i]);
+        put_name(q, io->names[at ? at[i] : i]);
     }
     sqlite3_str_appendall(q, ") VALUES(?");
-    for (uint32_t i = 1; i < io->count + number; i++)
+    for (uint32_t i = 1; i < count + number; i++)
         sqlite3_str_appendall(q, ",?");
     sqlite3_str_appendchar(q, 1, ')');
-    return prepare(s->app.writer, q, &io->insert);
+    return prepare(s->app.writer, q, out);
 }
 
 static int prepare_delete(struct store *s, struct tio *io) {
@@ -75,21 +76,7 @@ static int prepare_delete(struct store *s, struct tio *io) {
     return prepare(s->app.writer, q, &io->del);
 }
 
-int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
-    const unsigned n = sizeof io->updates / sizeof *io->updates;
-    for (unsigned i = 0; i < n; i++)
-        if (io->updates[i].stmt && io->updates[i].count == count && memcmp(io->updates[i].columns, at, count * sizeof *at) == 0) {
-            *out = io->updates[i].stmt;
-            return 0;
-        }
-    struct update_stmt *u = &io->updates[io->updates_next++ % n];
-    sqlite3_finalize(u->stmt);
-    free(u->columns);
-    memset(u, 0, sizeof *u);
-    if (!(u->columns = malloc((count ? count : 1) * sizeof *at)))
-        return ERR_NOMEM;
-    memcpy(u->columns, at, count * sizeof *at);
-    u->count = count;
+static int prepare_update(struct store *s, const struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
     sqlite3_str *q = sqlite3_str_new(s->app.writer);
     sqlite3_str_appendf(q, "UPDATE%s main.\"%w\" SET ", tables_or_abort(io), io->table->name);
     for (uint32_t i = 0; i < count; i++) {
@@ -99,8 +86,49 @@ int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint
         sqlite3_str_appendall(q, "=?");
     }
     put_where_key(q, io->table);
-    int err = prepare(s->app.writer, q, &u->stmt);
-    *out = u->stmt;
+    return prepare(s->app.writer, q, out);
+}
+
+/* NULL: it is not among them, and *free_one is for it. */
+static sqlite3_stmt *find_some(struct some_stmt *all, unsigned n, uint32_t *next, const uint32_t *at, uint32_t count,
+                               struct some_stmt **free_one) {
+    for (unsigned i = 0; i < n; i++)
+        if (all[i].stmt && all[i].count == count && memcmp(all[i].columns, at, count * sizeof *at) == 0)
+            return all[i].stmt;
+    *free_one = &all[(*next)++ % n];
+    return NULL;
+}
+
+static void release_some(struct some_stmt *u) {
+    sqlite3_finalize(u->stmt);
+    free(u->columns);
+    memset(u, 0, sizeof *u);
+}
+
+static int keep_columns(struct some_stmt *u, const uint32_t *at, uint32_t count) {
+    release_some(u);
+    if (!(u->columns = malloc((count ? count : 1) * sizeof *at)))
+        return ERR_NOMEM;
+    memcpy(u->columns, at, count * sizeof *at);
+    u->count = count;
+    return 0;
+}
+
+int tables_update_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
+    struct some_stmt *u = NULL;
+    int err = 0;
+    if (!(*out = find_some(io->updates, sizeof io->updates / sizeof *io->updates, &io->updates_next, at, count, &u)) &&
+        !(err = keep_columns(u, at, count)) && !(err = prepare_update(s, io, at, count, &u->stmt)))
+        *out = u->stmt;
+    return err;
+}
+
+int tables_insert_stmt(struct store *s, struct tio *io, const uint32_t *at, uint32_t count, sqlite3_stmt **out) {
+    struct some_stmt *u = NULL;
+    int err = 0;
+    if (!(*out = find_some(io->inserts, sizeof io->inserts / sizeof *io->inserts, &io->inserts_next, at, count, &u)) &&
+        !(err = keep_columns(u, at, count)) && !(err = prepare_insert(s, io, at, count, &u->stmt)))
+        *out = u->stmt;
     return err;
 }
 
@@ -504,10 +532,10 @@ static void tio_release(struct tio *io) {
     if (io->all)
         column_set_free(io->all);
     free(io->defaults);
-    for (unsigned i = 0; i < sizeof io->updates / sizeof *io->updates; i++) {
-        sqlite3_finalize(io->updates[i].stmt);
-        free(io->updates[i].columns);
-    }
+    for (unsigned i = 0; i < sizeof io->updates / sizeof *io->updates; i++)
+        release_some(&io->updates[i]);
+    for (unsigned i = 0; i < sizeof io->inserts / sizeof *io->inserts; i++)
+        release_some(&io->inserts[i]);
     sqlite3_finalize(io->read);
     sqlite3_finalize(io->peek);
     sqlite3_finalize(io->insert);
@@ -582,7 +610,7 @@ static int prepare_all(struct store *s, struct tio *io) {
     if (!err)
         err = prepare_read(s->app.writer, io, &io->peek);
     if (!err)
-        err = prepare_insert(s, io);
+        err = prepare_insert(s, io, NULL, io->count, &io->insert);
     return err ? err : prepare_delete(s, io);
 }
 
