@@ -396,10 +396,15 @@ void ask_barriers(struct engine *e) {
     struct barrier *b, *next;
     uint64_t oldest = UINT64_MAX;
     struct item *it, *it_next;
-    if (e->looked && !e->relook)
-        HASH_ITER(hh, e->items, it, it_next) oldest = it->disk && !it->restless && it->noted < oldest ? it->noted : oldest;
-    else
-        oldest = 0;
+    bool walking = !e->looked || e->walk_needed > e->walked;
+    LL_FOREACH(e->barriers, b) {
+        if (b->walking)
+            b->noted = e->noted_last;
+        b->walking = walking;
+    }
+    if (walking)
+        return;
+    HASH_ITER(hh, e->items, it, it_next) oldest = it->disk && !it->restless && it->noted < oldest ? it->noted : oldest;
     LL_FOREACH_SAFE(e->barriers, b, next) {
         if (b->noted >= oldest)
             continue;
@@ -414,6 +419,8 @@ static json_t *answer_barrier(struct engine *e, uint64_t number) {
     if (b == NULL)
         return json_false();
     watch_drain(e);
+    if (watch_blind(e))
+        walk_need(e, false);
     b->number = number;
     b->noted = e->noted_last;
     LL_PREPEND(e->barriers, b);
@@ -444,7 +451,7 @@ static json_t *answer_settled(struct engine *e) {
     while (after != NULL && u.count == 0 && index_differing(e->ix, &after, differing_one, &u) > 0)
         ;
     free(after);
-    u.count += !e->looked || e->relook;
+    u.count += !e->looked || e->walk_needed > e->walked;
     place_lost_look(e);
     return json_pack("{s:I, s:b, s:s?}", "pending", (json_int_t)u.count, "lost", e->lost[0] != 0, "error",
                      e->unwritten[0] != 0      ? e->unwritten

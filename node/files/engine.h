@@ -51,6 +51,7 @@ struct walk;
 
 struct barrier {
     uint64_t number, noted;
+    bool walking; /* noted is what it will be at the end of the walk that is needed */
     struct barrier *next;
 };
 
@@ -80,16 +81,16 @@ struct engine {
     uint64_t still_ms, bandwidth_kib;
     enum version_rank rank, rank_begun; /* of a first version now; and of what the first walk found, whomever we met meanwhile */
     uint64_t tidied_ms;
-    uint64_t met_ms;         /* when that was; 0: before the start, or not yet */
-    uint64_t noted_first;    /* the last item that the first walk noted */
-    bool opened, served;     /* all parts of it; the index as a database */
-    bool looked, recovered;  /* recovered: what a crash left */
-    bool met_noted;          /* durable, that is */
-    bool relook;             /* what was found was not kept: until a walk has found it again */
-    bool forgot, thorough;   /* content does not know all that was read; the walk asks it of each file */
-    uint64_t forgot_ms;      /* when it was last asked so */
-    uint64_t held_until;     /* the index cannot be written: nothing is done before */
-    int root, staging, kept; /* descriptors */
+    uint64_t met_ms;              /* when that was; 0: before the start, or not yet */
+    uint64_t noted_first;         /* the last item that the first walk noted */
+    bool opened, served;          /* all parts of it; the index as a database */
+    bool looked, recovered;       /* recovered: what a crash left */
+    bool met_noted;               /* durable, that is */
+    uint64_t walked, walk_needed; /* walks over everything that have ended; the one until whose end nobody knows what is there */
+    bool forgot, thorough;        /* content does not know all that was read; the walk asks it of each file */
+    uint64_t forgot_ms;           /* when it was last asked so */
+    uint64_t held_until;          /* the index cannot be written: nothing is done before */
+    int root, staging, kept;      /* descriptors */
     struct stat state_stat;
 
     struct item *items, *wants, *queue;
@@ -152,6 +153,7 @@ void watch_drain(struct engine *e);                    /* what inotify has to sa
 void watch_folder(struct engine *e, const char *path); /* from now on */
 void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
 void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
+void walk_need(struct engine *e, bool trusting);       /* only one that begins now knows what is there */
 void walk_arm(struct engine *e, uint64_t ms);
 /* path is gone: is that because what was mounted above it is not? Then that folder is halted. */
 bool watch_unmounted(struct engine *e, const char *path);

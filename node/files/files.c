@@ -212,7 +212,7 @@ static void summarize(struct engine *e) {
     const struct index_sums *sums = index_sums(e->ix);
     struct item *it, *next;
     HASH_ITER(hh, e->items, it, next) s.pending += !it->restless || it->show;
-    s.pending += !e->looked || e->relook;
+    s.pending += !e->looked || e->walk_needed > e->walked;
     s.count = sums->files;
     s.bytes = sums->bytes;
     s.conflicts = e->conflicts;
@@ -255,9 +255,8 @@ static void unwritten(struct engine *e, int error) {
         engine_say(e, LOG_ERROR, "the index of the files cannot be written: %s: it is tried again by itself", err_text(error));
     snprintf(e->unwritten, sizeof(e->unwritten), "the index of the files cannot be written: %s", err_text(error));
     e->recovered = e->met_noted = false;
-    e->relook = true;
     e->held_until = clock_mono_ms() + UNWRITTEN_MS;
-    walk_all(e, true);
+    walk_need(e, true);
     items_arm(e);
     walk_arm(e, 0);
 }

@@ -71,6 +71,7 @@ struct walk {
     bool stumbled;          /* a folder could not be read for a reason that may pass */
     uint64_t moved;         /* files that were found under another name: missing under the old one, and not gone */
     uint64_t spent_ns;      /* for the last walk over everything */
+    uint64_t begun;         /* walks over everything */
     uint64_t due_ms;        /* when the next one begins */
     uint64_t done, done_ms; /* items that were done with, and when that last became more */
 };
@@ -144,7 +145,7 @@ static void event(struct engine *e, const struct inotify_event *ev) {
     char path[BENEATH_PATH_MAX + NAME_MAX + 2];
     struct watched *f;
     if ((ev->mask & IN_Q_OVERFLOW) != 0) {
-        walk_all(e, true);
+        walk_need(e, true);
         return;
     }
     HASH_FIND_INT(e->watch->folders, &ev->wd, f);
@@ -277,10 +278,16 @@ void walk_all(struct engine *e, bool trusting) {
         return;
     }
     w->all = true;
+    w->begun++;
     w->trusting = trusting;
     w->spent_ns = w->moved = 0;
     walk_begin(e, "");
     roots_each(e, walk_extra);
+}
+
+void walk_need(struct engine *e, bool trusting) {
+    e->walk_needed = e->walk->begun + 1; /* this one, or the one behind that which is under way */
+    walk_all(e, trusting);
 }
 
 /* Is it as it was when it was taken? */
@@ -571,6 +578,8 @@ static void walk_ended(struct engine *e) {
         e->looked = true;
         e->noted_first = e->noted_last;
     }
+    if (all)
+        e->walked = w->begun;
     e->summary_due = true;
     if (w->again) {
         w->again = false;
@@ -589,7 +598,7 @@ static void walk_ended(struct engine *e) {
         walk_wait(e);
         return;
     }
-    e->relook = e->thorough = false;
+    e->thorough = false;
     kept_tidy(e);
     snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
     e->unread_new[0] = 0;

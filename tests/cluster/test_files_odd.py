@@ -121,6 +121,31 @@ class Full(FilesTest):
         self.assertEqual(c[0].status()["files"]["state"], "ok")
 
 
+class Blind(FilesTest):
+    def test_without_inotify_changes_are_found_by_looking(self):
+        """`wait` looks, too: what was written before the call is there after it."""
+        few = "echo 4 > /proc/sys/user/max_inotify_watches && exec \"$@\""  # of this user namespace
+        if harness.run(["unshare", "-Ur", "sh", "-c", few, "sh", "true"]).code != 0:
+            self.skipTest("no permission to limit inotify")
+        c = self.files(1)
+        b = self.make("b", join=[c[0]], extra=STILL, wrap=["unshare", "-Ur", "sh", "-c", few, "sh"])
+        c.nodes.append(b.start())
+        for i in range(6):
+            write(b, "f%d/g/x" % i, b"x")
+        for i in range(6):
+            self.everywhere(c, "f%d/g/x" % i, b"x")
+        for data in (b"second", b"third"):
+            for i in range(6):
+                write(b, "f%d/g/x" % i, data)
+            self.converge(c)
+            for i in range(6):
+                self.assertEqual(read(c[0], "f%d/g/x" % i), data)
+        os.unlink(b.path("f1/g/x"))
+        self.converge(c)
+        self.assertIsNone(read(c[0], "f1/g/x"))
+        self.assertIn("max_user_watches", b.cli("doctor").out)
+
+
 class Many(FilesTest):
     def test_a_walk_finds_no_more_than_can_be_done(self):
         c = self.files(1)
