@@ -8,6 +8,7 @@
  * Scans are done in steps, and paced so that they cost at most about 0.05 % of a core, however large the folder is: as long as its folders can be
  * watched. */
 #include "node/databases.h"
+#include "node/across.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -207,6 +208,7 @@ static void entry_free(struct databases *d, struct database *db) {
     vv_release(&db->stored);
     vv_release(&db->told);
     free(db->name);
+    across_free(db);
     free(db->path);
     free(db->error);
     free(db);

@@ -28,14 +28,16 @@ struct database {
     char *name, *path;
     struct worker *worker; /* NULL: DB_ALIEN */
     enum database_state state;
-    char *error;            /* NULL while it is served */
-    bool wanted;            /* a peer has it; something else stood in its place */
-    bool internal;          /* not the application's: the index of the files, in the state folder */
-    bool in_core;           /* the core was told DB_OPEN */
-    bool fetching;          /* its worker waits for JOB_FETCHED; it was complete, as far as it is known, since: */
-    uint64_t fetched_ms;    /* 0: not */
-    bool settled;           /* as the store said last */
-    json_t *status;         /* the last `databases` entry; NULL none yet */
+    char *error;         /* NULL while it is served */
+    bool wanted;         /* a peer has it; something else stood in its place */
+    bool internal;       /* not the application's: the index of the files, in the state folder */
+    bool in_core;        /* the core was told DB_OPEN */
+    bool fetching;       /* its worker waits for JOB_FETCHED; it was complete, as far as it is known, since: */
+    uint64_t fetched_ms; /* 0: not */
+    bool settled;        /* as the store said last */
+    json_t *status;      /* the last `databases` entry; NULL none yet */
+    char **follows;      /* across.c: "db/table.column" that rows here refer to */
+    uint32_t follows_count;
     struct stat look;       /* DB_ALIEN: as it was looked into */
     struct vv stored, told; /* what it has, and of which the log has told (activity.c) */
     uint64_t told_ms;

@@ -21,18 +21,20 @@
 struct database;
 
 enum message_type {
-    MESSAGE_OPENED, /* state: the database is served from now on */
-    MESSAGE_CLOSED, /* text: why it is not served (any more) */
-    MESSAGE_BATCH,  /* batches[0]: ours, durable */
-    MESSAGE_STORED, /* state */
-    MESSAGE_BAD,    /* origin, version, text */
-    MESSAGE_FORGED, /* origin, version */
-    MESSAGE_MET,    /* number: of the core's request */
-    MESSAGE_READ,   /* number: of the core's request; batches */
-    MESSAGE_LOG,    /* level, text */
-    MESSAGE_CHANGE, /* json: a `watch` object */
-    MESSAGE_ANSWER, /* number: of the question; json or NULL */
-    MESSAGE_ENDED,  /* the thread is about to end: join it */
+    MESSAGE_OPENED,  /* state: the database is served from now on */
+    MESSAGE_CLOSED,  /* text: why it is not served (any more) */
+    MESSAGE_BATCH,   /* batches[0]: ours, durable */
+    MESSAGE_STORED,  /* state */
+    MESSAGE_BAD,     /* origin, version, text */
+    MESSAGE_FORGED,  /* origin, version */
+    MESSAGE_MET,     /* number: of the core's request */
+    MESSAGE_READ,    /* number: of the core's request; batches */
+    MESSAGE_LOG,     /* level, text */
+    MESSAGE_CHANGE,  /* json: a `watch` object */
+    MESSAGE_ANSWER,  /* number: of the question; json or NULL */
+    MESSAGE_FOLLOW,  /* text: rows here refer to those of "db/table.column" */
+    MESSAGE_NUMBERS, /* text: "table.column" of this database; batches[0], number: as store_numbers() takes them */
+    MESSAGE_ENDED,   /* the thread is about to end: join it */
 };
 
 struct message {

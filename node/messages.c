@@ -1,4 +1,5 @@
 /* Starling node: what the workers said, one message at a time, and who watches changes. */
+#include "node/across.h"
 #include "node/files/files.h"
 #include "node/node.h"
 
@@ -51,6 +52,7 @@ static void opened(struct node *n, struct database *db, struct message *m) {
     db->fetching = m->fetching;
     db->fetched_ms = 0;
     activity_opened(db, &m->state.have);
+    across_opened(n->databases, db); /* before anything of others comes to it */
     node_step(n, &e);
     if (files_index(n->files, db))
         files_opened(n->files);
@@ -150,6 +152,8 @@ static void act(struct node *n, struct message *m) {
         node_answer(n, m->number, m->json);
         m->json = NULL;
         break;
+    case MESSAGE_FOLLOW: across_follow(n->databases, db, m->text); break;
+    case MESSAGE_NUMBERS: across_numbers(n->databases, db, m); break;
     case MESSAGE_ENDED: databases_ended(n->databases, db); break;
     }
 }

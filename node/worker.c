@@ -62,6 +62,7 @@ struct worker {
     bool trimmed; /* nothing was done since memory was given back */
     struct pace pace;
     uint64_t worked_ms;      /* when something was done last */
+    struct afar *afar;       /* what the rows of a state that was set aside refer to; NULL: none was */
     uint32_t epoch_above;    /* epochs of a state that was set aside */
     bool fetching;           /* the cluster's rows come first: another file takes them, and the application's is not looked at */
     uint64_t fetched_ms;     /* they are all here since then; 0: not yet */
@@ -123,6 +124,7 @@ static void worker_free(struct worker *w) {
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_mutex_destroy(&w->lock);
+    store_drop_afar(w->afar);
     free(w->db);
     free(w->app_path);
     free(w->fetch_path);
@@ -217,6 +219,29 @@ static void on_log(void *ctx, int level, const char *text) {
         return;
     m->level = level;
     m->text = strdup(text);
+    inbox_put(w->config.inbox, m);
+}
+
+static void on_follow(void *ctx, const char *name) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_FOLLOW);
+    if (m == NULL)
+        return; /* it is waited for in vain, but not for ever */
+    m->text = strdup(name);
+    inbox_put(w->config.inbox, m);
+}
+
+static void on_numbers(void *ctx, const char *key, struct bytes *rows, unsigned flags) {
+    struct worker *w = ctx;
+    struct message *m = tell(w, MESSAGE_NUMBERS);
+    if (m == NULL)
+        return;
+    m->text = strdup(key);
+    m->number = flags;
+    if ((m->batches = malloc(sizeof(*m->batches))) != NULL) {
+        m->batches[0] = bytes_ref(rows);
+        m->batches_count = 1;
+    }
     inbox_put(w->config.inbox, m);
 }
 
@@ -352,6 +377,7 @@ static void open_store(struct worker *w) {
         .follow = w->config.follow,
         .mend_wait_ms = MEND_WAIT_MS,
         .epoch_above = w->epoch_above,
+        .afar_before = w->afar,
         .ctx = w,
         .on_file = on_file,
         .on_batch = on_batch,
@@ -359,6 +385,8 @@ static void open_store(struct worker *w) {
         .on_bad = on_bad,
         .on_forged = on_forged,
         .on_change = on_change,
+        .on_follow = on_follow,
+        .on_numbers = on_numbers,
         .on_log = on_log,
     };
     memcpy(config.key, w->key, sizeof(config.key));
@@ -369,6 +397,7 @@ static void open_store(struct worker *w) {
         fail_passing(w, r, why);
         return;
     }
+    w->afar = NULL;
     if (w->fetching && (r = store_fresh_epoch(w->store)) != 0) {
         fail(w, err_text(r));
         return;
@@ -507,6 +536,8 @@ static void take_up_anew(struct worker *w) {
     if (w->store == NULL)
         return;
     w->epoch_above = store_epoch(w->store);
+    store_drop_afar(w->afar);
+    w->afar = store_take_afar(w->store);
     close_store(w, "");
     if (store_set_aside(w->state_path) != 0) {
         snprintf(why, sizeof(why), "%s: %s cannot be renamed: %s: the rows here cannot join those of the other servers", w->db,
@@ -593,6 +624,14 @@ static void run_job(struct worker *w, struct job *job) {
         w->config.follow = job->on;
         if (w->store != NULL)
             store_follow(w->store, job->on);
+        break;
+    case JOB_FOLLOWED:
+        if (w->store != NULL)
+            store_followed(w->store, job->table);
+        break;
+    case JOB_NUMBERS:
+        if (w->store != NULL)
+            store_numbers(w->store, job->table, job->batch, (unsigned)job->number);
         break;
     case JOB_QUESTION: answer(w, job->number, ask_store(w, job)); break;
     }

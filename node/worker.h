@@ -42,6 +42,8 @@ enum job_type {
     JOB_SHARED,   /* others have the same base: remember it */
     JOB_WATCH,    /* on */
     JOB_FOLLOW,   /* on: as in worker_config */
+    JOB_FOLLOWED, /* table: as store_followed() takes it */
+    JOB_NUMBERS,  /* table, batch, number: as store_numbers() takes them */
     JOB_QUESTION, /* number, question, table, bucket, args; answered with MESSAGE_ANSWER */
 };
 

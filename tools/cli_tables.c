@@ -44,13 +44,13 @@ static int name_split(struct cli *cli, const char *name, json_t *args) {
 }
 
 /* ---- tables */
-static void print_problems(const struct cli *cli, const char *db, const json_t *table) {
+static void print_lines(const struct cli *cli, const char *db, const json_t *table, const char *field, enum tone tone) {
     size_t i;
     json_t *problem;
-    json_array_foreach(json_object_get(table, "problems"), i, problem) {
+    json_array_foreach(json_object_get(table, field), i, problem) {
         const char *text = json_is_string(problem) ? json_string_value(problem) : field_text(problem, "what", "?");
         char *what = text_format("%s/%s: %s", db, field_text(table, "name", "?"), text);
-        say_problem(cli, TONE_BAD, what, json_is_object(problem) ? field_text(problem, "mend", NULL) : NULL);
+        say_problem(cli, tone, what, json_is_object(problem) ? field_text(problem, "mend", NULL) : NULL);
         free(what);
     }
 }
@@ -84,7 +84,10 @@ static void print_tables(const struct cli *cli, const json_t *result) {
         if (error)
             say_problem(cli, TONE_BAD, what, NULL);
         free(what);
-        json_array_foreach(json_object_get(db, "tables"), j, table) { print_problems(cli, name, table); }
+        json_array_foreach(json_object_get(db, "tables"), j, table) {
+            print_lines(cli, name, table, "problems", TONE_BAD);
+            print_lines(cli, name, table, "policies", TONE_PLAIN);
+        }
     }
 }
 

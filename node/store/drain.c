@@ -239,7 +239,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
         err = pending_store(s, p); /* it is to show the number of the row that stands for the one that it means */
     if (err)
         return err;
-    if (s->outdated && look->noted && io->telling && e->set &&
+    if ((s->outdated || io->afar) && look->noted && io->telling && e->set &&
         (err = refs_outdated(s, io, &e->who, e->set->at, e->set->count, e->values, hashes)))
         return err;
     t->last_change_ms = look->ms < 0 ? store_wall_ms(s) : look->ms;

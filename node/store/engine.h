@@ -17,6 +17,7 @@
  *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
+ *   afar.c     references to rows of other databases of this server; roster.c tells these about ours
  *   keyless.c  tables without a key; keyrefs.c  whose key refers to numbered rows
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
@@ -106,6 +107,7 @@ struct tbl {
     struct numbered *places;       /* numbers.c: rows under other numbers than those of their birth */
     struct numbered *tentative;    /* those that the projection at hand has moved, by where it shows them */
     bool extras;                   /* some of its registers are, or were, not at home */
+    bool followed;                 /* roster.c tells other databases which numbers its rows have */
     struct tbl *first_name;        /* the table that it was before it was renamed, by which keys refer to its rows; NULL: it never was */
     uint32_t number_column;        /* 1 + the column of the registers that says which; 0: no row was ever renumbered */
     struct tio *io;                /* NULL: the application has no such table now, or it is not replicated */
@@ -160,6 +162,7 @@ struct tio {
     uint32_t rank;       /* tables that others refer to come before these */
     bool telling;        /* some column, or the key, refers to a row by its number */
     struct tbl **ref_to; /* refs.c: for each column in order the table whose rows it refers to by their numbers, or NULL */
+    struct afar **afar;  /* the same of tables in other databases; NULL: there is no such column */
     struct tbl *key_ref; /* the same of the one INTEGER key */
     bool key_refs;       /* some of several key columns refer */
     struct policy policy;
@@ -280,8 +283,11 @@ struct bad_batch { /* was taken from the core, but what is inside cannot be read
 enum file_kind { FILE_OURS, FILE_STRIPPED, FILE_OTHER }; /* generation.c */
 
 struct value_cache;
+struct afar;
+struct afar_news;
 struct outdated;
 struct renumber;
+struct roster;
 struct scan;
 struct recheck;
 struct holders;
@@ -394,7 +400,11 @@ struct store {
     struct renumber *renumber;
     struct waited waits; /* numbers_wait() found last that this row is waited for */
     struct outdated *outdated;
-    struct same *same; /* which rows are one */
+    struct afar *afar;           /* whose rows ours refer to */
+    struct afar *afar_before;    /* as a state knew them that was set aside: so the file shows them */
+    struct afar_news *afar_news; /* what was told of them since */
+    struct roster *rosters;      /* whose rows refer to ours */
+    struct same *same;           /* which rows are one */
     struct scan *scan;
     struct recheck *recheck;
     uint32_t data_version; /* of the file, when a drain looked last, and the schema's */
@@ -470,6 +480,7 @@ int tables_default_hash(struct store *s, struct tio *io, uint32_t at, uint64_t *
 int tables_count_nulls(struct store *s, struct tio *io); /* rows that no key names, in the reader's snapshot */
 void tables_put_null_test(sqlite3_str *q, const struct tio *io, const char *word,
                           bool null);                                            /* word and "k IS NULL OR …", or "k NOT NULL AND …" */
+void tables_put_key(sqlite3_str *q, const struct table *t, const char *of);      /* ", of.k" for each column of the key */
 void tables_batch_done(struct store *s);                                         /* pointers of column sets may be given up */
 int tables_key_values(const struct rowid *who, struct value *out, uint32_t max); /* how many; borrowed from who */
 /* The same for people: with today's numbers. */
@@ -542,8 +553,10 @@ bool renumber_left(struct store *s);   /* all that are planned are left to other
 bool renumber_waits(const struct store *s);
 int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
 int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
-int renumber_undo(struct store *s);              /* the projection was taken back */
-int renumber_done(struct store *s);              /* it is there */
+/* Where the row of the file with these key columns has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
+int renumber_register(struct store *s, struct tio *io, const struct value *key, struct buf *name);
+int renumber_undo(struct store *s); /* the projection was taken back */
+int renumber_done(struct store *s); /* it is there */
 
 /* ---- same.c: rows that are one; more in same.h */
 int same_load(struct store *s);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/engine.h"
 #include "node/store/report.h"
 #include "node/store/trial.h"
@@ -466,10 +467,14 @@ struct reference {
 static const char *ref_lacks(const struct reference *f, const struct policy_ref *r) {
     static _Thread_local char why[300];
     const struct table *parent = is_here(f->s, r) ? schema_find(f->schema, r->table, r->table_len) : NULL;
-    const struct column *to = column_of(parent, r->to, r->to_len);
-    if (!is_here(f->s, r))
-        return "references to other databases are not followed, they stay numbers";
-    if (!column_of(f->table, r->column, r->column_len))
+    const struct column *to = column_of(parent, r->to, r->to_len), *from = column_of(f->table, r->column, r->column_len);
+    if (!is_here(f->s, r) && from && from->key_place)
+        return "it is the key, and a key means no row of another database";
+    if (!is_here(f->s, r) && from && afar_none(f->s, r))
+        return "no database here has such a table with such a number for its key";
+    if (!is_here(f->s, r) && from)
+        return NULL;
+    if (!from)
         snprintf(why, sizeof why, "it has no column \"%.*s\"", (int)(r->column_len < 100 ? r->column_len : 100), r->column);
     else if (!parent)
         snprintf(why, sizeof why, "there is no table \"%.*s\"", (int)(r->table_len < 100 ? r->table_len : 100), r->table);
@@ -492,8 +497,8 @@ static bool add_reference(void *ctx, const char *line, size_t len) {
         snprintf(f->why, 300, "%s", lacks ? lacks : "");
         return !lacks;
     }
-    if (lacks)
-        return true; /* the others hold */
+    if (lacks || !is_here(f->s, &r))
+        return true; /* the others hold; policies_afar() */
     for (uint32_t i = 0; i < f->table->foreign_keys_count; i++)
         if (f->table->foreign_keys[i].count == 1 &&
             same_name(f->table->foreign_keys[i].from[0], strlen(f->table->foreign_keys[i].from[0]), r.column, r.column_len))
@@ -528,6 +533,37 @@ int policies_refs(struct store *s, struct schema *schema) {
                 each_line(s->policies[i].value, add_reference, &f);
             }
     return f.err;
+}
+
+struct away {
+    struct store *s;
+    struct tio *io;
+    int err;
+};
+
+static bool add_away(void *ctx, const char *line, size_t len) {
+    struct away *w = ctx;
+    struct tio *io = w->io;
+    struct policy_ref r;
+    if (!policy_ref_read(line, len, &r) || is_here(w->s, &r))
+        return true;
+    for (uint32_t k = 0; k < io->count && !w->err; k++) {
+        if (!same_name(io->names[k], strlen(io->names[k]), r.column, r.column_len) || io->table->columns[io->order[k]].key_place)
+            continue;
+        if (!io->afar && !(io->afar = calloc(io->count, sizeof(struct afar *))))
+            w->err = ERR_NOMEM;
+        else
+            w->err = afar_get(w->s, &r, &io->afar[k]);
+    }
+    return !w->err;
+}
+
+int policies_afar(struct store *s, struct tio *io) {
+    struct away w = {.s = s, .io = io};
+    for (uint32_t i = 0; i < s->policies_count && !w.err; i++)
+        if (!strcmp(s->policies[i].name, "refs") && !sqlite3_stricmp(s->policies[i].table, io->table->name))
+            each_line(s->policies[i].value, add_away, &w);
+    return w.err;
 }
 
 /* ---- what is wrong with it here */
@@ -664,11 +700,12 @@ void policies_each(struct store *s, const char *table, void (*call)(void *ctx, c
     }
 }
 
-int policies_say(struct store *s) {
+int policies_say(struct store *s, bool afar) {
     for (uint32_t i = 0; i < s->policies_count; i++) {
         char what[800];
         const char *mend = NULL;
-        if (describe(s, &s->policies[i], what, &mend))
+        if ((!afar || (!strcmp(s->policies[i].name, "refs") && strchr(s->policies[i].value, '/'))) &&
+            describe(s, &s->policies[i], what, &mend))
             store_log(s, LOG_WARNING, "%s: table \"%s\": %s: %s", s->config.db, *s->policies[i].table ? s->policies[i].table : "(all)",
                       what, mend);
     }

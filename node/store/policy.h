@@ -62,9 +62,10 @@ uint32_t policies_due(const struct store *s);                                   
 int policies_pack(struct store *s, struct arena *arena, struct schema_item *items);
 int policies_told(struct store *s);                        /* they are in a batch */
 int policies_refs(struct store *s, struct schema *schema); /* references that the schema does not declare, after it was read */
+int policies_afar(struct store *s, struct tio *io);        /* those to other databases: io->afar */
 int policies_bind(struct store *s, struct tio *io);        /* io->policy */
 bool policies_key_has(const struct tio *io, uint32_t at);  /* is this column of io's order part of the policy's key? */
-int policies_say(struct store *s);                         /* what is wrong with them here, into the log */
+int policies_say(struct store *s, bool afar); /* what is wrong with them here, or with those to other databases, into the log */
 /* Those of a table (NULL: those of all, and of tables that are not here), as a line; mend: something is the matter. */
 void policies_each(struct store *s, const char *table, void (*call)(void *ctx, const char *what, const char *mend), void *ctx);
 json_t *policies_json(struct store *s);

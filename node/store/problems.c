@@ -256,7 +256,11 @@ static void rows_of_table(struct store *s, const struct table *table, struct tbl
     large(s, t, list);
 }
 
-static void add_policy(void *ctx, const char *what, const char *mend) { found(ctx, !mend, mend, "%s", what); }
+static void add_policy(void *ctx, const char *what, const char *mend) {
+    found(ctx, !mend, mend, "%s", what);
+    if (!mend) /* it is in force: nothing is the matter */
+        json_object_set_new(json_array_get(ctx, json_array_size(ctx) - 1), "policy", json_true());
+}
 
 /* table NULL: only other servers have it; t NULL: no row of it is known. */
 static json_t *table_findings(struct store *s, const char *name, const struct table *table, struct tbl *t, uint32_t *parked_count) {
@@ -284,11 +288,13 @@ static json_t *table_findings(struct store *s, const char *name, const struct ta
 
 /* ---- `tables` */
 
-/* One line each. */
-static json_t *lines_of(json_t *findings) {
+/* One line each: the policies in force, or all else. */
+static json_t *lines_of(json_t *findings, bool policies) {
     json_t *lines = json_array(), *f;
     size_t i;
     json_array_foreach(findings, i, f) {
+        if (policies != json_is_true(json_object_get(f, "policy")))
+            continue;
         const char *what = json_string_value(json_object_get(f, "what")), *mend = json_string_value(json_object_get(f, "mend"));
         char text[1200];
         snprintf(text, sizeof text, "%s%s%s", what ? what : "?", mend ? ": " : "", mend ? mend : "");
@@ -308,11 +314,11 @@ static json_t *table_json(struct store *s, const char *name, const struct table 
     int64_t rows = t ? t->rows : 0;
     if (table && (table->unsupported || table->excluded) && s->app_open)
         (void)sql_int(s->app.reader, 0, &rows, "SELECT count(*) FROM main.\"%w\"", table->name);
-    json_t *problems = lines_of(findings);
+    json_t *problems = lines_of(findings, false), *policies = lines_of(findings, true);
     json_decref(findings);
-    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity, "replicated",
-                     replicated, "pending", 0, "parked", (json_int_t)parked_count + (t && !t->io ? (json_int_t)t->rows : 0),
-                     "last_change_ms", t ? report_time(t->last_change_ms) : 0, "problems", problems);
+    return json_pack("{s:s, s:I, s:s, s:b, s:i, s:I, s:I, s:o, s:o}", "name", name, "rows", (json_int_t)rows, "identity", identity,
+                     "replicated", replicated, "pending", 0, "parked", (json_int_t)parked_count + (t && !t->io ? (json_int_t)t->rows : 0),
+                     "last_change_ms", t ? report_time(t->last_change_ms) : 0, "problems", problems, "policies", policies);
 }
 
 /* Of several under one name the one that has rows. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/first_name.h"
 #include "node/store/foreign.h"
 #include "node/store/outdated.h"
@@ -71,6 +72,9 @@ int refs_load(struct store *s) {
         struct tio *io = &s->tios[i];
         if (io->tbl && !(io->ref_to = calloc(io->count + 1, sizeof(struct tbl *))))
             return ERR_NOMEM;
+        int err = io->tbl ? policies_afar(s, io) : 0;
+        if (err)
+            return err;
     }
     while (find_more(s))
         ;
@@ -78,7 +82,7 @@ int refs_load(struct store *s) {
         break_circle(s, &s->tios[i]);
     for (uint32_t i = 0; i < s->tios_count; i++) {
         struct tio *io = &s->tios[i];
-        io->telling = io->key_ref != NULL;
+        io->telling = io->key_ref || io->afar;
         for (uint32_t k = 0; io->tbl && k < io->count; k++) {
             io->telling |= io->ref_to[k] != NULL;
             io->key_refs |= io->ref_to[k] && io->table->columns[io->order[k]].key_place;
@@ -192,9 +196,10 @@ int refs_tell(struct store *s, struct tio *io, const struct rowid *who, const ui
             continue;
         }
         bool in_key = at[i] != NOT_HERE && io->table->columns[io->order[at[i]]].key_place;
-        int err = at[i] == NOT_HERE
-                      ? 0
-                      : tell(s, io->ref_to[at[i]], in_key, INT64_MAX, ms, &s->told[i], s->told_bytes + i * VALUE_REF_BORN_BYTES);
+        uint8_t *bytes = s->told_bytes + i * VALUE_REF_BORN_BYTES;
+        int err = at[i] == NOT_HERE             ? 0
+                  : io->afar && io->afar[at[i]] ? afar_tell(s, io->afar[at[i]], ms, &s->told[i], bytes)
+                                                : tell(s, io->ref_to[at[i]], in_key, INT64_MAX, ms, &s->told[i], bytes);
         if (err < 0)
             return err;
     }
@@ -250,7 +255,8 @@ static int show(struct store *s, struct value *v) {
     struct tbl *t;
     struct rowid who;
     if (!refs_find(s, v, &t, &who)) {
-        v->as.i = value_ref_unpack(&ref, v->p, v->len) ? ref.number : 0;
+        if (!afar_number(s, v, &v->as.i))
+            v->as.i = value_ref_unpack(&ref, v->p, v->len) ? ref.number : 0;
         return 0;
     }
     v->as.i = numbers_today(s, t, &who);
@@ -368,10 +374,13 @@ int refs_outdated(struct store *s, struct tio *io, const struct rowid *who, cons
     for (uint32_t i = 0; i < count; i++) {
         struct tbl *to;
         struct rowid row;
-        if (told[i].type != VALUE_REF || at[i] == NOT_HERE || io->table->columns[io->order[at[i]]].key_place ||
-            !refs_find(s, &told[i], &to, &row))
+        struct value today = {.type = VALUE_INT};
+        if (told[i].type != VALUE_REF || at[i] == NOT_HERE || io->table->columns[io->order[at[i]]].key_place)
             continue;
-        struct value today = {.type = VALUE_INT, .as.i = numbers_today(s, to, &row)};
+        if (refs_find(s, &told[i], &to, &row))
+            today.as.i = numbers_today(s, to, &row);
+        else if (!afar_number(s, &told[i], &today.as.i))
+            continue;
         uint64_t hash = value_hash(&today);
         int err = tables_converts(io, at[i], &today) ? tables_convert(s, io, at[i], &today, &hash) : 0;
         if (!err && hash != hashes[at[i]])

@@ -425,13 +425,6 @@ static int move_number(struct store *s, const struct tbl *t) {
 
 /* ---- what refers to them: all rows but those that are in starling_stay, by their keys as they are before */
 
-static void put_key(sqlite3_str *q, const struct table *t, const char *of) {
-    if (t->key_kind == KEY_ROWID)
-        sqlite3_str_appendf(q, ", %s.%s", of, t->rowid);
-    for (uint32_t i = 0; i < t->key_count; i++)
-        sqlite3_str_appendf(q, ", %s.\"%w\"", of, t->columns[t->key[i]].name);
-}
-
 static int run_text(sqlite3 *db, sqlite3_str *q) {
     char *sql = sqlite3_str_finish(q);
     int err = sql ? sql_exec(db, "%s", sql) : ERR_NOMEM;
@@ -597,8 +590,7 @@ static int register_of_key(struct store *s, struct tio *io, const struct value *
     return rank > 0;
 }
 
-/* Where the row of the file with these key columns has its register; bytes in `name`. 0: it has none. */
-static int register_of(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
+int renumber_register(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
     struct rowid place = {.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
     uint8_t keyless[KEYLESS_KEY_BYTES];
     int known = 1, err = 0;
@@ -628,7 +620,7 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
     int row;
     sqlite3_str *text = sqlite3_str_new(s->app.writer);
     sqlite3_str_appendall(text, "SELECT m.t");
-    put_key(text, t, "c");
+    tables_put_key(text, t, "c");
     sqlite3_str_appendf(text, " FROM main.\"%w\" AS c JOIN temp.starling_move AS m ON c.\"%w\"=m.a", t->name, io->names[at]);
     char *sql = sqlite3_str_finish(text);
     int err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
@@ -646,7 +638,7 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
         const struct move *m = n->moving[sqlite3_column_int64(q, 0) - n->moving_from];
         for (uint32_t i = 0; i < table_key_width(t); i++)
             sql_column_value(q, 1 + (int)i, &key[i]);
-        int follows = register_of(s, io, key, &name);
+        int follows = renumber_register(s, io, key, &name);
         if (follows == 1 && (follows = tell_cells(s, n, io, at, to, m)) == 0)
             err = stays(s, t, at, key);
         err = follows < 0 ? follows : err;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -210,6 +211,8 @@ static int put_home(struct store *s, struct tbl *t, const struct rowid *who, con
     sqlite3_bind_blob64(t->put, 2, s->blob.data, s->blob.len, SQLITE_STATIC);
     if (!place.text && place.number > t->top)
         t->top = place.number;
+    if (t->followed)
+        roster_touch(s, t, who);
     return sql_run(t->put);
 }
 
@@ -218,6 +221,8 @@ static int put_extra(struct store *s, struct tbl *t, const struct rowid *who, co
     stored.who = *who;
     stored.away = false;
     t->extras = true;
+    if (t->followed)
+        roster_touch(s, t, who);
     buf_clear(&s->blob);
     buf_clear(&s->key);
     int err = reg_encode(&stored, &s->blob);

@@ -4,6 +4,7 @@
  *
  * Facts are kept in `same`, and in memory as a graph. They name rows that have identities of their own. Rows whose key refers to such rows, or is such
  * a reference, follow without a fact: who stands for them has the same key, with the roots in it. What becomes of registers is in unify.c. */
+#include "node/store/afar.h"
 #include "node/store/first_name.h"
 #include "node/store/same.h"
 
@@ -213,6 +214,7 @@ int same_add(struct store *s, struct tbl *t, const struct rowid *a, uint64_t ran
     }
     err = regroup(s, all, count);
     free(all);
+    roster_regroup(s, t);
     return err;
 }
 

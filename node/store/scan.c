@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
@@ -721,6 +722,8 @@ int scan_step(struct store *s) {
             scan_stop(s);
         return done < 0 ? done : 0;
     }
+    if (c->adopt && afar_awaited(s)) /* whom its numbers mean */
+        return 0;
     while (c->table < s->tios_count && !wanted(&s->tios[c->order[c->table]]))
         c->table++;
     if (c->table == s->tios_count)

@@ -457,7 +457,7 @@ static int bind(struct store *s) {
     if ((err = tables_load(s)) || (err = note_statements(s)) || (err = moves_columns(s)) || (err = mend_remember_schema(s)))
         return err;
     s->schema_stale = s->policies_moved = false;
-    return policies_say(s);
+    return policies_say(s, false);
 }
 
 /* What came is read, unless a migration is under way. */

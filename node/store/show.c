@@ -214,7 +214,7 @@ int show_gather(struct projecting *p, struct tbl *t, struct reg *r, bool home, c
     for (uint32_t i = 0; i < t->io->count; i++) {
         const struct cell *c = reg_winner(r, t->io->numbers[i], &o);
         bool same = hashes && c && hashes[i] == c->hash;
-        if (!c || (same && !t->io->ref_to[i])) /* an equal number may mean another row */
+        if (!c || (same && !t->io->ref_to[i] && !(t->io->afar && t->io->afar[i]))) /* an equal number may mean another row */
             continue;
         struct value *v = &(*values)[*count];
         int err = value_of(p, t, r, c, &row->who, v);

@@ -58,7 +58,9 @@ static const char SCHEMAS[] =
     "CREATE TABLE IF NOT EXISTS gone(hash INTEGER, origin INTEGER, version INTEGER, unseen INTEGER, PRIMARY KEY(hash, origin, version))"
     "  WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS given(hash INTEGER, origin INTEGER, version INTEGER, PRIMARY KEY(hash, origin, version)) WITHOUT ROWID;"
-    "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;";
+    "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS afar(name TEXT, ref BLOB, number INTEGER, was INTEGER, birth INTEGER, state INTEGER, due INTEGER,"
+    " PRIMARY KEY(name, ref)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;

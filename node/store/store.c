@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "node/store/afar.h"
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/same.h"
@@ -314,6 +315,7 @@ int store_open(struct store **out, const struct store_config *config, char *why,
         store_close(s);
         return err;
     }
+    s->afar_before = config->afar_before;
     *out = s;
     return 0;
 }
@@ -347,6 +349,8 @@ void store_close(struct store *s) {
     for (uint32_t i = 0; i < s->shown_count; i++)
         free(s->shown[i].versions);
     free(s->shown);
+    afar_release(s);
+    roster_release(s);
     state_close(s);
     policies_release(s);
     schema_release(&s->schema);
@@ -377,7 +381,7 @@ void store_close(struct store *s) {
 
 static bool is_settled(struct store *s) {
     return !s->held_since_ms && !s->follow_due && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
-           tables_unshown(s) == 0;
+           !afar_due(s) && tables_unshown(s) == 0;
 }
 
 #define JOINING_MS 600000 /* of several servers that begin at once each may have to yield more than once */
@@ -529,6 +533,8 @@ static int gather_changes(struct store *s) {
         if (s->file == FILE_OTHER && !other)
             return ERR_CLOSED; /* found only when opening begins an epoch for it */
     }
+    if (s->scan && scan_adopts(s) && (err = afar_learn(s)))
+        return err;
     if (s->scan) {
         if (s->flights && (err = pending_map_flights(s))) /* what is not shown yet is no local difference */
             return err;
@@ -554,7 +560,7 @@ static int gather_changes(struct store *s) {
         return err;
     if (err == DRAIN_DONE)
         s->app_ms = s->active_ms = mono_ms();
-    if ((err = settle_schema(s)))
+    if ((!s->held_since_ms && (err = afar_settle(s))) || (err = settle_schema(s)))
         return err;
     bool schema_due = s->hot.schema_sent != s->schema.text && s->schema.count && !s->schema_waits;
     if (s->hot.published < s->origins[s->own].version || s->base_due || schema_due || (s->policies_due && s->schema.count)) {
@@ -717,7 +723,8 @@ int store_turn(struct store *s, char *why, size_t why_len) {
     struct stat st;
     if (!s->app_open && stat(s->config.app_path, &st) == 0 && st.st_size > 0)
         return ERR_SCHEMA; /* the application has made it: it is opened anew, as any file of its */
-    int r = turn(s);
+    int r = turn(s), told = r >= -1 ? roster_tell(s) : 0;
+    r = told ? told : r;
     if (r >= -1)
         return r;
     say_failure(s, r, why, why_len);
@@ -790,7 +797,7 @@ void store_shared(struct store *s) {
 int store_barrier(struct store *s) {
     if (!s->app_open)
         return 1;
-    if (s->scan || s->schema_stale || s->held_since_ms || s->given < s->hot.published || scan_replaced_due(s))
+    if (s->scan || s->schema_stale || s->held_since_ms || s->given < s->hot.published || scan_replaced_due(s) || afar_due(s))
         return 0;
     int64_t seq = 0;
     if (sql_int(s->app.reader, 0, &seq, "SELECT max(seq) FROM main._starling_dirty"))

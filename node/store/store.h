@@ -18,6 +18,7 @@
 #include "proto/core.h"
 
 struct store;
+struct afar;
 
 struct store_config {
     const char *app_path, *state_path;
@@ -34,13 +35,20 @@ struct store_config {
     int64_t refused_ms;   /* for so long opening has failed with ERR_BUSY by now */
     uint32_t epoch_above; /* epochs of ours up to this one were used by a state that was set aside */
 
+    struct afar *afar_before; /* store_take_afar(); the store's from then on, if it opens */
+
     void *ctx;
     void (*on_file)(void *ctx, uint64_t dev, uint64_t ino); /* the application's file, which SQLite is about to open; NULL: nobody asks */
     void (*on_batch)(void *ctx, struct bytes *batch);       /* ours, durable now; borrowed */
     void (*on_stored)(void *ctx, const struct db_state *state);                           /* vector, digest or settled changed; durable */
     void (*on_bad)(void *ctx, const struct origin *o, uint64_t version, const char *why); /* delivered, could not be taken */
     void (*on_forged)(void *ctx, const struct origin *o, uint64_t version); /* its chain or signature does not hold; NULL: on_bad says so */
-    void (*on_change)(void *ctx, json_t *change);           /* `watch` objects (interface); owned by the callee; only while watched */
+    void (*on_change)(void *ctx, json_t *change); /* `watch` objects (interface); owned by the callee; only while watched */
+    /* Between the databases of one server, where rows of one refer to rows of another. NULL: there is no other. */
+    void (*on_follow)(void *ctx,
+                      const char *name); /* who has which number in "db/table.column" is asked for: that one's store_followed() */
+    void (*on_numbers)(void *ctx, const char *key, struct bytes *rows,
+                       unsigned flags);                     /* the answer, also later, for store_numbers(); borrowed */
     void (*on_log)(void *ctx, int level, const char *text); /* 0 error, 1 warning, 2 info (activity), 3 debug */
 };
 
@@ -65,6 +73,14 @@ struct appfile *store_appfile(struct store *s);
 
 /* Takes a batch that the core delivered (in order, causes first); merged by the next turn. Takes a reference of its own. */
 void store_deliver(struct store *s, struct bytes *batch);
+/* Others refer to "table.column" here. */
+void store_followed(struct store *s, const char *key);
+/* Who has which number in "db/table.column", which rows here refer to; rows NULL: none. */
+enum { NUMBERS_BEGIN = 1, NUMBERS_END = 2, NUMBERS_NONE = 4 }; /* all of them begin, end here; there is no such table */
+void store_numbers(struct store *s, const char *name, struct bytes *rows, unsigned flags);
+/* What rows here refer to in other databases, as far as the file shows it: for the store that takes up the same file anew (afar_before). */
+struct afar *store_take_afar(struct store *s);
+void store_drop_afar(struct afar *list);
 /* Reads up to bytes_max (at least one batch) of consecutive batches [from..to] of origin from the log. *batches is malloc'ed; the
  * caller frees it and unrefs each. Count 0 when the first one is not there. */
 int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches,
@@ -94,7 +110,7 @@ void store_follow(struct store *s, bool on); /* as in store_config, from the nex
  * status: the `databases` entry: name state error tables rows pending waiting(0) parked version digest conflicts, and more: base, capturing
  *   {"done":rows,"table":…} or null, policies: [{"table","policy","value","node","time_ms"} and, where it
  *   is not wholly in force here, "problem","mend"], log_bytes, drained, projected, lock_ms_p99…
- * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…]}] */
+ * tables: [{"name","rows","identity":"given|numbered|none","replicated":bool,"pending","parked","last_change_ms","problems":[…],"policies":[… in force]}] */
 json_t *store_status(struct store *s);
 json_t *store_tables(struct store *s);
 #define STORE_CONFLICTS_MAX 5000

@@ -550,6 +550,7 @@ static void tio_release(struct tio *io) {
     free(io->by_number);
     free(io->converted);
     free(io->ref_to);
+    free(io->afar);
     if (io->tbl)
         io->tbl->io = NULL;
 }
@@ -603,6 +604,13 @@ static int tio_columns(struct store *s, struct tio *io) {
     for (uint32_t i = 0; i < io->count; i++)
         io->by_number[io->numbers[i]] = i + 1;
     return load_converted(s, io);
+}
+
+void tables_put_key(sqlite3_str *q, const struct table *t, const char *of) {
+    if (t->key_kind == KEY_ROWID)
+        sqlite3_str_appendf(q, ", %s.%s", of, t->rowid);
+    for (uint32_t i = 0; i < t->key_count; i++)
+        sqlite3_str_appendf(q, ", %s.\"%w\"", of, t->columns[t->key[i]].name);
 }
 
 static int prepare_all(struct store *s, struct tio *io) {

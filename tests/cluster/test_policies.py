@@ -99,7 +99,7 @@ database "misspelt.db" { orphans = keep }
         poll(lambda: a.database()["rows"] == 4 and a.database()["state"] == "ok")
         said = {(p["table"], p["policy"]): p.get("problem", "") for p in a.database()["policies"]}
         for table, policy, line, part in (("team", "key", 2, "saeson"), ("game", "key", 3, "several rows here"), ("scouting", "refs", 4, "loop"), ("loop1", "refs", 5, "loop"),
-                                          ("loop2", "refs", 6, "loop"), ("away", "refs", 7, "other databases"), ("none", "refs", 8, "nothing")):
+                                          ("loop2", "refs", 6, "loop"), ("away", "refs", 7, "no database here"), ("none", "refs", 8, "nothing")):
             self.assertIn(part, said[table, policy])
             for out in (a.cli("status").out, a.cli("tables").out, a.cli("doctor").out, a.log()):
                 self.assertTrue([x for x in out.splitlines() if "%s:%d: " % (path, line) in x and part in x and ": " in x], (table, out))

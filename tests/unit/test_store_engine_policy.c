@@ -74,6 +74,9 @@ static void test_rename_keeps_both_values(void **state) {
         assert_true(peer_lost(&r.peers[i], "name", "\"same\""));
         assert_policies(&r.peers[i], "t unique = rename");
     }
+    char *problems = peer_problems(&r.peers[0], "t"); /* a policy in force is none */
+    assert_string_equal(problems, "");
+    free(problems);
     rig_close(&r);
 }
 
