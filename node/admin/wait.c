@@ -171,6 +171,17 @@ static bool files_equal(struct conn *c) {
     return false;
 }
 
+/* What refers to rows of other databases comes after these: its references are told as soon as they say whom a number means. */
+static bool comes_later(const struct conn *c, const struct database *db) {
+    const struct wait *w = c->task;
+    bool later = false;
+    for (const struct target *t = w->targets; t != NULL && db->follows_count > 0; t = t->next) {
+        const struct database *other = databases_find(c->node->databases, t->name);
+        later = later || (other != NULL && other->follows_count == 0 && !t->drained);
+    }
+    return later;
+}
+
 /* True when all targets are drained; asks those that are not. */
 static bool drained(struct conn *c) {
     struct wait *w = c->task;
@@ -188,7 +199,7 @@ static bool drained(struct conn *c) {
             misses(w, "%s%s", "", db->error != NULL ? db->error : "a database cannot be served now");
         else
             misses(w, "%s%s has not taken up all that was committed", "", t->name);
-        if (t->asked == 0 && db->state == DB_SERVED)
+        if (t->asked == 0 && db->state == DB_SERVED && !comes_later(c, db))
             t->asked = node_ask(c->node, db, QUESTION_BARRIER, NULL, -1, barrier_answered, c);
     }
     return all;

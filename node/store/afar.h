@@ -25,7 +25,6 @@ struct roster_row {
 /* ---- roster.c: who of ours has which number */
 int roster_tell(struct store *s);                                                 /* at the end of a turn */
 void roster_touch(struct store *s, const struct tbl *t, const struct rowid *who); /* its register was written */
-void roster_regroup(struct store *s, const struct tbl *t);                        /* rows of it became one, or are apart again */
 void roster_release(struct store *s);
 
 /* ---- afar.c: who of theirs has which number */

@@ -11,6 +11,7 @@
 #include "node/store/notes.h"
 #include "node/store/report.h"
 #include "node/store/same.h"
+#include "node/store/recheck.h"
 #include "proto/err.h"
 
 int drain_look(struct store *s, struct row_look *look, sqlite3_stmt *stmt) {

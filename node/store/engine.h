@@ -754,13 +754,6 @@ int holders_look(struct store *s);             /* and now they are looked at: in
 bool holders_due(const struct store *s);
 int holders_build(struct store *s); /* in a quiet moment; may begin the state's transaction */
 
-/* ---- recheck.c: all rows again, in the background */
-void recheck_hint(struct store *s, bool other); /* a commit without a note; other: one that may hide it */
-int recheck_restart(struct store *s);           /* the tables are bound anew */
-void recheck_stop(struct store *s);
-int64_t recheck_wait_ms(struct store *s); /* until there is something to do; at least 1 */
-int recheck_step(struct store *s);        /* in a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
-
 /* ---- generation.c: which file stands in the application's place */
 struct capture_mark generation_mark(const struct store *s);
 int generation_look(struct store *s); /* before our triggers are installed; sets s->file and s->marked */

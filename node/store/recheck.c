@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "node/store/engine.h"
+#include "node/store/recheck.h"
 #include "proto/err.h"
 
 #define SLICE_US 10000

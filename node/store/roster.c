@@ -46,11 +46,6 @@ void roster_release(struct store *s) {
     s->rosters = NULL;
 }
 
-void roster_regroup(struct store *s, const struct tbl *t) {
-    for (struct roster *r = s->rosters; r; r = r->next)
-        r->due = r->due || r->tbl == t;
-}
-
 static void touch(struct roster *r, const struct rowid *who) {
     if (r->due || (r->count && rowid_same(&r->touched[r->count - 1], who)))
         return;
@@ -115,10 +110,24 @@ static void send(struct store *s, const struct roster *r, struct buf *out, unsig
 
 /* ---- all of them */
 
+/* With all that are one with it: these have its number. */
+static int put_group(struct store *s, const struct tbl *t, const struct rowid *who, struct buf *out) {
+    struct arena arena = {0};
+    struct rowid *list;
+    uint32_t count;
+    int err = same_any(s) ? same_members(s, t, who, &arena, &list, &count) : 1;
+    if (err == 1)
+        return put_row(s, t, who, out);
+    for (uint32_t i = 0; i < count && !err; i++)
+        err = put_row(s, t, &list[i], out);
+    arena_release(&arena);
+    return err;
+}
+
 static int put_list(struct store *s, const struct roster *r, const struct rowid *list, uint32_t count, unsigned *flags, struct buf *out) {
     int err = 0;
     for (uint32_t i = 0; i < count && !err; i++) {
-        err = put_row(s, r->tbl, &list[i], out);
+        err = r->due ? put_row(s, r->tbl, &list[i], out) : put_group(s, r->tbl, &list[i], out);
         if (!err && out->len > ROSTER_BYTES) {
             send(s, r, out, *flags);
             *flags = 0;

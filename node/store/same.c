@@ -213,8 +213,9 @@ int same_add(struct store *s, struct tbl *t, const struct rowid *a, uint64_t ran
             return ERR_NOMEM;
     }
     err = regroup(s, all, count);
+    for (uint32_t i = 0; i < count && s->rosters; i++)
+        roster_touch(s, all[i]->tbl, &all[i]->who);
     free(all);
-    roster_regroup(s, t);
     return err;
 }
 

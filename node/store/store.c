@@ -18,6 +18,7 @@
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/same.h"
+#include "node/store/recheck.h"
 #include "proto/err.h"
 
 #define SCHEMA_QUIET_MS 150 /* a migration is many statements: its schema is sent once it is still */

@@ -6,6 +6,7 @@
 
 #include "node/store/keyed.h"
 #include "node/store/same.h"
+#include "node/store/recheck.h"
 #include "proto/err.h"
 
 /* ---- SQL text */

@@ -484,15 +484,50 @@ static void test_databases_that_join(void **state) {
     rig_close(&r);
 }
 
+static size_t conflicts_of_kind(struct peer *p, const char *kind) {
+    json_t *list = store_conflicts(p->s.store), *c;
+    size_t i, n = 0;
+    json_array_foreach(list, i, c) { n += strcmp(json_string_value(json_object_get(c, "kind")), kind) == 0; }
+    json_decref(list);
+    return n;
+}
+
+/* Who is one with the row that stands in its place needs no number of its own; nor if it is one with a row beside that. */
+static void test_no_number_is_given_to_what_is_one(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT UNIQUE)");
+    rig_act(&r, 0, "INSERT INTO t(name) VALUES('admin'), ('superadmin')");
+    rig_tick();
+    rig_act(&r, 1, "INSERT INTO t(name) VALUES('superadmin'), ('admin')");
+    uint32_t made = rig_made_rows(&r, 0, 0) + rig_made_rows(&r, 1, 0);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT * FROM t ORDER BY id", "i1|tadmin|;i2|tsuperadmin|;");
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(conflicts_of_kind(&r.peers[i], "number"), 0);
+        assert_int_equal(conflicts_of_kind(&r.peers[i], "unique"), 2);
+    }
+    assert_int_equal(rig_made_rows(&r, 0, 0) + rig_made_rows(&r, 1, 0), made + 2); /* that they are one, and no more */
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),
-        cmocka_unit_test(test_what_is_overwritten), cmocka_unit_test(test_deleted_and_kept),
-        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart),
-        cmocka_unit_test(test_not_the_same),        cmocka_unit_test(test_taken_apart),
-        cmocka_unit_test(test_content_with_it),     cmocka_unit_test(test_ended_in_between),
-        cmocka_unit_test(test_databases_that_join), cmocka_unit_test(test_one_of_them_is_deleted),
-        cmocka_unit_test(test_both_are_revived),    cmocka_unit_test(test_one_of_them_is_renamed),
+        cmocka_unit_test(test_the_same_import),
+        cmocka_unit_test(test_columns_merge),
+        cmocka_unit_test(test_what_is_overwritten),
+        cmocka_unit_test(test_deleted_and_kept),
+        cmocka_unit_test(test_known_before),
+        cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),
+        cmocka_unit_test(test_taken_apart),
+        cmocka_unit_test(test_content_with_it),
+        cmocka_unit_test(test_ended_in_between),
+        cmocka_unit_test(test_no_number_is_given_to_what_is_one),
+        cmocka_unit_test(test_databases_that_join),
+        cmocka_unit_test(test_one_of_them_is_deleted),
+        cmocka_unit_test(test_both_are_revived),
+        cmocka_unit_test(test_one_of_them_is_renamed),
         cmocka_unit_test(test_renamed_and_one),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
