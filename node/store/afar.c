@@ -576,11 +576,48 @@ static int settle_child(struct store *s, const struct afar *a, struct tio *io, u
     return refs_unsettle(s, t, who, (struct shown_cell){io->numbers[at], hash}, value_hash(&v));
 }
 
+/* The same of a row that the file does not show yet as the registers say: these have the number that was known when it was merged. */
+static int settle_pending_cell(struct store *s, struct pending_row *p, uint32_t at) {
+    struct origins_order o = store_order(s);
+    struct reg *r = &s->reg;
+    struct value v;
+    bool home;
+    int64_t number;
+    int err = rows_find(s, p->tbl, &p->who, r, &home);
+    if (err || !reg_known(r))
+        return err;
+    const struct cell *c = reg_winner(r, p->tbl->io->numbers[at], &o);
+    if (!c)
+        return 0;
+    const struct write w = r->writes[c->write];
+    struct shown_cell shown = {c->column, c->hash}; /* unless it is known to be another */
+    if ((err = values_find(s, w.origin, w.version, p->tbl, &p->who, c->column, c->hash, &v)))
+        return err == ERR_NOTFOUND ? 0 : err;
+    if (v.type != VALUE_REF || !afar_number(s, &v, &number))
+        return 0;
+    struct value today = {.type = VALUE_INT, .as.i = number};
+    return value_hash(&today) == shown.hash ? 0 : refs_unsettle(s, p->tbl, &p->who, shown, value_hash(&v));
+}
+
+static int settle_pending(struct store *s, const struct afar *a) {
+    struct pending_row *p, *next;
+    int err = 0;
+    HASH_ITER(hh, s->pending, p, next) {
+        const struct tio *io = p->tbl->io;
+        for (uint32_t k = 0; io && io->afar && k < io->count && !err; k++)
+            if (io->afar[k] == a)
+                err = settle_pending_cell(s, p, k);
+    }
+    return err;
+}
+
 static int settle_one(struct store *s, struct afar *a, bool *wrote) {
     struct arena arena = {0};
     struct buf numbers;
     buf_init(&numbers, 256u << 20);
-    int err = due_numbers(a, &numbers);
+    int err = settle_pending(s, a);
+    if (!err)
+        err = due_numbers(a, &numbers);
     for (uint32_t i = 0; i < s->tios_count && !err; i++) {
         struct tio *io = &s->tios[i];
         for (uint32_t k = 0; io->tbl && io->afar && k < io->count && !err; k++) {
