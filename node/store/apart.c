@@ -68,9 +68,33 @@ struct doubt {
     struct write by;
 };
 
-int same_doubt(struct store *s, const struct tbl *t, const struct rowid *member, const struct write *by) {
-    struct same_node *n = by->carried ? NULL : same_node(s, t, member);
-    for (uint32_t i = 0; n && i < n->pairs_count; i++) {
+/* Asked again and again, of the same columns mostly. */
+static bool is_unique(struct store *s, const struct tbl *t, uint32_t column) {
+    enum { UNKNOWN, YES, NO };
+    struct same *m = s->same;
+    if (m->uniques_of != t || column >= m->unique_count) {
+        m->uniques_of = NULL;
+        if (!(m->unique = arena_alloc(&m->doubts_arena, t->columns_count + 1)))
+            return mend_is_unique(s, t, column);
+        memset(m->unique, UNKNOWN, t->columns_count + 1);
+        m->unique_count = t->columns_count;
+        m->uniques_of = t;
+    }
+    if (m->unique[column] == UNKNOWN)
+        m->unique[column] = mend_is_unique(s, t, column) ? YES : NO;
+    return m->unique[column] == YES;
+}
+
+static bool is_by(const struct reg *r, const struct cell *c, const struct write *by) {
+    return r->writes[c->write].origin == by->origin && r->writes[c->write].version == by->version;
+}
+
+int same_doubt(struct store *s, const struct tbl *t, const struct rowid *member, const struct reg *own, const struct write *by) {
+    struct same_node *n = by->carried || !t->io ? NULL : same_node(s, t, member);
+    bool unique = false;
+    for (uint32_t i = 0; n && i < own->cells_count && !unique; i++)
+        unique = is_by(own, &own->cells[i], by) && is_unique(s, t, own->cells[i].column);
+    for (uint32_t i = 0; unique && i < n->pairs_count; i++) {
         if (same_pair_state(s, n->pairs[i]) != SAME_ONE)
             continue;
         struct doubt *d = arena_alloc(&s->same->doubts_arena, sizeof *d);
@@ -127,14 +151,13 @@ static int differs(struct store *s, struct tbl *t, const struct reg *changed, co
     *is = false;
     for (uint32_t i = 0; i < changed->cells_count && !err && !*is; i++) {
         const struct cell *c = &changed->cells[i];
-        const struct write *w = &changed->writes[c->write];
         uint32_t at = c->column < io->by_number_count ? io->by_number[c->column] : 0;
         bool same = true;
-        if (!at || w->origin != by->origin || w->version != by->version || reg_winner(changed, c->column, &o) != c ||
-            (io->ref_to && io->ref_to[at - 1]))
+        if (!at || !is_by(changed, c, by) || reg_winner(changed, c->column, &o) != c || (io->ref_to && io->ref_to[at - 1]) ||
+            !is_unique(s, t, c->column))
             continue;
         err = same_value(s, t, changed, c, other, reg_winner(other, c->column, &o), io->table->columns[io->order[at - 1]].own, &same);
-        *is = !err && !same && mend_is_unique(s, t, c->column);
+        *is = !err && !same;
     }
     return err;
 }
@@ -146,7 +169,7 @@ static int judge(struct store *s, const struct doubt *d) {
     struct reg changed, other;
     bool home, is = false, knew = false;
     int err = 0;
-    if (!t->io || !(t->io->uniques || t->io->policy.key_count) || same_pair_state(s, d->pair) != SAME_ONE)
+    if (!t->io || same_pair_state(s, d->pair) != SAME_ONE)
         return 0;
     reg_init(&changed);
     reg_init(&other);
@@ -166,7 +189,7 @@ out:
 int same_judge(struct store *s) {
     bool begun = false;
     int err = 0;
-    if (!same_any(s) || !s->same->doubts)
+    if (!same_any(s))
         return 0;
     for (struct doubt *d = s->same->doubts; d && err >= 0; d = d->next) {
         const struct same_pair *p = d->pair;
@@ -182,6 +205,7 @@ int same_judge(struct store *s) {
         err = unify_write(s, p->a->tbl, &p->a->who, p->a->rank, &p->b->who, p->b->rank, SAME_APART, stamp_above(at));
     }
     s->same->doubts = NULL;
+    s->same->uniques_of = NULL;
     arena_release(&s->same->doubts_arena);
     return err < 0 ? err : begun ? drain_seal(s, false) : 0;
 }

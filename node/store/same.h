@@ -56,8 +56,11 @@ struct same {
     struct arena uncounted_arena;
     struct uncounted *uncounted; /* rows.c: their open conflicts are counted when the batch at hand is in the log */
     struct arena doubts_arena;
-    struct doubt *doubts; /* apart.c: writes to one of two rows, by who may not have known that they are one */
-    bool dead_refs;       /* the projection at hand wrote references to rows that are dead */
+    struct doubt *doubts;         /* apart.c: writes to one of two rows, by who may not have known that they are one */
+    const struct tbl *uniques_of; /* the same: of which table `unique` says which columns an index has for a key */
+    uint8_t *unique;
+    uint32_t unique_count;
+    bool dead_refs; /* the projection at hand wrote references to rows that are dead */
 };
 
 static inline bool same_any(const struct store *s) { return s->same && s->same->nodes; }
@@ -88,8 +91,9 @@ bool same_elder(const struct store *s, const struct same_node *a, const struct s
 /* Rows for which this one stands, and of which that is an open conflict. */
 struct same_node *same_next_open(struct store *s, const struct tbl *t, const struct rowid *root, const struct same_node *after);
 uint32_t same_open(struct store *s, const struct tbl *t, const struct rowid *root);
-int same_decide(struct store *s, struct tbl *t, const struct rowid *who, bool split);                     /* into the batch at hand */
-int same_doubt(struct store *s, const struct tbl *t, const struct rowid *member, const struct write *by); /* this write changed it */
+int same_decide(struct store *s, struct tbl *t, const struct rowid *who, bool split); /* into the batch at hand */
+/* This write changed the one whose register is `own`. */
+int same_doubt(struct store *s, const struct tbl *t, const struct rowid *member, const struct reg *own, const struct write *by);
 int same_judge(struct store *s); /* what is in doubt since the last turn; into a batch of its own */
 
 /* ---- unify.c */

@@ -216,7 +216,7 @@ int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind 
     if (!err && kind != CHANGE_DELETE && kind != CHANGE_REVIVE)
         err = supersede(s, t, u, kind, by, columns, count, seen);
     if (!err && !by.mend && (kind == CHANGE_INSERT || kind == CHANGE_UPDATE))
-        err = same_doubt(s, t, &u->member, &by);
+        err = same_doubt(s, t, &u->member, &u->own, &by);
     if (!err && !(err = put_together(s, t, &u->root, &all))) {
         keep_numbers(t, &u->was, &all);
         rows_account(s, t, &u->root, NULL, &all);
