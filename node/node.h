@@ -32,6 +32,7 @@ struct admin;
 struct content_door;
 struct content_peers;
 struct files;
+struct leaving;
 struct question_open;
 struct visit;
 struct watcher;
@@ -68,6 +69,7 @@ struct node {
     struct watcher *watchers;
     struct content_peers *content_peers; /* NULL: no files */
     struct visit *visits;
+    struct leaving *leaving; /* the `leave` that is under way (admin/leave.c), or NULL */
 };
 
 /* ---- life: main.c */
@@ -102,6 +104,8 @@ uint64_t node_ask_files(struct node *n, json_t *question, answer_fn fn, void *ct
 /* {"pending": how many files are not as their index says, "index": digest of its vector once that is 0 and all written into it is batched, "lost",
  * "error"}. */
 uint64_t node_ask_settled(struct node *n, answer_fn fn, void *ctx);
+/* That member leaves: do we stay, and may it count on us? (admin/leave.c) */
+bool leave_takes_over(struct node *n, const uint8_t *peer);
 uint64_t node_ask_peer(struct node *n, const uint8_t *peer, json_t *payload, answer_fn fn, void *ctx); /* takes payload */
 void node_ask_cancel(struct node *n, void *ctx);                                                       /* all of this ctx */
 void node_answer(struct node *n, uint64_t number, json_t *answer);

@@ -1,7 +1,7 @@
 /* Starling node: questions to workers and to peers, and what peers ask us.
  *
  * A peer's question and its answer are JSON: {"ask": "verify", "db", "table"|null, "bucket"} is answered as store_verify() does, {"ask": "clock"} with
- * {"wall_ms"}, {"ask": "files"} as node_ask_settled() says; {"error": "…"} when there is no answer. */
+ * {"wall_ms"}, {"ask": "files"} as node_ask_settled() says, {"ask": "leave"} likewise by who takes over what the asker has and stays (admin/leave.c); {"error": "…"} when there is no answer. */
 #include "node/node.h"
 #include "node/rotate.h"
 
@@ -287,7 +287,8 @@ void node_request(struct node *n, const struct effect *e) {
         json_decref(request);
         return;
     }
-    if (strcmp(ask, "files") == 0 && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
+    bool takes = strcmp(ask, "leave") == 0 && peer_questions(n) < PEER_QUESTIONS_MAX && leave_takes_over(n, e->peer);
+    if ((takes || strcmp(ask, "files") == 0) && n->files != NULL && peer_questions(n) < PEER_QUESTIONS_MAX) {
         if (node_ask_settled(n, peer_answered, p) == 0)
             free(p);
         json_decref(request);
@@ -295,10 +296,10 @@ void node_request(struct node *n, const struct effect *e) {
     }
     if (strcmp(ask, "content") == 0)
         content_peers_asked(n, e->peer);
-    json_t *answer = strcmp(ask, "content") == 0  ? json_object()
-                     : strcmp(ask, "rotate") == 0 ? rotation_asked(n->rotation, request)
-                     : strcmp(ask, "clock") == 0  ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
-                                                  : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
+    json_t *answer = takes || strcmp(ask, "content") == 0 ? json_object()
+                     : strcmp(ask, "rotate") == 0         ? rotation_asked(n->rotation, request)
+                     : strcmp(ask, "clock") == 0          ? json_pack("{s:I}", "wall_ms", (json_int_t)clock_wall_ms())
+                                                          : json_pack("{s:s}", "error", db == NULL ? "no such database" : "busy");
     struct question_open *q = open_new(n, peer_answered, p);
     if (q == NULL) {
         json_decref(answer);

@@ -1,4 +1,4 @@
-/* Starling node: `members`, and the verbs that change who is met: `join`, `leave`, `forget`, `pause`, `resume`, `stop`. */
+/* Starling node: `members`, and the verbs that change who is met: `join`, `forget`, `pause`, `resume`, `stop`. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +7,6 @@
 #include "node/admin/conn.h"
 #include "node/allow.h"
 #include "node/clock.h"
-
-#define LEAVE_MS 30000
-#define LEAVE_POLL_MS 20
 
 const char *member_state_text(enum member_state state) {
     static const char *const TEXTS[] = {"alive", "suspect", "dead", "left", "blocked", "forgotten"};
@@ -125,6 +122,8 @@ void verb_join(struct conn *c, const json_t *args) {
 bool member_named(struct conn *c, const char *who, struct member *found) {
     struct peer_info peer;
     uint32_t matches = 0;
+    char own[2 * NODE_ID_BYTES + 1];
+    identity_hex(core_id(c->node->core), own);
     for (uint32_t i = 0; who != NULL && core_peer(c->node->core, i, &peer); i++) {
         char id[2 * NODE_ID_BYTES + 1];
         identity_hex(peer.member->id, id);
@@ -135,8 +134,11 @@ bool member_named(struct conn *c, const char *who, struct member *found) {
     }
     if (matches == 1)
         return true;
+    bool itself =
+        matches == 0 && who != NULL && (strcmp(c->node->name, who) == 0 || (strlen(who) >= 4 && strncmp(own, who, strlen(who)) == 0));
     conn_done(c, who == NULL ? 2 : 1, NULL,
               who == NULL    ? "say which member"
+              : itself       ? "that is this node itself"
               : matches == 0 ? "no such member: see `starling members`"
                              : "several members match: give the id");
     return false;
@@ -179,113 +181,4 @@ void verb_stop(struct conn *c, const json_t *args) {
     (void)args;
     conn_done(c, 0, NULL, NULL);
     node_stop(c->node, false);
-}
-
-/* ---- leave: barrier -> somebody alive has all that is here -> the node ends */
-
-struct leaving {
-    uint64_t deadline_ms, asked; /* asked: number of the question under way */
-    uint32_t next;               /* the peer who is asked next whether he has all files */
-    bool files;                  /* somebody has */
-};
-
-/* NULL: one alive member has everything; else what is missing. */
-static const char *not_handed_over(struct node *n, char *why, size_t why_len) {
-    struct peer_info peer;
-    uint32_t alive = 0;
-    if (member_count(n) == 1)
-        return NULL; /* alone: there is nobody to hand anything to */
-    for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next)
-        if (database_broken(db) || db->state == DB_OPENING) {
-            snprintf(why, why_len, "%s", db->error != NULL ? db->error : db->name);
-            return why;
-        }
-    for (uint32_t i = 0; core_peer(n->core, i, &peer); i++) {
-        uint64_t lacks = 0;
-        if (peer.member->state != MEMBER_ALIVE)
-            continue;
-        alive++;
-        for (struct database *db = databases_first(n->databases); db != NULL; db = db->hh.next) {
-            uint64_t of_db = peer_lacks(n, i, db->name);
-            if (of_db > 0)
-                snprintf(why, why_len, "%s lacks %llu versions of %s", peer.member->name, (unsigned long long)of_db, db->name);
-            lacks += of_db;
-        }
-        if (lacks == 0)
-            return NULL;
-    }
-    if (alive == 0)
-        snprintf(why, why_len, "no other member is alive to take over what is here");
-    return why;
-}
-
-static void files_told(void *ctx, uint64_t number, json_t *answer) {
-    struct conn *c = ctx;
-    struct leaving *l = c->task;
-    (void)number;
-    l->asked = 0;
-    l->files = answer != NULL && json_string_value(json_object_get(answer, "error")) == NULL &&
-               json_integer_value(json_object_get(answer, "pending")) == 0;
-    json_decref(answer);
-}
-
-/* Has somebody who is alive the content of all files, too? Asked one after the other, again and again. */
-static bool files_handed_over(struct conn *c, char *why, size_t why_len) {
-    struct leaving *l = c->task;
-    struct peer_info peer;
-    if (l->files || c->node->files == NULL || member_count(c->node) == 1)
-        return true;
-    snprintf(why, why_len, "no other member has the content of all files yet");
-    if (l->asked == 0 && !core_peer(c->node->core, l->next, &peer))
-        l->next = 0;
-    if (l->asked == 0 && core_peer(c->node->core, l->next++, &peer) && peer.member->state == MEMBER_ALIVE)
-        l->asked = node_ask_peer(c->node, peer.member->id, json_pack("{s:s}", "ask", "files"), files_told, c);
-    return false;
-}
-
-static void leave_poll(struct conn *c) {
-    struct leaving *l = c->task;
-    char why[300] = "", text[400];
-    if (not_handed_over(c->node, why, sizeof(why)) == NULL && files_handed_over(c, why, sizeof(why))) {
-        struct node *n = c->node;
-        conn_done(c, 0, NULL, NULL);
-        node_stop(n, true);
-        return;
-    }
-    if (clock_mono_ms() >= l->deadline_ms) {
-        snprintf(text, sizeof(text), "not left: %s: try again when another member is alive, or just stop this node", why);
-        conn_done(c, 1, NULL, text);
-        return;
-    }
-    conn_timer(c, LEAVE_POLL_MS, leave_poll);
-}
-
-static void leave_drain(struct conn *c);
-
-static void leave_drained(struct conn *c, json_t *answers) {
-    bool all = true;
-    for (struct database *db = databases_first(c->node->databases); db != NULL; db = db->hh.next)
-        all = all && (db->state != DB_SERVED || json_is_true(json_object_get(answers, db->name)));
-    json_decref(answers);
-    if (!all && clock_mono_ms() < ((struct leaving *)c->task)->deadline_ms)
-        conn_timer(c, LEAVE_POLL_MS, leave_drain);
-    else
-        leave_poll(c);
-}
-
-static void leave_drain(struct conn *c) { gather_start(c, QUESTION_BARRIER, NULL, LEAVE_MS, leave_drained); }
-
-static void leave_release(struct conn *c) { free(c->task); }
-
-void verb_leave(struct conn *c, const json_t *args) {
-    struct leaving *l = calloc(1, sizeof(*l));
-    (void)args;
-    if (l == NULL) {
-        conn_done(c, 1, NULL, "out of memory");
-        return;
-    }
-    l->deadline_ms = clock_mono_ms() + LEAVE_MS;
-    c->task = l;
-    c->release = leave_release;
-    leave_drain(c);
 }

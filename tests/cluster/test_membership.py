@@ -1,4 +1,6 @@
 """Who is there: learned from others, remembered, missed at once when gone, found again elsewhere."""
+import threading
+
 import harness
 from harness import ClusterTest, free_port, holds, poll
 
@@ -112,10 +114,34 @@ class Membership(ClusterTest):
         poll(lambda: c[2].alive() == 3 and c[0].alive() == 3)
         self.eventually(c[2], "SELECT count(*) FROM item", [(2,)])
 
+    def test_two_leave_at_once(self):
+        """Neither counts on the other to take over what a third lacks."""
+        c = self.cluster(3, ITEMS)
+        self.assertEqual(c[2].cli("pause").code, 0)
+        c[0].sql("INSERT INTO item VALUES ('last words', 1)")
+        self.eventually(c[1], "SELECT id FROM item", [("last words",)])
+        done = {}
+        threads = [threading.Thread(target=lambda n=n: done.setdefault(n.name, n.cli("leave"))) for n in c.nodes[:2]]
+        for t in threads:
+            t.start()
+        poll(lambda: done, what="one leaves, and leaves it to the other")
+        self.assertEqual([d.code for d in done.values()], [0])
+        stays = c[1] if c[0].name in done else c[0]
+        poll(lambda: stays.alive() == 2)
+        holds(lambda: len(done) == 1, 0.5, "the other waits for the third")
+        self.assertEqual(c[2].cli("resume").code, 0)
+        for t in threads:
+            t.join()
+        self.assertEqual([d.code for d in done.values()], [0, 0])
+        self.assertEqual(c[2].sql("SELECT id FROM item"), [("last words",)])
+        for n in c.nodes[:2]:
+            self.assertEqual(n.wait_end(), 0)
+
     def test_forget(self):
         """All stop waiting for it, also over a restart; it comes back with what only it has, and is taken in again."""
         c = self.cluster(3, ITEMS, ports=True)
         self.assertEqual(c[0].cli("forget", c[2].name).code, 1, "it is alive")
+        self.assertIn("this node itself", c[0].cli("forget", c[0].name).err)
         c[2].kill()
         c[2].sql("INSERT INTO item VALUES ('only here', 1)")
         poll(lambda: self.state(c[0], c[2]) == "dead")
