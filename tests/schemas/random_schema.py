@@ -68,6 +68,8 @@ class Table:
         self.views = []
         self.extremes = self.made = self.self_reference = False
         self.altered = False        # its text is not that of sql() any more
+        self.frozen = False         # and cannot be: what refers to it, or it to others, is not what its constraints say
+        self.writes = False         # a trigger of it writes another table than its log, or one of another's writes it
         self.nulls = False          # rows with NULL in their key were written
         self.fts = None
         self.unique_sets = 0
@@ -110,6 +112,9 @@ class Schema:
             self.created.append(t.sql())
         for t in list(self.tables):
             self.add_indexes(t)
+        for t in list(self.tables):
+            if t.parents and self.may('counters', 0.4):
+                self.count_children(t)
         for t in list(self.tables):
             if self.may('triggers', 0.35):
                 self.add_triggers(t)
@@ -379,6 +384,25 @@ class Schema:
             elif form == 5 and t.key:
                 self.trigger(t, 'AFTER UPDATE OF %s ON %s WHEN NEW.%s = 42 BEGIN DELETE FROM %s WHERE %s; END'
                              % (c.q, t.q, c.q, t.q, ' AND '.join('%s = NEW.%s' % (k.q, k.q) for k in t.key)))
+
+    def count_children(self, t):
+        """What applications keep in the parent: a counter; and what takes the place of ON DELETE CASCADE."""
+        mine, p, target = self.r.choice(t.parents)
+        counter = [c for c in p.column('plain') if not c.check and not p.strict]
+        if p is t or not counter:
+            return
+        c = self.r.choice(counter)
+        c.used = t.writes = p.writes = True
+
+        def meant(row):
+            return ' AND '.join('%s = %s.%s' % (k.q, row, m.q) for k, m in zip(target, mine))
+        if self.r.random() < 0.7:
+            for what, row, by in (('INSERT', 'NEW', '+ 1'), ('DELETE', 'OLD', '- 1')):
+                self.trigger(t, 'AFTER %s ON %s BEGIN UPDATE %s SET %s = coalesce(length(%s), 0) %s WHERE %s; END'
+                             % (what, t.q, p.q, c.q, c.q, by, meant(row)))
+        else:
+            self.trigger(p, 'AFTER DELETE ON %s BEGIN DELETE FROM %s WHERE %s; END'
+                         % (p.q, t.q, ' AND '.join('%s = OLD.%s' % (m.q, k.q) for k, m in zip(target, mine))))
 
     def add_view(self, t):
         if not t.key:

@@ -228,8 +228,8 @@ class Script:
         made = None
         for _ in range(20):
             t = r.choice(self.writable)
-            form = r.choice([f for f in ('add', 'add', 'drop', 'rename_column', 'rename', 'rebuild', 'rebuild', 'index', 'create', 'drop_table',
-                                         'recreate') if f not in self.without])
+            form = r.choice([f for f in ('add', 'add', 'add_reference', 'drop', 'rename_column', 'rename_used', 'rename', 'rebuild', 'rebuild', 'rebuild',
+                                         'index', 'create', 'drop_table', 'recreate') if f not in self.without])
             made = getattr(self, 'do_' + form)(t)
             if made:
                 break
@@ -310,6 +310,42 @@ class Script:
             t.altered = True
         return ['ALTER TABLE %s ADD COLUMN %s' % (t.q, c.sql())], old, new, self.writable, done
 
+    def do_add_reference(self, t):
+        """A column that refers, as tools add it: NULL in every row."""
+        parents = [p for p in self.schema.tables if p is not t and p.made and len(p.key) == 1 and not p.extremes]
+        if not parents or t.strict or t.extremes or not t.made:
+            return None
+        p = self.r.choice(parents)
+        c = Column(self.schema.name(t.taken), p.key[0].type, 'foreign')
+        c.target, c.used = p.key[0], True
+        c.references = ' REFERENCES %s%s%s' % (p.q, self.r.choice(['', '(%s)' % p.key[0].q]),
+                                               self.r.choice(['', ' ON DELETE CASCADE', ' ON DELETE SET NULL', ' ON UPDATE CASCADE']))
+        old, new = list(t.columns), t.columns + [c]
+
+        def done():
+            t.columns = new
+            t.altered = t.frozen = True
+            p.frozen = True
+            t.parents.append(([c], p, p.key))
+            self.schema.tie(t, p)
+        return ['ALTER TABLE %s ADD COLUMN %s' % (t.q, c.sql())], old, new, self.writable, done
+
+    def do_rename_used(self, t):
+        """A column that is in a key, an index or a constraint, ours or another table's."""
+        free = [c for c in t.columns if c.used and not c.generated and c.role in ('key', 'plain', 'apart', 'foreign')]
+        if not free or not t.key or any(x.views or x.fts or x.triggers or x.writes for x in t.tied):
+            return None
+        c, name = self.r.choice(free), self.schema.name(t.taken)
+        old = c.q
+
+        def done():
+            c.name = name
+            for x in t.tied:
+                x.altered = x.frozen = True
+        # statements name the column as it is called where they run: nothing is written to it meanwhile
+        return ['ALTER TABLE %s RENAME COLUMN %s TO %s' % (t.q, old, quote(name))], t.columns, t.columns, \
+            [x for x in self.writable if x not in t.tied], done
+
     def do_drop(self, t):
         c = self.free_column(t)
         if not c:
@@ -358,7 +394,7 @@ class Script:
     def do_rebuild(self, t):
         """Create, copy, drop, rename: with a column more, one less, or in another order."""
         r = self.r
-        if t.fts or not t.key or (t.altered and t.triggers):
+        if t.fts or not t.key or t.frozen or (t.altered and t.triggers):
             return None
         new = list(t.columns)
         before, after = t.columns, t.columns
@@ -373,24 +409,44 @@ class Script:
             before = after = new
         elif form == 2:
             r.shuffle(new)
-        sums = list(t.columns)
-        t.columns = new
-        tmp = quote('new ' + t.name)
-        create = t.sql(tmp)
-        t.columns = sums
-        both = ', '.join(x.q for x in new if x in sums and not x.generated)
-        sqls = [create, 'INSERT INTO %s(%s) SELECT %s FROM %s' % (tmp, both, both, t.q), 'DROP TABLE %s' % t.q,
-                'ALTER TABLE %s RENAME TO %s' % (tmp, t.q)]
-        sqls += [s for s in self.schema.created if s.startswith(('CREATE INDEX', 'CREATE UNIQUE INDEX')) and ' ON %s(' % t.q in s]
-        sqls += t.triggers
-        if r.random() < 0.8:
-            sqls = ['BEGIN IMMEDIATE'] + sqls + ['COMMIT']
-        sqls = ['PRAGMA foreign_keys=OFF', 'PRAGMA legacy_alter_table=ON'] + sqls + ['PRAGMA legacy_alter_table=OFF']
+        sqls = self.rebuild(t, new)
 
         def done():
             t.columns = new
             t.altered = True
-        return sqls, before, after, [x for x in self.writable if x is not t] if sqls[2] != 'BEGIN IMMEDIATE' else self.writable, done
+        whole = any(s.startswith('BEGIN') for s in sqls)
+        return sqls, before, after, self.writable if whole else [x for x in self.writable if x is not t], done
+
+    def rebuild(self, t, new):
+        """As tools write it. Without legacy_alter_table SQLite refuses a name that a view or another table's trigger knew."""
+        r = self.r
+        plain = all(not x.views and (x is t or not x.writes) for x in self.schema.tables)
+        style = r.choice(['by hand', 'by hand', 'alembic', 'django', 'prisma', 'drizzle', 'laravel', 'peewee', 'away', 'rails'] if plain else
+                         ['by hand', 'away'])
+        tmp = {'alembic': '_alembic_tmp_%s', 'django': 'new__%s', 'prisma': 'new_%s', 'drizzle': '__new_%s', 'laravel': '__temp__%s',
+               'peewee': '%s__tmp__', 'away': '%s_old', 'rails': 'a%s'}.get(style, 'new %s') % t.name
+        if tmp.lower() in self.schema.names:
+            tmp = 'new ' + t.name
+        tmp = quote(tmp)
+        old, t.columns = t.columns, new
+        both = ', '.join(x.q for x in new if x in old and not x.generated)
+        copy = 'INSERT INTO {}(%s) SELECT %s FROM {}' % (both, both)
+        if style == 'away':
+            sqls = ['ALTER TABLE %s RENAME TO %s' % (t.q, tmp), t.sql(), copy.format(t.q, tmp), 'DROP TABLE %s' % tmp]
+        elif style == 'rails':
+            sqls = ['CREATE TEMPORARY TABLE %s AS SELECT %s FROM %s' % (tmp, both, t.q), 'DROP TABLE %s' % t.q, t.sql(), copy.format(t.q, tmp),
+                    'DROP TABLE %s' % tmp]
+        else:
+            sqls = [t.sql(tmp), copy.format(tmp, t.q), 'DROP TABLE %s' % t.q, 'ALTER TABLE %s RENAME TO %s' % (tmp, t.q)]
+        t.columns = old
+        sqls += [s for s in self.schema.created if s.startswith(('CREATE INDEX', 'CREATE UNIQUE INDEX')) and ' ON %s(' % t.q in s]
+        sqls += t.triggers
+        if style == 'django' and r.random() < 0.5:
+            sqls = ['SAVEPOINT rebuild'] + sqls + ['RELEASE rebuild']
+        if style in ('alembic', 'django', 'drizzle', 'rails') or r.random() < (0 if style == 'prisma' else 0.8):
+            sqls = [r.choice(['BEGIN', 'BEGIN IMMEDIATE'])] + sqls + ['COMMIT']
+        sqls = ['PRAGMA foreign_keys=OFF'] + sqls
+        return ['PRAGMA legacy_alter_table=ON'] + sqls + ['PRAGMA legacy_alter_table=OFF'] if style in ('by hand', 'away') else sqls
 
     def do_index(self, t):
         r = self.r

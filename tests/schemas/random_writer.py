@@ -125,6 +125,10 @@ class Writer:
     def upsert(self, t, head, space):
         r = self.r
         target = ', '.join(c.q for c in t.key)
+        unique = [c for c in head if c.unique]
+        if unique and r.random() < 0.4:
+            target = unique[0].q
+            head = [c for c in head if c is not unique[0]]
         if r.random() < 0.3:
             return ' ON CONFLICT%s DO NOTHING' % r.choice(['', '(%s)' % target])
         sets = ['%s = excluded.%s' % (c.q, c.q) for c in head if c.role in ('plain', 'apart')][:3]
@@ -210,6 +214,24 @@ class Writer:
         other = ' AND '.join('other.%s = %s' % (c.q, v) for c, v in zip(t.key, self.key(t, space, j)))
         return 'UPDATE %s SET %s = other.%s FROM %s AS other WHERE %s AND %s' % (q, a.q, b.q, q, mine, other)
 
+    def update_from_parent(self, t, q, space):
+        """Rows take a value of those that they refer to."""
+        mine, p, target = self.r.choice(t.parents)
+        a, b = self.r.choice(t.column('plain')), self.r.choice(p.column('plain'))
+        where = ' AND '.join('other.%s = %s.%s' % (k.q, t.q, m.q) for k, m in zip(target, mine))
+        rows = self.rows(t, space).replace(t.key[0].q, t.q + '.' + t.key[0].q, 1)
+        return 'UPDATE %s SET %s = other.%s FROM %s AS other WHERE %s AND %s' % (q, a.q, b.q, self.q_of(p, q), where, rows)
+
+    def the_first(self, t, q, space):
+        """Of those that a query finds, as ORMs do it that have no DELETE with a limit."""
+        r, k = self.r, t.key[0].q
+        those = 'SELECT %s FROM %s WHERE %s ORDER BY %s %s LIMIT %d' % (k, q, self.rows(t, space), k, r.choice(['', 'DESC']), r.randrange(1, 4))
+        if t is not self.shapes and r.random() < 0.5:
+            return r.choice(['DELETE FROM %s WHERE %s IN (%s)' % (q, k, those),
+                             'WITH w(k) AS (%s) DELETE FROM %s WHERE %s IN (SELECT k FROM w)' % (those, q, k)])
+        c = r.choice(t.column('plain'))
+        return 'UPDATE %s SET %s = %s WHERE %s IN (%s)' % (q, c.q, self.s.literal(c), k, those)
+
     def view(self, t, q, space):
         v, c, inserts = self.r.choice(t.views)
         name = ('w.' if q.startswith('w.') else '') + quote(v)
@@ -255,6 +277,10 @@ class Writer:
         forms = [(self.insert, 40), (self.insert_select, 6), (self.update, 28), (self.delete, 12), (self.move, 7)]
         if t.views:
             forms.append((self.view, 8))
+        if t.key and len(t.key) == 1:
+            forms.append((self.the_first, 5))
+        if t.key and t.parents and not t.strict and all(p is not t for _, p, _ in t.parents):
+            forms.append((self.update_from_parent, 5))
         if t.numbers and not t.strict:
             forms.append((self.series, 4))
         if not t.strict:

@@ -26,7 +26,7 @@ from random_script import Part, Script  # noqa: E402
 
 # Kinds (of --without) that this engine is known not to do right yet, with the reason: left out unless --all. What no engine could do is not
 # written at all, and said where it is left out (random_script.py, random_writer.py).
-KNOWN = {'key_refs': 'a reference that is a key, where rows change numbers or are thrown out while others write'}
+KNOWN = {}
 
 
 def drive(driver, lines, timeout=60):
