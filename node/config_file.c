@@ -36,7 +36,8 @@ static cfg_opt_t DATABASE_OPTIONS[] = {CFG_SEC("table", TABLE_OPTIONS, CFGF_MULT
                                        CFG_STR("orphans", NULL, CFGF_NODEFAULT),
                                        CFG_STR("ddl", NULL, CFGF_NODEFAULT),
                                        CFG_END()};
-static cfg_opt_t PATH_OPTIONS[] = {CFG_STR("run", NULL, CFGF_NODEFAULT), CFG_STR("merge", NULL, CFGF_NODEFAULT), CFG_END()};
+static cfg_opt_t PATH_OPTIONS[] = {CFG_STR("run", NULL, CFGF_NODEFAULT), CFG_INT("run_s", 0, CFGF_NODEFAULT),
+                                   CFG_STR("merge", NULL, CFGF_NODEFAULT), CFG_END()};
 static cfg_opt_t FOLDER_OPTIONS[] = {CFG_STR("path", NULL, CFGF_NODEFAULT), CFG_END()};
 static cfg_opt_t FILES_OPTIONS[] = {CFG_STR_LIST("exclude", NULL, CFGF_NODEFAULT),
                                     CFG_STR_LIST("include", NULL, CFGF_NODEFAULT),

@@ -9,6 +9,9 @@
 
 #include "proto/err.h"
 
+#define RUN_S 60
+#define RUN_S_MAX 3600
+
 #define MAX_MB_MAX 100000000
 #define FOLDER_NAME_MAX 100
 
@@ -125,6 +128,13 @@ int config_files_read(struct files_policy *p, cfg_t *section, const char *file, 
                    *merge = cfg_size(path, "merge") > 0 ? cfg_getstr(path, "merge") : "none";
         struct files_hook *hook = &p->hooks[p->hooks_count++];
         hook->json = strcmp(merge, "json") == 0;
+        long run_s = cfg_size(path, "run_s") > 0 ? cfg_getint(path, "run_s") : RUN_S;
+        if (run_s < 1 || run_s > RUN_S_MAX) {
+            snprintf(why, why_len, "%s: files: path %s: run_s = %ld: it is a number of seconds, from 1 to %d", file, cfg_title(path), run_s,
+                     RUN_S_MAX);
+            return ERR_USAGE;
+        }
+        hook->run_s = (uint32_t)run_s;
         if (!hook->json && strcmp(merge, "none") != 0) {
             snprintf(why, why_len, "%s: files: path %s: merge = %s: it is one of none|json", file, cfg_title(path), merge);
             return ERR_USAGE;
@@ -211,6 +221,8 @@ void config_files_print(const struct files_policy *p, FILE *out) {
         if (p->hooks[i].run != NULL) {
             fputs(" run = ", out);
             quoted(out, p->hooks[i].run);
+            if (p->hooks[i].run_s != RUN_S)
+                fprintf(out, " run_s = %u", (unsigned)p->hooks[i].run_s);
         }
         fputs(" }\n", out);
     }

@@ -19,6 +19,7 @@
 
 struct files_hook {
     char *pattern, *run; /* run: NULL none */
+    uint32_t run_s;      /* at most */
     bool json;           /* both sides changed: merged by what is in it */
 };
 

@@ -35,7 +35,8 @@
 #define REOPEN_FIRST_MS 100
 #define REOPEN_MAX_MS 2000
 #define UNWRITTEN_MS 1000
-#define FORGOT_MS 10000 /* files are read again at most so often */
+#define CHANGED_MAX 65536 /* paths, and items, for what others changed: beyond, a walk finds it, some at a time */
+#define FORGOT_MS 10000   /* files are read again at most so often */
 
 /* Words between the two threads. */
 enum word_type {
@@ -59,6 +60,7 @@ struct settings {
 
 struct word {
     enum word_type type;
+    bool more; /* than it says */
     uint64_t number;
     int level;
     char *text;
@@ -76,6 +78,7 @@ struct files {
     bool fresh, prepared; /* files.db: whether what is there goes first; whether it is there. The thread's own while it runs */
     char path[4096];      /* of files.db */
     json_t *changed;      /* paths of the index, until they can be seen there */
+    bool more;            /* than those */
     uv_async_t out;       /* on the node's loop */
     struct engine e;
     uv_async_t in; /* on the thread's loop */
@@ -355,9 +358,12 @@ static void hear(struct engine *e, struct word *w) {
         if (!e->opened)
             break; /* the first walk finds it */
         json_array_foreach(w->json, i, path) {
-            if (ask_path(path, bytes)) /* rows of the index may say anything */
+            w->more = w->more || HASH_COUNT(e->items) >= CHANGED_MAX;
+            if (!w->more && ask_path(path, bytes)) /* rows of the index may say anything */
                 item_show(e, bytes, 0);
         }
+        if (w->more)
+            walk_need(e, true);
         if (w->json == NULL)
             e->conflicts = index_conflicts_count(e->ix), e->summary_due = true;
         break;
@@ -594,12 +600,14 @@ void files_tick(struct files *f) {
     }
 }
 
-static void changed_tell(struct files *f, json_t *paths) {
+static void changed_tell(struct files *f, json_t *paths, bool more) {
     struct word *w = word_new(WORD_CHANGED);
-    if (w != NULL)
+    if (w != NULL) {
         w->json = paths;
-    else
+        w->more = more;
+    } else {
         json_decref(paths);
+    }
     tell_thread(f, w);
 }
 
@@ -609,18 +617,23 @@ void files_changed(struct files *f, const json_t *change) {
     if (table == NULL || json_is_true(json_object_get(change, "local")))
         return;
     if (strcmp(table, "file") != 0 || path == NULL) {
-        changed_tell(f, NULL);
+        changed_tell(f, NULL, false);
+        return;
+    }
+    if (json_array_size(f->changed) >= CHANGED_MAX) {
+        f->more = true;
         return;
     }
     json_array_append(f->changed, path);
-    changed_tell(f, json_pack("[O]", path));
+    changed_tell(f, json_pack("[O]", path), false);
 }
 
 void files_settled(struct files *f) {
     if (json_array_size(f->changed) == 0)
         return;
-    changed_tell(f, f->changed);
+    changed_tell(f, f->changed, f->more);
     f->changed = json_array();
+    f->more = false;
 }
 
 void files_ask(struct files *f, uint64_t number, json_t *question) {

@@ -475,6 +475,29 @@ class Care(FilesTest):
         c.wait()
         self.assertEqual(sorted(tree(c[1])), [b"app.log", b"config"])
 
+    def test_a_command_that_does_not_end_is_ended(self):
+        """With what it started; and the next one has its turn."""
+        config, said = os.path.join(self.root, "config"), os.path.join(self.root, "said")
+        with open(config, "w") as f:
+            f.write('files { path "stuck" { run = "sleep 1000 & echo $! > %s.pid; wait" run_s = 1 }\n'
+                    ' path "next" { run = "echo next > %s" } }\n' % (said, said))
+        c = self.files(2, extra=["--config", config])
+        write(c[0], "stuck", b"x")
+        self.everywhere(c, "stuck", b"x")
+        write(c[0], "next", b"x")
+        poll(lambda: os.path.exists(said))
+        with open(said + ".pid") as f:
+            pid = int(f.read())
+
+        def over():
+            try:
+                with open("/proc/%d/stat" % pid) as f:
+                    return f.read().split()[2] == "Z"  # nobody has taken note of it
+            except FileNotFoundError:
+                return True
+        poll(over)
+        self.assertTrue(any(n.log_lines("does not end: it is ended") for n in c))
+
     def test_who_writes_into_what_was_just_replaced_loses_nothing(self):
         c = self.files(2)
         write(c[0], "notes.txt", b"first")
