@@ -193,7 +193,7 @@ static int refuse_sqlite(struct appfile *a, sqlite3 *db, struct why *why) {
                       a->path);
     case ERR_CORRUPT:
         return refuse(why, err, "%s: the database is damaged (%s); restore it from a backup, or try sqlite3's .recover", a->path, said);
-    case ERR_BUSY: return refuse(why, err, "%s: another program keeps it locked (%s); it is tried again", a->path, said);
+    case ERR_BUSY: return refuse(why, err, APPFILE_LOCKED, a->path, said);
     case ERR_DENIED:
         return refuse(why, err, "%s: no permission (%s); give this user read and write access to it, its -wal and -shm", a->path, said);
     case ERR_READONLY:

@@ -12,6 +12,8 @@
 #include <time.h>
 
 #define APPFILE_READER_BUSY_MS 100
+#define APPFILE_LOCKED                                                                                                                     \
+    "%s: another program keeps it locked (%s), as one with PRAGMA locking_mode=EXCLUSIVE does: what it writes is taken up when it lets go"
 
 struct appfile {
     char *path;      /* real: links followed, since the -wal and -shm stand beside the real file */

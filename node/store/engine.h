@@ -416,7 +416,7 @@ struct store {
     uint32_t vector_cap;
     struct vv have;
     int64_t app_ms; /* when the application last committed something */
-    int64_t blocked_since_ms, readers_since_ms, retried_ms, checkpoint_ms, active_ms, trim_ms;
+    int64_t blocked_since_ms, locked_since_ms, readers_since_ms, retried_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries, retries; /* retries: parked rows that are to be tried by the next projection */
     int64_t retry_us;                /* how long that took last, in vain */
     uint64_t moved_rows, retried_at; /* shown so far; the same, and the newest note, when what is parked was tried last */

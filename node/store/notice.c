@@ -33,7 +33,8 @@
 
 #define SLOW_POLL_US 250000
 #define SURE_POLL_US 1000000 /* as long as each commit came with its event */
-#define BLIND_POLL_US 20000  /* without inotify */
+#define LOCKED_US 1000000
+#define BLIND_POLL_US 20000 /* without inotify */
 #define RUNG_MIN_US 15
 #define RUNG_PART 4
 #define LOOKS_BURST 100
@@ -50,6 +51,7 @@ struct notice {
     char *wal_path;
     const char *name; /* in a->path: the file's name in its folder */
     uint8_t probe[PROBE_BYTES];
+    int64_t refused_us;    /* no look was answered since then: somebody has the file locked; 0: the last one was */
     bool probed;           /* probe is of a look that could ask the version */
     int64_t seen;          /* data_version at the last look */
     int64_t event_us;      /* when the last event was read; 0: the ladder has ended */
@@ -101,6 +103,7 @@ bool notice_look(struct notice *n) {
         n->seen = sqlite3_column_int64(n->version, 0);
     sqlite3_reset(n->version);
     sqlite3_busy_timeout(n->a->reader, APPFILE_READER_BUSY_MS);
+    n->refused_us = ok ? 0 : n->refused_us ? n->refused_us : now_us();
     n->probed = ok && have;
     if (n->probed)
         memcpy(n->probe, now, PROBE_BYTES);
@@ -297,6 +300,8 @@ unsigned notice_wait(struct notice *n, int timeout_ms) {
         if (n->file || slow)
             result |= file_changed(n) ? NOTICE_FILE : 0;
         result |= look(n, now) | (woke & 1 ? NOTICE_WOKEN : 0);
+        if (slow && n->refused_us && now - n->refused_us >= LOCKED_US) /* who has it may have written: the store sees how long it lasts */
+            result |= NOTICE_COMMIT;
         if (!result && now >= end)
             result = NOTICE_TIMEOUT;
         if (result)

@@ -385,7 +385,10 @@ static void check_file(struct store *s, json_t *list) {
     const char *said = row == 1 ? (const char *)sqlite3_column_text(q, 0) : sqlite3_errmsg(s->app.reader);
     /* what only the application has (a function in a CHECK or an index) cannot be checked by us */
     bool unknown = row == ERR_INTERNAL || (said && (strstr(said, "no such function") || strstr(said, "no such collation")));
-    if (row < 0 ? !unknown : row == 1 && said && strcmp(said, "ok") != 0)
+    if (row == ERR_BUSY)
+        found(list, false, "end it, or take PRAGMA locking_mode=EXCLUSIVE out of it: what it wrote is taken up then, and nothing is lost",
+              "another program keeps the file locked (%s)", said ? said : "?");
+    else if (row < 0 ? !unknown : row == 1 && said && strcmp(said, "ok") != 0)
         found(list, false,
               "stop the application, restore the file from a backup or with sqlite3's .recover, and start again: other servers bring what "
               "is missing",

@@ -36,6 +36,7 @@
 #define REST_MS 1000 /* also how often a quiet file is looked at for that */
 #define PARTS_WAIT_MS 3000
 #define CHECKPOINT_MS 100
+#define KEPT_LOCKED_MS 3000
 #define UNINSTALL_ALONE_MS 2000 /* so long for a moment without readers, and then so long for the lock alone */
 #define UNINSTALL_MS 3000
 #define MISSING_LOOK_MS 1000 /* a database that is missing here is made by the first batch, or by the application itself */
@@ -643,14 +644,22 @@ static int wait_for_parts(struct store *s) {
     return mono_ms() - s->blocked_since_ms > PARTS_WAIT_MS ? project_hold_parts(s) : 0;
 }
 
+/* Has the file not been readable for long? Then it is no commit of the application: it is said, and looked at again from opening on. */
+static bool kept_locked(struct store *s) {
+    if (!s->locked_since_ms)
+        s->locked_since_ms = mono_ms();
+    return mono_ms() - s->locked_since_ms >= KEPT_LOCKED_MS;
+}
+
 static int turn(struct store *s) {
     int err = 0;
     if (s->app_open) {
         err = gather_changes(s);
         if (err == ERR_BUSY)
-            return s->in_tx ? err : 5;
+            return s->in_tx || kept_locked(s) ? err : 5;
         if (err < 0)
             return err;
+        s->locked_since_ms = 0;
         if (err == DRAIN_MORE) {
             if (s->in_tx && (err = state_commit(s)))
                 return err;
@@ -704,6 +713,10 @@ static void say_failure(struct store *s, int err, char *why, size_t why_len) {
     sqlite3 *const dbs[] = {s->app_open ? s->app.reader : NULL, s->app_open ? s->app.writer : NULL, s->db};
     const char *mend = err == ERR_FULL ? "free some, it is tried again by itself" : "it is tried again by itself";
     char said[300] = "";
+    if (err == ERR_BUSY && s->locked_since_ms) {
+        snprintf(why, why_len, APPFILE_LOCKED, s->config.app_path, "database is locked");
+        return;
+    }
     for (size_t i = 0; i < sizeof dbs / sizeof *dbs; i++) {
         int code = dbs[i] ? sqlite3_errcode(dbs[i]) & 0xff : SQLITE_OK;
         size_t at = strlen(said);

@@ -410,6 +410,46 @@ static void test_journal_mode_delete(void **state) {
     rig_close(&r);
 }
 
+/* An application that keeps the file for itself alone, as PRAGMA locking_mode=EXCLUSIVE does: not "damaged", and not "in sync" for ever. */
+static void test_a_file_that_is_kept_locked(void **state) {
+    (void)state;
+    struct rig r;
+    int wait = 0;
+    rig_start(&r, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        r.peers[i].s.pragmas = "PRAGMA journal_mode=DELETE";
+        assert_int_equal(side_open_app(&r.peers[i].s), SQLITE_OK);
+        app_exec(rig_app(&r, i), TABLES);
+        peer_open(&r.peers[i]);
+    }
+    rig_share(&r);
+    struct side *s = &r.peers[1].s;
+    app_exec(s->app, "PRAGMA locking_mode=EXCLUSIVE; INSERT INTO t VALUES('k', 1, 1)");
+    json_t *doctor = store_doctor(s->store);
+    char *text = json_dumps(doctor, 0);
+    assert_null(strstr(text, "damaged"));
+    assert_non_null(strstr(text, "keeps the file locked"));
+    assert_non_null(strstr(text, "locking_mode=EXCLUSIVE"));
+    free(text);
+    json_decref(doctor);
+    for (int i = 0; i < 1000 && wait >= -1; i++) {
+        wait = store_turn(s->store, s->why, sizeof s->why);
+        side_skip(10);
+    }
+    assert_int_equal(wait, ERR_BUSY);
+    assert_non_null(strstr(s->why, "locked"));
+    side_close_store(s);
+    assert_int_equal(peer_try_open(&r.peers[1]), ERR_BUSY);
+    assert_non_null(strstr(s->why, "locking_mode=EXCLUSIVE"));
+    app_exec(s->app, "PRAGMA locking_mode=NORMAL; SELECT * FROM t");
+    peer_open(&r.peers[1]);
+    rig_share(&r);
+    rig_assert_settled(&r);
+    assert_same_tables(&r);
+    assert_int_equal(app_int(rig_app(&r, 0), "SELECT count(*) FROM t"), 1);
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_reader_is_waited_for),
@@ -425,6 +465,7 @@ int main(void) {
         cmocka_unit_test(test_what_is_shown_makes_no_notes),
         cmocka_unit_test(test_a_row_is_shown_ahead_of_what_is_in_flight_about_it),
         cmocka_unit_test(test_journal_mode_delete),
+        cmocka_unit_test(test_a_file_that_is_kept_locked),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
