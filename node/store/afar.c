@@ -40,6 +40,7 @@ struct afar {
     char *name; /* "db/table.column" */
     uint64_t hash;
     bool asked, none, complete;
+    bool fresh; /* its database was taken up no earlier than this one: both files show the numbers of that time */
     int64_t asked_ms;
     struct afar_row *rows, *numbers, *births, *due;
     struct afar_moved *moved;
@@ -340,6 +341,9 @@ static int learn_end(struct afar *a, bool first) {
     HASH_ITER(hh, a->rows, r, next) {
         if (!r->listed && r->state != ROSTER_VANISHED && !err) {
             place(a, r, false);
+            if (r->adopted)
+                HASH_DELETE(by_birth, a->births, r);
+            r->adopted = false;
             r->state = ROSTER_VANISHED;
             if (!first)
                 make_due(a, r);
@@ -368,6 +372,7 @@ static int learn_one(struct store *s, struct afar *a, struct afar_news *n) {
         return err;
     bool none = n->flags & NUMBERS_NONE, news = none && !a->none;
     a->none = none;
+    a->fresh = n->flags & NUMBERS_FRESH;
     a->complete = true;
     if (news)
         return policies_say(s, true);
@@ -413,19 +418,18 @@ static const struct afar_row *of_value(const struct store *s, const struct value
     return a ? find_ref(a, v->p, v->len) : NULL;
 }
 
-/* A file that is taken up anew shows its references as the state that was set aside had them. Meanwhile the rows of the other database may have been
- * taken up anew, too, and have moved: then they are known by the number that they had. */
+/* A file that is taken up anew, or for the first time, shows its references as the state that was set aside had them, or as they were when the other
+ * database was taken up, too; the rows there may have moved since. Then they are known by the number that they had. */
 static struct afar_row *as_before(const struct store *s, const struct afar *a, int64_t number) {
-    struct afar_row *was = NULL, *r;
+    struct afar_row *was = NULL, *r = NULL;
     const struct afar *b = s->afar_before;
     while (b && strcmp(b->name, a->name) != 0)
         b = b->next;
     if (b)
         HASH_FIND(by_number, b->numbers, &number, sizeof number, was);
-    if (!was)
-        return NULL;
-    r = find_ref(a, was->ref, was->len);
-    if (!r)
+    if (was)
+        r = find_ref(a, was->ref, was->len);
+    if (!r && (was || (a->fresh && !(b && b->complete))))
         HASH_FIND(by_birth, a->births, &number, sizeof number, r);
     return r;
 }
@@ -434,7 +438,7 @@ int afar_tell(struct store *s, struct afar *a, int64_t ms, struct value *v, uint
     struct afar_row *r = NULL;
     if (v->type != VALUE_INT)
         return 0;
-    if (s->scan && s->afar_before && scan_first_time(s))
+    if (s->scan && scan_first_time(s))
         r = as_before(s, a, v->as.i);
     if (r && r->number != v->as.i) { /* it is to be shown so */
         r->has_was = true;

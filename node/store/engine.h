@@ -404,6 +404,7 @@ struct store {
     struct afar *afar_before;    /* as a state knew them that was set aside: so the file shows them */
     struct afar_news *afar_news; /* what was told of them since */
     struct roster *rosters;      /* whose rows refer to ours */
+    int64_t adopted_us;          /* when a first capture ended, in this run */
     struct same *same;           /* which rows are one */
     struct scan *scan;
     struct recheck *recheck;

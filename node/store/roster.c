@@ -8,6 +8,7 @@
 #include "proto/err.h"
 
 #define TOUCHED_MAX 10000u
+#define FRESH_US 60000000
 #define ROSTER_BYTES 65536u /* about, a message */
 
 struct roster {
@@ -204,8 +205,9 @@ static int tell_one(struct store *s, struct roster *r, struct buf *out) {
     free(list);
     if (err)
         return err;
+    bool fresh = s->adopted_us && store_mono_us() - s->adopted_us < FRESH_US;
     if (r->due)
-        send(s, r, out, flags | NUMBERS_END | (t ? 0u : NUMBERS_NONE));
+        send(s, r, out, flags | NUMBERS_END | (t ? 0u : NUMBERS_NONE) | (fresh ? NUMBERS_FRESH : 0u));
     else if (out->len)
         send(s, r, out, 0);
     r->due = false;

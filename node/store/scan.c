@@ -674,6 +674,7 @@ static int finish(struct store *s) {
     if (err)
         return err;
     scan_stop(s);
+    s->adopted_us = adopt ? store_mono_us() : 0;
     if (adopt && rows) {
         s->hot.base = s->recapture ? 0 : base_of(s->hot.digest_a); /* what was captured before is below what anybody has */
         s->base_due = !s->recapture;

@@ -76,7 +76,12 @@ void store_deliver(struct store *s, struct bytes *batch);
 /* Others refer to "table.column" here. */
 void store_followed(struct store *s, const char *key);
 /* Who has which number in "db/table.column", which rows here refer to; rows NULL: none. */
-enum { NUMBERS_BEGIN = 1, NUMBERS_END = 2, NUMBERS_NONE = 4 }; /* all of them begin, end here; there is no such table */
+enum {
+    NUMBERS_BEGIN = 1,
+    NUMBERS_END = 2,
+    NUMBERS_NONE = 4,
+    NUMBERS_FRESH = 8
+}; /* all of them begin, end here; there is no such table; they were captured just now */
 void store_numbers(struct store *s, const char *name, struct bytes *rows, unsigned flags);
 /* What rows here refer to in other databases, as far as the file shows it: for the store that takes up the same file anew (afar_before). */
 struct afar *store_take_afar(struct store *s);
