@@ -399,6 +399,29 @@ static void test_taken_apart(void **state) {
     }
 }
 
+/* Two people decide at one time, that they are one and that they are two: the later one has decided. */
+static void test_two_people_decide(void **state) {
+    (void)state;
+    for (int split_last = 0; split_last < 2; split_last++) {
+        static const char *const HOW[] = {"{\"keep\":\"winner\"}", "{\"split\":true}"};
+        struct rig r;
+        char id[32];
+        two_teams(&r, 3);
+        assert_int_equal(listed(&r, id), 1);
+        assert_done(&r.peers[1], id, HOW[!split_last]);
+        rig_tick();
+        assert_done(&r.peers[0], id, HOW[split_last]);
+        share_same(&r);
+        for (int again = 0; again < 2; again++) {
+            assert_everywhere(&r, "SELECT count(*) FROM team", split_last ? "i3|;" : "i2|;");
+            assert_int_equal(listed(&r, id), 0);
+            assert_same_conflicts(&r);
+            restart_all(&r);
+        }
+        rig_close(&r);
+    }
+}
+
 static void test_content_with_it(void **state) {
     (void)state;
     struct rig r;
@@ -513,21 +536,14 @@ static void test_no_number_is_given_to_what_is_one(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),
-        cmocka_unit_test(test_columns_merge),
-        cmocka_unit_test(test_what_is_overwritten),
-        cmocka_unit_test(test_deleted_and_kept),
-        cmocka_unit_test(test_known_before),
-        cmocka_unit_test(test_written_while_apart),
-        cmocka_unit_test(test_not_the_same),
-        cmocka_unit_test(test_taken_apart),
-        cmocka_unit_test(test_content_with_it),
-        cmocka_unit_test(test_ended_in_between),
-        cmocka_unit_test(test_no_number_is_given_to_what_is_one),
-        cmocka_unit_test(test_databases_that_join),
-        cmocka_unit_test(test_one_of_them_is_deleted),
-        cmocka_unit_test(test_both_are_revived),
-        cmocka_unit_test(test_one_of_them_is_renamed),
+        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),
+        cmocka_unit_test(test_what_is_overwritten), cmocka_unit_test(test_deleted_and_kept),
+        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),        cmocka_unit_test(test_taken_apart),
+        cmocka_unit_test(test_two_people_decide),   cmocka_unit_test(test_content_with_it),
+        cmocka_unit_test(test_ended_in_between),    cmocka_unit_test(test_no_number_is_given_to_what_is_one),
+        cmocka_unit_test(test_databases_that_join), cmocka_unit_test(test_one_of_them_is_deleted),
+        cmocka_unit_test(test_both_are_revived),    cmocka_unit_test(test_one_of_them_is_renamed),
         cmocka_unit_test(test_renamed_and_one),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
