@@ -2,6 +2,7 @@
 #include "tools/cli.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SILENCE_S 15
@@ -50,7 +51,19 @@ struct grid *peers_grid(const json_t *peers) {
     return g;
 }
 
-static void print_members(const struct cli *cli, const json_t *result) { grid_print(peers_grid(json_object_get(result, "members")), cli); }
+static void print_members(const struct cli *cli, const json_t *result) {
+    const json_t *members = json_object_get(result, "members");
+    size_t i;
+    json_t *each;
+    grid_print(peers_grid(members), cli);
+    json_array_foreach(members, i, each) {
+        const char *refused = field_text(each, "refused", NULL);
+        char *what = refused ? text_format("%s: no exchange: %s", field_text(each, "name", "?"), refused) : NULL;
+        if (what)
+            say_problem(cli, TONE_WARN, what, NULL);
+        free(what);
+    }
+}
 
 int verb_members(struct cli *cli) {
     struct answer answer;

@@ -208,6 +208,10 @@ class CliTest(unittest.TestCase):
             for text in texts:
                 self.expect(done, 0, out=text)
 
+    def test_members_say_why_nothing_is_exchanged(self):
+        self.node(members=[{"exit": 0, "result": {"members": [dict(PEER, in_sync=False, refused='peer "pit" is blocked on "stand"'), dict(PEER, name="field")]}}])
+        self.expect(self.run_cli("members"), 0, out='note: stand: no exchange: peer "pit" is blocked on "stand"\n')
+
     def test_wait(self):
         node = self.node(wait=[{"progress": {"text": "capturing", "done": 1, "total": 2}},
                                {"exit": 1, "result": {"converged": False, "missing": "stand lacks 3 versions"}, "error": "not converged: stand lacks 3 versions"}])
