@@ -136,6 +136,17 @@ static void print_side(const struct cli *cli, const json_t *conflict, const char
     free(text);
 }
 
+/* Of a file one version stays; the copy of the other goes, and can be restored. */
+static void print_file_choice(const struct cli *cli, const char *id) {
+    say(cli, TONE_PLAIN, "--keep winner    it stays as it is; the copy of the other one beside it is deleted");
+    say(cli, TONE_FAINT, "  (starling conflicts resolve %s --keep winner)", id);
+    printf("\n");
+    say(cli, TONE_PLAIN, "--keep loser     the losing version is written; its copy beside it is deleted");
+    printf("\n");
+    say(cli, TONE_FAINT, "what is deleted or replaced comes back with `starling files restore PATH`");
+    printf("\n");
+}
+
 static void print_show(const struct cli *cli, const json_t *result) {
     const json_t *c = json_array_get(json_object_get(result, "conflicts"), 0);
     const char *id = field_text(c, "id", "?"), *kind = field_text(c, "kind", "?");
@@ -147,6 +158,11 @@ static void print_show(const struct cli *cli, const json_t *result) {
     printf("\n");
     print_side(cli, c, "winner", TONE_GOOD);
     print_side(cli, c, "loser", TONE_WARN);
+    if (strcmp(kind, "file") == 0) {
+        print_file_choice(cli, id);
+        free(key);
+        return;
+    }
     bool number = strcmp(kind, "number") == 0; /* the old one is another row's */
     say(cli, TONE_PLAIN, "--keep winner    %s",
         dead     ? "the row stays deleted"

@@ -305,6 +305,9 @@ class Apart(FilesTest):
             listed = self.conflicts(node)
             self.assertEqual([x["key"]["path"] for x in listed], ["doc.txt"])
             self.assertEqual(listed[0]["winner"]["name"], "n1")
+        shown = c[1].cli("conflicts", "show", listed[0]["id"]).out
+        self.assertIn("the copy of the other one beside it is deleted", shown)
+        self.assertNotIn("--set", shown)
         done = c[1].cli("conflicts", "resolve", listed[0]["id"], "--keep", "loser")
         self.assertEqual(done.code, 0, done)
         self.everywhere(c, "doc.txt", b"from the first server")
