@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/notes.h"
@@ -307,7 +308,7 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
     *who = look->place;
     if (look->place.text || look->io->table->without_rowid)
         return;
-    if (moves_arrives(look) && look->io->rekeyed) {
+    if (carried_arrives(look) && look->io->rekeyed) {
         rekeyed_identity(s, look, hashes, who);
         return;
     }
@@ -316,14 +317,14 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
             return;
         *who = look->place;
     }
-    if (moves_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
+    if (carried_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
         who->kind = s->source.who.kind;
         who->origin = s->source.who.origin;
         who->version = s->source.who.version;
         who->hash = s->source.who.hash;
         who->number = s->source.who.kind == IDENT_GIVEN ? who->number : s->source.who.number; /* it may have got another one since */
     } else if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
-               moves_arrives(look)) { /* two copies of one database give the same rows the same identities */
+               carried_arrives(look)) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
         for (uint32_t i = 0; i < look->io->count; i++) {
             uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;
@@ -413,7 +414,7 @@ static bool agrees(const struct store *s, const struct row_look *look, const str
 static int insert_carried(struct store *s, struct row_look *look, struct reg *r, const uint64_t *hashes) {
     struct moved_cell cells[2 * BATCH_COLUMNS_MAX], life;
     uint32_t n = 0;
-    int err = moves_carry(s, look, hashes, cells, &n, &life);
+    int err = carried_cells(s, look, hashes, cells, &n, &life);
     if (!err)
         err = write_cells(s, look, r, cells, n, life, true, hashes);
     struct rowid who = r->who;
@@ -429,7 +430,7 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
     bool elsewhere = !e.who.text && e.who.number != look->place.number;            /* than at its birth */
     bool waits = !e.who.text && e.who.kind != IDENT_BORN && look->io->tbl->extras; /* while another row was at home here */
     int found = look->io->key_ref || elsewhere || waits ? take_over(s, look, r, &e.who) : 0;
-    if (!found && elsewhere && look->io->rekeyed && moves_arrives(look)) {
+    if (!found && elsewhere && look->io->rekeyed && carried_arrives(look)) {
         r->who = e.who;
         found = rekeyed_number(s, look, r);
     }
@@ -444,7 +445,7 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
         reg_clear(r);
     }
     struct origins_order o = store_order(s);
-    if (moves_arrives(look) && reg_known(&s->source)) {
+    if (carried_arrives(look) && reg_known(&s->source)) {
         r->who = e.who;
         if (!reg_alive(&s->source, &o) &&
             !pending_find(s, look->io->tbl->renamed_from, &s->source.who)) { /* another life, after that death */
@@ -460,12 +461,12 @@ static int insert_row(struct store *s, struct row_look *look, struct reg *r, con
         const struct cell *number = from->number_column ? reg_winner(&s->source, from->number_column - 1, &o) : NULL;
         return number ? drain_number(s, look->io, r, look->place.number, s->source.writes[number->write].at) : 0;
     }
-    if (moves_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
+    if (carried_arrives(look) && reg_known(r) && look->io->tbl->placed == 0)
         e.at = STAMP_COPY;
     int err = 0;
     if (reg_known(r) && e.at == 0) { /* it comes in the place of what a column held under its old name */
         struct moved_cell cells[BATCH_COLUMNS_MAX];
-        uint32_t n = moves_replaced(s, look, r, cells);
+        uint32_t n = carried_replaced(s, look, r, cells);
         err = write_cells(s, look, r, cells, n, (struct moved_cell){0}, false, hashes);
     }
     if (!err)
@@ -481,7 +482,7 @@ static int update_row(struct store *s, struct row_look *look, struct reg *r, con
     uint32_t n = 0;
     bool overruled = false;
     for (uint32_t i = 0; i < look->io->count; i++) {
-        int err = i < named ? 0 : moves_judge(s, look, r, p, i, hashes[i], cells, &n, &overruled);
+        int err = i < named ? 0 : carried_judge(s, look, r, p, i, hashes[i], cells, &n, &overruled);
         if (err)
             return err;
         if (i < named)
@@ -600,7 +601,7 @@ int drain_row(struct store *s, struct row_look *look) {
     for (uint32_t i = 0; i < io->count && look->present; i++)
         hashes[i] = value_hash(&look->values[i]);
     reg_clear(&s->source);
-    if (moves_arrives(look) && io->tbl->renamed_from &&
+    if (carried_arrives(look) && io->tbl->renamed_from &&
         (err = io->rekeyed ? rekeyed_source(s, look) : rows_at_home(s, io->tbl->renamed_from, &look->place, &s->source)))
         goto out;
     struct origins_order o = store_order(s);
@@ -610,7 +611,7 @@ int drain_row(struct store *s, struct row_look *look) {
     bool later = io->rekeyed && reg_known(&s->source) && stamp_cmp(s->source.inserted, r->inserted, &o) > 0; /* another life of this key */
     if ((!shown || later) && look->present) {
         err = insert_row(s, look, r, hashes);
-    } else if (shown && look->present && moves_is_another(s, look, r, hashes)) {
+    } else if (shown && look->present && carried_is_another(s, look, r, hashes)) {
         if (!(err = insert_row(s, look, r, hashes)))
             err = moves_show_row(s, io->tbl, &who);
     } else if (shown && !look->present) {

@@ -10,7 +10,7 @@
  *   generation.c  which of these it is
  *   remake.c   a file that is gone, made again
  *   follow.c   what other servers add to their schema, made here
- *   moves.c    what a change of the application's schema means for its rows
+ *   moves.c    what a change of the application's schema means for its rows; carried.c  with which stamps these are told then
  *   rebuilt.c  the same for tables that are made anew; rekeyed.c with a key of another kind
  *   merge.c    batches of others → registers, log, what is to be shown
  *   project.c  what is to be shown → the application's file; show.c a row of it; retry.c those that could not be written at once
@@ -681,23 +681,7 @@ bool moves_is_new(const struct store *s, const struct table *t); /* the file had
 int moves_columns(struct store *s);                              /* after the tables are bound */
 int moves_place(struct store *s, struct tio *io);                /* a table that came was read */
 void moves_shown(struct store *s);                               /* nothing is left to show: what was fresh is so no more */
-bool moves_arrives(const struct row_look *look);                 /* a row of a table that has come, read for the first time */
-bool moves_is_another(struct store *s, const struct row_look *look, const struct reg *r, const uint64_t *hashes);
-#define AT_BEFORE_US UINT64_MAX /* stamp 0: a default, which nobody wrote over anything */
-struct moved_cell {             /* a column that is to be written */
-    uint32_t column;            /* index in io's order */
-    enum carried carried;
-    uint64_t at; /* 0: as any write of now; AT_BEFORE_US */
-};
-int moves_judge(struct store *s, const struct row_look *look, const struct reg *r, const struct pending_row *p, uint32_t i, uint64_t hash,
-                struct moved_cell *cells, uint32_t *count, bool *overruled);
-/* What a row that came with its table's new name tells, at most two cells a column; life: as which of them it was inserted. */
-int moves_carry(struct store *s, const struct row_look *look, const uint64_t *hashes, struct moved_cell *cells, uint32_t *count,
-                struct moved_cell *life);
-/* The same of columns that have a new name, in a row that another life comes in the place of. */
-uint32_t moves_replaced(struct store *s, const struct row_look *look, const struct reg *r, struct moved_cell *cells);
-int moves_deaths(struct store *s, struct tio *io);           /* the same of the rows that it had lost, after all of it was read */
-void moves_note(struct store *s, uint32_t number, int left); /* a note of a table that is not bound now: rows that left it */
+void moves_note(struct store *s, uint32_t number, int left);     /* a note of a table that is not bound now: rows that left it */
 int moves_show_row(struct store *s, struct tbl *t, const struct rowid *who); /* the file lacks it, and is to have it */
 
 /* ---- rebuilt.c: tables that are made anew, while they are */

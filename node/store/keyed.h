@@ -48,8 +48,7 @@ void rekeyed_again(const struct tio *io);
 int rekeyed_source(struct store *s, const struct row_look *look); /* what the row was: into s->source */
 void rekeyed_identity(struct store *s, const struct row_look *look, const uint64_t *hashes, struct rowid *who);
 int rekeyed_number(struct store *s, const struct row_look *look, struct reg *r); /* after drain_new_identity(): under which number it is */
-int moves_see(struct store *s, bool blind); /* what others have the author of what follows has not seen: from here on another batch */
-int rekeyed_deaths(struct store *s, struct tio *io); /* moves_deaths() */
+int rekeyed_deaths(struct store *s, struct tio *io);                             /* carried_deaths() */
 
 /* ---- clash.c: rows that are known as the one that their key refers to */
 /* That one is dead. 0: the row r was left behind knowingly; above 0: a mend is planned. */

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "proto/err.h"
 
@@ -198,7 +199,7 @@ int keyless_drain(struct store *s, struct row_look *look) {
         if ((err = drain_row(s, &gone)))
             return err;
     }
-    bool carried = look->ms == LOOK_ADOPTED || (moves_arrives(look) && look->io->tbl->renamed_from && !look->io->rekeyed);
+    bool carried = look->ms == LOOK_ADOPTED || (carried_arrives(look) && look->io->tbl->renamed_from && !look->io->rekeyed);
     if (!known || !carried) {
         new_name(s, look->io, look->rowid, key);
         if ((err = put_place(look->io, look->rowid, key, sizeof key)))
@@ -305,7 +306,7 @@ int keyless_note_row(struct store *s, const struct row_look *look, bool first) {
     int err = first ? begin_match(s) : 0, known = 0;
     if (first)
         rekeyed_again(look->io);
-    if (!err && look->io->rekeyed && moves_arrives(look) && (known = keyless_of_key(s, look)))
+    if (!err && look->io->rekeyed && carried_arrives(look) && (known = keyless_of_key(s, look)))
         return known < 0 ? known : 0;
     for (uint32_t i = 0; i < look->io->count; i++)
         sum += (uint64_t)mix_column(look->io, i, value_hash(&look->values[i]));
@@ -472,7 +473,7 @@ static bool has_renamed_column(const struct tbl *t) {
 
 /* A table that was renamed: its rows died under the old name if they are gone, and what others have under the new one is to be shown. */
 static int settle_renamed(struct store *s, struct tio *io) {
-    int err = moves_deaths(s, io);
+    int err = carried_deaths(s, io);
     if (err || (err = sql_exec(s->db, "DELETE FROM temp.known")) || (err = list_known(s, io, io->tbl)))
         return err;
     return sql_exec(s->db, "DELETE FROM temp.known WHERE k IN (SELECT k FROM temp.pair)");

@@ -39,7 +39,7 @@ struct rowid {
 };
 
 /* In the place of a stamp: found in a copy, or in another file (generation.c), where nobody knows who wrote it, or when; or written by a migration that
- * could not see what others had written under that name (moves.c). It loses against everything. */
+ * could not see what others had written under that name (carried.c). It loses against everything. */
 #define STAMP_COPY 1u
 static inline uint64_t stamp_above(uint64_t at) { return at <= STAMP_COPY ? STAMP_COPY + 1 : at + 1; }
 static inline uint64_t stamp_carried(uint64_t at) { return at <= STAMP_COPY ? STAMP_COPY + 1 : at; } /* of a copy of what has this stamp */

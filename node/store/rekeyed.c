@@ -3,7 +3,7 @@
  *
  * Keys are the names of rows, so this is another table under the same name: on every server each kind of key has its registers, and what is said
  * of one is not said of the other. A server whose application was not migrated yet keeps what comes under the new key until it is, and goes on
- * under the old one. When its turn comes its rows are carried over as those of a renamed table are (moves.c), with the stamps that they had, so the
+ * under the old one. When its turn comes its rows are carried over as those of a renamed table are (carried.c), with the stamps that they had, so the
  * order in which servers migrate does not matter.
  *
  * Which row it was is told by the columns of the old key, where the new table has them, else by those of the new key, where the old one had them; of
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "proto/err.h"
 
@@ -566,8 +567,8 @@ int rekeyed_deaths(struct store *s, struct tio *io) {
     buf_init(&gone, 256u << 20);
     bool blind = s->blind;
     int err = list_rows(s, io, &dead, &gone, &count);
-    if (!err && !(err = take_all(s, io, &dead, take_death)) && count && count <= io->rekeyed->from->left && !(err = moves_see(s, false)) &&
-        !(err = take_all(s, io, &gone, take_old_death)) && !(err = moves_see(s, blind)))
+    if (!err && !(err = take_all(s, io, &dead, take_death)) && count && count <= io->rekeyed->from->left &&
+        !(err = carried_see(s, false)) && !(err = take_all(s, io, &gone, take_old_death)) && !(err = carried_see(s, blind)))
         err = take_all(s, io, &gone, take_death);
     io->rekeyed->from->left = 0;
     reg_clear(&s->source);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "node/store/afar.h"
+#include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "node/store/same.h"
 #include "proto/err.h"
@@ -699,7 +700,7 @@ static int slice(struct store *s, struct tio *io) {
     sqlite3_finalize(c->at.stmt);
     c->at.stmt = NULL;
     if (!err && end && io->tbl->renamed_from && (io->rekeyed || io->table->key_kind != KEY_ROWID))
-        err = moves_deaths(s, io);
+        err = carried_deaths(s, io);
     if (!err && end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
         err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
     else if (!err && end && !c->adopt)

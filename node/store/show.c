@@ -66,12 +66,40 @@ static int insert_some(struct projecting *p, struct tio *io, int64_t number, con
     return run_write(p->s, io, stmt);
 }
 
+/* A given key is written whole: a row may have been told before the application renamed a column of it here. */
+static int add_key(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value **values,
+                   uint32_t *count) {
+    uint32_t keys = io->table->key_kind == KEY_COLUMNS ? io->table->key_count : 0, told = 0;
+    for (uint32_t i = 0; i < *count; i++)
+        told += p->at[i] < keys;
+    if (told == keys)
+        return 0;
+    struct value key[16], *all = arena_alloc(&p->arena, (*count + keys) * sizeof *all);
+    uint32_t *numbers = arena_alloc(&p->arena, (*count + keys) * sizeof *numbers);
+    int n = all && numbers ? tables_key_values(who, key, 16) : ERR_NOMEM;
+    if (n < 0 || (uint32_t)n != keys)
+        return n < 0 ? n : ERR_CONSTRAINT;
+    memcpy(all, *values, *count * sizeof *all);
+    memcpy(numbers, columns, *count * sizeof *numbers);
+    for (uint32_t k = 0; k < keys; k++) {
+        bool is = false;
+        for (uint32_t i = 0; i < *count; i++)
+            is = is || numbers[i] == io->numbers[k];
+        if (!is) {
+            all[*count] = key[k];
+            numbers[(*count)++] = io->numbers[k];
+        }
+    }
+    *values = all;
+    return map_columns(p, io, numbers, *count);
+}
+
 static int write_insert(struct projecting *p, struct tio *io, const struct rowid *who, const uint32_t *columns, struct value *values,
                         uint32_t count) {
     int err = io->key_ref ? refs_key_settled(p->s, io, who) : 0;
     if (!err)
         err = refs_settled(p->s, values, count, p->s->ahead);
-    if (err || (err = map_columns(p, io, columns, count)))
+    if (err || (err = map_columns(p, io, columns, count)) || (err = add_key(p, io, who, columns, &values, &count)))
         return err;
     for (uint32_t i = 0; i < count && io->key_refs && err >= 0; i++)
         if (p->at[i] != UINT32_MAX && io->table->columns[io->order[p->at[i]]].key_place)
@@ -144,6 +172,7 @@ int project_write(struct store *s, const struct op *op) {
     struct projecting p = {.s = s};
     int err = write_op(&p, op);
     free(p.at);
+    arena_release(&p.arena);
     return err;
 }
 

@@ -222,6 +222,10 @@ class Script:
 
     # ---- migrations
 
+    def shapes(self, t, rebuilt):
+        self.writer.moving = t
+        self.writer.shapes = t if rebuilt else None
+
     def migration(self):
         """The same DDL on every server, one after the other (or at once), with rows in flight."""
         r = self.r
@@ -255,15 +259,15 @@ class Script:
         if r.random() < 0.35:
             self.migrate(*(['ddl %d %s' % (n, sql) for n in range(self.nodes) for sql in sqls] if again else ['all ' + sql for sql in sqls]))
             done()
-            self.writer.shapes = t if form == 'rebuild' else None
+            self.shapes(t, form == 'rebuild')
             if not calm and r.random() < 0.7:
                 self.apart(range(self.nodes))
-            self.writer.shapes = None
+            self.shapes(None, False)
             return
         split = r.random() < 0.5        # each statement a block of its own
         if not again:
             self.migrate(*['shadow ' + sql for sql in sqls])
-        self.writer.shapes = t if form == 'rebuild' else None
+        self.shapes(t, form == 'rebuild')
         order = list(range(self.nodes))
         r.shuffle(order)
         ready = []
@@ -284,7 +288,7 @@ class Script:
             else:
                 self.emit(*self.moves(range(self.nodes)))
         t.columns = columns
-        self.writer.shapes = None
+        self.shapes(None, False)
         done()
 
     def fresh(self, t):

@@ -7,7 +7,8 @@ class Writer:
 
     def __init__(self, schema):
         self.s, self.r = schema, schema.r
-        self.shapes = None      # the table that servers hold in two shapes: SQLite may give a REAL as an integer there, in RETURNING
+        self.shapes = None      # the table that is being rebuilt
+        self.moving = None      # the table that servers hold in two shapes: SQLite may give a REAL as an integer there, in RETURNING, or the other way
 
     # ---- keys and rows
 
@@ -118,7 +119,7 @@ class Writer:
         s = '%s INTO %s(%s) VALUES %s' % (verb, q, ', '.join([c.q for c in keys + head]), ', '.join(tuples))
         if t.key and verb == 'INSERT' and r.random() < 0.35:
             s += self.upsert(t, head, space)
-        if r.random() < 0.15 and t is not self.shapes:
+        if r.random() < 0.15 and t is not self.moving:
             s += ' RETURNING ' + ', '.join(c.q for c in keys + head[:2])
         return s
 
@@ -173,7 +174,7 @@ class Writer:
         verb = r.choice(['UPDATE', 'UPDATE', 'UPDATE', 'UPDATE OR REPLACE', 'UPDATE OR IGNORE', 'UPDATE OR FAIL', 'UPDATE OR ROLLBACK']) if one \
             else 'UPDATE'
         s = '%s %s SET %s WHERE %s' % (verb, q, ', '.join(sets), self.row(t, space, r.randrange(KEYS)) if one else self.rows(t, space))
-        if r.random() < 0.1 and t.key and t is not self.shapes:
+        if r.random() < 0.1 and t.key and t is not self.moving:
             s += ' RETURNING ' + ', '.join(c.q for c in t.key)
         return s
 

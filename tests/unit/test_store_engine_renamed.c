@@ -62,6 +62,43 @@ static void test_a_write_that_such_a_death_had_not_seen(void **state) {
     rig_close(&r);
 }
 
+/* A row on its way comes with its key, whatever the columns of that are called by then. */
+static void test_a_row_that_comes_after_its_key_was_renamed(void **state) {
+    static const char *const TABLES[] = {"CREATE TABLE t(k INTEGER, l INT, a, PRIMARY KEY(k, l))",
+                                         "CREATE TABLE t(k TEXT PRIMARY KEY, l, a)",
+                                         "CREATE TABLE t(k INTEGER NOT NULL, l TEXT NOT NULL, a, PRIMARY KEY(l, k)) WITHOUT ROWID",
+                                         "CREATE TABLE t(k INTEGER PRIMARY KEY, l, a)"};
+    (void)state;
+    for (size_t n = 0; n < sizeof TABLES / sizeof *TABLES; n++)
+        for (int mode = 0; mode < 4; mode++) { /* the author, too, at once or later; merged before, and shown from the registers, or not */
+            struct rig r;
+            rig_open(&r, 2, TABLES[n]);
+            rig_act(&r, 0, "INSERT INTO t VALUES(1, 2, 3)");
+            if (mode & 1)
+                app_exec(rig_app(&r, 0), "ALTER TABLE t RENAME COLUMN k TO z");
+            if (mode & 2) {
+                app_exec(rig_app(&r, 1), "BEGIN IMMEDIATE");
+                peer_queue(&r.peers[1], &r.peers[0]);
+                for (int i = 0; i < 10; i++)
+                    peer_turn(&r.peers[1]);
+                app_exec(rig_app(&r, 1), "ALTER TABLE t RENAME COLUMN k TO z; COMMIT");
+                peer_reopen(&r.peers[1]);
+            } else {
+                app_exec(rig_app(&r, 1), "ALTER TABLE t RENAME COLUMN k TO z");
+            }
+            rig_share(&r);
+            if (!(mode & 1))
+                app_exec(rig_app(&r, 0), "ALTER TABLE t RENAME COLUMN k TO z");
+            share_same(&r);
+            assert_everywhere(&r, "SELECT CAST(z AS INTEGER), CAST(l AS INTEGER), a FROM t", "i1|i2|i3|;");
+            assert_int_equal(conflicts(&r), 0);
+            rig_act(&r, 1, "UPDATE t SET a = 4 WHERE z = 1");
+            share_same(&r);
+            assert_everywhere(&r, "SELECT a FROM t", "i4|;");
+            rig_close(&r);
+        }
+}
+
 /* Deleted before anybody looked: under the old name its author had it before him, wherever it came from. */
 static void test_a_row_that_dies_beside_its_tables_rename(void **state) {
     static const struct {
@@ -471,6 +508,7 @@ int main(void) {
         cmocka_unit_test(test_keys_that_change_places_before_a_rename),
         cmocka_unit_test(test_a_reference_whose_row_changes_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
+        cmocka_unit_test(test_a_row_that_comes_after_its_key_was_renamed),
         cmocka_unit_test(test_a_row_that_dies_beside_its_tables_rename),
         cmocka_unit_test(test_tables_that_take_each_others_names),
         cmocka_unit_test(test_keys_of_what_refers_to_a_renamed_table),
