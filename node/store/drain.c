@@ -312,19 +312,23 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
         rekeyed_identity(s, look, hashes, who);
         return;
     }
-    if (look->io->key_ref) { /* its key is a reference: it is known as the row is that it refers to */
-        if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) == 1)
-            return;
-        *who = look->place;
-    }
-    if (carried_arrives(look) && reg_known(&s->source)) { /* of a table that was renamed */
+    struct origins_order o = store_order(s);
+    bool renamed = carried_arrives(look) && reg_known(&s->source);
+    if (renamed && (!look->io->key_ref || reg_alive(&s->source, &o))) { /* it stays who it is, whomever its number means by now */
         who->kind = s->source.who.kind;
         who->origin = s->source.who.origin;
         who->version = s->source.who.version;
         who->hash = s->source.who.hash;
         who->number = s->source.who.kind == IDENT_GIVEN ? who->number : s->source.who.number; /* it may have got another one since */
-    } else if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
-               carried_arrives(look)) { /* two copies of one database give the same rows the same identities */
+        return;
+    }
+    if (look->io->key_ref) { /* its key is a reference: it is known as the row is that it refers to */
+        if (refs_row(s, look->io->key_ref, look->place.number, INT64_MAX, who) == 1)
+            return;
+        *who = look->place;
+    }
+    if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
+        carried_arrives(look)) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
         for (uint32_t i = 0; i < look->io->count; i++) {
             uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;

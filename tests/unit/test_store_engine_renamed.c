@@ -99,6 +99,34 @@ static void test_a_row_that_comes_after_its_key_was_renamed(void **state) {
         }
 }
 
+/* Its number was that of several rows that are gone, and of nobody when it came: with the new name it stays who it is. */
+static void test_a_row_named_after_nobody_beside_its_tables_rename(void **state) {
+    (void)state;
+    for (uint32_t first = 0; first < 2; first++) {
+        struct rig r;
+        rig_open(&r, 2,
+                 "CREATE TABLE h(k INTEGER PRIMARY KEY, p REFERENCES h(k)); CREATE TABLE d(k INTEGER PRIMARY KEY REFERENCES h(k), z)");
+        rig_act(&r, 0, "INSERT INTO d VALUES(6, 'stays')");
+        rig_act(&r, 0, "INSERT INTO h VALUES(8, 6)");
+        share(&r);
+        rig_act(&r, 0, "UPDATE h SET k = 4 WHERE k = 8");
+        rig_act(&r, 0, "INSERT INTO h(p) VALUES(NULL)");
+        rig_act(&r, 0, "INSERT INTO h(p) VALUES(NULL)");
+        rig_act(&r, 0, "DELETE FROM h");
+        share(&r);
+        rig_act(&r, 0, "INSERT INTO h VALUES(3, 6)");
+        rig_act(&r, 0, "INSERT INTO h VALUES(6, 5)");
+        rig_act(&r, 0, "UPDATE h SET k = 5 WHERE k = 6");
+        share(&r);
+        rig_act(&r, first, "ALTER TABLE d RENAME TO e");
+        rig_act(&r, !first, "ALTER TABLE d RENAME TO e");
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM e", "i6|tstays|;");
+        assert_int_equal(conflicts(&r), 0);
+        rig_close(&r);
+    }
+}
+
 /* Deleted before anybody looked: under the old name its author had it before him, wherever it came from. */
 static void test_a_row_that_dies_beside_its_tables_rename(void **state) {
     static const struct {
@@ -271,7 +299,8 @@ static void test_a_row_without_a_key_that_was_thrown_out_before_a_rename(void **
 static void test_a_renamed_column_and_then_rebuilds(void **state) {
     static const char *const STEPS[] = {
         "ALTER TABLE t RENAME COLUMN a TO b",
-        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT); INSERT INTO new__t SELECT k, b, n FROM t; DROP TABLE t; ALTER TABLE "
+        "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, b, n BIGINT); INSERT INTO new__t SELECT k, b, n FROM t; DROP TABLE t; ALTER "
+        "TABLE "
         "new__t RENAME TO t; COMMIT",
         "BEGIN; CREATE TABLE new__t(k TEXT PRIMARY KEY, n BIGINT, b, CHECK (n < 1000)); INSERT INTO new__t SELECT k, n, b FROM t; DROP "
         "TABLE "
@@ -419,10 +448,10 @@ static void test_tables_that_take_each_others_names(void **state) {
         "CREATE TABLE x(id TEXT PRIMARY KEY, v); CREATE TABLE y(id TEXT PRIMARY KEY, v); INSERT INTO x VALUES('x', 1); INSERT INTO y "
         "VALUES('y', 1), ('y2', 2)",
         SWAP, "UPDATE y SET v = 'first' WHERE id = 'y'", "UPDATE y SET v = 'second' WHERE id = 'x'");
-    names_change(
-        "CREATE TABLE x(id INTEGER PRIMARY KEY, v); CREATE TABLE y(id INTEGER PRIMARY KEY, v); INSERT INTO x(v) VALUES('x1'); INSERT INTO "
-        "y(v) VALUES('y1'), ('y2')",
-        SWAP, "UPDATE y SET v = 'first' WHERE v = 'y2'", "UPDATE y SET v = 'second' WHERE v = 'x1'");
+    names_change("CREATE TABLE x(id INTEGER PRIMARY KEY, v); CREATE TABLE y(id INTEGER PRIMARY KEY, v); INSERT INTO x(v) VALUES('x1'); "
+                 "INSERT INTO "
+                 "y(v) VALUES('y1'), ('y2')",
+                 SWAP, "UPDATE y SET v = 'first' WHERE v = 'y2'", "UPDATE y SET v = 'second' WHERE v = 'x1'");
     names_change(
         "CREATE TABLE w(id TEXT PRIMARY KEY, v); CREATE TABLE x(id TEXT PRIMARY KEY, v); INSERT INTO w VALUES('w', 1); INSERT INTO x "
         "VALUES('x', 1), ('x2', 2)",
@@ -509,6 +538,7 @@ int main(void) {
         cmocka_unit_test(test_a_reference_whose_row_changes_before_a_rename),
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
         cmocka_unit_test(test_a_row_that_comes_after_its_key_was_renamed),
+        cmocka_unit_test(test_a_row_named_after_nobody_beside_its_tables_rename),
         cmocka_unit_test(test_a_row_that_dies_beside_its_tables_rename),
         cmocka_unit_test(test_tables_that_take_each_others_names),
         cmocka_unit_test(test_keys_of_what_refers_to_a_renamed_table),
