@@ -376,8 +376,9 @@ class Schema:
                 self.trigger(t, '%s DELETE ON %s BEGIN %s; END'
                              % (r.choice(['AFTER', 'BEFORE']), t.q, put('OLD', 'OLD')))
             elif form == 3:
-                self.trigger(t, "BEFORE UPDATE ON %s WHEN NEW.%s = 'abc' BEGIN SELECT RAISE(%s); END"
-                             % (t.q, c.q, r.choice(['IGNORE', "ABORT, 'no'", "FAIL, 'no'", "ROLLBACK, 'no'"])))
+                # FAIL keeps the rows that came before, and only a number tells which these are
+                ends = r.choice(['IGNORE', "ABORT, 'no'", "FAIL, 'no'" if t.kind in ('int', 'autoincrement') else "ABORT, 'no'", "ROLLBACK, 'no'"])
+                self.trigger(t, "BEFORE UPDATE ON %s WHEN NEW.%s = 'abc' BEGIN SELECT RAISE(%s); END" % (t.q, c.q, ends))
             elif form == 4 and t.key and not t.strict and not c.not_null:
                 self.trigger(t, "AFTER INSERT ON %s WHEN NEW.%s = 'ABC' BEGIN UPDATE %s SET %s = 'made ' || NEW.%s WHERE %s; END"
                              % (t.q, c.q, t.q, c.q, c.q, ' AND '.join('%s = NEW.%s' % (k.q, k.q) for k in t.key)))
