@@ -136,6 +136,8 @@ int dead_each_lost(struct store *s, const struct tbl *t, const struct rowid *roo
     for (uint32_t i = 0; !err && n && i < count; i++) {
         if ((err = unify_own(s, t, &list[i], &own, &home)) || !reg_known(&own) || reg_alive(&own, &o))
             continue;
+        if ((err = unify_overwritten(s, state_table_of(s, t->no), list, count, &list[i], &own)))
+            break;
         own.who = list[i];
         for (uint32_t k = 0; k < own.cells_count && !err; k++) {
             if (own.cells[k].column + 1 == t->number_column || rows_is_key(t, own.cells[k].column))

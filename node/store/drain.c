@@ -165,15 +165,11 @@ static int edit_merge(struct store *s, struct tio *io, struct reg *r, const stru
 static int edit_merge_one(struct store *s, struct tio *io, struct reg *r, const struct edit *e, struct write by, const struct seen *seen,
                           const struct row_look *look, const uint64_t *hashes) {
     struct unify u;
-    uint32_t columns[BATCH_COLUMNS_MAX], n = 0;
     bool home;
     int err = unify_begin(s, io->tbl, &e->who, &u);
     if (!err && !(err = edit_merge(s, io, &u.own, e, by, seen, hashes))) {
-        for (uint32_t i = 0; i < (e->set ? e->set->count : 0); i++)
-            if (e->set->at[i] != NOT_HERE)
-                columns[n++] = io->numbers[e->set->at[i]];
         by.mend = e->kind == CHANGE_MEND;
-        err = unify_end(s, io->tbl, &u, e->kind, by, columns, n, seen);
+        err = unify_end(s, io->tbl, &u, e->kind, by, seen);
     }
     struct pending_row *p;
     bool junior = !rowid_same(&u.member, &u.root);

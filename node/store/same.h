@@ -106,12 +106,13 @@ struct unify { /* a change to one of several rows that are one */
 };
 bool unify_is(struct store *s, const struct tbl *t, const struct rowid *who); /* is it one of several? */
 int unify_begin(struct store *s, struct tbl *t, const struct rowid *member, struct unify *u);
-/* u->own was changed by this write to these columns. `before`: of the flight at hand, if the change came with one. */
-int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const uint32_t *columns,
-              uint32_t count, const struct seen *seen);
+/* u->own was changed by this write. */
+int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const struct seen *seen);
 int unify_pend(struct store *s, struct tbl *t, const struct unify *u); /* what it changed in the row that is shown */
 void unify_release(struct unify *u);
 int unify_own(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* its own register */
+/* Out of it goes what was written to others of the list since, by who knew. */
+int unify_overwritten(struct store *s, struct tbl *t, const struct rowid *list, uint32_t count, const struct rowid *who, struct reg *own);
 /* Tells the registers of a fact; `before`: what the file shows of the rows of the flight at hand, or NULL. */
 int unify_tell(struct store *s, struct tbl *t, const struct rowid *a, uint64_t rank_a, const struct rowid *b, uint64_t rank_b,
                const struct same_fact *fact, const struct buf *before);

@@ -104,6 +104,41 @@ static void live(const struct store *s, struct reg *all, const struct reg *one) 
     }
 }
 
+/* Taken out of one's register: what was written to another one by somebody who had seen it, and knew that they are one. Only for what they show together:
+ * taken apart again, it has its own values, in whatever order all that was heard of. */
+static int overwritten_in(struct store *s, struct tbl *t, const struct rowid *who, const struct rowid *other, const struct reg *others,
+                          struct reg *own) {
+    uint64_t *versions = calloc(s->origins_count + 1, sizeof *versions);
+    struct seen seen = {versions, s->origins_count};
+    int err = versions ? 0 : ERR_NOMEM;
+    for (uint32_t i = 0; i < others->writes_count && !err; i++) {
+        const struct write *w = &others->writes[i];
+        bool birth = other->kind == IDENT_BORN && w->origin == other->origin && w->version == other->version;
+        if (w->mend || birth || w->at <= STAMP_COPY)
+            continue;
+        memset(versions, 0, s->origins_count * sizeof *versions);
+        if ((err = same_seen_by(s, w, &seen)) || !same_known(s, t, who, other, &seen))
+            continue;
+        for (uint32_t k = 0; k < others->cells_count; k++)
+            if (others->cells[k].write == i && others->cells[k].column + 1 != t->number_column)
+                reg_supersede(own, *w, others->cells[k].column, &seen);
+    }
+    free(versions);
+    return err;
+}
+
+int unify_overwritten(struct store *s, struct tbl *t, const struct rowid *list, uint32_t count, const struct rowid *who, struct reg *own) {
+    struct reg others;
+    bool home;
+    int err = 0;
+    reg_init(&others);
+    for (uint32_t i = 0; i < count && !err; i++)
+        if (!rowid_same(&list[i], who) && !(err = unify_own(s, t, &list[i], &others, &home)) && reg_known(&others))
+            err = overwritten_in(s, t, who, &list[i], &others, own);
+    reg_release(&others);
+    return err;
+}
+
 /* What the members hold together; `own`: of the root. References that were told their numbers already keep them. */
 static int put_together(struct store *s, struct tbl *t, const struct rowid *root, struct reg *all) {
     struct arena arena = {0};
@@ -119,7 +154,7 @@ static int put_together(struct store *s, struct tbl *t, const struct rowid *root
         if ((err = unify_own(s, t, &list[i], &own, &home)) || !reg_known(&own))
             continue;
         live(s, all, &own);
-        if ((err = dead_strip(s, t, root, list, count, &list[i], &own)))
+        if ((err = unify_overwritten(s, t, list, count, &list[i], &own)) || (err = dead_strip(s, t, root, list, count, &list[i], &own)))
             continue;
         all->birth_at = first ? own.birth_at : all->birth_at;
         err = reg_join(all, &own, first || !t->number_column ? UINT32_MAX : t->number_column - 1);
@@ -166,9 +201,8 @@ static int store_own(struct store *s, struct tbl *t, const struct rowid *who, co
     return rowid_same(who, root) ? own_put(s, t, who, own) : rows_store(s, t, who, own, home);
 }
 
-/* In the others: what the author had seen, if he knew that they are this one. */
-static int supersede(struct store *s, struct tbl *t, const struct unify *u, enum change_kind kind, struct write by, const uint32_t *columns,
-                     uint32_t count, const struct seen *seen) {
+/* In the others: the deaths that the author of an insert had seen, if he knew that they are this one. */
+static int forget_deaths(struct store *s, struct tbl *t, const struct unify *u, struct write by, const struct seen *seen) {
     struct arena arena = {0};
     struct rowid *list;
     uint32_t members;
@@ -180,11 +214,7 @@ static int supersede(struct store *s, struct tbl *t, const struct unify *u, enum
         if (rowid_same(&list[i], &u->member) || !same_known(s, t, &list[i], &u->member, seen) ||
             (err = unify_own(s, t, &list[i], &own, &home)) || !reg_known(&own))
             continue;
-        for (uint32_t k = 0; k < count; k++)
-            if (columns[k] + 1 != t->number_column)
-                reg_supersede(&own, by, columns[k], seen);
-        if (kind == CHANGE_INSERT)
-            reg_forget_deaths(&own, by, seen, &err);
+        reg_forget_deaths(&own, by, seen, &err);
         if (!err)
             err = store_own(s, t, &list[i], &u->root, &own, home);
     }
@@ -207,14 +237,13 @@ static void keep_numbers(const struct tbl *t, const struct reg *was, struct reg 
     }
 }
 
-int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const uint32_t *columns,
-              uint32_t count, const struct seen *seen) {
+int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const struct seen *seen) {
     struct reg all;
     uint32_t conflicts;
     reg_init(&all);
     int err = store_own(s, t, &u->member, &u->root, &u->own, u->home);
-    if (!err && kind != CHANGE_DELETE && kind != CHANGE_REVIVE)
-        err = supersede(s, t, u, kind, by, columns, count, seen);
+    if (!err && kind == CHANGE_INSERT)
+        err = forget_deaths(s, t, u, by, seen);
     if (!err && !by.mend && (kind == CHANGE_INSERT || kind == CHANGE_UPDATE))
         err = same_doubt(s, t, &u->member, &u->own, &by);
     if (!err && !(err = put_together(s, t, &u->root, &all))) {

@@ -422,6 +422,24 @@ static void test_two_people_decide(void **state) {
     }
 }
 
+/* Somebody writes to the one row, another takes it apart: who hears of it in which order comes to the same, and the younger has its own values. */
+static void test_taken_apart_and_written_to(void **state) {
+    (void)state;
+    struct rig r;
+    char id[32];
+    two_teams(&r, 3);
+    assert_int_equal(listed(&r, id), 1);
+    rig_act(&r, 0, "UPDATE team SET name = 'z' WHERE number = 254");
+    assert_done(&r.peers[1], id, "{\"split\":true}");
+    share_same(&r);
+    for (int again = 0; again < 2; again++) {
+        assert_everywhere(&r, APART, "tnone|tb|teb|ttb,um|tpb|;i1|tx|n|n|n|;i254|tz|tea|tta|tpa|;");
+        assert_same_conflicts(&r);
+        restart_all(&r);
+    }
+    rig_close(&r);
+}
+
 static void test_content_with_it(void **state) {
     (void)state;
     struct rig r;
@@ -536,14 +554,23 @@ static void test_no_number_is_given_to_what_is_one(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_the_same_import),     cmocka_unit_test(test_columns_merge),
-        cmocka_unit_test(test_what_is_overwritten), cmocka_unit_test(test_deleted_and_kept),
-        cmocka_unit_test(test_known_before),        cmocka_unit_test(test_written_while_apart),
-        cmocka_unit_test(test_not_the_same),        cmocka_unit_test(test_taken_apart),
-        cmocka_unit_test(test_two_people_decide),   cmocka_unit_test(test_content_with_it),
-        cmocka_unit_test(test_ended_in_between),    cmocka_unit_test(test_no_number_is_given_to_what_is_one),
-        cmocka_unit_test(test_databases_that_join), cmocka_unit_test(test_one_of_them_is_deleted),
-        cmocka_unit_test(test_both_are_revived),    cmocka_unit_test(test_one_of_them_is_renamed),
+        cmocka_unit_test(test_the_same_import),
+        cmocka_unit_test(test_columns_merge),
+        cmocka_unit_test(test_what_is_overwritten),
+        cmocka_unit_test(test_deleted_and_kept),
+        cmocka_unit_test(test_known_before),
+        cmocka_unit_test(test_written_while_apart),
+        cmocka_unit_test(test_not_the_same),
+        cmocka_unit_test(test_taken_apart),
+        cmocka_unit_test(test_two_people_decide),
+        cmocka_unit_test(test_content_with_it),
+        cmocka_unit_test(test_ended_in_between),
+        cmocka_unit_test(test_no_number_is_given_to_what_is_one),
+        cmocka_unit_test(test_databases_that_join),
+        cmocka_unit_test(test_one_of_them_is_deleted),
+        cmocka_unit_test(test_both_are_revived),
+        cmocka_unit_test(test_one_of_them_is_renamed),
+        cmocka_unit_test(test_taken_apart_and_written_to),
         cmocka_unit_test(test_renamed_and_one),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
