@@ -14,6 +14,7 @@
 #include "proto/err.h"
 
 #define LATE_MS 60000
+#define FINISH_US 2000000
 #define AWAIT_MS 15000 /* a first capture waits so long to be told whom its numbers mean */
 
 struct afar_row {
@@ -81,7 +82,21 @@ void store_drop_afar(struct afar *list) {
     }
 }
 
+/* What the file shows, and not what it is about to: so that is shown first. */
+static void finish(struct store *s) {
+    char why[300];
+    int64_t until_us = store_mono_us() + FINISH_US;
+    while (s->afar && (afar_due(s) || s->pending || s->flights) && store_mono_us() < until_us) {
+        int wait = store_turn(s, why, sizeof why);
+        if (wait < -1)
+            return; /* it is closed anyway */
+        if (wait > 0)
+            sqlite3_sleep(1);
+    }
+}
+
 struct afar *store_take_afar(struct store *s) {
+    finish(s);
     struct afar *list = s->afar ? s->afar : s->afar_before;
     for (struct afar *a = list; a; a = a->next) {
         sqlite3_finalize(a->put);
@@ -421,12 +436,16 @@ static const struct afar_row *of_value(const struct store *s, const struct value
 /* A file that is taken up anew, or for the first time, shows its references as the state that was set aside had them, or as they were when the other
  * database was taken up, too; the rows there may have moved since. Then they are known by the number that they had. */
 static struct afar_row *as_before(const struct store *s, const struct afar *a, int64_t number) {
-    struct afar_row *was = NULL, *r = NULL;
+    struct afar_row *was = NULL, *waits = NULL, *r = NULL;
     const struct afar *b = s->afar_before;
     while (b && strcmp(b->name, a->name) != 0)
         b = b->next;
     if (b)
         HASH_FIND(by_number, b->numbers, &number, sizeof number, was);
+    if (b)
+        HASH_FIND(by_birth, b->births, &number, sizeof number, waits);
+    if (waits && waits->number == number) /* another row came to its number, which it has not left here yet */
+        was = waits;
     if (was)
         r = find_ref(a, was->ref, was->len);
     if (!r && (was || (a->fresh && !(b && b->complete))))
