@@ -356,13 +356,19 @@ bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone) {
     return true;
 }
 
-static int judge_lacking(struct store *s, const struct tio *io) {
-    int64_t any = 0;
+static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t *has);
+
+static int judge_lacking(struct store *s, struct tio *io) {
+    int64_t should, has, any = 0;
     int err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name);
+    if (!err)
+        err = count_rows(s, io, &should, &has); /* of those that were merged meanwhile none was ever here */
+    if (err)
+        return err;
     s->scan->lacking =
         io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE ||
-        (!any && io->tbl->remade && io->tbl->left < io->tbl->rows && io->tbl->verdict == VERDICT_NONE); /* else it was emptied before */
-    return err;
+        (!any && io->tbl->remade && io->tbl->left < should && io->tbl->verdict == VERDICT_NONE); /* else it was emptied before */
+    return 0;
 }
 
 static int find_gone(struct store *s, struct tio *io) {

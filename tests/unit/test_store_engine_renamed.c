@@ -127,6 +127,22 @@ static void test_a_row_named_after_nobody_beside_its_tables_rename(void **state)
     }
 }
 
+/* Emptied before it was rebuilt; what others wrote meanwhile was never in it, and says nothing of that. */
+static void test_a_table_that_was_emptied_before_its_rebuild(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, "CREATE TABLE t(k INTEGER PRIMARY KEY, a)");
+    rig_act(&r, 1, "INSERT INTO t VALUES(1, 'goes')");
+    share(&r);
+    rig_act(&r, 0, "INSERT INTO t VALUES(2, 'comes'), (3, 'comes')");
+    app_exec(rig_app(&r, 1), "DELETE FROM t; CREATE TABLE n(k INTEGER PRIMARY KEY, a); INSERT INTO n SELECT * FROM t;"
+                             "DROP TABLE t; ALTER TABLE n RENAME TO t");
+    peer_queue(&r.peers[1], &r.peers[0]);
+    share_same(&r);
+    assert_everywhere(&r, "SELECT k FROM t", "i2|;i3|;");
+    rig_close(&r);
+}
+
 /* Deleted before anybody looked: under the old name its author had it before him, wherever it came from. */
 static void test_a_row_that_dies_beside_its_tables_rename(void **state) {
     static const struct {
@@ -539,6 +555,7 @@ int main(void) {
         cmocka_unit_test(test_a_write_that_such_a_death_had_not_seen),
         cmocka_unit_test(test_a_row_that_comes_after_its_key_was_renamed),
         cmocka_unit_test(test_a_row_named_after_nobody_beside_its_tables_rename),
+        cmocka_unit_test(test_a_table_that_was_emptied_before_its_rebuild),
         cmocka_unit_test(test_a_row_that_dies_beside_its_tables_rename),
         cmocka_unit_test(test_tables_that_take_each_others_names),
         cmocka_unit_test(test_keys_of_what_refers_to_a_renamed_table),
