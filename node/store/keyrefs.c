@@ -40,7 +40,7 @@ static int look_as(struct search *f, uint32_t column, const struct rowid *who) {
 }
 
 /* Those that have left it: known by their number at birth. */
-static int look_at_lives(struct search *f, uint32_t column, enum ident_kind kind) {
+static int look_at_lives(struct search *f, uint32_t column, uint8_t kind) {
     struct rowid from = {.kind = kind, .number = f->values[column].as.i}, who;
     uint8_t last[32];
     struct buf first;
