@@ -232,8 +232,8 @@ static void test_hash(void **state) {
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE, b INT); CREATE TABLE u(k TEXT COLLATE NOCASE PRIMARY KEY)",
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT UNIQUE NOT NULL, b INT); CREATE TABLE u(k TEXT PRIMARY KEY)",
         "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT, UNIQUE(a, b)); CREATE TABLE u(k TEXT PRIMARY KEY)",
-        "CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT); CREATE UNIQUE INDEX x ON t(a) WHERE b > 1; CREATE TABLE u(k TEXT PRIMARY "
-        "KEY)",
+        ("CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT, b INT); CREATE UNIQUE INDEX x ON t(a) WHERE b > 1; CREATE TABLE u(k TEXT PRIMARY "
+         "KEY)"),
     };
     for (size_t i = 0; i < sizeof other / sizeof *other; i++)
         if (hash_of(other[i]) == h)
