@@ -378,10 +378,11 @@ static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
 int renumber_tables(struct store *s) {
     if (sqlite3_table_column_metadata(s->app.writer, "temp", "starling_stay", NULL, NULL, NULL, NULL, NULL, NULL) == SQLITE_OK)
         return 0;
-    return sql_exec(s->app.writer,
-                    "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
-                    "CREATE TEMP TABLE starling_stay(c, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15, k16);"
-                    "CREATE INDEX temp.starling_stay_key ON starling_stay(c, k1)");
+    return sql_exec(
+        s->app.writer,
+        "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
+        "CREATE TEMP TABLE IF NOT EXISTS starling_stay(c, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15, k16);"
+        "CREATE INDEX IF NOT EXISTS temp.starling_stay_key ON starling_stay(c, k1)");
 }
 
 /* A row may have asked twice; and two rows for one number, which servers gave them apart: one gets it, and the other finds it taken when it asks again. */
