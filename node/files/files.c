@@ -302,7 +302,7 @@ static void daily_cb(uv_timer_t *timer) {
         e->forgot = false;
         e->forgot_ms = now;
         e->thorough = true;
-        walk_all(e, true);
+        walk_all(e, !watch_blind(e)); /* blind, only the walk itself guards against a folder that vanished whole */
     }
     place_lost_look(e);
     rest(e);
