@@ -3,7 +3,8 @@
  *
  *   notes.c    the notes of the application, in order
  *   drain.c    notes → changes → registers, batch, log
- *   scan.c     the same for rows without notes: first capture, rescan, rows thrown out by OR REPLACE
+ *   scan.c     the same for rows without notes: first capture, rescan; row_cursor.c reads a table in slices
+ *   replaced.c rows thrown out by OR REPLACE
  *   holders.c  who held a UNIQUE value
  *   recheck.c  the same in the background, for writes that nobody noted
  *   older.c    the same for a file that went back: an older copy in its place, or another file
@@ -703,7 +704,12 @@ bool scan_adopts(const struct store *s); /* a first capture is under way */
 int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows);
 bool scan_first_time(const struct store *s); /* nothing was ever written or merged here: what the file holds was there before us */
 void scan_stop(struct store *s);
-/* A table of the application's file in slices, by key. */
+int scan_expected(struct store *s, struct tio *io, int64_t *should); /* how many rows the file should have, by the registers */
+int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
+json_t *scan_json(const struct store *s);
+int scan_drained(struct store *s, bool *drained, bool *back); /* back: then scan_start(), outside the snapshot */
+
+/* ---- row_cursor.c: a table of the application's file in slices, by key */
 struct row_cursor {
     bool began;
     struct buf last; /* the key that was read last, normalised; number for integer keys */
@@ -715,19 +721,20 @@ void row_cursor_init(struct row_cursor *c);
 void row_cursor_release(struct row_cursor *c);
 void row_cursor_rewind(struct row_cursor *c);                                              /* to the first row of another table */
 int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows); /* the next slice: at most so many rows */
-int row_cursor_row(struct tio *io, struct row_cursor *c,
-                   struct row_look *look); /* after sql_step(c->stmt): place and values (to be freed) */
+/* After sql_step(c->stmt): place and values (to be freed). */
+int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look);
+int row_cursor_keys(struct store *s, struct tio *io, sqlite3_stmt **out);                       /* all of its keys at once */
+int row_cursor_place(struct tio *io, sqlite3_stmt *stmt, struct buf *key, struct rowid *place); /* of its row; the key is in `key` */
+
+/* ---- replaced.c */
 /* INSERT OR REPLACE and its kin throw out rows through a second UNIQUE key, and no trigger tells: where the file has fewer rows than the registers
- * say, the missing ones are deletions. In a snapshot in which every note is drained. `all`: large tables too. */
+ * say, the missing ones are deletions. In a snapshot in which every note is drained. */
 enum replaced_look { REPLACED_DRAIN, REPLACED_UNDER_LOCK, REPLACED_QUIET }; /* large tables wait for the last */
 int scan_replaced(struct store *s, enum replaced_look how);
-bool scan_replaced_due(const struct store *s);
-int scan_replaced_quiet(
-    struct store *s); /* what waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction */
-int64_t tables_unshown(struct store *s); /* living rows and columns that the application has no place for here */
-json_t *scan_json(const struct store *s);
-int scan_drained(struct store *s, bool *drained, bool *back);                      /* back: then scan_start(), outside the snapshot */
-int scan_delete_places(struct store *s, struct tio *io, const struct buf *places); /* those that are still missing, in one snapshot */
+bool replaced_due(const struct store *s);
+/* What waits for a quiet moment; opens a snapshot and, if it finds anything, the state's transaction. */
+int replaced_quiet(struct store *s);
+int replaced_delete(struct store *s, struct tio *io, const struct buf *places); /* those that are still missing, in one snapshot */
 
 /* ---- holders.c */
 int holders_load(struct store *s, struct tio *io);

@@ -240,7 +240,7 @@ int holders_look(struct store *s) {
             continue;
         bool whole = io->tbl->captured || (io->tbl->placed > 0 && !io->tbl->remade); /* else half of it may be copied */
         if (whole && !io->tbl->lost)
-            err = scan_delete_places(s, io, &io->holders->missing);
+            err = replaced_delete(s, io, &io->holders->missing);
         buf_clear(&io->holders->missing);
     }
     return err;

@@ -251,7 +251,7 @@ static int end_table(struct store *s, struct tio *io) {
         t->dirty = true;
     } else if (c->missing_count) {
         uint64_t before = s->drained_rows;
-        int err = scan_delete_places(s, io, &c->missing);
+        int err = replaced_delete(s, io, &c->missing);
         if (err)
             return err;
         c->found += s->drained_rows - before;

@@ -16,127 +16,19 @@
 
 #define SLICE_ROWS 5000
 #define SLICE_US 20000
-#define REPLACED_ROWS 50000   /* larger tables are looked at with pauses, or in a quiet moment */
-#define REPLACED_LOCKED 20000 /* under the application's lock, no larger ones */
-#define REPLACED_PENDING 1000 /* in a quiet moment while so many rows wait to be shown */
-#define REPLACED_PAUSE 20     /* times what the last look took */
-#define REPLACED_QUIET_MS 200
-#define REPLACED_WAIT_MS 5000
 
 struct scan {
     bool adopt;
     bool lacking;    /* rows that the file lacks are no deletions: the table is new here, was dropped in between, or is empty now */
     uint32_t *order; /* of the tables: indexes in tios */
     uint32_t table;  /* index in tios */
+    bool seeking;    /* its rows were read, and now its registers are: for those that the file lacks */
     struct row_cursor at;
     struct older *older; /* the file went back: everything is up to it */
-    uint64_t rows, gone;
+    uint64_t rows, read; /* of all tables, of this one */
+    uint64_t gone;
+    struct buf places; /* of these, as long as so many are believed */
 };
-
-/* ---- slices */
-
-void row_cursor_init(struct row_cursor *c) {
-    memset(c, 0, sizeof *c);
-    buf_init(&c->last, 256u << 20);
-    buf_init(&c->from, 256u << 20);
-}
-
-void row_cursor_release(struct row_cursor *c) {
-    sqlite3_finalize(c->stmt);
-    buf_release(&c->last);
-    buf_release(&c->from);
-    memset(c, 0, sizeof *c);
-}
-
-void row_cursor_rewind(struct row_cursor *c) {
-    sqlite3_finalize(c->stmt);
-    c->stmt = NULL;
-    c->began = false;
-}
-
-static void put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
-    if (t->key_kind == KEY_ROWID)
-        sqlite3_str_appendf(q, "%s%s", before, t->rowid);
-    for (uint32_t i = 0; i < t->key_count; i++) {
-        const struct column *c = &t->columns[t->key[i]];
-        sqlite3_str_appendf(q, "%s\"%w\"%s", i ? "," : before, c->name,
-                            collate && t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
-    }
-}
-
-/* SELECT columns… FROM t WHERE key NOT NULL AND (key…) > (?…) ORDER BY key… LIMIT n. The key comes first: in the columns' order it does, but for a
- * single integer. */
-int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows) {
-    const struct table *t = io->table;
-    sqlite3_str *q = sqlite3_str_new(s->app.reader);
-    sqlite3_finalize(c->stmt);
-    c->stmt = NULL;
-    put_key(q, t, "SELECT ", false);
-    for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < io->count; i++)
-        sqlite3_str_appendf(q, ",\"%w\"", io->names[i]);
-    sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
-    tables_put_null_test(q, io, " WHERE ", false);
-    if (c->began) {
-        put_key(q, t, io->null_key ? " AND (" : " WHERE (", true);
-        for (uint32_t i = 0; i < table_key_width(t); i++)
-            sqlite3_str_appendall(q, i ? ",?" : ") > (?");
-        sqlite3_str_appendall(q, ")");
-    }
-    put_key(q, t, " ORDER BY ", true);
-    sqlite3_str_appendf(q, " LIMIT %u", rows);
-    char *text = sqlite3_str_finish(q);
-    if (!text)
-        return ERR_NOMEM;
-    int err = sql_prepare(s->app.reader, &c->stmt, "%s", text);
-    sqlite3_free(text);
-    if (err || !c->began)
-        return err;
-    buf_clear(&c->from);
-    buf_append(&c->from, c->last.data, c->last.len);
-    if (c->from.failed)
-        return c->from.failed;
-    struct rowid last = {.text = t->key_kind == KEY_COLUMNS, .number = c->last_number, .key = c->from.data, .key_len = c->from.len};
-    err = tables_bind_key(s, c->stmt, 1, &last);
-    return err < 0 ? err : 0;
-}
-
-/* The name of a row without a key, as a key; one that nobody has, if it has none yet. */
-static int place_by_rowid(struct tio *io, int64_t rowid, struct buf *out) {
-    uint8_t key[KEYLESS_KEY_BYTES] = {0};
-    int found = keyless_name(io, rowid, key);
-    buf_clear(out);
-    buf_append(out, key, sizeof key);
-    return found < 0 ? found : out->failed;
-}
-
-int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look) {
-    const struct table *t = io->table;
-    struct value key[16];
-    look->io = io;
-    look->present = look->born = true;
-    for (uint32_t i = 0; i < table_key_width(t); i++)
-        sql_column_value(c->stmt, (int)i, &key[i]);
-    if (!(look->values = malloc((io->count + 1) * sizeof *look->values)))
-        return ERR_NOMEM;
-    for (uint32_t i = 0; i < io->count; i++)
-        sql_column_value(c->stmt, (int)(i + (t->key_kind != KEY_COLUMNS)), &look->values[i]);
-    c->began = true;
-    int err = 0;
-    if (t->key_kind == KEY_ROWID) {
-        err = place_by_rowid(io, key[0].as.i, &c->last);
-        c->last_number = look->rowid = key[0].as.i;
-        look->by_rowid = true;
-    } else if (t->key_kind == KEY_INTEGER) {
-        c->last_number = look->place.number = key[0].as.i;
-        return 0;
-    } else {
-        err = keyrefs_here(io, key, &c->last);
-    }
-    look->place.text = look->given = true;
-    look->place.key = c->last.data;
-    look->place.key_len = c->last.len;
-    return err;
-}
 
 /* ---- starting and ending */
 
@@ -151,6 +43,7 @@ void scan_stop(struct store *s) {
         return;
     older_free(s->scan->older);
     free(s->scan->order);
+    buf_release(&s->scan->places);
     row_cursor_release(&s->scan->at);
     free(s->scan);
     s->scan = NULL;
@@ -277,6 +170,7 @@ int scan_start(struct store *s, bool whole) {
         return ERR_NOMEM;
     s->scan->adopt = adopt && !back;
     row_cursor_init(&s->scan->at);
+    buf_init(&s->scan->places, 256u << 20);
     if ((err = order_tables(s, s->scan)))
         return err;
     return back ? older_new(s, &s->scan->older) : 0;
@@ -303,48 +197,79 @@ int scan_gone_row(struct store *s, struct tio *io, const struct rowid *place, co
     return err;
 }
 
-static int count_gone(struct store *s, struct tio *io, sqlite3_stmt *q, bool take) {
+static uint64_t believed(const struct tbl *t) { return t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20; }
+
+/* The register that the walk is at, in s->reg: its place and who lives there. The key is a copy, since taking the row changes the table that is being
+ * read. 1: the file should show it; 0: it need not, or something waits to be shown there. */
+static int walk_register(struct store *s, struct tio *io, sqlite3_stmt *q, struct rowid *place, struct rowid *who) {
     struct origins_order o = store_order(s);
-    int row;
-    uint64_t gone = 0;
-    while ((row = sql_step(q)) == 1) {
-        struct rowid place = {.text = tbl_is_text(io->tbl)};
-        if (place.text) {
-            buf_clear(&s->scan->at.last); /* a copy: taking the row changes the table that is being read */
-            buf_append(&s->scan->at.last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
-            place.key = s->scan->at.last.data;
-            place.key_len = s->scan->at.last.len;
-        } else {
-            place.number = sqlite3_column_int64(q, 0);
-        }
-        if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
-            break;
-        struct rowid who = s->reg.who;
-        who.text = place.text;
-        who.number = s->reg.away ? who.number : place.number;
-        who.key = place.key;
-        who.key_len = place.key_len;
-        if (!reg_alive(&s->reg, &o) || pending_find(s, io->tbl, &who))
-            continue;
-        if (take) {
-            if ((row = scan_gone_row(s, io, &place, &who)))
-                break;
-            continue;
-        }
-        struct row_look look = {.io = io, .place = place};
-        if ((row = drain_look(s, &look, io->read)))
-            break;
-        sqlite3_reset(io->read);
-        gone += !look.present;
+    struct row_cursor *at = &s->scan->at;
+    *place = (struct rowid){.text = tbl_is_text(io->tbl)};
+    at->began = true;
+    if (place->text) {
+        buf_clear(&at->last);
+        buf_append(&at->last, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
+        if (at->last.failed)
+            return at->last.failed;
+        place->key = at->last.data;
+        place->key_len = at->last.len;
+    } else {
+        place->number = at->last_number = sqlite3_column_int64(q, 0);
     }
-    sqlite3_reset(q);
-    s->scan->gone = take ? 0 : gone;
+    int err = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1));
+    *who = s->reg.who;
+    who->text = place->text;
+    who->number = s->reg.away ? who->number : place->number;
+    who->key = place->key;
+    who->key_len = place->key_len;
+    return err ? err : reg_alive(&s->reg, &o) && !pending_find(s, io->tbl, who);
+}
+
+/* All that the file lacks, at once: its table is new here, or a person said what these rows are. */
+static int take_gone(struct store *s, struct tio *io) {
+    struct rowid place, who;
+    sqlite3_stmt *q;
+    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
+    while (!row && (row = sql_step(q)) == 1)
+        if ((row = walk_register(s, io, q, &place, &who)) == 1)
+            row = scan_gone_row(s, io, &place, &who);
+    sqlite3_finalize(q);
     return row;
+}
+
+/* One slice of the registers: which of them does the file lack? */
+static int look_for_gone(struct store *s, struct tio *io, int64_t began, bool *end) {
+    struct scan *c = s->scan;
+    struct rowid place, who;
+    sqlite3_stmt *q;
+    int n = 0, row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u %s ORDER BY k LIMIT %d", io->tbl->no, c->at.began ? "WHERE k>?" : "",
+                                 SLICE_ROWS);
+    if (!row && c->at.began) {
+        buf_clear(&c->at.from);
+        buf_append(&c->at.from, c->at.last.data, c->at.last.len);
+        row = c->at.from.failed ? c->at.from.failed
+              : tbl_is_text(io->tbl)
+                  ? sqlite3_bind_blob64(q, 1, c->at.from.len ? (const void *)c->at.from.data : "", c->at.from.len, SQLITE_STATIC)
+                  : sqlite3_bind_int64(q, 1, c->at.last_number);
+    }
+    while (!row && (row = sql_step(q)) == 1 && (++n % 64 != 0 || store_mono_us() - began <= SLICE_US)) {
+        struct row_look look = {.io = io};
+        if ((row = walk_register(s, io, q, &place, &who)) != 1)
+            continue;
+        look.place = place;
+        row = drain_look(s, &look, io->read);
+        sqlite3_reset(io->read);
+        if (!row && !look.present && ++c->gone <= believed(io->tbl))
+            row = rowid_pack(&place, &c->places);
+    }
+    sqlite3_finalize(q);
+    *end = row == 0 && n < SLICE_ROWS;
+    return row < 0 ? row : 0;
 }
 
 /* So many rows are gone without a note: too many to be believed? Then it is said, and nothing is deleted. */
 bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone) {
-    if (gone <= (t->rows / 10 > 20 ? (uint64_t)t->rows / 10 : 20))
+    if (gone <= believed(t))
         return false;
     store_log(
         s, LOG_ERROR,
@@ -356,38 +281,74 @@ bool scan_too_many(struct store *s, struct tbl *t, uint64_t gone) {
     return true;
 }
 
-static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t *has);
+/* How many rows the file should have, by the registers and what waits to be shown. */
+int scan_expected(struct store *s, struct tio *io, int64_t *should) {
+    struct origins_order o = store_order(s);
+    struct pending_row *p, *next;
+    *should = io->tbl->rows;
+    HASH_ITER(hh, s->pending, p, next) {
+        bool home;
+        int err = p->tbl == io->tbl ? rows_find(s, p->tbl, &p->who, &s->reg, &home) : 0;
+        if (err)
+            return err;
+        if (p->tbl == io->tbl)
+            *should += (int)p->present - (int)(reg_alive(&s->reg, &o) && !same_is_junior(s, p->tbl, &p->who));
+    }
+    return 0;
+}
 
-static int judge_lacking(struct store *s, struct tio *io) {
-    int64_t should, has, any = 0;
+static int judge_lacking(struct store *s, struct tio *io, int64_t *should) {
+    int64_t any = 0;
     int err = sql_int(s->app.reader, 0, &any, "SELECT EXISTS (SELECT 1 FROM main.\"%w\")", io->table->name);
     if (!err)
-        err = count_rows(s, io, &should, &has); /* of those that were merged meanwhile none was ever here */
+        err = scan_expected(s, io, should); /* of those that were merged meanwhile none was ever here */
     if (err)
         return err;
     s->scan->lacking =
         io->tbl->placed <= 0 || io->tbl->verdict == VERDICT_RESTORE ||
-        (!any && io->tbl->remade && io->tbl->left < should && io->tbl->verdict == VERDICT_NONE); /* else it was emptied before */
+        (!any && io->tbl->remade && io->tbl->left < *should && io->tbl->verdict == VERDICT_NONE); /* else it was emptied before */
     return 0;
 }
 
+/* The rows of the table were read. Does the file lack others, which must be found? Each row that was read is a living row of the registers by now, and no
+ * row was read twice: so if they are as many as there should be, they are these. (A row that fits in no batch is none of the registers.) */
 static int find_gone(struct store *s, struct tio *io) {
-    sqlite3_stmt *q;
-    int err = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
+    struct scan *c = s->scan;
     bool decided = io->tbl->verdict != VERDICT_NONE;
-    if (err || (err = judge_lacking(s, io)))
-        goto out;
-    if (!s->scan->lacking && !decided && ((err = count_gone(s, io, q, false)) || scan_too_many(s, io->tbl, s->scan->gone)))
-        goto out;
+    int64_t should;
+    int err = judge_lacking(s, io, &should);
+    if (err)
+        return err;
+    if (!c->lacking && !decided) {
+        c->seeking = s->too_large || should != (int64_t)c->read;
+        io->tbl->lost = c->seeking ? io->tbl->lost : 0;
+        s->stored_changed = true;
+        row_cursor_rewind(&c->at);
+        return 0;
+    }
     io->tbl->lost = 0;
-    err = count_gone(s, io, q, true);
-    if (!err && s->scan->lacking && !decided && io->tbl->placed > 0 && io->tbl->rows)
+    err = take_gone(s, io);
+    if (!err && c->lacking && !decided && io->tbl->placed > 0 && io->tbl->rows)
         store_log(s, LOG_INFO, "%s: \"%s\" was dropped and created again: its %lld rows are shown again", s->config.db, io->tbl->name,
                   (long long)io->tbl->rows);
     io->tbl->verdict = VERDICT_NONE;
     s->stored_changed = true;
-out:
-    sqlite3_finalize(q);
+    return err;
+}
+
+/* All slices were looked at. What the file has again by now is not gone. */
+static int judge_gone(struct store *s, struct tio *io) {
+    struct scan *c = s->scan;
+    const uint8_t *at = c->places.data, *end = at + c->places.len;
+    struct rowid place;
+    int err = 0;
+    s->stored_changed = true;
+    if (scan_too_many(s, io->tbl, c->gone))
+        return 0;
+    io->tbl->lost = 0;
+    while (!err && at < end)
+        if (!(err = rowid_unpack(&place, &at, end)))
+            err = scan_gone_row(s, io, &place, &place);
     return err;
 }
 
@@ -405,236 +366,6 @@ int scan_decide(struct store *s, const char *table, bool accept, uint64_t *rows)
     return scan_start(s, false);
 }
 
-/* ---- rows that were thrown out by OR REPLACE */
-
-/* The keys that the file has, as hashes: a key that is not here is missing. */
-struct keys {
-    uint64_t *slots;
-    uint64_t mask;
-};
-
-static uint64_t key_hash(const struct rowid *place) {
-    struct value v = {
-        .type = place->text ? VALUE_BLOB : VALUE_INT, .as.i = place->text ? 0 : place->number, .p = place->key, .len = place->key_len};
-    uint64_t h = value_hash(&v);
-    return h ? h : 1; /* 0 is a free slot */
-}
-
-static bool keys_have(const struct keys *k, uint64_t h) {
-    uint64_t i = h & k->mask;
-    while (k->slots[i] && k->slots[i] != h)
-        i = (i + 1) & k->mask;
-    return k->slots[i] == h;
-}
-
-static void keys_add(struct keys *k, uint64_t h) {
-    uint64_t i = h & k->mask;
-    while (k->slots[i] && k->slots[i] != h)
-        i = (i + 1) & k->mask;
-    k->slots[i] = h;
-}
-
-static int keys_read(struct store *s, struct tio *io, int64_t count, struct keys *k) {
-    const struct table *t = io->table;
-    uint64_t slots = 64;
-    while (slots < 2 * (uint64_t)count + 2)
-        slots *= 2;
-    k->mask = slots - 1;
-    if (!(k->slots = calloc(slots, sizeof *k->slots)))
-        return ERR_NOMEM;
-    sqlite3_str *q = sqlite3_str_new(s->app.reader);
-    put_key(q, t, "SELECT ", false);
-    sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
-    tables_put_null_test(q, io, " WHERE ", false);
-    char *text = sqlite3_str_finish(q);
-    sqlite3_stmt *stmt = NULL;
-    int row = text ? sql_prepare(s->app.reader, &stmt, "%s", text) : ERR_NOMEM;
-    sqlite3_free(text);
-    while (!row && (row = sql_step(stmt)) == 1) {
-        struct value key[16];
-        for (uint32_t i = 0; i < table_key_width(t); i++)
-            sql_column_value(stmt, (int)i, &key[i]);
-        struct rowid place = {.text = t->key_kind != KEY_INTEGER, .number = key[0].as.i};
-        row = t->key_kind == KEY_ROWID ? place_by_rowid(io, place.number, &s->key2) : place.text ? keyrefs_here(io, key, &s->key2) : 0;
-        if (row)
-            break;
-        place.key = place.text ? s->key2.data : NULL;
-        place.key_len = place.text ? s->key2.len : 0;
-        keys_add(k, key_hash(&place));
-        row = 0;
-    }
-    sqlite3_finalize(stmt);
-    return row;
-}
-
-/* The places of registers that the file should show, and does not: packed one behind the other. */
-static int missing_places(struct store *s, struct tio *io, const struct keys *k, struct buf *out, uint64_t *count) {
-    struct origins_order o = store_order(s);
-    sqlite3_stmt *q;
-    int row = sql_prepare(s->db, &q, "SELECT k, b FROM r%u", io->tbl->no);
-    while (!row && (row = sql_step(q)) == 1) {
-        struct rowid place = {.text = tbl_is_text(io->tbl)};
-        if (place.text) {
-            place.key = sqlite3_column_blob(q, 0);
-            place.key_len = (size_t)sqlite3_column_bytes(q, 0);
-        } else {
-            place.number = sqlite3_column_int64(q, 0);
-        }
-        row = 0;
-        if (keys_have(k, key_hash(&place)))
-            continue;
-        if ((row = reg_decode(&s->reg, sqlite3_column_blob(q, 1), (size_t)sqlite3_column_bytes(q, 1))))
-            break;
-        struct rowid who = s->reg.who;
-        who.text = place.text;
-        who.number = s->reg.away ? who.number : place.number;
-        who.key = place.key;
-        who.key_len = place.key_len;
-        struct pending_row *p = pending_find(s, io->tbl, &who);
-        if (p ? p->present : reg_alive(&s->reg, &o)) {
-            row = rowid_pack(&place, out);
-            ++*count;
-        }
-    }
-    sqlite3_finalize(q);
-    return row;
-}
-
-/* How many rows the file has by the registers, and by itself (less those that no register tells of: no key names them, or no batch holds them). */
-static int count_rows(struct store *s, struct tio *io, int64_t *should, int64_t *has) {
-    struct origins_order o = store_order(s);
-    struct pending_row *p, *next;
-    *should = io->tbl->rows;
-    HASH_ITER(hh, s->pending, p, next) {
-        bool home;
-        int err = p->tbl == io->tbl ? rows_find(s, p->tbl, &p->who, &s->reg, &home) : 0;
-        if (err)
-            return err;
-        if (p->tbl == io->tbl)
-            *should += (int)p->present - (int)(reg_alive(&s->reg, &o) && !same_is_junior(s, p->tbl, &p->who));
-    }
-    int err = sql_int(s->app.reader, 0, has, "SELECT count(*) FROM main.\"%w\"", io->table->name);
-    if (!err && io->null_key && !(err = tables_count_nulls(s, io)))
-        *has -= (int64_t)io->tbl->null_keys;
-    int64_t large = 0;
-    if (!err && s->too_large)
-        err = sql_int(s->db, 0, &large, "SELECT count(*) FROM large WHERE tbl=%u", io->tbl->no);
-    *has -= large;
-    return err;
-}
-
-/* Rows that fit in no batch are thrown out like any other. */
-static int places_of_large(struct store *s, const struct tbl *t, struct buf *out) {
-    sqlite3_stmt *q;
-    int row = sql_prepare(s->db, &q, "SELECT place FROM large WHERE tbl=%u", t->no);
-    while (!row && (row = sql_step(q)) == 1) {
-        buf_append(out, sqlite3_column_blob(q, 0), (size_t)sqlite3_column_bytes(q, 0));
-        row = out->failed;
-    }
-    sqlite3_finalize(q);
-    return row;
-}
-
-int scan_delete_places(struct store *s, struct tio *io, const struct buf *places) {
-    const uint8_t *at = places->data, *end = at + places->len;
-    int64_t ms = io->tbl->replacing_ms ? io->tbl->replacing_ms : LOOK_FOUND;
-    int err = state_begin(s);
-    if (!err && batch_writer_rows(s->writer) == 0) /* else the drain at hand has begun */
-        err = drain_begin_changes(s, ms < 0 ? store_wall_ms(s) : ms);
-    while (!err && at < end) {
-        struct row_look look = {.io = io, .ms = ms};
-        if ((err = rowid_unpack(&look.place, &at, end)) || (err = drain_look(s, &look, io->read)))
-            break;
-        sqlite3_reset(io->read);
-        if (!look.present)
-            err = drain_row(s, &look);
-    }
-    sqlite3_reset(io->read);
-    return err;
-}
-
-static int replaced_in(struct store *s, struct tio *io) {
-    struct tbl *t = io->tbl;
-    struct keys keys = {0};
-    struct buf places;
-    uint64_t count = 0;
-    int64_t should, has;
-    int err = count_rows(s, io, &should, &has);
-    if (err || has >= should)
-        return err;
-    buf_init(&places, 256u << 20);
-    if (!(err = keys_read(s, io, has, &keys)) && !(err = missing_places(s, io, &keys, &places, &count)) && s->too_large)
-        err = places_of_large(s, t, &places);
-    if (!err && places.len && (count <= t->replacing * t->replacers || !scan_too_many(s, t, count)))
-        err = scan_delete_places(s, io, &places);
-    free(keys.slots);
-    buf_release(&places);
-    return err;
-}
-
-/* Rows that were gone without a note, and too many to be believed: are they all in the file again? Then it is read again, which ends it. */
-static int lost_in(struct store *s, struct tio *io) {
-    struct keys keys = {0};
-    struct buf places;
-    uint64_t missing = 0;
-    int64_t should, has;
-    int err = count_rows(s, io, &should, &has);
-    if (err || has < should)
-        return err;
-    buf_init(&places, 256u << 20);
-    if (io->table->key_kind != KEY_ROWID && !(err = keys_read(s, io, has, &keys)))
-        err = missing_places(s, io, &keys, &places, &missing);
-    if (!err && !missing) {
-        io->tbl->captured = false;
-        io->tbl->dirty = s->schema_stale = true;
-    }
-    free(keys.slots);
-    buf_release(&places);
-    return err;
-}
-
-static bool postponed(const struct store *s, const struct tbl *t, enum replaced_look how, int64_t now_us) {
-    if (t->lost)
-        return how == REPLACED_UNDER_LOCK || (how == REPLACED_DRAIN && now_us < t->replaced_next_us);
-    switch (how) {
-    case REPLACED_QUIET: return false;
-    case REPLACED_UNDER_LOCK: return t->rows > REPLACED_LOCKED || HASH_COUNT(s->pending) > REPLACED_PENDING;
-    default: return (t->rows > REPLACED_ROWS && now_us < t->replaced_next_us) || HASH_COUNT(s->pending) > REPLACED_PENDING;
-    }
-}
-
-int scan_replaced(struct store *s, enum replaced_look how) {
-    for (uint32_t i = 0; i < s->tios_count; i++) {
-        struct tio *io = &s->tios[i];
-        struct tbl *t = io->tbl;
-        if (!t || (!t->lost && (!t->captured || !t->replacing || !t->replacers))) /* what is to be read again anyway tells more then */
-            continue;
-        int64_t began = store_mono_us();
-        if (postponed(s, t, how, began)) {
-            t->replacing_since_ms = t->replacing_since_ms ? t->replacing_since_ms : began / 1000;
-            continue;
-        }
-        int err = s->flights ? pending_map_flights(s) : 0;
-        if (!err)
-            err = t->lost ? lost_in(s, io) : replaced_in(s, io);
-        if (err)
-            return err;
-        s->stored_changed |= t->replacing_since_ms != 0;
-        t->replaced_next_us = store_mono_us() + REPLACED_PAUSE * (store_mono_us() - began);
-        t->replacing = 0;
-        t->replacing_since_ms = t->replacing_ms = 0;
-        t->replacers = io->uniques;
-    }
-    return 0;
-}
-
-bool scan_replaced_due(const struct store *s) {
-    for (uint32_t i = 0; i < s->tios_count; i++)
-        if (s->tios[i].tbl && s->tios[i].tbl->replacing_since_ms)
-            return true;
-    return false;
-}
-
 /* In the reader's snapshot: there is no note that we do not know of, the schema is ours, and the file did not go back: what an older copy lacks is no
  * deletion, and what it holds is no write. Where a rollback journal is used it may have come into the same file, and only this tells. */
 int scan_drained(struct store *s, bool *drained, bool *back) {
@@ -647,29 +378,6 @@ int scan_drained(struct store *s, bool *drained, bool *back) {
         err = older_find(s, back);
     *drained = !err && !*back && last <= s->hot.note_seq && version == s->schema.version;
     return err;
-}
-
-/* An application that never rests is looked at all the same, now and then. */
-int scan_replaced_quiet(struct store *s) {
-    int64_t now = store_mono_us() / 1000, since = now;
-    for (uint32_t i = 0; i < s->tios_count; i++)
-        if (s->tios[i].tbl && s->tios[i].tbl->replacing_since_ms && s->tios[i].tbl->replacing_since_ms < since)
-            since = s->tios[i].tbl->replacing_since_ms;
-    if (since == now || s->scan || s->schema_stale || (now - s->active_ms < REPLACED_QUIET_MS && now - since < REPLACED_WAIT_MS))
-        return 0;
-    int err = sql_run(s->a_begin);
-    if (err)
-        return err == ERR_BUSY ? 0 : err;
-    bool drained, back;
-    if (!(err = scan_drained(s, &drained, &back)) && drained)
-        err = scan_replaced(s, REPLACED_QUIET);
-    sql_run(s->a_end);
-    if (!err && back)
-        return scan_start(s, false);
-    if (err || batch_writer_rows(s->writer) == 0)
-        return err;
-    err = appfile_sync(&s->app, s->app.reader);
-    return err ? err : drain_seal(s, false);
 }
 
 /* ---- steps */
@@ -690,33 +398,53 @@ static int finish(struct store *s) {
     return 0;
 }
 
+/* All of its rows were read: what does the file lack of those that we know? */
+static int rows_read(struct store *s, struct tio *io) {
+    struct scan *c = s->scan;
+    bool by_rowid = io->table->key_kind == KEY_ROWID, notes_hold = false;
+    int64_t should;
+    int err = io->tbl->renamed_from && (io->rekeyed || !by_rowid) ? carried_deaths(s, io) : 0;
+    if (!err && by_rowid && !(err = judge_lacking(s, io, &should)))
+        err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
+    else if (!err && !c->adopt)
+        err = find_gone(s, io);
+    if (!err && !notes_hold)
+        err = sql_int(s->app.reader, 0, &io->tbl->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
+    return err;
+}
+
 static int slice(struct store *s, struct tio *io) {
     struct scan *c = s->scan;
     int64_t began = store_mono_us();
-    int err = row_cursor_open(s, io, &c->at, SLICE_ROWS), row = 0, n = 0;
-    while (!err && (row = sql_step(c->at.stmt)) == 1) {
-        err = take_row(s, io);
-        c->rows++;
-        if (++n % 64 == 0 && store_mono_us() - began > SLICE_US)
-            break;
+    bool end = false;
+    int err = 0, row = 0, n = 0;
+    if (c->seeking) {
+        if (!(err = look_for_gone(s, io, began, &end)) && end)
+            err = judge_gone(s, io);
+        c->seeking = !end;
+    } else {
+        err = row_cursor_open(s, io, &c->at, SLICE_ROWS);
+        while (!err && (row = sql_step(c->at.stmt)) == 1) {
+            err = take_row(s, io);
+            c->rows++;
+            c->read++;
+            if (++n % 64 == 0 && store_mono_us() - began > SLICE_US)
+                break;
+        }
+        if (!err && row < 0)
+            err = row;
+        end = !err && row == 0 && n < SLICE_ROWS;
+        sqlite3_finalize(c->at.stmt);
+        c->at.stmt = NULL;
+        if (!err && end)
+            err = rows_read(s, io);
     }
-    if (!err && row < 0)
-        err = row;
-    bool end = !err && row == 0 && n < SLICE_ROWS, notes_hold = false;
-    sqlite3_finalize(c->at.stmt);
-    c->at.stmt = NULL;
-    if (!err && end && io->tbl->renamed_from && (io->rekeyed || io->table->key_kind != KEY_ROWID))
-        err = carried_deaths(s, io);
-    if (!err && end && io->table->key_kind == KEY_ROWID && !(err = judge_lacking(s, io)))
-        err = keyless_settle(s, io, c->adopt, !c->at.began, c->lacking, &notes_hold);
-    else if (!err && end && !c->adopt)
-        err = find_gone(s, io);
-    if (!err && end && !notes_hold)
-        err = sql_int(s->app.reader, 0, &io->tbl->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
-    if (!err && end && !(err = tables_count_nulls(s, io))) {
+    if (!err && end && !c->seeking && !(err = tables_count_nulls(s, io))) {
         err = moves_place(s, io);
         io->tbl->captured = !io->tbl->lost; /* else read again with the next start, so that it stays said */
         c->table++;
+        c->read = c->gone = 0;
+        buf_clear(&c->places);
         row_cursor_rewind(&c->at);
     }
     return err;

@@ -382,7 +382,7 @@ void store_close(struct store *s) {
 /* ---- telling the owner */
 
 static bool is_settled(struct store *s) {
-    return !s->held_since_ms && !s->follow_due && !s->flights && !s->pending && !s->scan && !s->delivered_count && !scan_replaced_due(s) &&
+    return !s->held_since_ms && !s->follow_due && !s->flights && !s->pending && !s->scan && !s->delivered_count && !replaced_due(s) &&
            !afar_due(s) && tables_unshown(s) == 0;
 }
 
@@ -576,8 +576,8 @@ static int gather_changes(struct store *s) {
 static int quiet_work(struct store *s) {
     int64_t now = mono_ms();
     int err = state_checkpoint(s, now - s->active_ms > 50);
-    if (err || (err = scan_replaced_quiet(s)) || s->in_tx || (err = keyless_withdraw(s)) || s->in_tx || (err = holders_build(s)) ||
-        s->in_tx || (err = recheck_step(s)) || s->in_tx)
+    if (err || (err = replaced_quiet(s)) || s->in_tx || (err = keyless_withdraw(s)) || s->in_tx || (err = holders_build(s)) || s->in_tx ||
+        (err = recheck_step(s)) || s->in_tx)
         return err;
     /* An application that writes here checkpoints by itself. */
     if (now - s->checkpoint_ms >= CHECKPOINT_MS && now - s->app_ms > 2000) {
@@ -625,7 +625,7 @@ static int next_turn(struct store *s, int shown) {
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
         return (int)retry_after_ms(s);
-    if (s->wal_pages >= 500 || scan_replaced_due(s) || (s->again_due && s->app_open) || holders_due(s))
+    if (s->wal_pages >= 500 || replaced_due(s) || (s->again_due && s->app_open) || holders_due(s))
         return 100;
     int64_t recheck = s->app_open ? recheck_wait_ms(s) : INT_MAX;
     if (s->app_open && recheck > REST_MS && (s->trim_ms != s->active_ms || (s->app.wal && !s->config.vfs && !s->app.resting)))
@@ -811,7 +811,7 @@ void store_shared(struct store *s) {
 int store_barrier(struct store *s) {
     if (!s->app_open)
         return 1;
-    if (s->scan || s->schema_stale || s->held_since_ms || s->given < s->hot.published || scan_replaced_due(s) || afar_due(s))
+    if (s->scan || s->schema_stale || s->held_since_ms || s->given < s->hot.published || replaced_due(s) || afar_due(s))
         return 0;
     int64_t seq = 0;
     if (sql_int(s->app.reader, 0, &seq, "SELECT max(seq) FROM main._starling_dirty"))

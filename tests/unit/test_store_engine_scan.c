@@ -129,6 +129,51 @@ static void test_writes_without_triggers_are_found(void **state) {
     }
 }
 
+/* A large table is read in slices, and so are its registers for what the file lacks: each step short, and the application writes in between. */
+static void test_what_a_large_table_lacks_is_found_in_slices(void **state) {
+    (void)state;
+    struct rig r;
+    struct rig_random rnd = {rig_seed()};
+    rig_open(&r, 2, TABLES);
+    fill(rig_app(&r, 0), 12000);
+    share_same(&r);
+    for (int lacking = 0; lacking < 2; lacking++) {
+        side_close_store(&r.peers[0].s);
+        drop_triggers(rig_app(&r, 0));
+        app_exec(rig_app(&r, 0),
+                 lacking ? "DELETE FROM t WHERE id IN (1, 4999, 5000, 5001, 9999, 10001, 12000); DELETE FROM k WHERE y % 20 = 0;"
+                           "DELETE FROM w WHERE v % 20 = 7; UPDATE t SET b = 'unseen' WHERE id % 500 = 3"
+                         : "UPDATE t SET b = 'first' WHERE id % 500 = 4");
+        peer_open(&r.peers[0]);
+        int slices = 0;
+        for (int turns = 0; slices == 0 || !store_ready(r.peers[0].s.store); turns++) {
+            int wait = peer_turn(&r.peers[0]);
+            assert_true(turns < 1000);
+            if (store_ready(r.peers[0].s.store)) {
+                side_skip(wait > 0 ? (uint64_t)wait : 0);
+                continue;
+            }
+            slices++;
+            char *sql = sqlite3_mprintf("DELETE FROM t WHERE id = %d; INSERT INTO t(a) VALUES('new'); DELETE FROM k WHERE y = %d; "
+                                        "INSERT OR REPLACE INTO w VALUES('w%d', 'replaced'); UPDATE t SET id = %d WHERE id = %d;"
+                                        "INSERT OR IGNORE INTO t(id, a) VALUES(4999, 'again'), (12000, 'again')",
+                                        1 + rig_below(&rnd, 12000), 1 + rig_below(&rnd, 12000), 1 + rig_below(&rnd, 13000),
+                                        -1000 * lacking - slices, 1 + rig_below(&rnd, 12000));
+            app_exec(rig_app(&r, 0), sql);
+            sqlite3_free(sql);
+        }
+        assert_true(slices >= (lacking ? 18 : 9)); /* three slices a table, and as many of its registers where rows are missing */
+        share_same(&r);
+        assert_rows(rig_app(&r, 1), "SELECT count(*) > 0 FROM t WHERE b = 'first'", "i1|;");
+        assert_int_equal(peer_conflicts(&r.peers[0]) + peer_conflicts(&r.peers[1]), 0);
+    }
+    assert_rows(rig_app(&r, 1),
+                "SELECT (SELECT count(*) FROM t WHERE id IN (1, 5000, 5001, 9999, 10001)), (SELECT count(*) FROM k WHERE y % 20 = 0), "
+                "(SELECT count(*) FROM w WHERE v % 20 = 7), (SELECT count(*) FROM t WHERE id IN (4999, 12000))",
+                "i0|i0|i0|i2|;");
+    rig_close(&r);
+}
+
 /* Why all rows are read again is said as it was. */
 static void test_why_all_rows_are_read_again(void **state) {
     (void)state;
@@ -320,6 +365,7 @@ int main(void) {
         cmocka_unit_test(test_a_first_capture_while_the_application_writes),
         cmocka_unit_test(test_copies_of_one_database_join),
         cmocka_unit_test(test_writes_without_triggers_are_found),
+        cmocka_unit_test(test_what_a_large_table_lacks_is_found_in_slices),
         cmocka_unit_test(test_why_all_rows_are_read_again),
         cmocka_unit_test(test_what_is_found_is_old),
         cmocka_unit_test(test_too_many_missing_rows_are_not_taken_for_deletions),
