@@ -3,8 +3,8 @@
  * For people: each row for which another stands is an open conflict of kind "unique", until somebody says that he is content with it,
  * or takes it apart again. Both are facts, like the one that made them one (same.c), and the latest holds.
  *
- * Taken apart, both have what their own registers say: what was written to one of them before it was known that they are one, and to the elder since
- * then; what refers to either refers to it again. The younger gives up the UNIQUE value, by a mend as in any meeting (meet.c), and they are not made one again.
+ * Taken apart, both have what their own registers say: what was written to one of them before it was known that they are one, and to the elder (of those
+ * that live) since then; what refers to either refers to it again. The younger gives up the UNIQUE value, by a mend as in any meeting (meet.c), and they are not made one again.
  *
  * By themselves: who gives one of them another UNIQUE value, and does not know that they are one, decides about that one, as who deletes it does
  * (dead.c). If both had come at once, the two rows would never have met: whether they are one would hang on how the batches were cut. So a mend takes

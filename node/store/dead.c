@@ -85,6 +85,15 @@ static int living(struct store *s, const struct tbl *t, const struct rowid *list
     return err;
 }
 
+int dead_living(struct store *s, const struct tbl *t, const struct rowid *root, struct arena *arena, struct rowid *out) {
+    struct rowid *list, *alive;
+    uint32_t count, n;
+    int err = same_members(s, t, root, arena, &list, &count);
+    if (!err && !(err = living(s, t, list, count, arena, &alive, &n)))
+        *out = n ? alive[0] : *root; /* the root is the first of the list */
+    return err;
+}
+
 /* Does this cell of a dead one count for the row that lives through others? lost: nor does anybody who deleted it know of it. */
 static int counts(struct store *s, const struct tbl *t, const struct rowid *dead, const struct rowid *list, uint32_t n,
                   const struct write *w, bool *is, bool *lost) {

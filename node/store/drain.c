@@ -128,6 +128,12 @@ static int note_large(struct store *s, const struct tbl *t, const struct rowid *
     return err;
 }
 
+static int too_large(struct store *s, const struct tbl *t, const struct rowid *place) {
+    store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db,
+              t->name, BATCH_RAW_MAX >> 20);
+    return note_large(s, t, place, true);
+}
+
 /* What we had seen, once a batch. */
 static int remember_seen(struct store *s) {
     struct seen seen;
@@ -161,24 +167,24 @@ static int edit_merge(struct store *s, struct tio *io, struct reg *r, const stru
     return err;
 }
 
-/* The same to one of several rows that are one; then r is what its identity stands for. */
-static int edit_merge_one(struct store *s, struct tio *io, struct reg *r, const struct edit *e, struct write by, const struct seen *seen,
-                          const struct row_look *look, const uint64_t *hashes) {
+/* The same to one of several rows that are one, to `shown`; then r is what its identity stands for. */
+static int edit_merge_one(struct store *s, struct tio *io, struct reg *r, const struct edit *e, const struct rowid *shown, struct write by,
+                          const struct seen *seen, const struct row_look *look, const uint64_t *hashes) {
     struct unify u;
     bool home;
     int err = unify_begin(s, io->tbl, &e->who, &u);
     if (!err && !(err = edit_merge(s, io, &u.own, e, by, seen, hashes))) {
         by.mend = e->kind == CHANGE_MEND;
-        err = unify_end(s, io->tbl, &u, e->kind, by, seen);
+        err = unify_end(s, io->tbl, &u, e->kind, by);
     }
     struct pending_row *p;
-    bool junior = !rowid_same(&u.member, &u.root);
-    if (!err && junior && !(err = unify_pend(s, io->tbl, &u)) && look->present && !pending_find(s, io->tbl, &e->who)) {
-        if (!(err = pending_set(s, io->tbl, &e->who, true, NULL, 0, NULL, &p))) /* came under a number, or key, that is about to go */
+    bool junior = !rowid_same(shown, &u.root);
+    if (!err && junior && !(err = unify_pend(s, io->tbl, &u)) && look->present && !pending_find(s, io->tbl, shown)) {
+        if (!(err = pending_set(s, io->tbl, shown, true, NULL, 0, NULL, &p))) /* came under a number, or key, that is about to go */
             err = pending_store(s, p);
     }
     unify_release(&u);
-    return err ? err : rows_find(s, io->tbl, &e->who, r, &home);
+    return err ? err : rows_find(s, io->tbl, shown, r, &home);
 }
 
 /* Who deletes what stands for several rows deletes all of them. */
@@ -197,17 +203,16 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     s->same->told = false;
     if (!err && e->set)
         err = refs_tell(s, io, &e->who, e->set->at, e->set->count, look->noted ? look->ms : -1, &e->values);
+    struct edit own = *e; /* of one of several */
+    struct arena arena = {0};
+    if (!err && one && e->kind == CHANGE_UPDATE && !number)
+        err = dead_living(s, t, &e->who, &arena, &own.who);
     if (!err)
-        err = edit_write(s, io, e, at);
-    if (err == ERR_TOOBIG) {
-        if ((err = note_large(s, io->tbl, &look->place, true)))
-            return err;
-        store_log(s, LOG_ERROR, "%s: a row of \"%s\" is larger than %u MiB and cannot be replicated: make its values smaller", s->config.db,
-                  t->name, BATCH_RAW_MAX >> 20);
-        return 0;
+        err = edit_write(s, io, one ? &own : e, at);
+    if (err) {
+        arena_release(&arena);
+        return err == ERR_TOOBIG ? too_large(s, t, &look->place) : err;
     }
-    if (err)
-        return err;
     struct seen seen;
     seen_of(s, s->own, s->blind, &seen);
     struct write by = {s->own, s->origins[s->own].version + 1, at, false, e->carried};
@@ -216,7 +221,8 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     if (io->known_by)
         foreign_known_by(s, t, &look->place, r, &seen, &known_by);
     if (one) {
-        err = edit_merge_one(s, io, r, e, by, &seen, look, hashes);
+        err = edit_merge_one(s, io, r, &own, &e->who, by, &seen, look, hashes);
+        arena_release(&arena);
     } else {
         if (known)
             rows_account(s, t, &e->who, r, NULL);

@@ -328,7 +328,7 @@ static int merge_one(struct merging *m, const struct change *c, const struct row
         err = apply(m, c, &u.own, by);
     }
     by.mend = c->kind == CHANGE_MEND;
-    if (!err && !(err = unify_end(s, t, &u, c->kind, by, &m->seen)))
+    if (!err && !(err = unify_end(s, t, &u, c->kind, by)))
         err = unify_pend(s, t, &u);
     bool home;
     if (!err && watched && !(err = remember_seen(m)) && !(err = rows_find(s, t, &u.root, &s->reg, &home)))

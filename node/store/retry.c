@@ -1,6 +1,6 @@
 /* Rows that could not be written at once. The happy path: another of them was in the way, or is what one refers to, and in another order all are
  * written. Rows that refer to each other in a circle are written together; of rows that hold each other's UNIQUE values all are taken out and put in
- * again in final form. What is left is mended, or parked with the reason. */
+ * again in final form, mended where two of them have the same. What is left is mended, or parked with the reason. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,8 @@
 #define CIRCLE_ROUNDS 16
 #define CHAIN_MAX 64 /* further up nobody looks */
 
-/* ---- what broke a constraint: perhaps only in this order (a swap of UNIQUE values): out with all of them, and in again in final form */
+/* ---- what broke a constraint: perhaps only in this order (a swap of UNIQUE values): out with all of them, and in again in final form. What is refused then
+ * clashes with what is shown at last: while they hold each other's values, no two of them meet in what they are to be. */
 
 static int put_back(struct projecting *p, struct pending_row **rows, uint32_t count) {
     struct store *s = p->s;
@@ -21,6 +22,7 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
     for (uint32_t i = 0; i < count && !err; i++)
         if (rows[i]->present)
             err = show_delete(s, rows[i]->tbl->io, &rows[i]->who);
+    p->mends = true;
     for (uint32_t i = 0; i < count && !err; i++) {
         bool home;
         rows[i]->holds = false;
@@ -30,6 +32,7 @@ static int put_back(struct projecting *p, struct pending_row **rows, uint32_t co
             err = show_row(p, rows[i]);
         }
     }
+    p->mends = false;
     if (err)
         sql_exec(s->app.writer, "ROLLBACK TO starling_swap");
     sql_exec(s->app.writer, "RELEASE starling_swap");

@@ -107,7 +107,7 @@ struct unify { /* a change to one of several rows that are one */
 bool unify_is(struct store *s, const struct tbl *t, const struct rowid *who); /* is it one of several? */
 int unify_begin(struct store *s, struct tbl *t, const struct rowid *member, struct unify *u);
 /* u->own was changed by this write. */
-int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const struct seen *seen);
+int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by);
 int unify_pend(struct store *s, struct tbl *t, const struct unify *u); /* what it changed in the row that is shown */
 void unify_release(struct unify *u);
 int unify_own(struct store *s, const struct tbl *t, const struct rowid *who, struct reg *r, bool *home); /* its own register */
@@ -128,6 +128,8 @@ int unify_merge(struct store *s, struct tbl *t, const struct change *c, const st
 int unify_left(struct store *s, struct pending_row *p); /* the file does not show it any more */
 
 /* ---- dead.c */
+/* Which of those that the root stands for is changed by who changes what is shown: the root, or one that lives if it does not. In the arena. */
+int dead_living(struct store *s, const struct tbl *t, const struct rowid *root, struct arena *arena, struct rowid *out);
 /* Was this row deleted by somebody who had seen the write? Also where he deleted one that he knew to be the same. */
 int dead_knowing(struct store *s, const struct tbl *t, const struct rowid *who, const struct write *w, bool *knew);
 /* If others of the list live, and this one does not: what does not count for them is taken out of its register. */

@@ -104,7 +104,8 @@ static void live(const struct store *s, struct reg *all, const struct reg *one) 
     }
 }
 
-/* Taken out of one's register: what was written to another one by somebody who had seen it, and knew that they are one. Only for what they show together:
+/* Taken out of one's register: what was written to another one by somebody who had seen it, and knew that they are one; and the deaths that he had seen
+ * who inserted the other again. Only for what they show together:
  * taken apart again, it has its own values, in whatever order all that was heard of. */
 static int overwritten_in(struct store *s, struct tbl *t, const struct rowid *who, const struct rowid *other, const struct reg *others,
                           struct reg *own) {
@@ -122,6 +123,8 @@ static int overwritten_in(struct store *s, struct tbl *t, const struct rowid *wh
         for (uint32_t k = 0; k < others->cells_count; k++)
             if (others->cells[k].write == i && others->cells[k].column + 1 != t->number_column)
                 reg_supersede(own, *w, others->cells[k].column, &seen);
+        if (w->at == others->inserted.at && w->origin == others->inserted.origin)
+            reg_forget_deaths(own, *w, &seen, &err);
     }
     free(versions);
     return err;
@@ -201,28 +204,6 @@ static int store_own(struct store *s, struct tbl *t, const struct rowid *who, co
     return rowid_same(who, root) ? own_put(s, t, who, own) : rows_store(s, t, who, own, home);
 }
 
-/* In the others: the deaths that the author of an insert had seen, if he knew that they are this one. */
-static int forget_deaths(struct store *s, struct tbl *t, const struct unify *u, struct write by, const struct seen *seen) {
-    struct arena arena = {0};
-    struct rowid *list;
-    uint32_t members;
-    struct reg own;
-    bool home;
-    reg_init(&own);
-    int err = same_members(s, t, &u->root, &arena, &list, &members);
-    for (uint32_t i = 0; i < members && !err; i++) {
-        if (rowid_same(&list[i], &u->member) || !same_known(s, t, &list[i], &u->member, seen) ||
-            (err = unify_own(s, t, &list[i], &own, &home)) || !reg_known(&own))
-            continue;
-        reg_forget_deaths(&own, by, seen, &err);
-        if (!err)
-            err = store_own(s, t, &list[i], &u->root, &own, home);
-    }
-    reg_release(&own);
-    arena_release(&arena);
-    return err;
-}
-
 /* A reference that was told its number goes on having it: own registers are not told of rows that move. */
 static void keep_numbers(const struct tbl *t, const struct reg *was, struct reg *now) {
     for (uint32_t i = 0; i < now->cells_count; i++) {
@@ -237,13 +218,11 @@ static void keep_numbers(const struct tbl *t, const struct reg *was, struct reg 
     }
 }
 
-int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by, const struct seen *seen) {
+int unify_end(struct store *s, struct tbl *t, struct unify *u, enum change_kind kind, struct write by) {
     struct reg all;
     uint32_t conflicts;
     reg_init(&all);
     int err = store_own(s, t, &u->member, &u->root, &u->own, u->home);
-    if (!err && kind == CHANGE_INSERT)
-        err = forget_deaths(s, t, u, by, seen);
     if (!err && !by.mend && (kind == CHANGE_INSERT || kind == CHANGE_UPDATE))
         err = same_doubt(s, t, &u->member, &u->own, &by);
     if (!err && !(err = put_together(s, t, &u->root, &all))) {

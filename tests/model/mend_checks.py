@@ -73,12 +73,24 @@ class Checks:
         same = [team] + sorted(t for t in same if t != team)
         return same if table == "team" else [(t, name[1]) for t in same]
 
+    def teams(self, rows):
+        """id -> team. What was written to a row that two teams were for its author, and that somebody who did not know it took apart meanwhile,
+        tells of either: the one that no other row tells of"""
+        written = {w.value: w.row for w in self.writes if w.table == "team" and w.column == "name"}
+        of = {row[0]: written.get(row[2], [born_of(row[2])]) for row in rows["team"]}
+        found = {}
+        for number, names in sorted(of.items(), key=lambda item: len(item[1])):
+            free = [name for name in names if name not in found.values()]
+            found[number] = free[0] if free else names[0]
+        return found
+
     # -- what must hold after each step
     def fail(self, kind, r, text):
         raise Failure(kind, f"server {r}: {text}")
 
     def numbers(self, r, table):
-        return {row[0]: born_of(row[2]) for row in self.looks[r]["rows"][table]}
+        rows = self.looks[r]["rows"]
+        return self.teams(rows) if table == "team" else {row[0]: born_of(row[2]) for row in rows[table]}
 
     def check_shown(self, r):
         look = self.looks[r]
@@ -104,9 +116,10 @@ class Checks:
             if len(values) != len(set(values)):
                 self.fail("broken", r, f"{mend_model.COLUMNS[table][column]} of {table} is not unique:\n{table_of({table: rows[table]})}")
         for table in ("team", "match"):
-            names = [born_of(row[2]) for row in rows[table]]
+            names = list(self.numbers(r, table).values())
+            values = [row[2] for row in rows[table]]
             for name in names:
-                if (table, name) not in self.births or names.count(name) > 1:
+                if (table, name) not in self.births or names.count(name) > 1 or len(values) > len(set(values)):
                     self.fail("blend", r, f"{table} {name} is shown {names.count(name)} times:\n{table_of({table: rows[table]})}")
         for row in rows["note"]:
             if any(born_of(v) != row[0] for v in row[1:]):
@@ -145,7 +158,7 @@ class Checks:
         return {(table, (t, name[1])) for t in self.may_be(name[0])} if table == "tag" else {(table, name)}
 
     def shown(self, rows):
-        teams = {row[0]: born_of(row[2]) for row in rows["team"]}
+        teams = self.teams(rows)
         return ({("note", row[0]) for row in rows["note"]} | {("team", name) for name in teams.values()}
                 | {("match", born_of(row[2])) for row in rows["match"]} | {("tag", (teams.get(row[0]), row[1])) for row in rows["tag"]})
 
@@ -172,7 +185,8 @@ class Checks:
 
     def check_values(self, rows):
         shown = {(t, c, row[i]) for t, columns in mend_model.COLUMNS.items() for row in rows[t] for i, c in enumerate(columns)}
-        numbers = {born_of(row[2]): row[1] for row in rows["team"]}
+        teams = self.teams(rows)
+        numbers = {teams[row[0]]: row[1] for row in rows["team"]}
         hangs_on = {born_of(row[2]): self.numbers(0, "team").get(row[1]) for row in rows["match"]}
         for w in self.writes:
             if w.column == "number":
@@ -183,10 +197,10 @@ class Checks:
                 is_shown = (w.table, w.column, w.value) in shown
             if is_shown or (w.table, w.column, w.by.server, w.by.stamp) in self.conflicts:
                 continue
-            mine = lambda table, names: table == w.table and w.row[0] in names
+            mine = lambda table, names: table == w.table and set(w.row) & set(names)
             if any(o is not w and o.column == w.column and mine(o.table, o.row) and o.by.had_seen(w.by) for o in self.writes):
                 continue
-            if any((w.table, w.row[0]) in d.rows and d.by.had_seen(w.by) for d in self.deaths):
+            if any(d.rows & {(w.table, name) for name in w.row} and d.by.had_seen(w.by) for d in self.deaths):
                 continue
             self.fail("value", w.by.server, f"{w.column}={w.value!r} of {w.table} {w.row[0]} (step {w.step}) is neither shown nor an open "
                                             f"conflict, and nobody who knew it overwrote or deleted it; shown:\n{table_of(rows)}\n"
