@@ -443,17 +443,25 @@ static void differing_one(void *ctx, const char *path) {
     item_show(u->e, path, 0);
 }
 
+/* "untaken": what is here, and nowhere else, as nobody waits for it: it is written without a pause, or cannot be read. */
 static json_t *answer_settled(struct engine *e) {
     struct unsettled u = {.e = e};
     struct item *it, *next;
-    HASH_ITER(hh, e->items, it, next) u.count += !it->restless || it->show;
+    char untaken[sizeof(e->unread)];
+    snprintf(untaken, sizeof(untaken), "%s", e->unread);
+    HASH_ITER(hh, e->items, it, next) {
+        u.count += !it->restless || it->show;
+        if (it->disk && it->restless && untaken[0] == 0)
+            snprintf(untaken, sizeof(untaken), "%.200s is being written", it->path);
+    }
     char *after = u.count == 0 ? strdup("") : NULL;
     while (after != NULL && u.count == 0 && index_differing(e->ix, &after, differing_one, &u) > 0)
         ;
     free(after);
     u.count += !e->looked || e->walk_needed > e->walked;
     place_lost_look(e);
-    return json_pack("{s:I, s:b, s:s?}", "pending", (json_int_t)u.count, "lost", e->lost[0] != 0, "error",
+    return json_pack("{s:I, s:b, s:o, s:s?}", "pending", (json_int_t)u.count, "lost", e->lost[0] != 0, "untaken",
+                     untaken[0] != 0 ? text_json(untaken) : json_null(), "error",
                      e->unwritten[0] != 0      ? e->unwritten
                      : e->error[0] != 0        ? e->error
                      : e->lost[0] != 0         ? e->lost
