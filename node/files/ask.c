@@ -510,7 +510,7 @@ static void verify_one(void *ctx, const char *path) {
         crypto_generichash_update(&h, (const uint8_t *)d.version.target, strlen(d.version.target));
     crypto_generichash_final(&h, hash, sizeof(hash));
     if (!same)
-        item_touch(w->e, path, 0);
+        item_look(w->e, path, 0);
     for (size_t i = 0; i < sizeof(hash); i++) {
         w->all[i] ^= hash[i];
         w->buckets[name[0]][i] ^= hash[i];

@@ -58,7 +58,7 @@ static int parts_open(struct engine *e, char *why, size_t why_len) {
     }
     snprintf(why, why_len, "files cannot be replicated: %s", err_text(ERR_NOMEM));
     if (roots_open(e) != 0 || hooks_open(e) != 0 || late_open(e) != 0 || reread_open(e) != 0 || namesakes_open(e) != 0 ||
-        watch_open(e) != 0)
+        gone_open(e) != 0 || walk_open(e) != 0 || watch_open(e) != 0)
         return ERR_NOMEM;
     if ((r = content_open(&e->content, &config)) != 0) /* the last one: it takes a loop to close it */
         snprintf(why, why_len, "files cannot be replicated: %s", err_text(r));
@@ -91,6 +91,8 @@ void engine_begin(struct engine *e) {
 static void parts_free(struct engine *e) {
     items_free(e);
     watch_close(e);
+    walk_close(e);
+    gone_close(e);
     hooks_close(e);
     late_close(e);
     reread_close(e);

@@ -1,7 +1,7 @@
 /* Starling node: what the parts of the files thread share. See files.h for what it is about; each part says what it owns.
  *
  *   a path, from the disk to the others                        from the others to the disk
- *   watch.c  inotify, scans ─▶ item_touch()                    files.c  the index changed ─▶ item_show()
+ *   watch.c  inotify, walk.c ─▶ item_touch()                   files.c  the index changed ─▶ item_show()
  *   take.c   still? read, hashed (content) ─▶ commit           place.c  fetched (content) ─▶ into its place
  *   clash.c  both changed: who stays, and the copy of the other
  *
@@ -31,6 +31,8 @@ struct item {
     bool disk, show;                  /* look at the disk; show what the index says */
     bool queued, restless;
     bool touched; /* while it was being read: to be looked at again */
+    bool named;   /* namesake.c has heard of it */
+    bool told;    /* that something happened there, by whom that can be taken from: if nothing is there, it was deleted */
     unsigned tries;
     uint64_t scan, want, want_ms;     /* numbers of content's, 0 none; since when it is wanted */
     uint8_t hash[CONTENT_HASH_BYTES]; /* that is wanted */
@@ -48,6 +50,7 @@ struct namesakes;
 struct rereads;
 struct watch;
 struct walk;
+struct gone;
 
 struct barrier {
     uint64_t number, noted;
@@ -87,6 +90,8 @@ struct engine {
     bool looked, recovered;       /* recovered: what a crash left */
     bool met_noted;               /* durable, that is */
     uint64_t walked, walk_needed; /* walks over everything that have ended; the one until whose end nobody knows what is there */
+    bool judged, judged_noted;    /* what was missing when this server started; durable, that is */
+    bool halting;                 /* a folder was halted, and that is not durable yet */
     bool forgot, thorough;        /* content does not know all that was read; the walk asks it of each file */
     uint64_t forgot_ms;           /* when it was last asked so */
     uint64_t held_until;          /* the index cannot be written: nothing is done before */
@@ -98,6 +103,7 @@ struct engine {
     uint32_t scans; /* of content's, under way for items */
     struct watch *watch;
     struct walk *walk;
+    struct gone *gone;
     struct barrier *barriers;
     uint64_t error_item;               /* whose error it is */
     char unread[300], unread_new[300]; /* what cannot be read; as of the walk that is under way */
@@ -114,6 +120,8 @@ __attribute__((format(printf, 3, 4))) void engine_say(struct engine *e, enum log
 void engine_unread(struct engine *e, const char *path, const char *why); /* it stands here, and is not replicated */
 void engine_read(struct engine *e, const char *path);                    /* now it can be */
 void engine_answer(struct engine *e, uint64_t number, json_t *answer);
+/* The index could be written (0), or not: whatever was done since the last commit is found again, after a while, and until then nothing is begun. */
+void engine_written(struct engine *e, int error);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
@@ -125,8 +133,9 @@ void engine_shut(struct engine *e);
 void engine_close(struct engine *e); /* for good, and the loop with it */
 
 /* ---- items.c */
-void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* the disk may have changed there */
-void item_show(struct engine *e, const char *path, uint64_t in_ms);  /* the index may say something new */
+void item_touch(struct engine *e, const char *path, uint64_t in_ms); /* something happened there: what is gone was deleted */
+void item_look(struct engine *e, const char *path, uint64_t in_ms); /* what is there? If nothing is, a walk judges whether it was deleted */
+void item_show(struct engine *e, const char *path, uint64_t in_ms); /* the index may say something new */
 struct item *item_find(struct engine *e, const char *path);
 void item_rotten(struct engine *e, const char *path, const uint8_t hash[CONTENT_HASH_BYTES]);
 void item_again(struct engine *e, struct item *it, uint64_t in_ms);
@@ -151,15 +160,31 @@ int watch_open(struct engine *e);
 void watch_close(struct engine *e);
 void watch_drain(struct engine *e);                    /* what inotify has to say now */
 void watch_folder(struct engine *e, const char *path); /* from now on */
+bool watch_blind(const struct engine *e);              /* changes are found by looking alone */
+
+/* ---- walk.c */
+int walk_open(struct engine *e);
+void walk_close(struct engine *e);
 void walk_begin(struct engine *e, const char *folder); /* what is in a folder, "": everything, and what is not any more */
 void walk_all(struct engine *e, bool trusting);        /* trusting: what is gone was deleted */
 void walk_need(struct engine *e, bool trusting);       /* only one that begins now knows what is there */
+bool walk_names(struct engine *e);                     /* namesakes are counted; false: later */
+void walk_mounts(struct engine *e);                    /* something was mounted, or unmounted */
 void walk_arm(struct engine *e, uint64_t ms);
-/* path is gone: is that because what was mounted above it is not? Then that folder is halted. */
-bool watch_unmounted(struct engine *e, const char *path);
-/* A folder is on another device than it was: halted, if all that was in it is gone. */
-bool watch_emptied(struct engine *e, const char *folder);
-bool watch_blind(const struct engine *e); /* changes are found by looking alone */
+
+/* ---- gone.c */
+int gone_open(struct engine *e);
+void gone_close(struct engine *e);
+void gone_begin(struct engine *e, bool trusting);   /* a walk over everything */
+void gone_moved(struct engine *e);                  /* it has found one file under another name */
+void gone_missing(void *ctx, const char *path);     /* this one, which was on disk: is it missing? ctx: the engine */
+void gone_judge(struct engine *e);                  /* what is missing was deleted, or its folder is halted */
+void gone_lift(struct engine *e);                   /* a folder that was halted goes on when most of it is back */
+void gone_left(struct engine *e, const char *path); /* that folder was moved away */
+bool gone_unmounted(struct engine *e,
+                    const char *path); /* path is gone: is that because what was mounted above it is not? Then that folder is halted. */
+bool gone_emptied(struct engine *e,
+                  const char *folder); /* a folder is on another device than it was: halted, if all that was in it is gone */
 
 /* ---- take.c */
 void take_look(struct engine *e, struct item *it);
@@ -219,7 +244,9 @@ void late_scanned(struct engine *e, const struct content_scanned *s);
 
 /* ---- namesake.c */
 int namesakes_open(struct engine *e);
-void namesakes_close(struct engine *e);
+void namesakes_close(struct engine *e);                  /* after its handles */
+void namesakes_came(struct engine *e, const char *path); /* the index has it now, and had it not */
+void namesakes_went(struct engine *e, const char *path);
 bool namesakes_count(struct engine *e);     /* some more; false: all are counted */
 uint64_t namesakes(const struct engine *e); /* names that several paths have */
 bool namesakes_has(const struct engine *e, const char *path);

@@ -246,20 +246,24 @@ static void telling_cb(uv_timer_t *timer) { tell(timer->data); }
 
 static void met_note(struct engine *e) { e->met_noted = e->opened && index_meta_put(e->ix, "met", 1) == 0; }
 
-/* All that was done since the last commit is not in the index: whatever it was is found again, after a while, and until then nothing is begun. */
-static void unwritten(struct engine *e, int error) {
+void engine_written(struct engine *e, int error) {
+    /* What was deleted, as events told, is only missing now. That is no reason to believe it of a folder which vanished whole. */
+    bool trusting = e->judged_noted && !e->halting && !watch_blind(e);
     if (error == 0 && e->unwritten[0] != 0)
         engine_say(e, LOG_INFO, "the index of the files can be written again");
     if (error == 0) {
         e->unwritten[0] = 0;
+        e->judged_noted = e->judged;
+        e->halting = false;
         return;
     }
     if (e->unwritten[0] == 0)
         engine_say(e, LOG_ERROR, "the index of the files cannot be written: %s: it is tried again by itself", err_text(error));
     snprintf(e->unwritten, sizeof(e->unwritten), "the index of the files cannot be written: %s", err_text(error));
     e->recovered = e->met_noted = false;
+    e->judged = e->judged_noted;
     e->held_until = clock_mono_ms() + UNWRITTEN_MS;
-    walk_need(e, true);
+    walk_need(e, trusting);
     items_arm(e);
     walk_arm(e, 0);
 }
@@ -268,7 +272,7 @@ static void unwritten(struct engine *e, int error) {
 static void prepare_cb(uv_prepare_t *prepare) {
     struct engine *e = prepare->data;
     if (index_begun(e->ix)) {
-        unwritten(e, index_commit(e->ix));
+        engine_written(e, index_commit(e->ix));
         e->summary_due = true;
     }
     if (HASH_COUNT(e->items) <= FEW_ITEMS)
@@ -302,7 +306,7 @@ static void daily_cb(uv_timer_t *timer) {
         e->forgot = false;
         e->forgot_ms = now;
         e->thorough = true;
-        walk_all(e, !watch_blind(e)); /* blind, only the walk itself guards against a folder that vanished whole */
+        walk_all(e, false);
     }
     place_lost_look(e);
     rest(e);
@@ -363,7 +367,7 @@ static void hear(struct engine *e, struct word *w) {
                 item_show(e, bytes, 0);
         }
         if (w->more)
-            walk_need(e, true);
+            walk_need(e, false);
         if (w->json == NULL)
             e->conflicts = index_conflicts_count(e->ix), e->summary_due = true;
         break;

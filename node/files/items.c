@@ -68,10 +68,11 @@ static struct item *item_get(struct engine *e, const char *path) {
     return it;
 }
 
-void item_touch(struct engine *e, const char *path, uint64_t in_ms) {
+static void touch(struct engine *e, const char *path, uint64_t in_ms, bool told) {
     struct item *it = item_get(e, path);
     if (it == NULL)
         return;
+    it->told = it->told || told;
     if (it->disk && clock_mono_ms() - it->noted_ms > RESTLESS_MS)
         it->restless = true;
     it->disk = true;
@@ -79,6 +80,9 @@ void item_touch(struct engine *e, const char *path, uint64_t in_ms) {
     if (it->scan == 0)
         item_again(e, it, in_ms);
 }
+
+void item_touch(struct engine *e, const char *path, uint64_t in_ms) { touch(e, path, in_ms, true); }
+void item_look(struct engine *e, const char *path, uint64_t in_ms) { touch(e, path, in_ms, false); }
 
 void item_show(struct engine *e, const char *path, uint64_t in_ms) {
     struct item *it = item_get(e, path);

@@ -99,6 +99,7 @@ static void recorded(struct engine *e, struct item *it, const struct disk *now) 
 
 /* left: the folder that stays for what is in it; all 0: none does. Whatever else stands there came since, and is somebody's. */
 static void shown_gone(struct engine *e, struct item *it, const struct version *v, const struct content_stamp *left) {
+    namesakes_went(e, it->path);
     recorded(e, it, &(struct disk){.version = *v, .stamp = {.inode = left->inode, .device = left->device}});
 }
 
@@ -114,7 +115,7 @@ static void shown(struct engine *e, struct item *it, const struct version *v, in
     if (put != NULL && !same_file(&now.stamp, put)) {
         now.stamp = *put;
         now.stamp.ctime_ns = 0;
-        item_touch(e, it->path, e->still_ms);
+        item_look(e, it->path, e->still_ms);
     } else if (v->kind == VERSION_FILE && now.stamp.inode != 0) {
         content_note(e->content, ROOT_INSTANCE, it->path, v->hash, &st);
         fuse_note(e, it->path, v);
@@ -561,6 +562,9 @@ void place_look(struct engine *e, struct item *it) {
         unwant(e, it); /* what was fetched for an earlier version */
     if ((r = index_disk(e->ix, it->path, &record)) == 1)
         d = &record;
+    if (v.kind != VERSION_GONE && (d == NULL || d->version.kind == VERSION_GONE) && !it->named)
+        namesakes_came(e, it->path);
+    it->named = true;
     bool as_was = as_known(e, it->path, d);
     if (d == NULL && v.kind == VERSION_GONE && as_was) {
         shown_gone(e, it, &v, &put);

@@ -72,7 +72,7 @@ static void judge(struct rereads *r, const struct content_scanned *s) {
         r->rotten++;
     } else if (s->error != 0 || index_disk(e->ix, s->path, &d) != 1 || d.version.kind != VERSION_FILE ||
                memcmp(&d.stamp, &s->stamp, sizeof(d.stamp)) != 0) {
-        item_touch(e, s->path, 0); /* it was changed: in the usual way */
+        item_look(e, s->path, 0); /* it was changed: in the usual way */
     } else if (memcmp(d.version.hash, s->hash, sizeof(s->hash)) != 0) {
         engine_say(e, LOG_ERROR, "%s: nobody wrote there, and its content is another one: the disk? It is fetched again", s->path);
         r->rotten++;

@@ -22,15 +22,24 @@
 #define DATABASE (-2)
 #define NOT_NOW (-3)
 #define LATER_MS 2000
-#define LATER_DOUBLED 9 /* times */
+#define LATER_DOUBLED 5 /* times: a minute */
 
-static void done(struct item *it) { it->disk = false; }
+static void done(struct item *it) {
+    it->disk = false;
+    it->told = it->told && it->touched;
+}
+
+/* Once more: in this time, or, if somebody wrote while it was read, as soon as it is still. */
+static void again(struct engine *e, struct item *it, uint64_t in_ms) {
+    item_again(e, it, it->touched && e->still_ms < in_ms ? e->still_ms : in_ms);
+    it->touched = false;
+}
 
 /* What keeps it from being read may pass, and nobody tells when: no descriptor or memory is left, the disk fails. */
 static void later(struct engine *e, struct item *it, const char *why) {
     engine_unread(e, it->path, why);
     it->restless = true; /* nobody waits for it */
-    item_again(e, it, LATER_MS << (it->tries < LATER_DOUBLED ? it->tries++ : LATER_DOUBLED));
+    again(e, it, LATER_MS << (it->tries < LATER_DOUBLED ? it->tries++ : LATER_DOUBLED));
 }
 
 static void say_refused(struct engine *e, const char *path, const char *why) {
@@ -100,6 +109,10 @@ int take_commit(struct engine *e, const char *path, struct version *v, const str
         r = index_disk_put(e->ix, path, &now);
     if (r == 0)
         fuse_note(e, path, v);
+    if (r == 0 && v->kind == VERSION_GONE)
+        namesakes_went(e, path);
+    else if (r == 0 && (found != 1 || there.kind == VERSION_GONE))
+        namesakes_came(e, path);
     if (r == 0)
         engine_say(e, LOG_DEBUG, "%s %s", path, v->kind == VERSION_GONE ? "was deleted" : found == 1 ? "was changed" : "is new");
     return r;
@@ -118,8 +131,13 @@ static void commit(struct engine *e, struct item *it, struct version *v, const s
 
 static void absent(struct engine *e, struct item *it, const struct disk *before) {
     struct version v = {.kind = VERSION_GONE};
-    if (before == NULL || before->version.kind == VERSION_GONE || watch_unmounted(e, it->path)) {
+    if (before == NULL || before->version.kind == VERSION_GONE || gone_unmounted(e, it->path)) {
         done(it);
+        return;
+    }
+    if (!it->told) {
+        done(it);
+        walk_all(e, false);
         return;
     }
     if (before->version.kind == VERSION_FILE)
@@ -143,7 +161,7 @@ static void folder_found(struct engine *e, struct item *it, const struct disk *b
         struct disk now = *before;
         now.stamp = stamp;
         if (!same_stamp(&stamp, &before->stamp) && !index_is_halted(e->ix, it->path) &&
-            (stamp.device == before->stamp.device || !watch_emptied(e, it->path)))
+            (stamp.device == before->stamp.device || !gone_emptied(e, it->path)))
             (void)index_disk_put(e->ix, it->path, &now);
         done(it);
         return;
@@ -199,7 +217,7 @@ struct linked {
 static void linked_one(void *ctx, const char *path) {
     const struct linked *l = ctx;
     if (strcmp(path, l->path) != 0)
-        item_touch(l->e, path, 0);
+        item_look(l->e, path, 0);
 }
 
 static void file_found(struct engine *e, struct item *it, const struct disk *before, const struct stat *st) {
@@ -293,7 +311,7 @@ static int look(struct engine *e, const char *path, bool known, struct stat *st,
     char *other = r == 1 && !known ? namesake_here(e, path, st) : NULL;
     if (other != NULL) { /* whatever was written there was written into that one */
         *why = "the file system takes it for another one that is here";
-        item_touch(e, other, 0);
+        item_look(e, other, 0);
         r = -1;
     }
     free(other);
@@ -401,11 +419,11 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
     e->scans--;
     if (s->error == ERR_BUSY) {
         it->restless = ++it->tries >= RESTLESS_AFTER;
-        item_again(e, it, e->still_ms);
+        again(e, it, e->still_ms);
         return;
     }
     if (s->error == ERR_NOTFOUND) {
-        item_again(e, it, 0);
+        again(e, it, 0);
         return;
     }
     if (s->error != 0) {
@@ -420,7 +438,7 @@ void take_scanned(struct engine *e, const struct content_scanned *s) {
         done(it);
     } else if (json_broken(e, s)) {
         it->restless = true;
-        item_again(e, it, JSON_LOOK_MS);
+        again(e, it, JSON_LOOK_MS);
         return;
     } else {
         engine_read(e, it->path);

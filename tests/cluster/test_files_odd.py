@@ -58,7 +58,7 @@ class Gone(FilesTest):
         for node in c:
             poll(lambda: node.json("files", "status")["met"])
         write(c[0], "doc", random.Random(7).randbytes(3 << 20))
-        poll(lambda: c[1].status()["files"]["pending"] == 1, 30)
+        poll(lambda: [f["state"] for f in c[1].json("files", "list")["files"]] == ["fetching"], 30)
         c[0].cli("pause")
         os.unlink(c[0].path("doc"))
         poll(lambda: c[0].json("files", "list")["files"] == [])
@@ -171,13 +171,20 @@ class Names(FilesTest):
         for name in ("Plan.txt", "plan.TXT", "caf\u00e9", "cafe\u0301", "other"):
             self.everywhere(c, name, name.encode())
         c.wait()
-        c[1].stop()
-        c[1].start()  # they are counted with each walk over everything
-        poll(lambda: len(c[1].json("files", "status")["clashing"]) == 4)
+        for node in c:
+            poll(lambda: len(node.json("files", "status")["clashing"]) == 4, 10, "that they clash is told at once")
         self.assertEqual(sorted(c[1].json("files", "status")["clashing"]), ["Plan.txt", "cafe\u0301", "caf\u00e9", "plan.TXT"])
         self.assertEqual([f["path"] for f in c[1].json("files", "list")["files"] if not f.get("clashes")], ["other"])
         self.assertIn("2 names", c[1].cli("doctor").out)
         self.assertIn("Plan.txt", c[1].cli("files").out)
+        os.unlink(c[0].path("plan.TXT"))
+        os.rename(c[0].path("other"), c[0].path("OTHER"))
+        self.everywhere(c, "OTHER", b"other")
+        for node in c:
+            poll(lambda: sorted(node.json("files", "status")["clashing"]) == ["cafe\u0301", "caf\u00e9"], 10)
+        c[1].stop()
+        c[1].start()
+        poll(lambda: len(c[1].json("files", "status")["clashing"]) == 2)
 
     def test_where_two_names_are_one_file_nothing_is_lost(self):
         """As on a file system without regard to case: both names lead to one file. A bind mount does that."""
