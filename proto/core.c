@@ -319,6 +319,13 @@ bool core_peer(const struct core *core, uint32_t i, struct peer_info *out) {
     return true;
 }
 
+bool core_any_in_sync(const struct core *core) {
+    for (uint32_t i = 0; i < core->peers_count; i++)
+        if (sync_in_sync(core, core->peers[i]))
+            return true;
+    return false;
+}
+
 bool core_linked(const struct core *core, uint64_t link) {
     const struct link *l = greet_link(core, link);
     return l && l->peer && l->peer->link == l;

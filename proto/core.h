@@ -214,6 +214,7 @@ struct peer_info {
 };
 uint32_t core_peers(const struct core *core); /* count of members other than us that were not forgotten */
 bool core_peer(const struct core *core, uint32_t i, struct peer_info *out);
+bool core_any_in_sync(const struct core *core);           /* with some peer */
 bool core_linked(const struct core *core, uint64_t link); /* up: it is known whose it is */
 uint64_t core_links_changed(const struct core *core);     /* rises whenever a link comes up or ends */
 const uint8_t *core_id(const struct core *core);

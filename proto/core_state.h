@@ -65,6 +65,7 @@ struct core {
     struct link **links; /* by id */
     uint32_t links_count, links_cap;
     uint64_t links_changed; /* how often one came up or ended */
+    uint64_t linked_ms;     /* when one came up last */
     struct peer **peers;    /* by node id; forgotten ones too */
     uint32_t peers_count, peers_cap;
     struct seed **seeds;

@@ -210,6 +210,24 @@ static bool covered(const struct core *core, const struct seed *s) {
     return false;
 }
 
+bool dial_meeting(const struct core *core) {
+    for (uint32_t i = 0; i < core->peers_count; i++) {
+        const struct peer *p = core->peers[i];
+        if (!p->link && p->told && !p->left && !p->forgotten && !p->dialling.self && !p->dialling.backoff_ms &&
+            p->m.state != MEMBER_BLOCKED && overlay_wants(core, p))
+            return true;
+    }
+    return false;
+}
+
+/* A seed's dial under way leads to that address, and mostly to that member. */
+static bool seed_dials(const struct core *core, const char *address) {
+    for (uint32_t i = 0; i < core->seeds_count; i++)
+        if (core->seeds[i]->dialling.dial && strcmp(core->seeds[i]->address, address) == 0)
+            return true;
+    return false;
+}
+
 void dial_timers(struct core *core) {
     if (core->phase != CORE_RUNNING)
         return;
@@ -218,7 +236,7 @@ void dial_timers(struct core *core) {
         char address[CORE_ADDRESS_MAX];
         if (p->link || p->left || p->forgotten || p->dialling.self || p->m.state == MEMBER_BLOCKED || !p->told || !overlay_wants(core, p))
             continue;
-        if (due(core, &p->dialling) && dial_address(core, p, address) && (p->met || afford(core)))
+        if (due(core, &p->dialling) && dial_address(core, p, address) && !seed_dials(core, address) && (p->met || afford(core)))
             start(core, &p->dialling, address);
     }
     for (uint32_t i = 0; i < core->seeds_count; i++) {

@@ -5,6 +5,7 @@
 #include "proto/core_state.h"
 #include "proto/err.h"
 
+#define DIAL_LATER_MS 1000u
 #define OUTBID_TWIN 3u /* once or twice it may be a run of ours before a clock was set back */
 
 /* ---- ourselves */
@@ -221,8 +222,8 @@ int gossip_learn(struct core *core, struct link *l, const struct wire_member *w,
     if (changed)
         gossip_soon(core, p);
     member_refresh(core, p, changed);
-    if (changed && !p->link) /* the smaller id dials first, so that mostly one link is made */
-        dial_soon(core, &p->dialling, memcmp(core->id, p->m.id, NODE_ID_BYTES) < 0 ? 0 : 100);
+    if (changed && !p->link) /* the smaller id dials, so that one link is made; the other one in case that it cannot */
+        dial_soon(core, &p->dialling, memcmp(core->id, p->m.id, NODE_ID_BYTES) < 0 ? 0 : DIAL_LATER_MS);
     return 1;
 }
 

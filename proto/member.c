@@ -175,6 +175,7 @@ void member_linked(struct core *core, struct peer *p, struct link *l) {
     assert(!p->link);
     p->link = l;
     core->links_changed++;
+    core->linked_ms = core->now;
     p->lost = false;
     p->doubt_until_ms = 0;
     if (!core->overlay.on)

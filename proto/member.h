@@ -129,6 +129,8 @@ void dial_soon(struct core *core, struct dialling *d, uint64_t delay_ms);
 void dial_again(struct core *core, struct dialling *d, bool stable);
 /* Where to dial it next; false: nowhere. */
 bool dial_address(const struct core *core, const struct peer *p, char out[CORE_ADDRESS_MAX]);
+/* Is somebody known to whom there is no link yet, and no attempt has failed? */
+bool dial_meeting(const struct core *core);
 void dial_timers(struct core *core);
 
 #endif

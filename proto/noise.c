@@ -130,17 +130,17 @@ static void ephemeral_known(struct noise *n, const uint8_t public[NOISE_KEY_BYTE
 }
 
 /* The exchanges behind a message's ephemeral key: ee in the second one. */
-static int exchange_ephemeral(struct noise *n) { return n->messages == 1 ? exchange(n, n->ephemeral_secret, n->their_ephemeral) : 0; }
+static int exchange_ephemeral(struct noise *n) { return n->messages == 1 ? exchange(n, n->ephemeral.secret, n->their_ephemeral) : 0; }
 
 /* The exchange behind a message's static key: es in the second message, se in the third. Whose static key it is says `own`. */
 static int exchange_static(struct noise *n, bool own) {
-    return own ? exchange(n, n->own_secret, n->their_ephemeral) : exchange(n, n->ephemeral_secret, n->their);
+    return own ? exchange(n, n->own.secret, n->their_ephemeral) : exchange(n, n->ephemeral.secret, n->their);
 }
 
-void noise_init(struct noise *n, bool initiator, const uint8_t *psk, const uint8_t own[NOISE_KEY_BYTES],
-                const uint8_t ephemeral[NOISE_KEY_BYTES], const void *prologue, size_t prologue_len) {
+void noise_init(struct noise *n, bool initiator, const uint8_t *psk, const struct noise_pair *own, const uint8_t ephemeral[NOISE_KEY_BYTES],
+                const void *prologue, size_t prologue_len) {
     static const char open[] = "Noise_XX_25519_ChaChaPoly_BLAKE2b", closed[] = "Noise_XXpsk0_25519_ChaChaPoly_BLAKE2b";
-    *n = (struct noise){.initiator = initiator, .secret = psk != NULL};
+    *n = (struct noise){.initiator = initiator, .secret = psk != NULL, .own = *own};
     if (psk) {
         memcpy(n->psk, psk, sizeof n->psk);
         memcpy(n->hash, closed, sizeof closed - 1); /* at most 64 bytes: padded with zeros, not hashed */
@@ -149,10 +149,8 @@ void noise_init(struct noise *n, bool initiator, const uint8_t *psk, const uint8
     }
     memcpy(n->chain, n->hash, sizeof n->chain);
     mix_hash(n, prologue, prologue_len);
-    memcpy(n->own_secret, own, sizeof n->own_secret);
-    memcpy(n->ephemeral_secret, ephemeral, sizeof n->ephemeral_secret);
-    crypto_scalarmult_base(n->own, own);
-    crypto_scalarmult_base(n->ephemeral, ephemeral);
+    memcpy(n->ephemeral.secret, ephemeral, sizeof n->ephemeral.secret);
+    crypto_scalarmult_base(n->ephemeral.public, ephemeral);
 }
 
 int noise_write(struct noise *n, const uint8_t *payload, size_t payload_len, uint8_t *out, size_t *out_len) {
@@ -163,13 +161,13 @@ int noise_write(struct noise *n, const uint8_t *payload, size_t payload_len, uin
     if (n->messages == 0 && n->secret)
         mix_psk(n);
     if (n->messages < 2) {
-        memcpy(out, n->ephemeral, NOISE_KEY_BYTES);
+        memcpy(out, n->ephemeral.public, NOISE_KEY_BYTES);
         at = NOISE_KEY_BYTES;
-        ephemeral_known(n, n->ephemeral);
+        ephemeral_known(n, n->ephemeral.public);
         r = exchange_ephemeral(n);
     }
     if (r == 0 && n->messages > 0) {
-        at += encrypt(n, n->own, NOISE_KEY_BYTES, out + at);
+        at += encrypt(n, n->own.public, NOISE_KEY_BYTES, out + at);
         r = exchange_static(n, true);
     }
     if (r == 0)

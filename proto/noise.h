@@ -17,18 +17,23 @@
 #define NOISE_PAYLOAD_MAX 256 /* that is enough for us */
 #define NOISE_MESSAGE_MAX (2 * NOISE_KEY_BYTES + 2 * NOISE_TAG_BYTES + NOISE_PAYLOAD_MAX)
 
+/* X25519 */
+struct noise_pair {
+    uint8_t secret[NOISE_KEY_BYTES], public[NOISE_KEY_BYTES];
+};
+
 struct noise {
     bool initiator, keyed, secret;
     unsigned messages; /* written and read so far; the handshake is over after three */
     uint64_t nonce;
     uint8_t chain[NOISE_HASH_BYTES], hash[NOISE_HASH_BYTES], key[NOISE_KEY_BYTES], psk[NOISE_KEY_BYTES];
-    uint8_t own_secret[NOISE_KEY_BYTES], own[NOISE_KEY_BYTES], ephemeral_secret[NOISE_KEY_BYTES], ephemeral[NOISE_KEY_BYTES];
+    struct noise_pair own, ephemeral;
     uint8_t their[NOISE_KEY_BYTES], their_ephemeral[NOISE_KEY_BYTES]; /* `their`: proven once the handshake is over */
 };
 
-/* psk: the secret, or NULL: XX without one. own, ephemeral: X25519 secret keys; the latter never used before. */
-void noise_init(struct noise *n, bool initiator, const uint8_t *psk, const uint8_t own[NOISE_KEY_BYTES],
-                const uint8_t ephemeral[NOISE_KEY_BYTES], const void *prologue, size_t prologue_len);
+/* psk: the secret, or NULL: XX without one. ephemeral: an X25519 secret key that was never used before. */
+void noise_init(struct noise *n, bool initiator, const uint8_t *psk, const struct noise_pair *own, const uint8_t ephemeral[NOISE_KEY_BYTES],
+                const void *prologue, size_t prologue_len);
 /* The next message, when it is our turn. At most NOISE_MESSAGE_MAX bytes into out. 0 or ERR_INTERNAL. */
 int noise_write(struct noise *n, const uint8_t *payload, size_t payload_len, uint8_t *out, size_t *out_len);
 /* The other side's next message; at most NOISE_PAYLOAD_MAX bytes into payload. ERR_MALFORMED: too short or long; ERR_SIGNATURE: another

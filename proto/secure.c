@@ -12,8 +12,9 @@ static const uint8_t preamble[SECURE_PREAMBLE_BYTES] = {'s', 't', 'a', 'r', 'l',
 void secure_keys_init(struct secure_keys *keys, const uint8_t key[NODE_KEY_BYTES], const uint8_t secret[NODE_SECRET_BYTES]) {
     *keys = (struct secure_keys){.secrets_count = 1};
     memcpy(keys->key, key, sizeof keys->key);
-    int r = crypto_sign_ed25519_sk_to_curve25519(keys->exchange, secret);
+    int r = crypto_sign_ed25519_sk_to_curve25519(keys->exchange.secret, secret);
     assert(r == 0);
+    crypto_scalarmult_base(keys->exchange.public, keys->exchange.secret);
 }
 
 /* ---- what goes out */
@@ -61,7 +62,7 @@ static int put_message(struct secure *s, const struct secure_keys *keys, struct 
 
 static void noise_begin(struct secure *s, const struct secure_keys *keys, unsigned secret) {
     const struct secure_secret *with = &keys->secrets[secret];
-    noise_init(&s->noise, s->initiator, with->closed ? with->psk : NULL, keys->exchange,
+    noise_init(&s->noise, s->initiator, with->closed ? with->psk : NULL, &keys->exchange,
                s->random + (s->initiator ? secret : 0) * NOISE_KEY_BYTES, preamble, sizeof preamble);
 }
 

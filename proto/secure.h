@@ -44,7 +44,7 @@ struct secure_secret {
 /* Of one node, for all its links. */
 struct secure_keys {
     uint8_t key[NODE_KEY_BYTES];                      /* Ed25519 */
-    uint8_t exchange[NOISE_KEY_BYTES];                /* X25519, secret */
+    struct noise_pair exchange;                       /* X25519, made from it */
     struct secure_secret secrets[SECURE_SECRETS_MAX]; /* all are accepted; the first is used, another when that is refused */
     unsigned secrets_count;                           /* at least 1 */
 };

@@ -239,12 +239,40 @@ static void compare_bases(struct core *core, struct peer *p, struct db *db) {
 
 /* ---- hearing */
 
+/* A peer has what we do not: said again and again, and the first time when all are met. To make a database is much work, and where many servers
+ * start on few cores it keeps them from meeting. */
 static void wanted(struct core *core, struct db *db) {
-    if (db->open || (db->wanted_ms && core->now - db->wanted_ms < DB_WANTED_MS))
+    if (db->open || db->wanted_ms)
         return;
-    db->wanted_ms = core->now ? core->now : 1;
-    core_arm(core, core->now + DB_WANTED_MS);
-    core_emit(core, &(struct effect){.type = EFFECT_DB_WANTED, .db = db->name});
+    db->wanted_ms = core->now + 1; /* 0: nobody has it */
+    db->wanted_by_ms = core->now + DB_WANTED_LATEST_MS;
+    core_arm(core, core->now);
+}
+
+static bool had_by_others(const struct core *core, const struct db *db) {
+    for (uint32_t i = 0; i < core->links_count; i++) {
+        const struct peer *p = core->links[i]->state == LINK_UP ? core->links[i]->peer : NULL;
+        if (p && db->index < p->dbs_count && p->dbs[db->index].open)
+            return true;
+    }
+    return false;
+}
+
+static void want(struct core *core, struct db *db) {
+    if (!had_by_others(core, db)) {
+        db->wanted_ms = 0;
+        return;
+    }
+    uint64_t due = dial_meeting(core) ? db->wanted_by_ms : core->linked_ms + DB_WANTED_QUIET_MS;
+    if (due > db->wanted_by_ms)
+        due = db->wanted_by_ms;
+    if (due < db->wanted_ms)
+        due = db->wanted_ms;
+    if (core->now >= due) {
+        core_emit(core, &(struct effect){.type = EFFECT_DB_WANTED, .db = db->name});
+        due = db->wanted_ms = core->now + DB_WANTED_MS;
+    }
+    core_arm(core, due);
 }
 
 static void note(struct core *core, struct peer *p, struct db *db, const struct wire_db *d) {
@@ -648,17 +676,7 @@ void sync_relay(struct core *core, struct db *db, const struct inflight *f) {
 
 void sync_timers(struct core *core) {
     for (uint32_t i = 0; i < core->dbs_count; i++) {
-        struct db *db = core->dbs[i];
-        if (db->wanted_ms && !db->open) {
-            bool asked = false;
-            for (uint32_t k = 0; k < core->links_count && !asked; k++) {
-                const struct peer *p = core->links[k]->state == LINK_UP ? core->links[k]->peer : NULL;
-                asked = p && i < p->dbs_count && p->dbs[i].open;
-            }
-            if (asked)
-                wanted(core, db);
-            if (asked)
-                core_arm(core, db->wanted_ms + DB_WANTED_MS);
-        }
+        if (core->dbs[i]->wanted_ms && !core->dbs[i]->open)
+            want(core, core->dbs[i]);
     }
 }

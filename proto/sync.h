@@ -15,12 +15,14 @@
 
 #define INFLIGHT_MAX 256u /* batches delivered and not confirmed, a database */
 #define INFLIGHT_BYTES_MAX (32u << 20)
-#define HELD_OVERHEAD 128u    /* counted for each held batch besides its bytes */
-#define PULL_BYTES (4u << 20) /* credit of one range */
-#define PULLS_MAX 64u         /* ranges asked of one link at a time */
-#define READ_BYTES (1u << 20) /* asked of the caller at a time */
-#define RANGES_MAX 256u       /* ranges that one peer may have waiting here */
-#define DB_WANTED_MS 60000u
+#define HELD_OVERHEAD 128u        /* counted for each held batch besides its bytes */
+#define PULL_BYTES (4u << 20)     /* credit of one range */
+#define PULLS_MAX 64u             /* ranges asked of one link at a time */
+#define READ_BYTES (1u << 20)     /* asked of the caller at a time */
+#define RANGES_MAX 256u           /* ranges that one peer may have waiting here */
+#define DB_WANTED_MS 60000u       /* EFFECT_DB_WANTED comes again, */
+#define DB_WANTED_QUIET_MS 50u    /* and first when everybody is met, and no link came up for so long, */
+#define DB_WANTED_LATEST_MS 1000u /* or then */
 
 struct core;
 struct link;
@@ -91,16 +93,16 @@ struct db {
     uint64_t held_count;
     size_t pull_bytes; /* credit out */
     uint64_t announce_at, announced_ms, plan_at;
-    uint64_t vectors_ms; /* up to when the VECTORs that were sent are paid for, see announce.c */
-    bool lacking;        /* at the last look there was something to fetch */
-    uint64_t wanted_ms;  /* EFFECT_DB_WANTED was last sent then; 0 never */
-    bool fork_told;      /* ours was: once a run we believe that */
-    bool epoch_asked;    /* EFFECT_EPOCH is out and DB_OPEN has not come */
-    bool yields;         /* the same for EFFECT_YIELD */
-    bool withheld;       /* clock.c: nothing of it leaves yet */
-    uint64_t meeting;    /* the EFFECT_MEET that is out; 0 none */
-    uint64_t clock;      /* the highest stamp in it */
-    bool shared;         /* the same for EFFECT_SHARED */
+    uint64_t vectors_ms;              /* up to when the VECTORs that were sent are paid for, see announce.c */
+    bool lacking;                     /* at the last look there was something to fetch */
+    uint64_t wanted_ms, wanted_by_ms; /* others have it: EFFECT_DB_WANTED not before, the first one not after; 0 no */
+    bool fork_told;                   /* ours was: once a run we believe that */
+    bool epoch_asked;                 /* EFFECT_EPOCH is out and DB_OPEN has not come */
+    bool yields;                      /* the same for EFFECT_YIELD */
+    bool withheld;                    /* clock.c: nothing of it leaves yet */
+    uint64_t meeting;                 /* the EFFECT_MEET that is out; 0 none */
+    uint64_t clock;                   /* the highest stamp in it */
+    bool shared;                      /* the same for EFFECT_SHARED */
     bool epoch_known;
     uint32_t epochs; /* that were begun since epochs_ms for a peer's word */
     uint64_t epochs_ms;

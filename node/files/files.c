@@ -596,12 +596,10 @@ void files_reload(struct files *f, struct config *fresh) {
 }
 
 void files_tick(struct files *f) {
-    struct peer_info peer;
-    for (uint32_t i = 0; !f->met && core_peer(f->node->core, i, &peer); i++) {
-        f->met = peer.in_sync;
-        if (f->met)
-            tell_thread(f, word_new(WORD_MET));
-    }
+    if (f->met || !core_any_in_sync(f->node->core))
+        return;
+    f->met = true;
+    tell_thread(f, word_new(WORD_MET));
 }
 
 static void changed_tell(struct files *f, json_t *paths, bool more) {

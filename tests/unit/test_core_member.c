@@ -279,6 +279,42 @@ static void announced_addresses_have_a_budget(void **state) {
     rig_release(&r);
 }
 
+static void a_seed_under_way_is_dialled_once(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 3);
+    rig_start_all(&r);
+    rig_step(&r, 0, (struct event){.type = EVENT_SEED, .text = "10.0.0.3:7171"});
+    assert_int_equal(r.node[0].dials, 1);
+    uint64_t link = rig_connect(&r, 0, 1);
+    uint8_t data[CARD_BYTES_MAX];
+    size_t len = card(&r, 2, 5000, false, "10.0.0.3:7171", data);
+    says_members(&r, 0, link, data, len, WIRE_LINKED);
+    rig_wait(&r, 3000);
+    assert_int_equal(r.node[0].dials, 1);
+    rig_step(&r, 0, (struct event){.type = EVENT_DIAL_FAILED, .dial = r.node[0].last_dial, .text = "refused"});
+    rig_wait(&r, 3000);
+    assert_in_range(r.node[0].dials, 2, 20);
+    rig_release(&r);
+}
+
+/* Two that a third one introduced: one dials, and the other one where that leads to nothing. */
+static void one_of_two_dials(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 3);
+    rig_start_all(&r);
+    rig_connect(&r, 0, 2);
+    rig_connect(&r, 1, 2);
+    rig_wait(&r, 500);
+    unsigned smaller = memcmp(core_id(r.node[0].core), core_id(r.node[1].core), NODE_ID_BYTES) < 0 ? 0 : 1;
+    assert_int_equal(r.node[smaller].dials, 1);
+    assert_int_equal(r.node[!smaller].dials, 0);
+    rig_wait(&r, 1000);
+    assert_int_equal(r.node[!smaller].dials, 1);
+    rig_release(&r);
+}
+
 static void addresses_are_what_links_and_two_others_say(void **state) {
     (void)state;
     static struct rig r;
@@ -366,6 +402,8 @@ int main(void) {
         cmocka_unit_test(it_rises_above_what_is_said_of_it),
         cmocka_unit_test(it_is_dialled_at_each_address),
         cmocka_unit_test(announced_addresses_have_a_budget),
+        cmocka_unit_test(a_seed_under_way_is_dialled_once),
+        cmocka_unit_test(one_of_two_dials),
         cmocka_unit_test(addresses_are_what_links_and_two_others_say),
         cmocka_unit_test(forgetting_reaches_all_and_lasts),
         cmocka_unit_test(who_was_forgotten_or_left_stays_so_over_a_restart),

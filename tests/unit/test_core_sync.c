@@ -270,6 +270,33 @@ static void in_sync_is_the_peers_own_word(void **state) {
     rig_release(&r);
 }
 
+/* To make a database keeps a server busy: first it meets those that it heard of, though it does not wait for them for long. */
+static void who_meets_others_makes_no_database_yet(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 3);
+    r.node[0].core = core_new(&r.node[0].config);
+    rig_start(&r, 1);
+    rig_start(&r, 2);
+    rig_connect(&r, 1, 2);
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 400);
+    assert_int_equal(r.node[0].wanted, 0);
+    rig_connect(&r, 0, 2);
+    rig_wait(&r, 100);
+    assert_int_equal(r.node[0].wanted, 1);
+    rig_release(&r);
+    rig_init(&r, 3);
+    r.node[0].core = core_new(&r.node[0].config);
+    rig_start(&r, 1);
+    rig_start(&r, 2);
+    rig_connect(&r, 1, 2);
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 1100);
+    assert_int_equal(r.node[0].wanted, 1);
+    rig_release(&r);
+}
+
 static void a_database_that_one_side_lacks_is_not_in_sync(void **state) {
     (void)state;
     static struct rig r;
@@ -745,6 +772,7 @@ int main(void) {
         cmocka_unit_test(nothing_is_told_before_it_is_stored),
         cmocka_unit_test(acknowledgements_gather_and_come_when_asked),
         cmocka_unit_test(in_sync_is_the_peers_own_word),
+        cmocka_unit_test(who_meets_others_makes_no_database_yet),
         cmocka_unit_test(a_database_that_one_side_lacks_is_not_in_sync),
         cmocka_unit_test(pause_stops_everything_but_beats),
         cmocka_unit_test(differing_bases_are_not_merged),
