@@ -19,6 +19,7 @@
 #include "node/store/first_name.h"
 #include "node/store/keyed.h"
 #include "node/store/foreign.h"
+#include "node/store/project.h"
 #include "node/store/same.h"
 #include "proto/err.h"
 
@@ -28,6 +29,7 @@ struct check {
     struct store *s;
     struct buf key, parent_key;
     bool parked;       /* or to be mended */
+    bool out;          /* what was parked is out of the file, and so may be what refers to it */
     struct rowid said; /* the parent that the child's author meant; another row may stand for it now */
 };
 
@@ -42,18 +44,31 @@ static int park(struct check *c, struct pending_row *p, const char *format, cons
     char why[300];
     if (!p || !takes_part(p))
         return 0;
-    snprintf(why, sizeof why, format, table);
     c->parked = true;
+    if (renumber_planned(c->s)) /* all of this is done again; what is missing may only wait for its number */
+        return 0;
+    snprintf(why, sizeof why, format, table);
     pending_own(c->s, p);
     p->recount = p->looked ? p->before : p->present;
     int err = state_begin(c->s);
     return err ? err : pending_park(c->s, p, why);
 }
 
+/* All is taken back: so what refers to the child, and is judged behind it, need not wait for the next try to be found without a parent. */
+static int take_out(struct check *c, struct pending_row *p) {
+    int err = !(p->looked ? p->before : p->present) ? show_delete(c->s, p->tbl->io, &p->who) : ERR_CONSTRAINT;
+    if (err)
+        return err == ERR_CONSTRAINT ? 0 : err;
+    p->done = false;
+    c->out = true;
+    c->s->snapshot++;
+    return 0;
+}
+
 static int park_child(struct check *c, const struct foreign *f, const struct rowid *who) {
-    return who ? park(c, pending_find(c->s, f->child->tbl, who),
-                      REASON "what it refers to in \"%s\" was deleted elsewhere, or waits itself", f->parent->tbl->name)
-               : 0;
+    struct pending_row *p = who ? pending_find(c->s, f->child->tbl, who) : NULL;
+    int err = park(c, p, REASON "what it refers to in \"%s\" was deleted elsewhere, or waits itself", f->parent->tbl->name);
+    return err || !c->parked || !p || !p->reason ? err : take_out(c, p);
 }
 
 static int park_parent(struct check *c, const struct foreign *f, struct pending_row *p) {
@@ -722,27 +737,36 @@ static int check_flights(struct check *c, int64_t seq, bool children, bool *scan
     return 0;
 }
 
-static int check_rows(struct check *c, bool children, bool *scan) {
+static int check_row(struct check *c, const struct pending_row *p, bool children, bool *scan) {
     struct store *s = c->s;
     struct origins_order o = store_order(s);
+    struct tio *io = p->tbl->io;
+    bool home;
+    if (!p->done || !io || !(children ? io->refs_count : io->kids_count))
+        return 0;
+    int err = rows_find(s, p->tbl, &p->who, &s->reg, &home);
+    bool alive = !err && reg_alive(&s->reg, &o);
+    for (uint32_t i = 0; i < io->refs_count && alive && children && p->done && !err; i++)
+        err = judge_written(c, io->refs[i], &p->who);
+    if (!err && !alive && !children) {
+        want_scan(io, scan);
+        err = check_parent(c, io, &p->who);
+    }
+    return err;
+}
+
+static int check_rows(struct check *c, bool children, bool *scan) {
     struct pending_row *p, *next;
-    HASH_ITER(hh, s->pending, p, next) {
-        struct tio *io = p->tbl->io;
-        bool home;
-        if (!p->done || !io || !(children ? io->refs_count : io->kids_count))
-            continue;
-        int err = rows_find(s, p->tbl, &p->who, &s->reg, &home);
-        bool alive = !err && reg_alive(&s->reg, &o);
-        for (uint32_t i = 0; i < io->refs_count && alive && children && !err; i++)
-            err = judge_written(c, io->refs[i], &p->who);
-        if (!err && !alive && !children) {
-            want_scan(io, scan);
-            err = check_parent(c, io, &p->who);
-        }
-        if (err)
+    int err = 0;
+    HASH_ITER(hh, c->s->pending, p, next) {
+        if ((err = check_row(c, p, children, scan)))
             return err;
     }
-    return 0;
+    if (!c->out || !children)
+        return 0;
+    for (p = c->s->pending ? ELMT_FROM_HH(c->s->pending->hh.tbl, c->s->pending->hh.tbl->tail) : NULL; p && !err; p = p->hh.prev)
+        err = check_row(c, p, true, scan); /* and back, since most chains are in order */
+    return err;
 }
 
 static int check_gone(struct check *c, bool scan) {

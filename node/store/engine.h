@@ -316,10 +316,10 @@ struct store {
     uint64_t *alone; /* scratch for seen_of */
     struct foreign **foreigns;
     uint32_t foreigns_count;
-    uint64_t snapshot;                            /* counts looks at the file: what foreign.c remembers holds within one */
-    int64_t foreign_note_seq, foreign_flight_seq; /* when rows that break foreign keys were tried last */
-    uint32_t foreign_left;                        /* how many of them are to be tried since something moved */
-    uint32_t numbers_used;                        /* the highest number of triggers, and of notes (once known), since the file was opened */
+    uint64_t snapshot;     /* counts looks at the file: what foreign.c remembers holds within one */
+    uint64_t foreign_at;   /* as retried_at, and what came: when rows that break foreign keys were tried last */
+    uint32_t foreign_left; /* how many of them are to be tried since something moved */
+    uint32_t numbers_used; /* the highest number of triggers, and of notes (once known), since the file was opened */
     bool numbers_known;
     int64_t numbers;           /* the highest of triggers, as remembered of tables that the state has forgotten */
     int64_t schema_changed_ms; /* when it was last seen to change */
@@ -420,7 +420,8 @@ struct store {
     int64_t app_ms; /* when the application last committed something */
     int64_t blocked_since_ms, locked_since_ms, readers_since_ms, retried_ms, checkpoint_ms, active_ms, trim_ms;
     uint32_t project_tries, retries; /* retries: parked rows that are to be tried by the next projection */
-    int64_t retry_us;                /* how long that took last, in vain */
+    int64_t retry_us, retry_all_ms;  /* how long that took last, in vain; when all that is parked may be tried at once */
+    bool retrying_all;               /* which is what the next projection does */
     uint64_t moved_rows, retried_at; /* shown so far; the same, and the newest note, when what is parked was tried last */
     uint64_t drained_rows, mended_rows, projected_rows; /* drained: mends of ours among them */
     int64_t lock_us[256];

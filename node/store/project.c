@@ -19,6 +19,7 @@
 #define TRIM_NOTES 4000
 #define MEND_ROUNDS 12 /* a mend may lead to another; what then still fails is parked */
 #define AGAIN_MAX (MEND_ROUNDS + 8)
+#define RETRY_ALL_PAUSE 100 /* times as long as it took in vain to try all that is parked at once, until that is done again */
 
 void flight_free(struct store *s, struct flight *f) {
     (void)s;
@@ -87,8 +88,9 @@ static int write_pending(struct projecting *p, struct failed *failed, int64_t se
     struct pending_row *row, *next;
     uint32_t n = 0;
     int err = 0;
+    bool more = p->s->flights && p->s->hot.flight_seq > seq; /* there are flights behind those at hand */
     HASH_ITER(hh, p->s->pending, row, next) {
-        if (!pending_wants_showing(row) || row->done || row->queued || (row->held && row->behind > seq && p->s->flights))
+        if (!pending_wants_showing(row) || row->done || row->queued || (row->held && row->behind > seq && more))
             continue;
         if (n++ >= BATCH_ROWS_MAX)
             break;
@@ -387,6 +389,8 @@ static void note_retries(struct store *s, int64_t took_us) {
         if (row->done && row->retry)
             s->retry_us = 0;
     }
+    if (s->retrying_all)
+        s->retry_all_ms += s->retry_us / 1000 * RETRY_ALL_PAUSE;
 }
 
 int project(struct store *s) {

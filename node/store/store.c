@@ -481,30 +481,35 @@ static bool may_be_tried(struct store *s, const struct pending_row *p, int64_t n
 
 static void retry_parked(struct store *s) {
     int64_t now = mono_ms();
-    uint32_t n = 0, looks = HASH_COUNT(s->pending);
+    uint32_t n = 0, looks = HASH_COUNT(s->pending), most = RETRY_PARKED_ROWS;
     if (!s->parked_count || now < s->retried_ms + retry_after_ms(s))
         return;
+    s->retrying_all = s->parked_count > most && now >= s->retry_all_ms; /* a circle is let in as a whole, or not at all */
+    if (s->retrying_all) {
+        most = BATCH_ROWS_MAX;
+        s->retry_all_ms = now + RETRY_ANYWAY_MS;
+    } else if (looks > RETRY_PARKED_LOOKS) {
+        looks = RETRY_PARKED_LOOKS;
+    }
     s->retried_ms = now;
     s->retried_at = s->moved_rows + (uint64_t)s->hot.note_seq;
     /* what a foreign key keeps out can only be let in by another row: to try it costs the others of that projection */
-    if (s->hot.note_seq != s->foreign_note_seq || s->hot.flight_seq != s->foreign_flight_seq || !s->foreign_note_seq)
+    if (s->retrying_all || s->foreign_at != s->retried_at + (uint64_t)s->hot.flight_seq)
         s->foreign_left = s->parked_count;
-    s->foreign_note_seq = s->hot.note_seq;
-    s->foreign_flight_seq = s->hot.flight_seq;
+    s->foreign_at = s->retried_at + (uint64_t)s->hot.flight_seq;
     struct pending_row *p, *next;
-    looks = looks < RETRY_PARKED_LOOKS ? looks : RETRY_PARKED_LOOKS;
     HASH_ITER(hh, s->pending, p, next) { /* those that were looked at go behind the others */
-        if (!looks-- || n >= RETRY_PARKED_ROWS)
+        if (!looks-- || n >= most)
             break;
         if (!p->reason || p->retry)
             continue;
         HASH_DEL(s->pending, p);
         HASH_ADD(hh, s->pending, name, p->name_len, p);
         bool foreign = foreign_parked(p);
-        if ((foreign && !s->foreign_left) || !may_be_tried(s, p, now))
+        if ((foreign && !s->foreign_left && now - p->tried_ms < RETRY_ANYWAY_MS) || !may_be_tried(s, p, now))
             continue;
         n++;
-        s->foreign_left -= foreign;
+        s->foreign_left -= foreign && s->foreign_left;
         p->retry = true;
         p->tried_ms = now;
         s->retries++;
