@@ -6,6 +6,7 @@
 
 #include "node/store/first_name.h"
 #include "node/store/keyed.h"
+#include "node/store/same.h"
 #include "proto/err.h"
 
 struct search {
@@ -24,7 +25,7 @@ static int is_shown(struct store *s, const struct tbl *t, const struct buf *key)
     if (err || !reg_known(&s->meant))
         return err;
     const struct pending_row *p = pending_find(s, t, &place);
-    return p ? p->present : reg_alive(&s->meant, &o);
+    return p ? p->present : reg_alive(&s->meant, &o) && !same_is_junior(s, t, &place);
 }
 
 static int look_with(struct search *f, uint32_t column);
