@@ -12,9 +12,9 @@ static const char *key_in(const char *name, const char *db) {
 }
 
 static void post(struct database *to, enum job_type type, const char *name, struct bytes *rows, uint64_t flags) {
-    struct job *job = to->worker == NULL ? NULL : job_new(type);
-    if (job == NULL)
+    if (to->worker == NULL)
         return;
+    struct job *job = job_new(type);
     if ((job->table = strdup(name)) == NULL) {
         job_free(job);
         return;

@@ -473,9 +473,9 @@ void databases_stop(struct databases *d) {
 
 void databases_follow(struct databases *d) {
     for (struct database *db = d->list; db != NULL; db = db->hh.next) {
-        struct job *job = db->worker != NULL ? job_new(JOB_FOLLOW) : NULL;
-        if (job == NULL)
+        if (db->worker == NULL)
             continue;
+        struct job *job = job_new(JOB_FOLLOW);
         job->on = config_follows(&d->node->config, db->name);
         worker_post(db->worker, job);
     }

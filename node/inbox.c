@@ -35,8 +35,7 @@ void inbox_release(struct inbox *in) {
 
 struct message *message_new(enum message_type type, struct database *database) {
     struct message *m = calloc(1, sizeof(*m));
-    if (m == NULL)
-        return NULL;
+    assert(m != NULL);
     m->type = type;
     m->database = database;
     vv_init(&m->state.have);

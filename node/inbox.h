@@ -3,7 +3,6 @@
  *
  * The happy path for inbox is: a worker puts a message -> the loop wakes, takes it, acts, frees it with message_free().
  * Possible failure modes are:
- *   - no memory for a message: the caller gets NULL from message_new() and does what is safe without it;
  *   - the loop ends first: inbox_end() lets everyone through, and what is left is freed with the inbox. */
 #ifndef NODE_INBOX_H
 #define NODE_INBOX_H
@@ -68,7 +67,7 @@ void inbox_end(struct inbox *in);                                               
 void inbox_release(struct inbox *in); /* after the async handle is closed and all workers ended */
 
 /* Any thread. */
-struct message *message_new(enum message_type type, struct database *database); /* NULL without memory */
+struct message *message_new(enum message_type type, struct database *database); /* never fails, see job_new() */
 void message_free(struct message *m);
 void inbox_put(struct inbox *in, struct message *m); /* m passes to the inbox */
 /* As inbox_put(), for MESSAGE_STORED: an older one of the same database that is still queued is dropped. */

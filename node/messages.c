@@ -170,9 +170,9 @@ bool node_inbox(struct node *n, int count) {
 }
 
 static void watch_post(struct database *db, bool on) {
-    struct job *job = db->worker == NULL ? NULL : job_new(JOB_WATCH);
-    if (job == NULL)
+    if (db->worker == NULL)
         return;
+    struct job *job = job_new(JOB_WATCH);
     job->on = on || db->internal; /* the files follow their index */
     worker_post(db->worker, job);
 }

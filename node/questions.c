@@ -68,8 +68,7 @@ static uint64_t ask(struct node *n, struct database *db, struct job *job, answer
 
 static struct job *question_new(enum question question) {
     struct job *job = job_new(JOB_QUESTION);
-    if (job != NULL)
-        job->question = question;
+    job->question = question;
     return job;
 }
 

@@ -76,8 +76,10 @@ struct worker {
 
 struct job *job_new(enum job_type type) {
     struct job *job = calloc(1, sizeof(*job));
-    if (job != NULL)
-        job->type = type;
+    assert(job !=
+           NULL); /* what is to be done, and what came of it (message_new), is waited for: without memory for so little the process ends,
+                          * and begins where it was */
+    job->type = type;
     return job;
 }
 
@@ -145,9 +147,9 @@ static struct message *tell(struct worker *w, enum message_type type) { return m
 
 static void on_batch(void *ctx, struct bytes *batch) {
     struct worker *w = ctx;
-    struct message *m = w->announced ? tell(w, MESSAGE_BATCH) : NULL;
-    if (m == NULL)
+    if (!w->announced)
         return; /* it is in the log: peers pull it */
+    struct message *m = tell(w, MESSAGE_BATCH);
     if ((m->batches = malloc(sizeof(*m->batches))) == NULL) {
         message_free(m);
         return;
@@ -157,34 +159,28 @@ static void on_batch(void *ctx, struct bytes *batch) {
     inbox_put(w->config.inbox, m);
 }
 
-static bool state_copy(struct db_state *to, const struct db_state *from) {
-    if (vv_copy(&to->have, &from->have) != 0)
-        return false;
+static void state_copy(struct db_state *to, const struct db_state *from) {
+    int r = vv_copy(&to->have, &from->have);
+    assert(r == 0); /* as message_new() */
     to->base = from->base;
     memcpy(to->digest, from->digest, sizeof(to->digest));
     to->settled = from->settled;
     to->clock = from->clock;
-    return true;
 }
 
 static void on_stored(void *ctx, const struct db_state *state) {
     struct worker *w = ctx;
-    struct message *m = w->announced ? tell(w, MESSAGE_STORED) : NULL;
-    if (m == NULL)
+    if (!w->announced)
         return;
-    if (state_copy(&m->state, state)) {
-        m->state.settled = state->settled && !w->fetching; /* the application does not see it yet */
-        inbox_put_latest(w->config.inbox, m);
-    } else {
-        message_free(m); /* the next one says it all */
-    }
+    struct message *m = tell(w, MESSAGE_STORED);
+    state_copy(&m->state, state);
+    m->state.settled = state->settled && !w->fetching; /* the application does not see it yet */
+    inbox_put_latest(w->config.inbox, m);
 }
 
 static void on_bad(void *ctx, const struct origin *o, uint64_t version, const char *why) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_BAD);
-    if (m == NULL)
-        return;
     m->origin = *o;
     m->version = version;
     m->text = strdup(why);
@@ -194,8 +190,6 @@ static void on_bad(void *ctx, const struct origin *o, uint64_t version, const ch
 static void on_forged(void *ctx, const struct origin *o, uint64_t version) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_FORGED);
-    if (m == NULL)
-        return;
     m->origin = *o;
     m->version = version;
     inbox_put(w->config.inbox, m);
@@ -204,10 +198,6 @@ static void on_forged(void *ctx, const struct origin *o, uint64_t version) {
 static void on_change(void *ctx, json_t *change) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_CHANGE);
-    if (m == NULL) {
-        json_decref(change);
-        return;
-    }
     m->json = change;
     inbox_put(w->config.inbox, m);
 }
@@ -215,8 +205,6 @@ static void on_change(void *ctx, json_t *change) {
 static void on_log(void *ctx, int level, const char *text) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_LOG);
-    if (m == NULL)
-        return;
     m->level = level;
     m->text = strdup(text);
     inbox_put(w->config.inbox, m);
@@ -225,8 +213,6 @@ static void on_log(void *ctx, int level, const char *text) {
 static void on_follow(void *ctx, const char *name) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_FOLLOW);
-    if (m == NULL)
-        return; /* it is waited for in vain, but not for ever */
     m->text = strdup(name);
     inbox_put(w->config.inbox, m);
 }
@@ -234,8 +220,6 @@ static void on_follow(void *ctx, const char *name) {
 static void on_numbers(void *ctx, const char *key, struct bytes *rows, unsigned flags) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_NUMBERS);
-    if (m == NULL)
-        return;
     m->text = strdup(key);
     m->number = flags;
     if ((m->batches = malloc(sizeof(*m->batches))) != NULL) {
@@ -247,10 +231,6 @@ static void on_numbers(void *ctx, const char *key, struct bytes *rows, unsigned 
 
 static void answer(struct worker *w, uint64_t number, json_t *json) {
     struct message *m = tell(w, MESSAGE_ANSWER);
-    if (m == NULL) {
-        json_decref(json);
-        return; /* whoever asked has a time limit */
-    }
     m->number = number;
     m->json = json;
     inbox_put(w->config.inbox, m);
@@ -280,7 +260,7 @@ static void close_store(struct worker *w, const char *why) {
     w->state = WORKER_CLOSED;
     if (w->announced || strcmp(w->error, why) != 0) {
         struct message *m = tell(w, MESSAGE_CLOSED);
-        if (m != NULL && (m->text = strdup(why)) != NULL) {
+        if ((m->text = strdup(why)) != NULL) {
             w->announced = false;
             inbox_put(w->config.inbox, m);
         } else {
@@ -317,11 +297,7 @@ static void announce(struct worker *w) {
     struct message *m = tell(w, MESSAGE_OPENED);
     struct db_state state;
     store_state(w->store, &state);
-    if (m == NULL || !state_copy(&m->state, &state)) {
-        message_free(m);
-        fail(w, "out of memory");
-        return;
-    }
+    state_copy(&m->state, &state);
     m->fetching = w->fetching;
     m->state.settled = m->state.settled && !w->fetching;
     inbox_put(w->config.inbox, m);
@@ -476,8 +452,6 @@ static json_t *ask_store(struct worker *w, const struct job *job) {
 
 static void read_log(struct worker *w, const struct job *job) {
     struct message *m = tell(w, MESSAGE_READ);
-    if (m == NULL)
-        return;
     m->number = job->number;
     if (w->store != NULL && store_read(w->store, &job->origin, job->from, job->to, job->bytes_max, &m->batches, &m->batches_count) != 0) {
         m->batches = NULL; /* none: the core asks again, or another peer */
@@ -566,8 +540,6 @@ static void meet(struct worker *w, const struct job *job) {
         open_store(w);
     } else if (w->store != NULL) {
         struct message *m = tell(w, MESSAGE_MET);
-        if (m == NULL)
-            return;
         m->number = job->number;
         inbox_put(w->config.inbox, m);
     }
@@ -594,7 +566,7 @@ static void run_job(struct worker *w, struct job *job) {
             break;
         }
         struct message *m = tell(w, MESSAGE_CLOSED);
-        if (m != NULL && (m->text = strdup("")) != NULL)
+        if ((m->text = strdup("")) != NULL)
             inbox_put(w->config.inbox, m);
         else
             message_free(m);
@@ -769,10 +741,7 @@ static void *worker_main(void *arg) {
         store_close(w->store);
     w->store = NULL;
     w->state = WORKER_ENDED;
-    struct message *m = NULL;
-    while ((m = tell(w, MESSAGE_ENDED)) == NULL)
-        poll(NULL, 0, 10); /* the loop waits for exactly this message */
-    inbox_put(w->config.inbox, m);
+    inbox_put(w->config.inbox, tell(w, MESSAGE_ENDED));
     return NULL;
 }
 

@@ -80,7 +80,7 @@ struct job {
 int worker_start(struct worker **out, const struct worker_config *config); /* 0, ERR_NOMEM, ERR_IO */
 /* Takes the job. */
 void worker_post(struct worker *w, struct job *job);
-struct job *job_new(enum job_type type); /* NULL without memory */
+struct job *job_new(enum job_type type); /* never fails */
 void job_free(struct job *job);          /* one that was not posted; NULL is fine */
 /* Asks it to end after the turn at hand; MESSAGE_ENDED follows. */
 void worker_stop(struct worker *w);

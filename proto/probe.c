@@ -4,8 +4,10 @@
 
 #include "proto/core_state.h"
 
-#define LATE_MS 20u   /* a timer may be this late without meaning anything */
-#define TURN_MS 50u   /* of two that watch each other one asks so much later: then one question and its answer serve both */
+#define LATE_MS 20u /* a timer may be this late without meaning anything */
+#define TURN_MS 50u /* of two that watch each other one asks so much later: then one question and its answer serve both */
+#define EARLY                                                                                                                              \
+    8u /* who asks one asks others with it that are due within this part of idle_ms: a node sleeps longer in one piece than in many */
 #define DOUBT_MS 100u /* whoever others have lost is suspect when it does not answer within this */
 
 static uint64_t awake(const struct core *core) { return core->now - core->asleep_ms; }
@@ -103,14 +105,22 @@ void probe_timers(struct core *core) {
     for (uint32_t i = 0; i < core->links_count; i++)
         up += core->links[i]->state == LINK_UP;
     const struct link *above = neighbour(core, true), *below = neighbour(core, false);
-    uint64_t now = awake(core), quiet = core->config.beat_ms + TURN_MS;
+    uint64_t now = awake(core), quiet = core->config.beat_ms + TURN_MS, early = 0;
+    for (uint32_t i = 0; i < core->links_count && !early; i++) {
+        const struct link *l = core->links[i];
+        if (l->state == LINK_UP && !l->asked && now >= ask_at(core, l, up <= PROBE_ALL || l == above || l == below))
+            early = core->config.idle_ms / EARLY;
+    }
     for (uint32_t i = 0; i < core->links_count; i++) {
         struct link *l = core->links[i];
         if (l->state != LINK_UP)
             continue;
-        uint64_t at = ask_at(core, l, up <= PROBE_ALL || l == above || l == below);
+        bool watched = up <= PROBE_ALL || l == above || l == below;
+        uint64_t at = ask_at(core, l, watched);
         if (!l->asked && now >= at)
             ask(core, l, now > quiet ? now - quiet : 0);
+        else if (!l->asked && !watched && !l->spoke_ms && now + early >= at)
+            ask(core, l, now);
         else if (!l->asked)
             core_arm(core, at + core->asleep_ms);
         if (l->state == LINK_UP && l->asked)

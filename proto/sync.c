@@ -67,7 +67,8 @@ static bool take_share(const struct db *db, uint32_t place, struct source *s, co
     return s->share != NULL;
 }
 
-struct source *sync_source(struct db *db, const struct origin *o, bool add) {
+/* Where it is, or belongs. */
+static uint32_t source_place(const struct db *db, const struct origin *o) {
     uint32_t low = 0, high = db->sources_count;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
@@ -76,10 +77,37 @@ struct source *sync_source(struct db *db, const struct origin *o, bool add) {
         else
             high = middle;
     }
+    return low;
+}
+
+static void free_source(struct source *s) {
+    free(s->held);
+    if (!--s->share->sources)
+        free(s->share);
+    free(s);
+}
+
+/* One that somebody spoke of and of which nothing came: anybody can make up as many as there are places. They go in turn. */
+static bool recycle(struct db *db) {
+    for (uint32_t i = 0; i < db->sources_count; i++) {
+        uint32_t at = db->recycled++ % db->sources_count;
+        struct source *s = db->sources[at];
+        if (s->delivered || s->have || s->held_count || s->pull_link || s->bad || s->forked)
+            continue;
+        free_source(s);
+        memmove(db->sources + at, db->sources + at + 1, (--db->sources_count - at) * sizeof *db->sources);
+        return true;
+    }
+    return false;
+}
+
+struct source *sync_source(struct db *db, const struct origin *o, bool add) {
+    uint32_t low = source_place(db, o);
     if (low < db->sources_count && origin_cmp(&db->sources[low]->origin, o) == 0)
         return db->sources[low];
-    if (!add || db->sources_count >= VV_ENTRIES_MAX || !core_grow(&db->sources, &db->sources_cap, db->sources_count))
+    if (!add || (db->sources_count >= VV_ENTRIES_MAX && !recycle(db)) || !core_grow(&db->sources, &db->sources_cap, db->sources_count))
         return NULL;
+    low = source_place(db, o);
     struct source *s = calloc(1, sizeof *s);
     if (!s || !take_share(db, low, s, o)) {
         free(s);
@@ -104,10 +132,7 @@ struct source *sync_seek_source(struct db *db, uint32_t *at, const struct origin
 static void clear_sources(struct db *db) {
     for (uint32_t i = 0; i < db->sources_count; i++) {
         hold_drop(db, db->sources[i]);
-        free(db->sources[i]->held);
-        if (!--db->sources[i]->share->sources)
-            free(db->sources[i]->share);
-        free(db->sources[i]);
+        free_source(db->sources[i]);
     }
     db->sources_count = 0;
     while (db->inflight_count)
@@ -516,10 +541,8 @@ static void take_state(struct core *core, struct db *db, const struct db_state *
     uint64_t gen = db->gen + 1;
     db->clock = state->clock > db->clock ? state->clock : db->clock;
     bool alike = db->open && db->have.count == state->have.count; /* mostly: then it is known what changed, a few of many */
-    if (!alike && vv_copy(&db->have, &state->have)) {
-        core_log(core, 0, "%s: out of memory; its state is told to others later", db->name);
-        return;
-    }
+    int r = alike ? 0 : vv_copy(&db->have, &state->have);
+    assert(r == 0); /* the store does not say it again; without memory for so little the process ends, and begins where it was */
     for (uint32_t i = 0; i < state->have.count; i++) {
         const struct vv_entry *e = &state->have.entries[i];
         struct vv_entry *was = &db->have.entries[i];

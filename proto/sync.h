@@ -87,7 +87,8 @@ struct db {
     uint32_t sources_count, sources_cap;
     struct inflight inflight[INFLIGHT_MAX];
     uint32_t inflight_count;
-    uint32_t turn; /* the source that is looked at first for what is held */
+    uint32_t turn;     /* the source that is looked at first for what is held */
+    uint32_t recycled; /* ... and for one whose place another one can have */
     size_t inflight_bytes;
     size_t held_bytes;
     uint64_t held_count;

@@ -74,12 +74,12 @@ struct files {
     struct node *node;
     struct database *db;
     pthread_t thread;
-    bool running, met;
-    bool fresh, prepared; /* files.db: whether what is there goes first; whether it is there. The thread's own while it runs */
-    char path[4096];      /* of files.db */
-    json_t *changed;      /* paths of the index, until they can be seen there */
-    bool more;            /* than those */
-    uv_async_t out;       /* on the node's loop */
+    bool running, met, unserved; /* unserved: files.db is there, and there was no memory to open it */
+    bool fresh, prepared;        /* files.db: whether what is there goes first; whether it is there. The thread's own while it runs */
+    char path[4096];             /* of files.db */
+    json_t *changed;             /* paths of the index, until they can be seen there */
+    bool more;                   /* than those */
+    uv_async_t out;              /* on the node's loop */
     struct engine e;
     uv_async_t in; /* on the thread's loop */
 
@@ -496,7 +496,7 @@ static void out_cb(uv_async_t *async) {
             node_answer(f->node, w->number, w->json);
             w->json = NULL;
         } else if (w->type == WORD_PREPARED) {
-            (void)serve(f);
+            f->unserved = !serve(f);
         } else if (w->type == WORD_ENDED) {
             pthread_join(f->thread, NULL);
             f->running = false;
@@ -596,6 +596,8 @@ void files_reload(struct files *f, struct config *fresh) {
 }
 
 void files_tick(struct files *f) {
+    if (f->unserved)
+        f->unserved = !serve(f); /* there was no memory */
     if (f->met || !core_any_in_sync(f->node->core))
         return;
     f->met = true;

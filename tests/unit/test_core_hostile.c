@@ -38,6 +38,34 @@ static void claims_do_not_take_all_room(void **state) {
     rig_release(&r);
 }
 
+/* It names as many members as a database can have: those who write have their place all the same, whether it is told by others or comes by itself. */
+static void made_up_members_leave_a_place(void **state) {
+    (void)state;
+    static struct rig r;
+    rig_init(&r, 4);
+    rig_start_all(&r);
+    for (unsigned i = 0; i < VV_ENTRIES_MAX; i++) {
+        struct origin o = nobody(i);
+        assert_int_equal(vv_set(&r.node[1].state.have, &o, 1000), 0);
+    }
+    rig_state(&r, 1, EVENT_STORED);
+    r.node[1].silent_reads = true;
+    rig_connect(&r, 0, 1);
+    rig_wait(&r, 200);
+    rig_connect(&r, 0, 2);
+    rig_write(&r, 2, NULL);
+    rig_wait(&r, 200);
+    assert_int_equal(r.node[0].delivered_count, 1);
+    rig_write(&r, 3, NULL);
+    rig_connect(&r, 0, 3);
+    rig_wait(&r, 200);
+    assert_int_equal(r.node[0].delivered_count, 2);
+    rig_write(&r, 0, NULL); /* and we tell of ours */
+    rig_wait(&r, 200);
+    assert_int_equal(rig_acked(&r, 2, 0, 0), 1);
+    rig_release(&r);
+}
+
 /* Its writes from now on are of another epoch; all those before are delivered, and asked for by nobody. */
 static void next_epoch(struct rig_node *n) {
     for (; n->version; n->version--) {
@@ -299,6 +327,7 @@ static void members_have_a_bound(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(claims_do_not_take_all_room),
+        cmocka_unit_test(made_up_members_leave_a_place),
         cmocka_unit_test(floods_do_not_take_all_room),
         cmocka_unit_test(two_floods_leave_a_turn),
         cmocka_unit_test(epochs_that_cannot_be),
