@@ -8,7 +8,8 @@ State of a replica. Per (table, identity) and column: the siblings, that is the 
 highest stamp is the value. Per row: the last insert and the last death; it lives if the insert is newer (an update does not bring a
 deleted row back). A set of "same row" facts. A version vector. A batch carries two vectors: `after`, all that its author had applied,
 which orders delivery; and `knew`, the same less what came in the last moments (an application may have read before and written after),
-which alone decides what was seen. A violated constraint is mended by a write whose stamp derives from what it mends, so that two
+which alone decides what was seen. Each of several rows that are one keeps what was written to it: what they show is put together. Somebody who does not know that
+two are one, and gives one of them another UNIQUE value, takes them apart by that. A violated constraint is mended by a write whose stamp derives from what it mends, so that two
 replicas that find the same clash write the same; a mend never supersedes a person's value.
 
 Open conflicts: siblings that are not the value (but for a mend's, where the row was deleted before it, with the sibling as its value); writes that no death's author had seen, in a dead row; deaths that no later author had
@@ -41,6 +42,7 @@ class Row:
     def __init__(self):
         self.cells = {}                          # column -> {dot: (stamp, value)}, the siblings
         self.inserted, self.died = NEVER, NEVER  # last insert, last death
+        self.insert = None                       # its dot
         self.deaths = {}                         # dot -> (stamp, seen): deaths that no later author had seen
         self.birth, self.birth_stamp, self.born_seeing = None, NEVER, {}
 
@@ -59,13 +61,15 @@ class Replica:
         self.knew = dict(self.vv)           # the version vector a moment ago
         self.log, self.held = {}, []        # (origin, version) -> batch; batches waiting for their dependencies
         self.rows, self.facts = {}, []      # (table, identity) -> Row; ("same row" pairs, dot)
+        self.parted, self.doubts = {}, []   # pairs taken apart -> dots; (identity, column, dot) of values that may take some apart
 
     # ---- identity
     def root(self, identity, seen=None):
         "the identity that stands for this one, by the facts known (to the author of `seen`)"
+        known = lambda dot: seen is None or not unseen(dot, seen)
         parents = {}
         for a, b, dot in self.facts:
-            if seen is None or not unseen(dot, seen):
+            if known(dot) and not any(map(known, self.parted.get((a, b), ()))):
                 a, b = self.find(parents, a), self.find(parents, b)
                 if a != b:
                     parents[max(a, b)] = min(a, b)
@@ -84,17 +88,68 @@ class Replica:
     def view(self, table):
         "canonical identity -> ({column: (stamp, value)}, [alive], member identities)"
         out = {}
-        for (t, identity), row in self.rows.items():
+        for (t, identity) in self.rows:
             if t == table:
-                cells, alive, members = out.setdefault(self.canonical(t, identity), ({}, [False], []))
-                for col, siblings in row.cells.items():
-                    cells[col] = max(cells.get(col, (NEVER, None)), max(siblings.values()), key=lambda w: w[0])
-                alive[0] |= row.alive()
-                members.append(identity)
-        for identity, (cells, _, members) in out.items():
+                out.setdefault(self.canonical(t, identity), ({}, [False], []))[2].append(identity)
+        for identity, (cells, alive, members) in out.items():
+            members.sort()
+            alive[0] = any(self.rows[(table, m)].alive() for m in members)
+            for m in members:
+                for col, siblings in self.telling(table, m, members).items():
+                    if siblings:
+                        cells[col] = max(cells.get(col, (NEVER, None)), max(siblings.values()), key=lambda w: w[0])
             if table in NUMBERED and identity in members:  # a unified row keeps its root's number
                 cells["id"] = max(self.rows[(table, identity)].cells["id"].values())
         return out
+
+    # ---- rows that are one
+    def saw(self, dot, other):
+        return not unseen(other, self.log[dot][3])
+
+    def knew_one(self, table, dot, a, b):
+        return self.canonical(table, a, self.log[dot][3]) == self.canonical(table, b, self.log[dot][3])
+
+    def telling(self, table, m, members):
+        "column -> siblings of this member that count for what all of them show"
+        row, others = self.rows[(table, m)], [o for o in members if o != m]
+        if not others:
+            return row.cells
+        living = [o for o in members if self.rows[(table, o)].alive()]
+        counts = lambda col, d, w: not self.replaced(table, m, col, d, others) and (
+            not living or m in living or (m == members[0] if col == "id" else self.meant(table, m, d, w, living, members)))
+        return {col: {d: w for d, w in siblings.items() if counts(col, d, w)} for col, siblings in row.cells.items()}
+
+    def replaced(self, table, m, col, dot, others):
+        "in another one, by who knew that it is this one"
+        return col != "id" and any(w[0][1] != "mend" and d != self.rows[(table, o)].birth and self.saw(d, dot) and self.knew_one(table, d, m, o)
+                                   for o in others for d, w in self.rows[(table, o)].cells.get(col, {}).items())
+
+    def meant(self, table, m, dot, write, living, members):
+        "a dead one's: for one that lives, and unknown to who deleted it"
+        return not self.deleted_knowing(table, m, dot, members) and (write[0][1] == "mend" or any(self.knew_one(table, dot, m, o) for o in living))
+
+    def deleted_knowing(self, table, m, dot, members):
+        return any(stamp > self.rows[(table, o)].inserted and (o == m or self.knew_one(table, d, o, m)) and not unseen(dot, seen)
+                   for o in members for d, (stamp, seen) in self.rows[(table, o)].deaths.items())
+
+    def open_deaths(self, table, m, members):
+        "of a living one: those that neither who inserted it again had seen, nor who inserted another one, knowing that it is this one"
+        again = [(o, self.rows[(table, o)].insert) for o in members if o != m and self.rows[(table, o)].insert]
+        return [(stamp, None) for d, (stamp, _) in self.rows[(table, m)].deaths.items()
+                if not any(self.saw(i, d) and self.knew_one(table, i, m, o) for o, i in again)]
+
+    def take_apart(self):
+        "the mend of a doubt: who gave one of two another UNIQUE value knew of no other, and nobody wrote to what they became"
+        for table in UNIQUE:
+            for identity, col, dot in [d[1:] for d in self.doubts if d[0] == table]:
+                for a, b in sorted({f[:2] for f in self.facts if identity in f[:2] and f[:2] not in self.parted}):
+                    cells = [self.rows[(table, i)].cells for i in (identity, b if a == identity else a)]
+                    mine, other = (max((c.get(col) or {None: (NEVER, None)}).items(), key=lambda x: x[1][0]) for c in cells)
+                    used = any(w[0][1] != "mend" and self.knew_one(table, d, a, b) for c in cells for siblings in c.values() for d, w in siblings.items())
+                    if mine[0] == dot and mine[1][1] != other[1][1] and not used:
+                        return ("apart", a, b)
+        self.doubts = []
+        return None
 
     def alive(self, table):
         return {i: (cells, members) for i, (cells, a, members) in self.view(table).items() if a[0]}
@@ -104,6 +159,9 @@ class Replica:
         kind = change[0]
         if kind == "same":
             self.facts.append((min(change[1:]), max(change[1:]), dot))
+            return
+        if kind == "apart":
+            self.parted.setdefault(change[1:], []).append(dot)
             return
         _, table, identity, cells, stamp = change
         row = self.rows.setdefault((table, identity), Row())
@@ -117,20 +175,18 @@ class Replica:
                 row.birth, row.birth_stamp, row.born_seeing = dot, stamp, seen
             row.deaths = {d: w for d, w in row.deaths.items() if unseen(d, seen)}
         if kind in ("insert", "revive"):
-            row.inserted = max(row.inserted, stamp)
+            row.inserted, row.insert = max((row.inserted, row.insert or ()), (stamp, dot if kind == "insert" else ()))
         for col, value in cells.items():
             if kind != "mend":
                 self.overwrite(table, identity, col, seen)
             row.cells.setdefault(col, {})[dot] = (stamp, value)
+            if kind != "mend" and col in UNIQUE.get(table, ()):
+                self.doubts.append((table, identity, col, dot))
 
     def overwrite(self, table, identity, col, seen):
-        "what the author had seen is overwritten, in every row that he knew to be this one"
-        mine = self.canonical(table, identity, seen)
-        for (t, other), r in self.rows.items():
-            if t == table and col in r.cells and self.canonical(t, other, seen) == mine and (col != "id" or other == identity):
-                r.cells[col] = {d: w for d, w in r.cells[col].items() if unseen(d, seen)}
-                if not r.cells[col]:
-                    del r.cells[col]
+        "what the author had seen"
+        r = self.rows[(table, identity)]
+        r.cells[col] = {d: w for d, w in r.cells.get(col, {}).items() if unseen(d, seen)}
 
     @staticmethod
     def died_with(row, dot, siblings):
@@ -142,16 +198,20 @@ class Replica:
         "open conflicts: what lost to a write whose author had not seen it"
         out = set()
         for t in COLUMNS:
-            for cells, _, members in self.view(t).values():
+            for cells, (alive,), members in self.view(t).values():
                 for m in members:
                     row = self.rows[(t, m)]
-                    for col, siblings in row.cells.items():
+                    for col, siblings in self.telling(t, m, members).items():
                         out |= {(t, m, col) + w for d, w in siblings.items()
                                 if w[1] != cells[col][1] and not (len(members) == 1 and self.died_with(row, d, siblings))}
-                        if not row.alive():
-                            out |= {(t, m, col) + w for d, w in siblings.items() if all(unseen(d, s) for _, s in row.deaths.values())}
+                        if not alive:
+                            out |= {(t, m, col) + w for d, w in siblings.items() if not self.deleted_knowing(t, m, d, members)}
                     if row.alive():
-                        out |= {(t, m, "(deleted)", st, None) for st, _ in row.deaths.values()}
+                        out |= {(t, m, "(deleted)") + d for d in self.open_deaths(t, m, members)}
+                    elif alive:
+                        out |= {(t, m, col) + w for col, siblings in row.cells.items() for d, w in siblings.items()
+                                if col != "id" and w[0][1] != "mend" and not self.replaced(t, m, col, d, [o for o in members if o != m])
+                                and not self.deleted_knowing(t, m, d, members) and d not in self.telling(t, m, members).get(col, ())}
         return out
 
     def stamp(self):
@@ -188,10 +248,13 @@ class Replica:
         a, b = self.given_at_birth(table, x, col), self.given_at_birth(table, y, col)
         return a and b and unseen(a.birth, b.born_seeing) and unseen(b.birth, a.born_seeing)
 
+    def are_parted(self, rows, x, y):
+        return any((min(a, b), max(a, b)) in self.parted for a in rows[x][1] for b in rows[y][1])
+
     def given_at_birth(self, table, x, col):
         "the row (x, or one that is the same) whose insert gave the value that x shows; None if a later write did"
-        held = [(write[0], dot, self.rows[(table, m)]) for m in self.view(table)[x][2]
-                for dot, write in self.rows[(table, m)].cells.get(col, {}).items()]
+        members = self.view(table)[x][2]
+        held = [(write[0], dot, self.rows[(table, m)]) for m in members for dot, write in self.telling(table, m, members).get(col, {}).items()]
         _, dot, row = max(held, key=lambda w: w[0])
         return row if dot == row.birth else None
 
@@ -211,9 +274,10 @@ class Replica:
                 stamp, value = rows[identity][0].get(col, (None, None))
                 if value in holder:
                     other = holder[value]
-                    if self.entered_twice(table, other, identity, col):
+                    twice, parted = self.entered_twice(table, other, identity, col), self.are_parted(rows, other, identity)
+                    if twice and not parted:
                         return ("same", other, identity)
-                    loser = min(identity, other, key=lambda i: rows[i][0][col][0])
+                    loser = max(identity, other) if twice else min(identity, other, key=lambda i: rows[i][0][col][0])
                     return ("mend", table, loser, {col: None}, self.after(stamp, rows[other][0][col][0]))
                 if value is not None:
                     holder[value] = identity
@@ -248,7 +312,8 @@ class Replica:
 
     def mend(self):
         for _ in range(300):
-            v = self.violations()
+            parted = self.take_apart()
+            v = [parted] if parted else self.violations()
             if not v:
                 return
             self.commit(v)
@@ -263,6 +328,7 @@ class Replica:
             return
         identity = self.named(table, row)
         if verb == "update":
+            identity = next((m for m in self.alive(table)[identity][1] if self.rows[(table, m)].alive()), identity)
             if "team" in values:
                 values = values | {"team": self.named("team", {"id": values["team"]})}
             self.commit([("update", table, identity, values, self.stamp())])

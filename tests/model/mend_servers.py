@@ -101,8 +101,8 @@ class Model:
         me, made = self.replicas[r], []
         for version in range(self.told[r] + 1, me.vv[me.me] + 1):
             changes = me.log[(me.me, version)][4]
-            mends = sum(c[0] in ("same", "mend", "revive") for c in changes)
-            made.append([version, "" if changes[0][0] == "same" else str(changes[0][4][0]), mends, len(changes) - mends])
+            mends = sum(c[0] in ("same", "apart", "mend", "revive") for c in changes)
+            made.append([version, "" if changes[0][0] in ("same", "apart") else str(changes[0][4][0]), mends, len(changes) - mends])
         self.told[r] = me.vv[me.me]
         return {"rows": me.show(), "have": list(me.vv.values()), "made": made, "settled": True, "digest": "", "parked": 0}
 
