@@ -13,6 +13,12 @@ static const uint8_t key_of_class[VALUE_REF + 1][crypto_shorthash_KEYBYTES] = {
     [VALUE_REF] = {VALUE_REF, 's', 't', 'a', 'r', 'l', 'i', 'n', 'g', ' ', 'v', 'a', 'l', 'u', 'e', '1'},
 };
 
+/* Written out, so that the compiler makes one load of it: this is done for each value of each row. */
+static uint64_t load64(const uint8_t *p) {
+    return (uint64_t)p[0] | (uint64_t)p[1] << 8 | (uint64_t)p[2] << 16 | (uint64_t)p[3] << 24 | (uint64_t)p[4] << 32 |
+           (uint64_t)p[5] << 40 | (uint64_t)p[6] << 48 | (uint64_t)p[7] << 56;
+}
+
 uint64_t value_hash(const struct value *v) {
     uint8_t number[8];
     const uint8_t *p = v->p;
@@ -34,23 +40,13 @@ uint64_t value_hash(const struct value *v) {
     }
     uint8_t hash[crypto_shorthash_BYTES];
     crypto_shorthash(hash, len ? p : number, len, key_of_class[v->type]);
-    uint64_t out = 0;
-    for (int i = 0; i < 8; i++)
-        out |= (uint64_t)hash[i] << (8 * i);
-    return out;
+    return load64(hash);
 }
 
 static uint8_t *put(uint8_t *to, uint64_t v, int bytes) {
     for (int i = 0; i < bytes; i++)
         *to++ = (uint8_t)(v >> (8 * i));
     return to;
-}
-
-static uint64_t take(const uint8_t **from, int bytes) {
-    uint64_t v = 0;
-    for (int i = 0; i < bytes; i++)
-        v |= (uint64_t) * (*from)++ << (8 * i);
-    return v;
 }
 
 size_t value_ref_pack(const struct value_ref *r, uint8_t out[VALUE_REF_BORN_BYTES]) {
@@ -68,16 +64,17 @@ bool value_ref_unpack(struct value_ref *r, const uint8_t *p, size_t len) {
     memset(r, 0, sizeof *r);
     if (len != VALUE_REF_BORN_BYTES && len != VALUE_REF_ADOPTED_BYTES)
         return false;
-    r->table = take(&p, 8);
-    r->number = (int64_t)take(&p, 8);
+    r->table = load64(p);
+    r->number = (int64_t)load64(p + 8);
     r->adopted = len == VALUE_REF_ADOPTED_BYTES;
+    p += 16;
     if (r->adopted) {
-        r->hash = take(&p, 8);
+        r->hash = load64(p);
         return true;
     }
     memcpy(r->origin.node, p, NODE_ID_BYTES);
     p += NODE_ID_BYTES;
-    r->origin.epoch = (uint32_t)take(&p, 4);
-    r->version = take(&p, 8);
+    r->origin.epoch = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    r->version = load64(p + 4);
     return true;
 }

@@ -105,6 +105,7 @@ struct tbl {
     uint32_t moved_count;
     uint32_t columns_count, columns_cap;
     sqlite3_stmt *get, *put, *del; /* registers at home */
+    uint64_t written;              /* counts what was written to them since the store was opened */
     struct numbered *places;       /* numbers.c: rows under other numbers than those of their birth */
     struct numbered *tentative;    /* those that the projection at hand has moved, by where it shows them */
     bool extras;                   /* some of its registers are, or were, not at home */
@@ -398,6 +399,7 @@ struct store {
     struct policy_row *policies; /* in force in the cluster, as far as we know */
     uint32_t policies_count;
     bool policies_due, policies_moved; /* some of ours are to be told; references are to be bound anew before anything else is merged */
+    struct found_row *found;           /* numbers.c: rows that references were seen to mean */
     struct renumber *renumber;
     struct waited waits; /* numbers_wait() found last that this row is waited for */
     struct outdated *outdated;
@@ -616,7 +618,9 @@ int rowid_name(const struct tbl *t, const struct rowid *who, struct buf *b); /* 
 
 /* ---- values.c; hash: the cell's, since rows that are one may be of one batch */
 int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
-                struct value *v);
+                struct value *v); /* a reference with the number that it means now */
+int values_told(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
+                struct value *v); /* as its batch tells it */
 /* Did its author say so of this row, in this version? */
 int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan);
 void values_release(struct store *s);

@@ -5,7 +5,7 @@
 #include "node/store/engine.h"
 
 #define COLUMNS_MAX 16
-#define THERE_SLOTS 256u
+#define THERE_SLOTS 1024u
 #define NUMBER UINT32_MAX
 
 struct foreign {

@@ -299,13 +299,41 @@ int numbers_write(struct store *s, struct tbl *t, struct reg *r, struct write by
     return err;
 }
 
+/* Most references are to few rows: one that was found alive and at home, under the number of its birth, is so until a register of its table is
+ * written. (All of these are written in rows.c; a transaction that is taken back closes the store.) */
+#define FOUND_SLOTS 256u
+struct found_row {
+    const struct tbl *tbl;
+    struct rowid who;
+    uint64_t written; /* of the table's registers, then */
+};
+
+static struct found_row *found_slot(const struct store *s, const struct tbl *t, const struct rowid *who) {
+    return s->found ? &s->found[((uint64_t)who->number + t->no * 31u) % FOUND_SLOTS] : NULL;
+}
+
+static bool found_alive(const struct store *s, const struct tbl *t, const struct rowid *who) {
+    const struct found_row *f = who->text ? NULL : found_slot(s, t, who);
+    return f && f->tbl == t && f->written == t->written && rowid_same(&f->who, who) && !lookup(t, who);
+}
+
+static void note_alive(struct store *s, const struct tbl *t, const struct rowid *who) {
+    if (who->text || lookup(t, who) || (!s->found && !(s->found = calloc(FOUND_SLOTS, sizeof *s->found))))
+        return;
+    *found_slot(s, t, who) = (struct found_row){t, *who, t->written};
+}
+
 int64_t numbers_today(struct store *s, const struct tbl *t, const struct rowid *who) {
     struct origins_order o = store_order(s);
     const struct tbl *named = t->io && who->kind != IDENT_GIVEN ? t->io->key_ref : NULL;
     bool home;
-    if ((t->number_column || named) && t->shape == SHAPE_NUMBER && rows_find(s, t, who, &s->meant, &home) == 0 && reg_known(&s->meant) &&
-        !reg_alive(&s->meant, &o))
-        return named ? numbers_today(s, named, who) : numbers_wanted(s, t, &s->meant);
+    if ((t->number_column || named) && t->shape == SHAPE_NUMBER && !found_alive(s, t, who) && rows_find(s, t, who, &s->meant, &home) == 0 &&
+        reg_known(&s->meant)) {
+        if (!reg_alive(&s->meant, &o))
+            return named ? numbers_today(s, named, who) : numbers_wanted(s, t, &s->meant);
+        if (home)
+            note_alive(s, t, who);
+    }
     return numbers_shown(t, who);
 }
 
@@ -323,14 +351,17 @@ static int wait_for(struct store *s, const struct tbl *t, const struct rowid *wh
     const struct numbered *n = lookup(t, who);
     bool joins = who->kind == IDENT_ADOPTED; /* then the row may come after what refers to it */
     bool homed = n && n->homed;              /* it may have died since */
-    if ((!t->extras && !joins && !homed) || t->shape != SHAPE_NUMBER || (n && n->tentative))
+    if ((!t->extras && !joins && !homed) || t->shape != SHAPE_NUMBER || (n && n->tentative) || found_alive(s, t, who))
         return 0;
     int err = rows_find(s, t, who, &s->meant, &home);
     if (err || (!reg_known(&s->meant) && !joins))
         return err;
-    bool known = reg_known(&s->meant);
-    if (known)
-        return !reg_alive(&s->meant, &o) ? 2 : !home;
+    if (reg_known(&s->meant)) {
+        bool alive = reg_alive(&s->meant, &o);
+        if (alive && home)
+            note_alive(s, t, who);
+        return !alive ? 2 : !home;
+    }
     struct rowid place = {.kind = IDENT_GIVEN, .number = who->number};
     err = rows_at_home(s, t, &place, &s->meant);
     bool taken = !err && reg_known(&s->meant) && reg_alive(&s->meant, &o);

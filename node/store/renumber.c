@@ -490,7 +490,7 @@ static int means(struct store *s, struct tbl *t, const struct reg *r, const stru
     struct rowid who;
     struct tbl *table;
     struct value v;
-    int err = values_find(s, w->origin, w->version, t, &r->who, c->column, c->hash, &v);
+    int err = values_told(s, w->origin, w->version, t, &r->who, c->column, c->hash, &v);
     if (err)
         return err == ERR_NOTFOUND ? 1 : err;
     return v.type == VALUE_REF && refs_find(s, &v, &table, &who) && table == to && rowid_same(&who, moves);

@@ -213,6 +213,7 @@ static int put_home(struct store *s, struct tbl *t, const struct rowid *who, con
         t->top = place.number;
     if (t->followed)
         roster_touch(s, t, who);
+    t->written++;
     return sql_run(t->put);
 }
 
@@ -246,6 +247,7 @@ int rows_evict(struct store *s, struct tbl *t, const struct rowid *place) {
     if ((err = put_extra(s, t, &who, &s->reg2)) || (err = numbers_leave(s, t, &who)) || (err = enter_values(s, t, place, NULL)))
         return err;
     bind_place(t->del, place);
+    t->written++;
     return sql_run(t->del);
 }
 

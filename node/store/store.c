@@ -373,6 +373,7 @@ void store_close(struct store *s) {
     vv_release(&s->knew_news);
     vv_release(&s->have);
     free(s->look_values);
+    free(s->found);
     free(s->vector);
     free(s->alone);
     free_config(s);

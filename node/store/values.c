@@ -167,7 +167,7 @@ static int find_row(struct store *s, uint32_t origin, uint64_t version, struct t
     return 0;
 }
 
-int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
+int values_told(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
                 struct value *v) {
     struct known_row *row;
     struct arena arena = {0};
@@ -180,10 +180,16 @@ int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *
         for (uint32_t i = 0; i < row->count; i++)
             if (row->values[i].column == column) {
                 *v = row->values[i].value;
-                err = refs_show(s, v, 1);
-                return err < 0 ? err : 0;
+                return 0;
             }
     return err ? err : ERR_NOTFOUND;
+}
+
+int values_find(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, uint32_t column, uint64_t hash,
+                struct value *v) {
+    int err = values_told(s, origin, version, t, who, column, hash, v);
+    err = err ? err : refs_show(s, v, 1);
+    return err < 0 ? err : 0;
 }
 
 int values_orphan(struct store *s, uint32_t origin, uint64_t version, struct tbl *t, const struct rowid *who, bool *orphan) {

@@ -214,6 +214,38 @@ static void test_a_number_left_and_given_again(void **state) {
     rig_close(&r);
 }
 
+/* A row that references were seen to mean is looked up again once its register was written: here another row, with a given key, takes its place. */
+static void test_what_a_reference_means_is_looked_up_again(void **state) {
+    (void)state;
+    for (int born = 0; born < 2; born++) {
+        struct rig r;
+        rig_open(
+            &r, 3,
+            born
+                ? "CREATE TABLE team(id INTEGER PRIMARY KEY, name); CREATE TABLE entry(id INTEGER PRIMARY KEY, team REFERENCES team(id), v)"
+                : "CREATE TABLE team(id INTEGER PRIMARY KEY, name); CREATE TABLE entry(id INTEGER PRIMARY KEY, team REFERENCES team(id), "
+                  "v);"
+                  "INSERT INTO team(name) VALUES('old'), ('other')");
+        if (born)
+            rig_act(&r, 0, "INSERT INTO team(name) VALUES('old'), ('other')");
+        rig_share(&r);
+        rig_time_passes(&r);
+        rig_act(&r, 0, "INSERT INTO entry(team, v) VALUES(1, 'a'), (2, 'b'), (1, 'c')");
+        rig_share(&r);
+        rig_time_passes(&r);
+        rig_tick();
+        rig_act(&r, 2, "DELETE FROM entry WHERE team = 1; DELETE FROM team WHERE id = 1; INSERT INTO team VALUES(1, 'given')");
+        rig_act(&r, 0, "INSERT INTO entry(team, v) VALUES(1, 'new')");
+        peer_pull(&r.peers[1], &r.peers[2]);
+        peer_pull(&r.peers[1], &r.peers[0]);
+        rig_share(&r);
+        assert_everywhere(&r, "SELECT e.v, t.name FROM entry e LEFT JOIN team t ON t.id = e.team ORDER BY 1", "tb|tother|;tnew|told|;");
+        assert_same_table(&r, "team");
+        assert_same_table(&r, "entry");
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_beside_one_that_moves),
@@ -226,6 +258,7 @@ int main(void) {
         cmocka_unit_test(test_a_number_and_a_row_are_two),
         cmocka_unit_test(test_a_given_key_and_a_parent_that_moves),
         cmocka_unit_test(test_a_number_left_and_given_again),
+        cmocka_unit_test(test_what_a_reference_means_is_looked_up_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
