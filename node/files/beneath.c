@@ -96,15 +96,7 @@ int beneath_look(int root, const char *path) {
     return fd;
 }
 
-int beneath_stat(int root, const char *path, struct stat *st) {
-    int fd = beneath_look(root, path), r = 0;
-    if (fd < 0)
-        return fd;
-    if (fstat(fd, st) != 0)
-        r = -errno;
-    close(fd);
-    return r;
-}
+int beneath_folder(int root, const char *path) { return open_beneath(root, path, O_PATH | O_DIRECTORY); }
 
 int beneath_reopen(int look, int flags) {
     char proc[40];

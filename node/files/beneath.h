@@ -22,7 +22,8 @@ const char *beneath_name(const char *path);
 int beneath_root(const char *folder);
 /* O_PATH: what is at path, whatever it is; "" is the root. For fstat(), and as the folder of other calls. */
 int beneath_look(int root, const char *path);
-int beneath_stat(int root, const char *path, struct stat *st);
+/* O_PATH: a folder. */
+int beneath_folder(int root, const char *path);
 /* A regular file, for reading. -EINVAL when it is none. st may be NULL. */
 int beneath_read(int root, const char *path, struct stat *st);
 /* From a descriptor of beneath_look(), which stays open: it is the same file, whatever is at its path now. */

@@ -137,7 +137,7 @@ static int prepare(struct content_table *t, const char *path) {
     if (sqlite3_open_v2(path, &t->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
         return ERR_IO;
     sqlite3_exec(t->db,
-                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -2048; PRAGMA locking_mode = EXCLUSIVE", NULL,
+                 "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -4096; PRAGMA locking_mode = EXCLUSIVE", NULL,
                  NULL, NULL);
     if ((r = sqlite3_prepare_v2(t->db, "PRAGMA user_version", -1, &version, NULL)) == SQLITE_OK &&
         (r = sqlite3_step(version)) == SQLITE_ROW)

@@ -74,6 +74,8 @@ struct engine {
     struct root *roots; /* extra folders */
     uint32_t roots_count;
     char **rules_extra, roots_error[300];
+    int near; /* a folder, held open for a moment: root_forget() */
+    char near_path[BENEATH_PATH_MAX + 1];
     struct files_policy policy;
     struct hooks *hooks;
     struct lates *lates;
@@ -143,10 +145,11 @@ void items_arm(struct engine *e); /* what is queued is worked on when it is due 
 void items_free(struct engine *e);
 
 /* ---- roots.c: where a path of the index is; else as those of beneath.h */
-int root_look(const struct engine *e, const char *path);
-int root_stat(const struct engine *e, const char *path, struct stat *st);
+int root_look(const struct engine *e, const char *path); /* on any thread */
+int root_stat(struct engine *e, const char *path, struct stat *st);
 int root_read(const struct engine *e, const char *path);
-int root_parent(const struct engine *e, const char *path, bool make, const char **name);
+int root_parent(struct engine *e, const char *path, bool make, const char **name);
+void root_forget(struct engine *e); /* the folder that is held open: it may be another one now */
 int root_link(const struct engine *e, const char *path, char *out, size_t out_len);
 bool root_link_inside(const struct engine *e, const char *path, const char *target);
 bool root_extra(const char *path);  /* in an extra folder */

@@ -85,7 +85,7 @@ struct files {
 
     pthread_mutex_t lock; /* guards what follows */
     struct word *to_thread, *to_loop;
-    bool open_in;
+    bool open_in, unheard; /* unheard: words for the loop that it was not woken for */
     struct files_summary summary;
 };
 
@@ -130,7 +130,18 @@ static void tell_loop(struct files *f, struct word *w) {
         return;
     pthread_mutex_lock(&f->lock);
     DL_APPEND(f->to_loop, w);
-    uv_async_send(&f->out);
+    bool wake = w->type != WORD_SAY || w->level != LOG_DEBUG; /* one a file: they go before the thread waits */
+    f->unheard = !wake;
+    if (wake)
+        uv_async_send(&f->out);
+    pthread_mutex_unlock(&f->lock);
+}
+
+static void wake_loop(struct files *f) {
+    pthread_mutex_lock(&f->lock);
+    if (f->unheard)
+        uv_async_send(&f->out);
+    f->unheard = false;
     pthread_mutex_unlock(&f->lock);
 }
 
@@ -271,6 +282,7 @@ void engine_written(struct engine *e, int error) {
 /* After the timers as after what was heard: what either of them changed is not left open while the loop waits. */
 static void prepare_cb(uv_prepare_t *prepare) {
     struct engine *e = prepare->data;
+    root_forget(e);
     if (index_begun(e->ix)) {
         engine_written(e, index_commit(e->ix));
         e->summary_due = true;
@@ -279,6 +291,7 @@ static void prepare_cb(uv_prepare_t *prepare) {
         tell(e);
     else if ((e->summary_due || e->barriers != NULL) && !uv_is_active((uv_handle_t *)&e->telling))
         uv_timer_start(&e->telling, telling_cb, TELL_MS, 0);
+    wake_loop(e->files);
 }
 
 /* What was needed for many files is given back once nothing came and went since the last look. */
@@ -541,7 +554,7 @@ static int configure(struct files *f) {
     memcpy(e->id, f->node->identity.id, sizeof(e->id));
     e->rank = c->settings[OPTION_JOIN].count > 0 ? RANK_BEFORE_JOINING : RANK_FIRST;
     e->rank_begun = e->rank;
-    e->root = e->staging = e->kept = -1;
+    e->root = e->staging = e->kept = e->near = -1;
     return e->instance == NULL || e->state == NULL || e->name == NULL ? ERR_NOMEM : 0;
 }
 

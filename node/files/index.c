@@ -187,7 +187,8 @@ int index_open(struct index **out, const char *state, char *why, size_t why_len)
         if ((r = open_plain(&ix->db, path)) == 0)
             r = sql_exec(ix->db, "ATTACH %Q AS local", local);
         if (r == 0)
-            r = sql_exec(ix->db, "PRAGMA local.journal_mode=WAL; PRAGMA local.synchronous=NORMAL; PRAGMA local.cache_size=-512");
+            r = sql_exec(ix->db, "PRAGMA local.locking_mode=EXCLUSIVE; PRAGMA local.journal_mode=WAL; PRAGMA local.synchronous=NORMAL; "
+                                 "PRAGMA local.cache_size=-4096");
         if (r == 0)
             r = sql_exec(ix->db, "%s", LOCAL_SCHEMA);
         if (r == 0 && (r = statements(ix)) == 0 && (r = sum_all(ix)) == 0)

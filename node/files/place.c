@@ -150,8 +150,10 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
     struct stat st;
     if (d == NULL || d->version.kind == VERSION_GONE)
         return 0;
-    if (d->version.kind == VERSION_FOLDER)
+    if (d->version.kind == VERSION_FOLDER) {
+        root_forget(e); /* it may be held open */
         return unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno != ENOENT ? -errno : 0;
+    }
     /* Out of sight first, then looked at: whoever wrote meanwhile wrote into this file. */
     struct taken t;
     int r = kept_take(e, folder, name, it->path, &t);
@@ -168,7 +170,7 @@ static int clear(struct engine *e, struct item *it, const struct disk *d, int fo
 /* ---- folders, links, deletions, files */
 
 /* What was left of it at the last deletion, and still is. */
-static void still_left(const struct engine *e, const char *path, const struct disk *d, struct content_stamp *left) {
+static void still_left(struct engine *e, const char *path, const struct disk *d, struct content_stamp *left) {
     struct stat st;
     if (d->version.kind == VERSION_GONE && root_stat(e, path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_ino == d->stamp.inode)
         *left = d->stamp;
@@ -228,10 +230,10 @@ static int bring(struct engine *e, const char *path, int folder, const char *sta
     return r;
 }
 
-/* Whose it is: what the configuration says, or whose what it replaces was, or the folder is. Only root can give files away. */
+/* Whose it is: what the configuration says, or whose what it replaces (name; NULL: nothing) was, or the folder is. Only root can give files away. */
 static int give(const struct engine *e, int folder, const char *name, int from, const char *staged, const struct stat *st) {
     struct stat there;
-    if (geteuid() != 0 || (fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) != 0 && fstat(folder, &there) != 0))
+    if (geteuid() != 0 || ((name == NULL || fstatat(folder, name, &there, AT_SYMLINK_NOFOLLOW) != 0) && fstat(folder, &there) != 0))
         return 0;
     uid_t uid = e->policy.owner != NULL ? e->policy.uid : there.st_uid;
     gid_t gid = e->policy.owner != NULL && e->policy.gid != UINT32_MAX ? e->policy.gid : there.st_gid;
@@ -257,7 +259,7 @@ static int put_new(struct engine *e, int folder, const char *name, const char *s
     struct stat st;
     if (fstatat(e->staging, staged, &st, AT_SYMLINK_NOFOLLOW) != 0)
         return -errno;
-    int r = give(e, folder, name, e->staging, staged, &st);
+    int r = give(e, folder, NULL, e->staging, staged, &st);
     if (r == 0 && renameat2(e->staging, staged, folder, name, RENAME_NOREPLACE) != 0)
         r = errno == EEXIST ? -EBUSY : -errno;
     content_stamp_of(&st, put);

@@ -3,6 +3,7 @@
  *
  * Possible failures: the folder is not there, or overlaps with the instance: said, red, and left alone until the configuration is read again. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,9 +45,40 @@ int root_look(const struct engine *e, const char *path) {
     return beneath_look(root, path);
 }
 
-int root_stat(const struct engine *e, const char *path, struct stat *st) {
-    int root = root_of(e, &path);
-    return beneath_stat(root, path, st);
+/* ---- the folder that is worked in: opened once, beneath its root, for all that is done in it before the loop waits or hears what was changed */
+
+void root_forget(struct engine *e) {
+    if (e->near >= 0)
+        close(e->near);
+    e->near = -1;
+}
+
+/* The folder that path is in, and the name there; "": the root itself. The descriptor is borrowed; -errno. */
+static int folder_of(struct engine *e, const char *path, const char **name) {
+    const char *below = path;
+    int root = root_of(e, &below);
+    *name = beneath_name(below);
+    size_t n = (size_t)(*name - path), above = (size_t)(below - path);
+    if (root < 0 || *name == below)
+        return root;
+    if (strcmp(*name, "..") == 0)
+        return -EXDEV;
+    if (--n >= sizeof(e->near_path))
+        return -ENAMETOOLONG;
+    if (e->near >= 0 && strncmp(e->near_path, path, n) == 0 && e->near_path[n] == 0)
+        return e->near;
+    root_forget(e);
+    memcpy(e->near_path, path, n);
+    e->near_path[n] = 0;
+    return e->near = beneath_folder(root, e->near_path + above);
+}
+
+int root_stat(struct engine *e, const char *path, struct stat *st) {
+    const char *name;
+    int folder = folder_of(e, path, &name);
+    if (folder < 0)
+        return folder;
+    return fstatat(folder, name, st, AT_SYMLINK_NOFOLLOW | (*name == 0 ? AT_EMPTY_PATH : 0)) != 0 ? -errno : 0;
 }
 
 int root_read(const struct engine *e, const char *path) {
@@ -54,9 +86,15 @@ int root_read(const struct engine *e, const char *path) {
     return beneath_read(root, path, NULL);
 }
 
-int root_parent(const struct engine *e, const char *path, bool make, const char **name) {
-    int root = root_of(e, &path);
-    return *path == 0 ? -EINVAL : beneath_parent(root, path, make, name);
+int root_parent(struct engine *e, const char *path, bool make, const char **name) {
+    int folder = folder_of(e, path, name), root = root_of(e, &path);
+    if (*path == 0)
+        return -EINVAL;
+    if (folder == -ENOENT && make)
+        return beneath_parent(root, path, true, name);
+    if (folder >= 0 && (folder = fcntl(folder, F_DUPFD_CLOEXEC, 0)) < 0)
+        folder = -errno;
+    return folder;
 }
 
 int root_link(const struct engine *e, const char *path, char *out, size_t out_len) {
@@ -91,6 +129,7 @@ static int root_open(struct engine *e, const struct files_folder *f, struct root
 }
 
 void roots_close(struct engine *e) {
+    root_forget(e);
     for (uint32_t i = 0; i < e->roots_count; i++) {
         close(e->roots[i].fd);
         free(e->roots[i].name);

@@ -19,6 +19,7 @@
 #define JSON_BYTES_MAX (16u << 20)
 #define JSON_BROKEN_MS 60000
 #define JSON_LOOK_MS 2000
+#define SMALL_BYTES (64 << 10)
 #define DATABASE (-2)
 #define NOT_NOW (-3)
 #define LATER_MS 2000
@@ -188,8 +189,10 @@ static void link_found(struct engine *e, struct item *it, const struct disk *bef
 }
 
 /* Written a moment ago, or, by its times, still to be written: not yet. */
-static bool is_still(struct engine *e, const struct content_stamp *stamp) {
-    int64_t now_ms = (int64_t)clock_wall_ms(), newest = stamp->mtime_ns > stamp->ctime_ns ? stamp->mtime_ns : stamp->ctime_ns;
+static bool is_still(struct engine *e, const struct stat *st) {
+    struct content_stamp stamp;
+    content_stamp_of(st, &stamp);
+    int64_t now_ms = (int64_t)clock_wall_ms(), newest = stamp.mtime_ns > stamp.ctime_ns ? stamp.mtime_ns : stamp.ctime_ns;
     int64_t age = now_ms - newest / 1000000;
     return age >= (int64_t)e->still_ms || age < -2000; /* a file from the future is as still as it will ever be */
 }
@@ -225,7 +228,7 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
     content_stamp_of(st, &stamp);
     int mode = mode_taken(e, it->path, st->st_mode);
     bool read = before != NULL && before->version.kind == VERSION_FILE && content_here(e->content, before->version.hash);
-    if (!is_still(e, &stamp)) {
+    if (!is_still(e, st)) {
         if (++it->tries >= RESTLESS_AFTER)
             it->restless = true;
         item_again(e, it, e->still_ms < 20 ? 20 : e->still_ms);
@@ -279,8 +282,9 @@ static bool unchanged(struct engine *e, const char *path, const struct disk *bef
 }
 
 /* What is at a path, and whether it is ours to replicate. 1: yes, *st says what it is; 0: nothing is there; -1: it is to be left alone; DATABASE:
- * likewise, and it is one; NOT_NOW: who knows. */
-static int look(struct engine *e, const char *path, bool known, struct stat *st, const char **why) {
+ * likewise, and it is one; NOT_NOW: who knows. reads: who asks reads what is new, small and still, and that
+ * tells a database as well. */
+static int look(struct engine *e, const char *path, bool known, bool reads, struct stat *st, const char **why) {
     int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
@@ -299,7 +303,7 @@ static int look(struct engine *e, const char *path, bool known, struct stat *st,
     } else if (S_ISDIR(st->st_mode) && st->st_dev == e->state_stat.st_dev && st->st_ino == e->state_stat.st_ino) {
         *why = "the state folder";
         r = -1;
-    } else if (S_ISREG(st->st_mode) && held_database(e->held, fd)) {
+    } else if (S_ISREG(st->st_mode) && (known || !reads || st->st_size > SMALL_BYTES || !is_still(e, st)) && held_database(e->held, fd)) {
         *why = "a database: it is replicated by rows";
         r = DATABASE;
     }
@@ -333,7 +337,7 @@ void take_look(struct engine *e, struct item *it) {
         done(it);
         return;
     }
-    int there = look(e, it->path, before != NULL, &st, &why);
+    int there = look(e, it->path, before != NULL, true, &st, &why);
     if (there == DATABASE && before != NULL && before->version.kind == VERSION_FILE) {
         commit(e, it, &gone, before, NULL, 0); /* the file is no more: what stands there now comes by rows */
         return;
@@ -364,7 +368,7 @@ bool take_leaves(struct engine *e, const char *path) {
     struct disk known;
     const char *why;
     struct stat st;
-    int r = look(e, path, index_disk(e->ix, path, &known) != 0, &st, &why);
+    int r = look(e, path, index_disk(e->ix, path, &known) != 0, false, &st, &why);
     return r < 0 && r != NOT_NOW;
 }
 

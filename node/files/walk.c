@@ -189,7 +189,9 @@ static void entry(struct engine *e, struct walk *w, const char *name) {
     }
     if (!engine_takes(e, path, folder) || (folder && st.st_dev == e->state_stat.st_dev && st.st_ino == e->state_stat.st_ino))
         return;
-    if (!known(e, path, &st)) {
+    const struct item *it = item_find(e, path);
+    bool reading = it != NULL && it->scan != 0 && !w->all && !watch_blind(e); /* inotify tells who writes meanwhile, and loses nothing */
+    if (!reading && !known(e, path, &st)) {
         if (w->all && moved_here(e, &st))
             gone_moved(e);
         item_look(e, path, 0);

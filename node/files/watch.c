@@ -120,6 +120,7 @@ static void event(struct engine *e, const struct inotify_event *ev) {
 void watch_drain(struct engine *e) {
     char buffer[16384] __attribute__((aligned(__alignof__(struct inotify_event))));
     ssize_t n;
+    root_forget(e); /* what is told now may be that it went elsewhere */
     while (e->watch->fd >= 0 && (n = read(e->watch->fd, buffer, sizeof(buffer))) > 0) {
         for (char *at = buffer; at < buffer + n;) {
             const struct inotify_event *ev = (const struct inotify_event *)at;
