@@ -23,7 +23,7 @@ struct content_link {
     uint8_t peer[NODE_ID_BYTES];
     void *data;
     uv_tcp_t handle;
-    bool closing, paused, in_frame;
+    bool closing, paused, giving; /* giving: the frame that is in rx */
     struct secure secure;
     struct buf rx; /* an incomplete frame */
     size_t queued;
@@ -70,6 +70,22 @@ static bool give(struct content_link *l, const uint8_t *frame, size_t len) {
     return l->config.frame(l->config.ctx, l, frame + WIRE_HEAD_BYTES, len - WIRE_HEAD_BYTES) == 0;
 }
 
+/* The frame in rx is whole. */
+static bool give_rx(struct content_link *l) {
+    l->giving = true;
+    bool ok = give(l, l->rx.data, l->rx.len);
+    l->giving = false;
+    buf_clear(&l->rx);
+    return ok;
+}
+
+uint8_t *content_link_take(struct content_link *l) {
+    uint8_t *frame = l->giving ? l->rx.data : NULL;
+    if (frame != NULL)
+        buf_init(&l->rx, WIRE_HEAD_BYTES + FRAME_BYTES_MAX);
+    return frame;
+}
+
 /* Moves bytes into rx until it holds want. */
 static bool fill(struct content_link *l, const uint8_t **data, size_t *len, size_t want) {
     size_t n = want - l->rx.len;
@@ -95,25 +111,33 @@ static bool stream(struct content_link *l, const uint8_t *data, size_t len) {
         if (l->rx.len < WIRE_HEAD_BYTES && !fill(l, &data, &len, WIRE_HEAD_BYTES))
             return l->rx.failed == 0;
         size_t n = frame_bytes(l->rx.data);
-        if (n > WIRE_HEAD_BYTES + FRAME_BYTES_MAX)
+        if (n > WIRE_HEAD_BYTES + FRAME_BYTES_MAX || buf_reserve(&l->rx, n - l->rx.len) == NULL)
             return false;
         if (!fill(l, &data, &len, n))
             return l->rx.failed == 0;
-        bool ok = give(l, l->rx.data, n);
-        buf_clear(&l->rx);
-        if (!ok)
+        if (!give_rx(l))
             return false;
     }
     return true;
 }
 
+/* A record that cannot end the frame in rx, or ends with it, is opened where it belongs. */
+static bool within_frame(const struct content_link *l) {
+    return l->rx.len >= WIRE_HEAD_BYTES && frame_bytes(l->rx.data) - l->rx.len >= SECURE_RECORD_MAX;
+}
+
 static void take(struct content_link *l, const uint8_t *data, size_t len) {
     while (!l->closing) {
+        bool within = within_frame(l);
         size_t n = 0;
-        int r = secure_open(&l->secure, &data, &len, l->plain, &n);
+        int r = secure_open(&l->secure, &data, &len, within ? l->rx.data + l->rx.len : l->plain, &n);
         if (r == 0)
             return;
-        if (r < 0 || !stream(l, l->plain, n)) {
+        bool ok = r > 0 && (within || stream(l, l->plain, n));
+        l->rx.len += ok && within ? n : 0;
+        if (ok && within && l->rx.len == frame_bytes(l->rx.data))
+            ok = give_rx(l);
+        if (!ok) {
             content_link_drop(l);
             return;
         }

@@ -30,6 +30,8 @@ struct content_link *content_link_new(const struct content_link_config *config, 
                                       void *data);
 const uint8_t *content_link_peer(const struct content_link *l);
 void *content_link_data(const struct content_link *l);
+/* From within frame(): the memory in which the frame is, which the caller frees; NULL: it is not by itself. */
+uint8_t *content_link_take(struct content_link *l);
 /* Seals and queues whole frames. */
 void content_link_send(struct content_link *l, const uint8_t *frames, size_t len);
 size_t content_link_queued(const struct content_link *l);

@@ -26,15 +26,24 @@
 static const char magic[16] = "starling map 1\n";
 
 int stage_write(int fd, const uint8_t *data, size_t len, uint64_t at) {
-    while (len > 0) {
-        ssize_t n = pwrite(fd, data, len, (off_t)at);
+    struct iovec one = {(void *)(uintptr_t)data, len};
+    return len == 0 ? 0 : stage_writev(fd, &one, 1, at);
+}
+
+int stage_writev(int fd, struct iovec *pieces, uint32_t count, uint64_t at) {
+    while (count > 0) {
+        ssize_t n = pwritev(fd, pieces, (int)count, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return n == 0 ? ERR_IO : content_error(errno);
-        data += n;
         at += (uint64_t)n;
-        len -= (size_t)n;
+        for (; count > 0 && (size_t)n >= pieces->iov_len; pieces++, count--)
+            n -= (ssize_t)pieces->iov_len;
+        if (count > 0) {
+            pieces->iov_base = (uint8_t *)pieces->iov_base + n;
+            pieces->iov_len -= (size_t)n;
+        }
     }
     return 0;
 }

@@ -12,6 +12,7 @@
 #define NODE_FILES_CONTENT_STATE_H
 
 #include <stdatomic.h>
+#include <sys/uio.h>
 #include <uthash.h>
 #include <utlist.h>
 
@@ -212,9 +213,10 @@ void peer_forget_runs(struct peer *p);
 /* content_stage.c */
 int stage_make(int dir, const char *name, int how); /* a new file in the staging folder; as open() */
 int stage_write(int fd, const uint8_t *data, size_t len, uint64_t at);
-int stage_read(int fd, uint8_t *data, size_t len, uint64_t at); /* ERR_NOTFOUND: there is less */
-int stage_open(struct target *t);                               /* the staging file, once the list is known */
-bool stage_resume(struct target *t);                            /* the list and chunks of an earlier run */
+int stage_writev(int fd, struct iovec *pieces, uint32_t count, uint64_t at); /* one behind the other; they are used up */
+int stage_read(int fd, uint8_t *data, size_t len, uint64_t at);              /* ERR_NOTFOUND: there is less */
+int stage_open(struct target *t);                                            /* the staging file, once the list is known */
+bool stage_resume(struct target *t);                                         /* the list and chunks of an earlier run */
 void stage_wrote(struct target *t, uint32_t chunk, uint32_t len);
 void stage_sync_maybe(struct target *t); /* now and then, so that the last sync is short and a restart finds most */
 void stage_sync(struct target *t);

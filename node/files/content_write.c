@@ -16,6 +16,8 @@
 
 #define COPY_CHUNKS 16
 #define COPIES_AT_ONCE 3
+#define COPY_BYTES (1u << 20) /* and one chunk, at most */
+#define WRITE_PIECES 16
 
 /* ---- small ones */
 
@@ -111,31 +113,50 @@ struct item {
 struct stage {
     struct job job;
     uint8_t peer[NODE_ID_BYTES];
-    uint8_t *body;
+    uint8_t *own; /* what the items point into */
     uint32_t raw, count;
     struct item items[];
 };
 
-static int item_stage(struct item *it) {
-    const struct target *t = it->target;
+static int small_stage(struct item *it) {
     uint8_t hash[CONTENT_HASH_BYTES];
-    if (t->small) {
-        content_hash_one(it->data, it->len, hash);
-        if (memcmp(hash, t->hash, sizeof hash) != 0)
-            return ERR_SIGNATURE;
-        chunk_hash(it->data, it->len, it->hash);
-        return small_write(t, it->data);
-    }
-    chunk_hash(it->data, it->len, hash);
-    if (memcmp(hash, it->hash, sizeof hash) != 0)
+    content_hash_one(it->data, it->len, hash);
+    if (memcmp(hash, it->target->hash, sizeof hash) != 0)
         return ERR_SIGNATURE;
-    return stage_write(t->fd, it->data, it->len, it->at);
+    chunk_hash(it->data, it->len, it->hash);
+    return small_write(it->target, it->data);
+}
+
+static bool is_chunk(const uint8_t *data, uint32_t len, const uint8_t expected[CONTENT_HASH_BYTES]) {
+    uint8_t hash[CONTENT_HASH_BYTES];
+    chunk_hash(data, len, hash);
+    return memcmp(hash, expected, sizeof hash) == 0;
+}
+
+/* Chunks that follow each other in their file are written at once: the larger a write, the less it costs a page. How many items were done with. */
+static uint32_t chunks_stage(struct item *it, uint32_t count) {
+    struct iovec pieces[WRITE_PIECES];
+    uint64_t at = it->at;
+    uint32_t n = 0;
+    while (n < count && n < WRITE_PIECES && it[n].target == it->target && it[n].at == at && is_chunk(it[n].data, it[n].len, it[n].hash)) {
+        pieces[n] = (struct iovec){(void *)(uintptr_t)it[n].data, it[n].len};
+        at += it[n++].len;
+    }
+    int r = n == 0 ? ERR_SIGNATURE : stage_writev(it->target->fd, pieces, n, it->at);
+    for (uint32_t i = 0; i == 0 || i < n; i++)
+        it[i].error = r;
+    return n == 0 ? 1 : n;
 }
 
 static void run_stage(struct job *j) {
     struct stage *s = (struct stage *)j;
-    for (uint32_t i = 0; i < s->count; i++)
-        s->items[i].error = item_stage(&s->items[i]);
+    for (uint32_t i = 0; i < s->count;)
+        if (s->items[i].target->small) {
+            s->items[i].error = small_stage(&s->items[i]);
+            i++;
+        } else {
+            i += chunks_stage(&s->items[i], s->count - i);
+        }
 }
 
 static void item_done(struct content *c, struct stage *s, struct item *it) {
@@ -163,7 +184,7 @@ static void stage_done(struct job *j) {
     c->storing -= s->raw;
     for (uint32_t i = 0; i < s->count; i++)
         item_done(c, s, &s->items[i]);
-    free(s->body);
+    free(s->own);
     free(s);
     if (!c->closing)
         content_pause_reading(c);
@@ -197,14 +218,16 @@ static bool item_wanted(struct content *c, struct conn *conn, const struct wire_
     return !fetch_is_here(t->item, w->chunk);
 }
 
-static uint8_t *expand(struct conn *conn, const struct wire_data *w) {
-    uint8_t *body = malloc(w->raw);
+/* The items: in *own, or behind its beginning. */
+static const uint8_t *expand(struct conn *conn, const struct wire_data *w, uint8_t **own) {
+    bool plain = (w->flags & WIRE_ZSTD) == 0;
+    if (plain && (*own = content_link_take(conn->link)) != NULL)
+        return w->body;
+    uint8_t *body = *own = malloc(w->raw);
     if (body == NULL)
         return NULL;
-    if ((w->flags & WIRE_ZSTD) == 0) {
-        memcpy(body, w->body, w->raw);
-        return body;
-    }
+    if (plain)
+        return memcpy(body, w->body, w->raw);
     if (conn->zip == NULL)
         conn->zip = zip_new();
     if (conn->zip == NULL || zip_expand(conn->zip, w->body, w->body_len, body, w->raw) != 0) {
@@ -215,10 +238,10 @@ static uint8_t *expand(struct conn *conn, const struct wire_data *w) {
 }
 
 int stage_data(struct content *c, struct conn *conn, const struct wire_data *w) {
-    uint8_t *body = expand(conn, w);
+    uint8_t *own;
+    const uint8_t *body = expand(conn, w, &own), *p = body;
     if (body == NULL)
         return ERR_MALFORMED;
-    const uint8_t *p = body;
     size_t left = w->raw;
     struct wire_item item;
     uint32_t count = 0;
@@ -227,12 +250,12 @@ int stage_data(struct content *c, struct conn *conn, const struct wire_data *w) 
         count++;
     struct stage *s = r < 0 ? NULL : calloc(1, sizeof *s + count * sizeof *s->items);
     if (s == NULL) {
-        free(body);
+        free(own);
         return r < 0 ? r : ERR_NOMEM;
     }
     s->job = (struct job){.run = run_stage, .done = stage_done};
     memcpy(s->peer, conn->peer->id, sizeof s->peer);
-    s->body = body;
+    s->own = own;
     s->raw = w->raw;
     for (p = body, left = w->raw; wire_next_item(&p, &left, &item) == 1;) {
         if (!item_wanted(c, conn, &item, &s->items[s->count]))
@@ -240,7 +263,7 @@ int stage_data(struct content *c, struct conn *conn, const struct wire_data *w) 
         s->items[s->count++].target->jobs++;
     }
     if (s->count == 0) {
-        free(body);
+        free(own);
         free(s);
         return 0;
     }
@@ -255,7 +278,7 @@ int stage_data(struct content *c, struct conn *conn, const struct wire_data *w) 
 struct copying {
     struct job job;
     struct target *target;
-    uint32_t count;
+    uint32_t count, bytes;
     struct {
         uint32_t chunk, len;
         uint64_t from, to;
@@ -265,21 +288,32 @@ struct copying {
     } part[COPY_CHUNKS];
 };
 
+/* Writes the parts [first, end), which stand in data and follow each other. */
+static void copies_write(struct copying *s, uint32_t first, uint32_t end, const uint8_t *data, size_t len) {
+    int r = len == 0 ? 0 : stage_write(s->target->fd, data, len, s->part[first].to);
+    for (uint32_t i = first; r != 0 && i < end; i++)
+        s->part[i].error = r;
+}
+
 static void run_copying(struct job *j) {
     struct copying *s = (struct copying *)j;
-    uint8_t hash[CONTENT_HASH_BYTES], *data = malloc(CHUNK_MAX);
+    uint8_t *data = malloc(s->bytes);
+    uint32_t first = 0;
+    size_t len = 0; /* of the parts from `first` on */
     for (uint32_t i = 0; i < s->count; i++) {
-        int r = data == NULL ? ERR_NOTFOUND : stage_read(s->part[i].fd, data, s->part[i].len, s->part[i].from);
-        if (r == 0) {
-            chunk_hash(data, s->part[i].len, hash);
-            r = memcmp(hash, s->part[i].hash, sizeof hash) == 0 ? 0 : ERR_NOTFOUND;
-        } else {
-            r = ERR_NOTFOUND; /* whatever is wrong with that file: the chunk is fetched */
+        if (len > 0 && s->part[i].to != s->part[first].to + len) {
+            copies_write(s, first, i, data, len);
+            len = 0;
         }
-        if (r == 0 && !s->part[i].itself)
-            r = stage_write(s->target->fd, data, s->part[i].len, s->part[i].to);
-        s->part[i].error = r;
+        first = len == 0 ? i : first;
+        bool there = data != NULL && stage_read(s->part[i].fd, data + len, s->part[i].len, s->part[i].from) == 0 &&
+                     is_chunk(data + len, s->part[i].len, s->part[i].hash);
+        s->part[i].error = there ? 0 : ERR_NOTFOUND; /* whatever is wrong with that file: the chunk is fetched */
+        if (there && !s->part[i].itself)
+            len += s->part[i].len;
     }
+    if (len > 0)
+        copies_write(s, first, s->count, data, len);
     free(data);
 }
 
@@ -317,12 +351,13 @@ void stage_copies_go_on(struct target *t) {
         }
         s->job = (struct job){.run = run_copying, .done = copying_done};
         s->target = t;
-        while (s->count < COPY_CHUNKS && t->copies_at < t->copies_count) {
+        while (s->count < COPY_CHUNKS && s->bytes < COPY_BYTES && t->copies_at < t->copies_count) {
             const struct copy *copy = &t->copies[t->copies_at++];
             struct chunk chunk = chunklist_get(&t->list, copy->chunk);
             uint32_t n = s->count++;
             s->part[n].chunk = copy->chunk;
             s->part[n].len = chunk.len;
+            s->bytes += chunk.len;
             s->part[n].from = copy->at;
             s->part[n].to = chunk.at;
             s->part[n].fd = t->sources[copy->source];

@@ -36,9 +36,9 @@ static bool *dirty(ino_t inode) {
     return &files[i].dirty;
 }
 
-ssize_t __real_pwrite(int fd, const void *data, size_t len, off_t at);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t at);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t at) {
+ssize_t __real_pwritev(int fd, const struct iovec *pieces, int count, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int count, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int count, off_t at) {
     struct stat st;
     int kind = kind_of(fd, &st);
     pthread_mutex_lock(&lock);
@@ -47,7 +47,7 @@ ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t at) {
     if (kind == 2 && at >= MAP_BITS_AT)
         early = early || ++marks > syncs; /* each of its marks comes behind a sync of its own */
     pthread_mutex_unlock(&lock);
-    return __real_pwrite(fd, data, len, at);
+    return __real_pwritev(fd, pieces, count, at);
 }
 
 int __real_fdatasync(int fd);

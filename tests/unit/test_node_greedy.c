@@ -29,11 +29,11 @@ static void gate(int fd) {
     pthread_mutex_unlock(&lock);
 }
 
-ssize_t __real_pwrite(int fd, const void *data, size_t len, off_t at);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t at);
-ssize_t __wrap_pwrite(int fd, const void *data, size_t len, off_t at) {
+ssize_t __real_pwritev(int fd, const struct iovec *pieces, int count, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int count, off_t at);
+ssize_t __wrap_pwritev(int fd, const struct iovec *pieces, int count, off_t at) {
     gate(fd);
-    return __real_pwrite(fd, data, len, at);
+    return __real_pwritev(fd, pieces, count, at);
 }
 
 static void gate_set(bool on) {
