@@ -112,8 +112,9 @@ class Run(Checks):
             now = {row[0]: born_of(row[2]) for row in self.looks[r]["rows"][table]}
             gone = {row[0]: born_of(row[2]) for row in before[table] if now.get(row[0], born_of(row[2])) != born_of(row[2])}
             self.moved[r] |= any(now.get(row[0]) != born_of(row[2]) for row in before[table])
-            if table == "team":
-                self.given[r].update({n: None if n in self.given[r] else team for n, team in gone.items()})
+            if table == "team":  # one that is gone, and comes again, is not the row that the number still means
+                here = set(now.values())
+                self.given[r].update({n: None if n in self.given[r] or team not in here else team for n, team in gone.items()})
 
     def looked(self, r, look, own=()):
         self.looks[r] = look
