@@ -360,7 +360,11 @@ static void scan_end(struct databases *d) {
         }
     }
     HASH_ITER(hh, d->list, db, db_next) { /* those that only had the name are forgotten with the file */
-        if (db->worker != NULL || lstat(db->path, &st) == 0)
+        if (db->internal && db->worker == NULL) { /* no walk over the folder comes by it */
+            worker_begin(d, db, false);
+            d->unfinished = d->unfinished || db->worker == NULL;
+        }
+        if (db->internal || db->worker != NULL || lstat(db->path, &st) == 0)
             continue;
         if (db->wanted && free_now == NULL)
             free_now = strdup(db->name);

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import struct
 import unittest
 
@@ -119,6 +120,35 @@ class Full(FilesTest):
         self.everywhere(c, "more/inside/two", b"2")
         self.converge(c)
         self.assertEqual(c[0].status()["files"]["state"], "ok")
+
+
+class Threads(FilesTest):
+    def test_without_a_thread_for_the_index_it_is_served_later(self):
+        if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("prlimit"):
+            self.skipTest("only root can become somebody else")
+        binary = shutil.copy(harness.STARLINGD, os.path.join(self.root, "starlingd"))  # which nobody may execute
+        os.chmod(binary, 0o755)
+        c = self.files(1)
+        uid = 60000 + os.getpid() % 5000  # nobody else's threads are counted
+        become = ["setpriv", "--reuid=%d" % uid, "--regid=%d" % uid, "--clear-groups"]
+        other = self.make("other", join=[c[0]], extra=STILL, binary=binary, wrap=become)
+
+        def threads(soft):
+            done = harness.run([*become, "prlimit", "--pid", str(other.proc.pid), "--nproc=%s:" % soft])
+            self.assertEqual(done.code, 0, done)
+        os.makedirs(other.path(".starling/files.db/x"))  # in the way until there is no thread to be had
+        for path in ("", ".starling", ".starling/files.db", ".starling/files.db/x"):
+            os.chown(other.path(path), uid, uid)
+        os.chmod(other.path(".starling"), 0o700)
+        other.start()
+        poll(lambda: other.status()["files"]["state"] == "error")
+        threads(1)
+        shutil.rmtree(other.path(".starling/files.db"))
+        poll(lambda: other.log_lines("no thread could be started"))
+        threads(1000)
+        write(c[0], "late", b"x")
+        self.everywhere([other], "late", b"x")
+        self.assertEqual(other.cli("wait", "--converged", "--members", "2").code, 0)
 
 
 class Blind(FilesTest):
