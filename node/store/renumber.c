@@ -376,13 +376,13 @@ static int find_temporary(struct store *s, const struct tbl *t, int64_t *from) {
 /* Not within the projection: after a change of the schema each ROLLBACK TO of the same transaction has SQLite read all schemas again and make all
  * statements anew, and of many rows that wait for each other each is tried within a savepoint: readers were kept out for ten seconds. */
 int renumber_tables(struct store *s) {
-    if (sqlite3_table_column_metadata(s->app.writer, "temp", "starling_stay", NULL, NULL, NULL, NULL, NULL, NULL) == SQLITE_OK)
-        return 0;
+    if (sqlite3_table_column_metadata(s->app.writer, "temp", "starling_move", NULL, NULL, NULL, NULL, NULL, NULL) == SQLITE_OK)
+        return 0; /* it is the last one */
     return sql_exec(
         s->app.writer,
-        "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE);"
         "CREATE TEMP TABLE IF NOT EXISTS starling_stay(c, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15, k16);"
-        "CREATE INDEX IF NOT EXISTS temp.starling_stay_key ON starling_stay(c, k1)");
+        "CREATE INDEX IF NOT EXISTS temp.starling_stay_key ON starling_stay(c, k1);"
+        "CREATE TEMP TABLE IF NOT EXISTS starling_move(a INTEGER PRIMARY KEY, b INTEGER UNIQUE, t INTEGER UNIQUE)");
 }
 
 /* A row may have asked twice; and two rows for one number, which servers gave them apart: one gets it, and the other finds it taken when it asks again. */
