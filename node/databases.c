@@ -359,7 +359,7 @@ static void scan_end(struct databases *d) {
             free(o);
         }
     }
-    HASH_ITER(hh, d->list, db, db_next) { /* those that only had the name are forgotten with the file */
+    HASH_ITER(hh, d->list, db, db_next) {         /* those that only had the name are forgotten with the file */
         if (db->internal && db->worker == NULL) { /* no walk over the folder comes by it */
             worker_begin(d, db, false);
             d->unfinished = d->unfinished || db->worker == NULL;
