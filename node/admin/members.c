@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/admin/conn.h"
+#include "node/files/files.h"
 #include "node/allow.h"
 #include "node/clock.h"
 
@@ -114,6 +115,8 @@ void verb_join(struct conn *c, const json_t *args) {
             conn_done(c, 1, NULL, why);
             return;
         }
+        if (c->node->files != NULL)
+            files_joining(c->node->files);
         node_join(c->node, address);
     }
     conn_done(c, 0, NULL, NULL);

@@ -437,7 +437,7 @@ struct unsettled {
 static void differing_one(void *ctx, const char *path) {
     struct unsettled *u = ctx;
     struct version v;
-    if (index_get(u->e->ix, path, &v, NULL) != 1 || !engine_wants(u->e, path, &v) || take_leaves(u->e, path))
+    if (index_get(u->e->ix, path, &v, NULL) != 1 || !engine_wants(u->e, path, &v) || take_leaves(u->e, path, NULL))
         return;
     u->count++;
     item_show(u->e, path, 0);

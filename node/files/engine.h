@@ -191,8 +191,8 @@ bool gone_emptied(struct engine *e,
 
 /* ---- take.c */
 void take_look(struct engine *e, struct item *it);
-/* What stands there is not for us: a database, no file at all, or it cannot be looked at. */
-bool take_leaves(struct engine *e, const char *path);
+/* What stands there is not for us: a database, no file at all, or it cannot be looked at. *told: which; NULL where that is nobody's trouble. */
+bool take_leaves(struct engine *e, const char *path, const char **told);
 void take_scanned(struct engine *e, const struct content_scanned *s);
 /* This is on disk now, made after what `before` (NULL: nothing) holds: into the index. */
 int take_commit(struct engine *e, const char *path, struct version *v, const struct disk *before, const struct content_stamp *stamp,

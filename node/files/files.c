@@ -43,6 +43,7 @@ enum word_type {
     WORD_OPENED,
     WORD_CHANGED,
     WORD_MET,
+    WORD_JOIN,
     WORD_ASK,
     WORD_SETTINGS,
     WORD_STOP,
@@ -360,6 +361,42 @@ static void settings_take(struct engine *e, struct settings *fresh) {
     e->bandwidth_kib = fresh->bandwidth_kib;
 }
 
+struct joining {
+    struct engine *e;
+    int error;
+};
+
+static void join_one(void *ctx, const char *path) {
+    struct joining *j = ctx;
+    struct engine *e = j->e;
+    struct version v;
+    struct disk d;
+    int mode;
+    if (index_get(e->ix, path, &v, &mode) != 1 || v.rank != RANK_FIRST || memcmp(v.by, e->id, sizeof(e->id)) != 0)
+        return;
+    bool here = index_disk(e->ix, path, &d) == 1 && version_equal(&d.version, &v);
+    v.rank = d.version.rank = RANK_BEFORE_JOINING;
+    int r = index_put(e->ix, path, &v, mode);
+    if (r == 0 && here)
+        r = index_disk_put(e->ix, path, &d);
+    j->error = j->error != 0 ? j->error : r;
+}
+
+/* Who joins others, and has met nobody yet, made its first versions without what they have. */
+static void join(struct engine *e) {
+    if (e->rank != RANK_FIRST)
+        return;
+    e->rank = e->rank_begun = RANK_BEFORE_JOINING;
+    struct joining j = {.e = e};
+    char *after = e->opened ? strdup("") : NULL;
+    while (after != NULL && index_paths(e->ix, &after, join_one, &j) > 0)
+        ;
+    free(after);
+    if (j.error != 0)
+        engine_say(e, LOG_WARNING, "files that were here before joining may count for more than those of the others: %s",
+                   err_text(j.error));
+}
+
 static void hear(struct engine *e, struct word *w) {
     char bytes[BENEATH_PATH_MAX + 1];
     json_t *answer, *path;
@@ -391,6 +428,7 @@ static void hear(struct engine *e, struct word *w) {
         e->met_ms = clock_wall_ms();
         met_note(e);
         break;
+    case WORD_JOIN: join(e); break;
     case WORD_ASK:
         answer = e->opened ? ask_answer(e, w->number, w->json) : json_pack("{s:s}", "error", e->files->summary.error);
         if (answer != NULL)
@@ -607,6 +645,8 @@ void files_reload(struct files *f, struct config *fresh) {
     else
         free(w);
 }
+
+void files_joining(struct files *f) { tell_thread(f, word_new(WORD_JOIN)); }
 
 void files_tick(struct files *f) {
     if (f->unserved)

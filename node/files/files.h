@@ -27,6 +27,7 @@ bool files_index(const struct files *f, const struct database *db); /* is this i
 
 /* The index is served: it may be written from now on. */
 void files_opened(struct files *f);
+void files_joining(struct files *f); /* somebody says whom to join */
 /* A `watch` object of the index, which may come before the change can be seen there; and: what was told until now can be seen. */
 void files_changed(struct files *f, const json_t *change);
 void files_settled(struct files *f);

@@ -95,6 +95,7 @@ static void recorded(struct engine *e, struct item *it, const struct disk *now) 
     it->show = it->rotten = false;
     if (index_disk_put(e->ix, it->path, now) == 0)
         engine_trouble(e, it->noted, "");
+    engine_read(e, it->path); /* whatever stood in the way */
 }
 
 /* left: the folder that stays for what is in it; all 0: none does. Whatever else stands there came since, and is somebody's. */
@@ -554,6 +555,7 @@ void place_look(struct engine *e, struct item *it) {
     struct disk record, *d = NULL;
     struct content_stamp put = {0};
     struct version v;
+    const char *why;
     int mode = 0644, r = index_get(e->ix, it->path, &v, &mode);
     if (r != 1 || !engine_wants(e, it->path, &v) || index_is_halted(e->ix, it->path)) {
         unwant(e, it);
@@ -572,7 +574,9 @@ void place_look(struct engine *e, struct item *it) {
         shown_gone(e, it, &v, &put);
         return;
     }
-    if (!as_was && take_leaves(e, it->path)) {
+    if (!as_was && take_leaves(e, it->path, &why)) {
+        if (v.kind != VERSION_GONE && why != NULL)
+            engine_unread(e, it->path, why);
         unwant(e, it);
         it->show = false;
         return;

@@ -133,6 +133,7 @@ static void commit(struct engine *e, struct item *it, struct version *v, const s
 static void absent(struct engine *e, struct item *it, const struct disk *before) {
     struct version v = {.kind = VERSION_GONE};
     if (before == NULL || before->version.kind == VERSION_GONE || gone_unmounted(e, it->path)) {
+        it->show = true; /* perhaps it stood in the way of what the index has there */
         done(it);
         return;
     }
@@ -176,10 +177,8 @@ static void link_found(struct engine *e, struct item *it, const struct disk *bef
     struct content_stamp stamp;
     content_stamp_of(st, &stamp);
     v.mtime_ns = stamp.mtime_ns;
-    int n = root_link(e, it->path, v.target, sizeof(v.target));
-    if (n <= 0 || !root_link_inside(e, it->path, v.target)) {
-        say_refused(e, it->path, "a symbolic link that points out of the folder");
-        done(it);
+    if (root_link(e, it->path, v.target, sizeof(v.target)) <= 0) { /* it is another one already */
+        item_again(e, it, 0);
         return;
     }
     if (before != NULL && version_equal(&before->version, &v))
@@ -285,6 +284,7 @@ static bool unchanged(struct engine *e, const char *path, const struct disk *bef
  * likewise, and it is one; NOT_NOW: who knows. reads: who asks reads what is new, small and still, and that
  * tells a database as well. */
 static int look(struct engine *e, const char *path, bool known, bool reads, struct stat *st, const char **why) {
+    char target[VERSION_TARGET_MAX];
     int fd = root_look(e, path), r = 1;
     if (fd == -ENOENT || fd == -ENOTDIR)
         return 0;
@@ -306,6 +306,10 @@ static int look(struct engine *e, const char *path, bool known, bool reads, stru
     } else if (S_ISREG(st->st_mode) && (known || !reads || st->st_size > SMALL_BYTES || !is_still(e, st)) && held_database(e->held, fd)) {
         *why = "a database: it is replicated by rows";
         r = DATABASE;
+    }
+    if (r == 1 && S_ISLNK(st->st_mode) && (root_link(e, path, target, sizeof(target)) <= 0 || !root_link_inside(e, path, target))) {
+        *why = "a symbolic link that points out of the folder";
+        r = -1;
     }
     if (r == 1 && S_ISREG(st->st_mode) && root_extra(path) && is_database(fd)) {
         *why = "a database outside of the instance folder";
@@ -364,11 +368,13 @@ void take_look(struct engine *e, struct item *it) {
         file_found(e, it, before, &st);
 }
 
-bool take_leaves(struct engine *e, const char *path) {
+bool take_leaves(struct engine *e, const char *path, const char **told) {
     struct disk known;
     const char *why;
     struct stat st;
     int r = look(e, path, index_disk(e->ix, path, &known) != 0, false, &st, &why);
+    if (told != NULL)
+        *told = r == DATABASE || r >= 0 ? NULL : why; /* DATABASE: the others are about to hear of it */
     return r < 0 && r != NOT_NOW;
 }
 

@@ -393,6 +393,23 @@ class Apart(FilesTest):
         self.assertEqual([x["key"]["path"] for x in self.conflicts(c[0])], ["settings.json"])
 
 
+    def test_a_default_of_who_is_told_to_join_loses(self):
+        """Also if it is the older one, and was taken up long before."""
+        late, first = (self.make(name, port=harness.free_port(), extra=STILL).start() for name in ("late", "first"))
+        for node, text in ((late, b'{"theme": "default"}'), (first, b'{"theme": "ours"}')):
+            write(node, "settings.json", text)
+            write(node, node.name, text)
+            poll(lambda: node.status()["files"]["count"] == 2)
+        self.assertEqual(late.cli("join", first.address()).code, 0)
+        self.everywhere((first, late), "late", b'{"theme": "default"}')
+        self.everywhere((first, late), "settings.json", b'{"theme": "ours"}')
+        for node in (first, late):
+            self.assertEqual(node.cli("wait", "--converged", "--members", "2").code, 0)
+            self.assertEqual(sorted(tree(node)), [b"first", b"late", b"settings.json"])
+            self.assertEqual(read(node, "settings.json"), b'{"theme": "ours"}')
+            self.assertEqual([x["key"]["path"] for x in self.conflicts(node)], ["settings.json"])
+
+
 class Care(FilesTest):
     def test_half_a_json_is_not_taken_and_slow_writers_are_waited_for(self):
         c = self.cluster(2, extra=["--set", "still_ms=500"])

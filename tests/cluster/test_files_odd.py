@@ -122,6 +122,24 @@ class Full(FilesTest):
         self.assertEqual(c[0].status()["files"]["state"], "ok")
 
 
+class InTheWay(FilesTest):
+    def test_what_cannot_be_put_there_is_told(self):
+        """What stands there is none of our business; that the file is missing here is."""
+        c = self.files(2)
+        outside = os.path.join(self.root, "outside")
+        os.mkdir(outside)
+        os.mkfifo(c[1].path("pipe"))
+        os.symlink(outside, c[1].path("d"))
+        for path, why in (("pipe", "neither a file nor a folder"), ("d/inside", "a symbolic link that points out")):
+            write(c[0], path, b"from the other one")
+            poll(lambda: why in (c[1].status()["files"]["error"] or ""), what="%s is told" % path)
+            os.unlink(c[1].path(path.split("/")[0]))
+            self.everywhere(c, path, b"from the other one")
+            poll(lambda: c[1].status()["files"]["error"] is None)
+        self.converge(c)
+        self.assertEqual(os.listdir(outside), [])
+
+
 class Threads(FilesTest):
     def test_without_a_thread_for_the_index_it_is_served_later(self):
         if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("prlimit"):
