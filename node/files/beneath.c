@@ -166,17 +166,18 @@ int beneath_link(int root, const char *path, char *out, size_t out_len) {
 }
 
 bool beneath_link_inside(const char *path, const char *target) {
-    int depth = 0;
+    int above = 0; /* folders from here up to the root */
+    bool named = false;
     if (target[0] == '/' || target[0] == 0)
         return false;
     for (const char *p = strchr(path, '/'); p != NULL; p = strchr(p + 1, '/'))
-        depth++;
+        above++;
     while (*target != 0) {
         size_t n = strcspn(target, "/");
-        if (n == 2 && strncmp(target, "..", 2) == 0 && --depth < 0)
+        bool up = n == 2 && strncmp(target, "..", 2) == 0;
+        if (up && (named || --above < 0)) /* behind a name: that may be a link itself, and what is above it is anywhere */
             return false;
-        if (n > 0 && !(n <= 2 && strncmp(target, "..", n) == 0))
-            depth++;
+        named = named || (n > 0 && !up && !(n == 1 && target[0] == '.'));
         target += n;
         target += strspn(target, "/");
     }

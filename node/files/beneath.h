@@ -34,7 +34,8 @@ int beneath_parent(int root, const char *path, bool make, const char **name);
 int beneath_mkdir(int above, const char *name);
 /* The bytes of a symbolic link, and a terminator: their number. -ENAMETOOLONG when they do not fit. */
 int beneath_link(int root, const char *path, char *out, size_t out_len);
-/* Does a link at path that points to target stay beneath the root? Absolute ones never do. Judged by the text alone. */
+/* Does a link at path that points to target stay beneath the root? Absolute ones never do; nor do those that go up behind a name, which may be a link itself.
+ * Judged by the text alone. */
 bool beneath_link_inside(const char *path, const char *target);
 
 #endif

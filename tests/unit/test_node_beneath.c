@@ -154,7 +154,10 @@ static void links_inside(void **state) {
     (void)state;
     assert_true(beneath_link_inside("a", "b"));
     assert_true(beneath_link_inside("d/a", "../b"));
-    assert_true(beneath_link_inside("d/a", "./x/../../b"));
+    assert_true(beneath_link_inside("d/e/a", ".././../b/c"));
+    assert_false(beneath_link_inside("d/a", "./x/../../b"));
+    assert_false(beneath_link_inside("a", "self/../b")); /* where self is a link to ".": beside the root */
+    assert_false(beneath_link_inside("a", "x/.."));
     assert_false(beneath_link_inside("a", "../b"));
     assert_false(beneath_link_inside("d/a", "../../b"));
     assert_false(beneath_link_inside("d/a", "x/../../../d/b"));
