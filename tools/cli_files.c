@@ -100,6 +100,12 @@ static void print_status(const struct cli *cli, const json_t *result) {
                size > 0 ? (int)(here * 100 / size) : 0, path ? path : "?");
         free(path);
     }
+    json_array_foreach(json_object_get(result, "restless"), i, one) {
+        char *path = path_text(one);
+        say(cli, TONE_WARN, "%s is still being written, or cannot be read yet", path ? path : "?");
+        printf("\n");
+        free(path);
+    }
     json_array_foreach(json_object_get(result, "halted"), i, one) {
         char *path = path_text(one), *what = text_format("folder %s vanished: its files are left alone", path ? path : "?"),
              *mend = text_format("mount it again, or say `starling files accept %s` if all of it was deleted", path ? path : "?");

@@ -137,7 +137,8 @@ static void namesake_one(void *ctx, const char *path) { json_array_append_new(ct
 
 static json_t *answer_status(struct engine *e) {
     const struct index_sums *sums = index_sums(e->ix);
-    json_t *halted = json_array(), *clashing = json_array(), *transfers = json_array();
+    json_t *halted = json_array(), *clashing = json_array(), *transfers = json_array(), *restless = json_array();
+    const char *error = engine_error(e);
     struct content_totals t = {0};
     struct item *it, *next;
     uint64_t pending = 0;
@@ -148,20 +149,19 @@ static json_t *answer_status(struct engine *e) {
     HASH_ITER(hh, e->items, it, next) {
         struct content_progress p;
         pending += !it->restless || it->show;
+        if (it->disk && it->restless && json_array_size(restless) < 100)
+            json_array_append_new(restless, text_json(it->path));
         if (it->want != 0 && json_array_size(transfers) < 100 && content_progress(e->content, it->want, &p))
             json_array_append_new(transfers, json_pack("{s:o, s:I, s:I, s:I}", "path", text_json(it->path), "size", (json_int_t)p.size,
                                                        "here", (json_int_t)p.here, "sources", (json_int_t)p.sources));
     }
     snprintf(digest, sizeof(digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
-    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:s?, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "count",
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:s?, s:o, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "count",
                      (json_int_t)sums->files, "bytes", (json_int_t)sums->bytes, "pending", (json_int_t)pending + !e->looked, "digest",
                      digest, "conflicts", (json_int_t)e->conflicts, "looked", e->looked, "met", e->rank == RANK_MEANT, "error",
-                     e->error[0] != 0  ? e->error
-                     : e->lost[0] != 0 ? e->lost
-                                       : NULL,
-                     "halted", halted, "clashing", clashing, "transfers", transfers, "missing", (json_int_t)t.wants, "missing_bytes",
-                     (json_int_t)t.wants_bytes, "sent_bytes", (json_int_t)t.sent, "received_bytes", (json_int_t)t.received, "copied_bytes",
-                     (json_int_t)t.copied, "hashed_bytes", (json_int_t)t.hashed);
+                     error[0] != 0 ? error : NULL, "restless", restless, "halted", halted, "clashing", clashing, "transfers", transfers,
+                     "missing", (json_int_t)t.wants, "missing_bytes", (json_int_t)t.wants_bytes, "sent_bytes", (json_int_t)t.sent,
+                     "received_bytes", (json_int_t)t.received, "copied_bytes", (json_int_t)t.copied, "hashed_bytes", (json_int_t)t.hashed);
 }
 
 /* ---- restore */

@@ -125,6 +125,7 @@ void engine_answer(struct engine *e, uint64_t number, json_t *answer);
 /* The index could be written (0), or not: whatever was done since the last commit is found again, after a while, and until then nothing is begun. */
 void engine_written(struct engine *e, int error);
 void engine_trouble(struct engine *e, uint64_t item, const char *text); /* of the item with this number; "": it is over */
+const char *engine_error(const struct engine *e);                       /* what is to be told first; "": nothing */
 bool engine_takes(struct engine *e, const char *path, bool folder);
 bool engine_wants(struct engine *e, const char *path, const struct version *v); /* is that to be here? */
 

@@ -220,6 +220,14 @@ bool engine_wants(struct engine *e, const char *path, const struct version *v) {
     return v->kind != VERSION_FILE || e->policy.max_mb == 0 || v->size <= e->policy.max_mb << 20;
 }
 
+const char *engine_error(const struct engine *e) {
+    const char *const errors[] = {e->unwritten, e->error, e->roots_error, e->lost, e->unread};
+    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++)
+        if (errors[i][0] != 0)
+            return errors[i];
+    return index_any_halted(e->ix) ? "a folder vanished whole: its files are left alone: see `starling files status`" : "";
+}
+
 /* ---- before the loop waits: one commit, and what there is to say */
 
 static void summarize(struct engine *e) {
@@ -235,11 +243,7 @@ static void summarize(struct engine *e) {
     s.namesakes = namesakes(e);
     s.blind = watch_blind(e);
     snprintf(s.digest, sizeof(s.digest), "%016" PRIx64 "%016" PRIx64, sums->digest[0], sums->digest[1]);
-    snprintf(s.error, sizeof(s.error), "%s", e->unwritten[0] != 0 ? e->unwritten : e->error);
-    if (s.error[0] == 0)
-        snprintf(s.error, sizeof(s.error), "%s", e->roots_error[0] != 0 ? e->roots_error : e->lost[0] != 0 ? e->lost : e->unread);
-    if (s.error[0] == 0 && index_any_halted(e->ix))
-        snprintf(s.error, sizeof(s.error), "a folder vanished whole: its files are left alone: see `starling files status`");
+    snprintf(s.error, sizeof(s.error), "%s", engine_error(e));
     pthread_mutex_lock(&e->files->lock);
     e->files->summary = s;
     pthread_mutex_unlock(&e->files->lock);

@@ -23,6 +23,7 @@
 #define DATABASE (-2)
 #define NOT_NOW (-3)
 #define LATER_MS 2000
+#define FUTURE_MS 2000
 #define LATER_DOUBLED 5 /* times: a minute */
 
 static void done(struct item *it) {
@@ -193,7 +194,7 @@ static bool is_still(struct engine *e, const struct stat *st) {
     content_stamp_of(st, &stamp);
     int64_t now_ms = (int64_t)clock_wall_ms(), newest = stamp.mtime_ns > stamp.ctime_ns ? stamp.mtime_ns : stamp.ctime_ns;
     int64_t age = now_ms - newest / 1000000;
-    return age >= (int64_t)e->still_ms || age < -2000; /* a file from the future is as still as it will ever be */
+    return age >= (int64_t)e->still_ms || age < -FUTURE_MS; /* a file from the future is as still as it will ever be */
 }
 
 static bool mode_changed(struct engine *e, const char *path, const struct disk *before, int mode) {
@@ -380,11 +381,12 @@ bool take_leaves(struct engine *e, const char *path, const char **told) {
 
 /* ---- what was read */
 
-/* Half a JSON file: somebody is writing it, slowly. After a minute it is what it is. */
+/* Half a JSON file: somebody is writing it, slowly. After a minute it is what it is; and one from the future is so already. */
 static bool json_broken(struct engine *e, const struct content_scanned *s) {
     size_t n = strlen(s->path), len = (size_t)s->stamp.size, at = 0;
+    int64_t age = (int64_t)clock_wall_ms() - s->stamp.mtime_ns / 1000000;
     if (n < 5 || strcasecmp(s->path + n - 5, ".json") != 0 || s->stamp.size > JSON_BYTES_MAX || s->stamp.size == 0 ||
-        (int64_t)clock_wall_ms() - s->stamp.mtime_ns / 1000000 > JSON_BROKEN_MS)
+        age > JSON_BROKEN_MS || age < -FUTURE_MS)
         return false;
     int fd = root_read(e, s->path);
     char *text = fd < 0 ? NULL : malloc(len);

@@ -421,6 +421,11 @@ class Care(FilesTest):
                 holds(lambda: read(c[1], "slow.bin") is None, 0.02)
         self.everywhere(c, "slow.bin", b"x" * 20000)
         self.assertIsNone(read(c[1], "chat.json"))
+        poll(lambda: c[0].json("files", "status")["restless"] == ["chat.json"])
+        self.assertIn("chat.json is still being written", c[0].cli("files", "status").out)
+        write(c[0], "future.json", b"no JSON")
+        os.utime(c[0].path("future.json"), (4e9, 4e9))
+        self.everywhere(c, "future.json", b"no JSON")
         write(c[0], "chat.json", b'[{"id": 1}, {"id": 2}]')
         self.everywhere(c, "chat.json", b'[{"id": 1}, {"id": 2}]')
 
