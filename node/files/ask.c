@@ -233,6 +233,34 @@ static json_t *answer_restore(struct engine *e, const json_t *question) {
 
 /* ---- accept */
 
+/* The halted folder that a path is in, or is. */
+struct covering {
+    const char *path;
+    char *folder;
+};
+
+static void covering_one(void *ctx, const char *folder) {
+    struct covering *c = ctx;
+    size_t n = strlen(folder);
+    if (c->folder == NULL && (n == 0 || (strncmp(c->path, folder, n) == 0 && (c->path[n] == '/' || c->path[n] == 0))))
+        c->folder = strdup(folder);
+}
+
+static json_t *accept_not(struct engine *e, const char *path) {
+    struct covering c = {path, NULL};
+    char text[300];
+    (void)index_halted(e->ix, covering_one, &c);
+    bool itself = c.folder != NULL && strcmp(c.folder, path) == 0;
+    snprintf(text, sizeof(text), "it is halted with all of %.200s: accept that, or nothing",
+             c.folder != NULL && c.folder[0] != 0 ? c.folder : "the instance folder (.)");
+    bool none = c.folder == NULL;
+    free(c.folder);
+    if (itself)
+        return NULL;
+    return json_pack("{s:s}", "error",
+                     none ? "no folder that is halted, and no file that no server has: see `starling files status`" : text);
+}
+
 struct accepting {
     struct engine *e;
     const char *folder;
@@ -283,9 +311,12 @@ static json_t *answer_accept(struct engine *e, const json_t *question) {
     struct accepting a = {.e = e, .folder = path == NULL ? "" : path};
     if (path == NULL && (said == NULL || strcmp(said, ".") != 0))
         return json_pack("{s:s}", "error", "no such path: name a file or folder below the instance folder, or .");
-    if (!index_is_halted(e->ix, a.folder[0] != 0 ? a.folder : "?"))
-        return json_pack("{s:s}", "error", "no folder that is halted, and no file that no server has: see `starling files status`");
-    (void)index_halt(e->ix, a.folder, false);
+    json_t *refused = accept_not(e, a.folder);
+    if (refused != NULL)
+        return refused;
+    int r = index_halt(e->ix, a.folder, false);
+    if (r != 0)
+        return json_pack("{s:s}", "error", err_text(r));
     if (a.folder[0] == 0)
         (void)index_meta_put(e->ix, "root_device", 0); /* taken anew */
     struct disk d;

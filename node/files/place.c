@@ -472,8 +472,10 @@ static bool fused(struct engine *e, struct item *it, const struct version *v, co
     if (how == FUSED_NEW) { /* as an edit by hand, made knowing both */
         now.version = both;
         int r = put_staged(e, it, d, out, syncs, &put);
-        if (r == 0)
+        if (r == 0) {
             (void)index_disk_put(e->ix, it->path, &now);
+            hooks_run(e, it->path, "change");
+        }
         unlinkat(s->dir, s->name, 0);
         if (r == 0 || r == -EBUSY)
             disk_first(e, it);
@@ -491,6 +493,8 @@ static bool fused(struct engine *e, struct item *it, const struct version *v, co
         unlinkat(s->dir, s->name, 0);
     if (r == 0 && index_put(e->ix, it->path, &both, mode) == 0) {
         shown(e, it, &both, mode, &put);
+        if (how == FUSED_THEIRS)
+            hooks_run(e, it->path, "change");
         return true;
     }
     finish(e, it, v, mode, &put, r != 0 ? r : -EIO);

@@ -347,9 +347,9 @@ class Apart(FilesTest):
         self.assertEqual(sorted(tree(c[0]).values()), [b"first", b"one", b"two"])
 
     def test_chats_are_merged(self):
-        config = os.path.join(self.root, "config")
+        config, said = os.path.join(self.root, "config"), os.path.join(self.root, "said")
         with open(config, "w") as f:
-            f.write('files { path "chat/" { merge = json } }\n')
+            f.write('files { path "chat/" { merge = json\n run = "pwd >> %s" } }\n' % said)
         c = self.files(2, ports=True, extra=["--config", config])
         messages = [{"id": "a", "text": "hello"}, {"id": "b", "text": "there"}]
         write(c[0], "chat/1.json", json.dumps(messages).encode())
@@ -357,6 +357,7 @@ class Apart(FilesTest):
         c.wait()
         for node in c:
             node.cli("pause")
+        open(said, "w").close()
         self.changed(c[0], "chat/1.json", json.dumps(messages + [{"id": "c", "text": "from the first"}]).encode())
         changed = [{"id": "a", "text": "hello!"}, messages[1], {"id": "d", "text": "from the second"}, {"id": "e", "text": "again"}]
         self.changed(c[1], "chat/1.json", json.dumps(changed).encode())
@@ -366,6 +367,11 @@ class Apart(FilesTest):
         self.assertEqual(merged[0]["text"], "hello!")
         self.assertEqual(sorted(tree(c[0])), [b"chat", b"chat/1.json"])
         self.assertEqual(self.conflicts(c[0]), [])
+
+        def told():
+            with open(said) as f:
+                return set(f.read().split()) == {os.path.realpath(node.instance) for node in c}
+        poll(told, what="both applications are told, also where it was merged")
 
     def test_a_quick_edit_of_what_just_came_is_none(self):
         c = self.files(2)
@@ -472,6 +478,8 @@ class Care(FilesTest):
         c[0].start()
         poll(lambda: c[0].json("files", "status")["halted"] == ["data"], 30)
         holds(lambda: read(c[1], "data/7") == b"7", 0.3)
+        for path in ("data/7", "."):  # nothing of it, nor more than it
+            self.assertEqual(c[0].cli("files", "accept", path).code, 1)
         os.rename(c[0].path(".data"), c[0].path("data"))
         poll(lambda: c[0].json("files", "status")["halted"] == [], 30)
         self.converge(c)
