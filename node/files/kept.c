@@ -27,6 +27,7 @@
 #define FRESH "fresh" /* place.c */
 #define KEPT_MS (30ull * 24 * 3600 * 1000)
 #define KEPT_MAX 2000
+#define KEPT_OF_PATH 100           /* where there are more than that */
 #define WANTED_MS (3600ull * 1000) /* so long what is kept may still be the only source of what is wanted here */
 #define LEFTOVER_MS (24ull * 3600 * 1000)
 #define COPY_BYTES (1u << 16)
@@ -312,10 +313,36 @@ static void kept_one(struct engine *e, int folder, const char *name) {
 
 /* ---- tidying up */
 
+struct kept_path {
+    char *path;
+    uint32_t count;
+    UT_hash_handle hh;
+};
+
 struct tidy {
     struct engine *e;
     uint32_t count;
+    bool full;
+    struct kept_path *paths;
 };
+
+static void count_one(void *ctx, const struct kept *k) {
+    (void)k;
+    ++*(uint32_t *)ctx;
+}
+
+/* The number of this one among those of its path, the newest first. */
+static uint32_t of_path(struct tidy *o, const char *path) {
+    struct kept_path *p;
+    HASH_FIND_STR(o->paths, path, p);
+    if (p == NULL && (p = calloc(1, sizeof(*p))) != NULL && (p->path = strdup(path)) != NULL) {
+        HASH_ADD_KEYPTR(hh, o->paths, p->path, strlen(p->path), p);
+    } else if (p != NULL && p->path == NULL) {
+        free(p);
+        p = NULL;
+    }
+    return p != NULL ? ++p->count : 0;
+}
 
 static void tidy_one(void *ctx, const struct kept *k) {
     struct tidy *o = ctx;
@@ -327,20 +354,32 @@ static void tidy_one(void *ctx, const struct kept *k) {
         late_note(o->e, k->path, k->name, &stamp);
         return;
     }
-    bool beyond = ++o->count > KEPT_MAX && (age > WANTED_MS || o->e->wants == NULL);
-    if (there && !beyond && (age < KEPT_MS || age > INT64_MAX))
+    bool often = o->full && of_path(o, k->path) > KEPT_OF_PATH; /* what is written all the time does not drive out everything else */
+    bool beyond = (often || o->count >= KEPT_MAX) && (age > WANTED_MS || o->e->wants == NULL);
+    if (there && !beyond && (age < KEPT_MS || age > INT64_MAX)) {
+        o->count++;
         return;
+    }
     content_gone(o->e->content, ROOT_KEPT, k->name);
     unlinkat(o->e->kept, k->name, 0);
     index_kept_drop(o->e->ix, k->id);
 }
 
 void kept_tidy(struct engine *e) {
-    struct tidy o = {e, 0};
+    struct tidy o = {.e = e};
+    struct kept_path *p, *next;
+    uint32_t all = 0;
     each_of(e, e->staging, staging_one);
     if (!e->recovered)
         each_of(e, e->kept, kept_one);
     e->recovered = true;
+    (void)index_kept(e->ix, NULL, UINT32_MAX, count_one, &all);
+    o.full = all > KEPT_MAX;
     (void)index_kept(e->ix, NULL, UINT32_MAX, tidy_one, &o);
+    HASH_ITER(hh, o.paths, p, next) {
+        HASH_DEL(o.paths, p);
+        free(p->path);
+        free(p);
+    }
     (void)index_deleted_tidy(e->ix, clock_wall_ms() - KEPT_MS);
 }

@@ -451,6 +451,32 @@ class Care(FilesTest):
         self.everywhere(c, "plan", b"one")
         self.assertEqual(c[0].cli("files", "restore", "nothing").code, 1)
 
+    def test_what_is_written_all_the_time_does_not_drive_out_the_rest(self):
+        c = self.files(2, ports=True)
+        write(c[0], "precious", b"x")
+        self.everywhere(c, "precious", b"x")
+        os.unlink(c[0].path("precious"))
+        poll(lambda: c[1].json("files", "restore", "--list", "precious")["versions"])
+        c[1].stop()
+        kept = c[1].path(".starling/kept")
+        local = harness.connect(c[1].path(".starling/local.db"))
+        name, version = local.execute("SELECT name, version FROM kept").fetchone()
+        st = os.stat(os.path.join(kept, name))
+        local.execute("BEGIN")
+        for i in range(2100):  # as if that had been written once a second for half an hour
+            one = "%s%06x%s" % (name[:30], i, name[36:])
+            with open(os.path.join(kept, one), "wb") as f:
+                f.write(b"x")
+            os.utime(f.name, ns=(st.st_mtime_ns, st.st_mtime_ns))
+            local.execute("INSERT INTO kept(path, name, version, at) SELECT ?, ?, ?, at + ? FROM kept WHERE id = 1", (b"often", one, version, i))
+        local.execute("COMMIT")
+        local.close()
+        c[1].start()
+        poll(lambda: len(os.listdir(kept)) == 101)
+        self.assertEqual(len(c[1].json("files", "restore", "--list", "often")["versions"]), 100)
+        self.assertEqual(c[1].cli("files", "restore", "precious").code, 0)
+        self.everywhere(c, "precious", b"x")
+
     def test_a_folder_whose_disk_is_not_mounted_wipes_nothing(self):
         c = self.files(2, ports=True)
         self.small_disk(c[0].path("uploads"), "4m")
