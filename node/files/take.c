@@ -248,7 +248,8 @@ static void file_found(struct engine *e, struct item *it, const struct disk *bef
         return;
     }
     if (e->policy.max_mb > 0 && stamp.size > e->policy.max_mb << 20) {
-        engine_say(e, LOG_WARNING, "%s is not replicated: it is larger than max_mb = %llu", it->path, (unsigned long long)e->policy.max_mb);
+        engine_say(e, it->told || !e->looked ? LOG_WARNING : LOG_DEBUG, "%s is not replicated: it is larger than max_mb = %llu", it->path,
+                   (unsigned long long)e->policy.max_mb); /* each walk comes by it */
         done(it);
         return;
     }

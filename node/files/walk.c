@@ -180,7 +180,7 @@ static void entry(struct engine *e, struct walk *w, const char *name) {
     snprintf(path, sizeof(path), "%s%s%s", w->dir_path, w->dir_path[0] != 0 ? "/" : "", name);
     bool folder = S_ISDIR(st.st_mode);
     if (!beneath_path_ok(path, strlen(path))) {
-        engine_say(e, LOG_WARNING, "%.200s… is not replicated: its path is too long, or too deep", path);
+        engine_unread(e, path, "its path is too long, or too deep");
         return;
     }
     if (!folder && kept_leftover(name)) {

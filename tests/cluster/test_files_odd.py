@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import struct
 import unittest
 
@@ -138,6 +139,18 @@ class InTheWay(FilesTest):
             poll(lambda: c[1].status()["files"]["error"] is None)
         self.converge(c)
         self.assertEqual(os.listdir(outside), [])
+
+
+    def test_a_path_that_is_too_deep_is_told(self):
+        c = self.files(1)
+        os.makedirs(c[0].path("/".join(["d"] * 70)))
+        poll(lambda: "too deep" in (c[0].status()["files"]["error"] or ""))
+        for _ in range(3):
+            c[0].proc.send_signal(signal.SIGHUP)  # a walk
+        shutil.rmtree(c[0].path("d"))
+        c[0].proc.send_signal(signal.SIGHUP)
+        poll(lambda: c[0].status()["files"]["error"] is None)
+        self.assertEqual(c[0].log_lines("too deep"), [])
 
 
 class Threads(FilesTest):
