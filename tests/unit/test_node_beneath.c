@@ -158,6 +158,7 @@ static void links_inside(void **state) {
     assert_false(beneath_link_inside("d/a", "./x/../../b"));
     assert_false(beneath_link_inside("a", "self/../b")); /* where self is a link to ".": beside the root */
     assert_false(beneath_link_inside("a", "x/.."));
+    assert_false(beneath_link_inside("d/e/a", "x/../../b")); /* where x is a link to the root */
     assert_false(beneath_link_inside("a", "../b"));
     assert_false(beneath_link_inside("d/a", "../../b"));
     assert_false(beneath_link_inside("d/a", "x/../../../d/b"));
