@@ -555,6 +555,13 @@ static void mode_shown(struct engine *e, struct item *it, const struct version *
     shown(e, it, v, mode, v->kind == VERSION_FILE ? &d->stamp : NULL);
 }
 
+/* There is to be a copy of what stands there, perhaps, and content does not know it any more (a crash came before that was durable): nobody could
+ * fetch it. After some tries it cannot be read. */
+static bool unnoted(struct engine *e, const struct item *it, const struct version *v, const struct disk *d) {
+    return d->version.kind == VERSION_FILE && it->tries < 4 && !it->rotten && !version_descends(v, &d->version) &&
+           !version_equal(v, &d->version) && !content_here(e->content, d->version.hash);
+}
+
 void place_look(struct engine *e, struct item *it) {
     struct disk record, *d = NULL;
     struct content_stamp put = {0};
@@ -586,6 +593,10 @@ void place_look(struct engine *e, struct item *it) {
         return;
     }
     if (!as_was) {
+        disk_first(e, it);
+        return;
+    }
+    if (d != NULL && unnoted(e, it, &v, d)) {
         disk_first(e, it);
         return;
     }

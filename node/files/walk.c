@@ -256,8 +256,11 @@ static void walk_ended(struct engine *e) {
         e->looked = true;
         e->noted_first = e->noted_last;
     }
-    if (all)
+    if (all) {
         e->walked = w->begun;
+        snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
+        e->unread_new[0] = 0;
+    }
     e->summary_due = true;
     if (w->again) {
         w->again = false;
@@ -279,8 +282,6 @@ static void walk_ended(struct engine *e) {
     }
     e->thorough = false;
     kept_tidy(e);
-    snprintf(e->unread, sizeof(e->unread), "%s", e->unread_new);
-    e->unread_new[0] = 0;
     uint64_t period = ms * (watch_blind(e) ? BLIND_PER_WALK : PERIOD_PER_WALK);
     uint64_t least = watch_blind(e) || index_any_halted(e->ix) ? BLIND_MIN_MS : PERIOD_MIN_MS;
     period = period < least ? least : period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period;
