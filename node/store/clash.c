@@ -625,21 +625,22 @@ static int named_left(struct store *s, const struct foreign *f, const struct row
     struct write w;
     bool left = false, home;
     int err = 0;
+    struct tbl *named = f->child->key_ref; /* the parent, or whom the parent's own key refers to */
     if (f->child->policy.orphans == ORPHANS_KEEP || !reference_write(s, f, r, &w))
         return 0;
     if ((err = values_orphan(s, w.origin, w.version, f->child->tbl, who, &left)) ||
-        (!left && !came_back(s, r, &w) && (err = dead_knowing(s, f->parent->tbl, who, &w, &left))) || left ||
-        (err = rows_find(s, f->parent->tbl, who, &s->reg2, &home)))
+        (!left && !came_back(s, r, &w) && (err = dead_knowing(s, named, who, &w, &left))) || left ||
+        (err = rows_find(s, named, who, &s->reg2, &home)))
         return err;
     if (cascades(f))
         return (err = mend_cascade_row(s, f->child->tbl, who)) == 1 ? 2 : err;
-    return mend_revive_row(s, f->parent->tbl, who);
+    return mend_revive_row(s, named, who);
 }
 
 int foreign_named_gone(struct store *s, struct tbl *t, const struct rowid *who, const struct reg *r) {
     for (uint32_t i = 0; i < t->io->refs_count; i++) {
         const struct foreign *f = t->io->refs[i];
-        if (f->to_key && f->count == 1 && f->from[0] == NUMBER && f->parent->tbl == t->io->key_ref && r->cells_count)
+        if (f->count == 1 && f->from[0] == NUMBER && f->parent != f->child && r->cells_count)
             return named_left(s, f, who, r);
     }
     return mend_revive_row(s, t->io->key_ref, who);

@@ -197,7 +197,7 @@ static int edit_apply(struct store *s, struct tio *io, struct reg *r, struct edi
     uint64_t at = e->at == AT_BEFORE_US ? 0 : e->at ? e->at : stamp_for(s, r, look);
     bool number = e->set && e->set->count == 1 && e->set->at[0] == NOT_HERE; /* of the row there is nothing to look at then */
     bool one = unify_is(s, t, &e->who);
-    int err = io->refs_count && e->set && !number ? foreign_is_orphan(s, look, e->set, &e->orphan) : 0;
+    int err = io->refs_count && e->set && !number ? foreign_is_orphan(s, look, e->set, e->kind == CHANGE_INSERT, &e->orphan) : 0;
     if (!err && one && e->kind == CHANGE_DELETE)
         err = delete_others(s, io, &e->who, look);
     s->same->told = false;
@@ -329,8 +329,10 @@ void drain_new_identity(struct store *s, const struct row_look *look, const uint
             return;
         *who = look->place;
     }
-    if (look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER ||
-        carried_arrives(look)) { /* two copies of one database give the same rows the same identities */
+    bool copied = look->ms == LOOK_ADOPTED || look->ms == LOOK_OTHER || carried_arrives(look);
+    if (copied && look->io->key_ref)
+        return;   /* it refers to nobody: it is known by its number, and not as a row that others may yet have */
+    if (copied) { /* two copies of one database give the same rows the same identities */
         uint64_t sum = look->io->tbl->hash;
         for (uint32_t i = 0; i < look->io->count; i++) {
             uint64_t x = (look->io->tbl->column_hashes[look->io->numbers[i]] ^ hashes[i]) * 0x9e3779b97f4a7c15u;

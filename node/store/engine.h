@@ -5,6 +5,7 @@
  *   drain.c    notes → changes → registers, batch, log
  *   scan.c     the same for rows without notes: first capture, rescan; row_cursor.c reads a table in slices
  *   replaced.c rows thrown out by OR REPLACE
+ *   forward.c  whom rows without notes mean that are found before them
  *   holders.c  who held a UNIQUE value
  *   recheck.c  the same in the background, for writes that nobody noted
  *   older.c    the same for a file that went back: an older copy in its place, or another file
@@ -87,6 +88,7 @@ struct tbl {
     int64_t replaced_next_us;                 /* a large table: not to be counted before */
     int64_t scanned_seq;                      /* the newest note when a scan was through with it: the rows of older ones were read then */
     bool captured;                            /* its rows were captured once; later finds are local writes */
+    bool itself;                              /* to be read again, and the table that it was: columns got other names, or VACUUM ran */
     const char *unbound, *unbound_mend;       /* why a table of the application is not served, or NULL */
     char lacks[200];                          /* what `unbound` may point to */
     int64_t placed;                           /* number of the triggers that it has in the application's file. 0: the application never had
@@ -288,6 +290,15 @@ struct value_cache;
 struct afar;
 struct afar_news;
 struct outdated;
+struct forward_place {
+    const struct tbl *tbl;
+    int64_t number;
+};
+struct forward { /* forward.c: found without a note, and to be told behind the row at hand */
+    bool on;
+    struct forward_place *list;
+    uint32_t count, cap, done;
+};
 struct renumber;
 struct roster;
 struct scan;
@@ -403,6 +414,7 @@ struct store {
     struct renumber *renumber;
     struct waited waits; /* numbers_wait() found last that this row is waited for */
     struct outdated *outdated;
+    struct forward forward;
     struct afar *afar;           /* whose rows ours refer to */
     struct afar *afar_before;    /* as a state knew them that was set aside: so the file shows them */
     struct afar_news *afar_news; /* what was told of them since */
@@ -804,7 +816,7 @@ void seen_of(struct store *s, uint32_t origin, bool blind, struct seen *out);
 int foreign_load(struct store *s); /* after the tables */
 void foreign_unload(struct store *s);
 /* Does the row that was seen refer, by a column of this change, to a row that the same look does not find? */
-int foreign_is_orphan(struct store *s, const struct row_look *look, const struct column_set *set, bool *orphan);
+int foreign_is_orphan(struct store *s, const struct row_look *look, const struct column_set *set, bool insert, bool *orphan);
 /* Before a row is changed or taken out by a projection: remembers what others refer to besides the key. */
 int foreign_before(struct store *s, struct tio *io, const struct rowid *who);
 /* What others may refer to this row by, besides its key; `gone` notes who took which of it away. */

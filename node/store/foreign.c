@@ -271,22 +271,75 @@ int foreign_parent_there(struct store *s, struct foreign *f, const struct value 
 
 /* ---- the author's side */
 
-int foreign_is_orphan(struct store *s, const struct row_look *look, const struct column_set *set, bool *orphan) {
+#define CHAIN_MAX 8
+
+/* The columns of f that these of its parent refer by; false: it has not all of them. */
+static bool refer_on(const struct foreign *f, const struct foreign *on, const struct value *v, struct value *out) {
+    const struct table *t = on->child->table;
+    for (uint32_t i = 0; i < on->count; i++) {
+        uint32_t column = on->from[i] == NUMBER ? t->key[0] : on->child->order[on->from[i]], k = 0;
+        while (k < f->count && f->to[k] != column)
+            k++;
+        if (k == f->count)
+            return false;
+        out[i] = v[k];
+    }
+    return true;
+}
+
+/* What refers to a column that is a reference itself means the row at the end of the chain. 1: all of it is there. */
+static int chain_there(struct store *s, const struct foreign *f, const struct value *v, bool writer, uint32_t steps) {
+    const struct tio *p = f->parent;
+    int there = 1;
+    for (uint32_t i = 0; i < p->refs_count && there == 1 && steps; i++) {
+        struct value next[COLUMNS_MAX];
+        if (!refer_on(f, p->refs[i], v, next))
+            continue;
+        there = foreign_parent_there(s, p->refs[i], next, writer);
+        if (there == 1)
+            there = chain_there(s, p->refs[i], next, writer, steps - 1);
+    }
+    return there;
+}
+
+static bool means_another(const struct foreign *f) {
+    const struct tio *c = f->child;
+    bool another = false;
+    for (uint32_t k = 0; k < f->count; k++) {
+        const struct tbl *to = f->from[k] == NUMBER ? c->key_ref : c->ref_to[f->from[k]];
+        another = another || (to && to != f->parent->tbl);
+    }
+    return another;
+}
+
+static bool tells(const struct foreign *f, const struct column_set *set) {
+    for (uint32_t k = 0; k < f->count; k++)
+        for (uint32_t n = 0; n < set->count; n++)
+            if (set->at[n] == f->from[k])
+                return true;
+    return false;
+}
+
+int foreign_is_orphan(struct store *s, const struct row_look *look, const struct column_set *set, bool insert, bool *orphan) {
     struct tio *io = look->io;
+    bool any = false;
+    for (uint32_t i = 0; i < io->refs_count; i++)
+        any = any || tells(io->refs[i], set);
     *orphan = false;
     for (uint32_t i = 0; i < io->refs_count && !*orphan; i++) {
         struct foreign *f = io->refs[i];
         struct value v[COLUMNS_MAX];
-        bool null = false, told = set->count == io->count;
+        /* a number is in no change: so each says of it what no other reference in it needs to say */
+        bool null = false, told = set->count == io->count || tells(f, set) || (f->from[0] == NUMBER && (insert || (look->noted && !any)));
         for (uint32_t k = 0; k < f->count; k++) {
             v[k] = f->from[k] == NUMBER ? (struct value){.type = VALUE_INT, .as.i = look->place.number} : look->values[f->from[k]];
             null = null || v[k].type == VALUE_NULL;
-            for (uint32_t n = 0; n < set->count && !told; n++)
-                told = set->at[n] == f->from[k];
         }
         if (null || !told)
             continue;
         int there = foreign_parent_there(s, f, v, look->locked);
+        if (there == 1 && means_another(f))
+            there = chain_there(s, f, v, look->locked, CHAIN_MAX);
         if (there < 0)
             return there;
         *orphan = !there;

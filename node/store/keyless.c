@@ -133,7 +133,7 @@ int keyless_load(struct store *s, struct tio *io) {
         return err;
     if (version != -1 && io->tbl->captured) { /* perhaps VACUUM */
         io->tbl->captured = false;
-        io->tbl->dirty = true;
+        io->tbl->itself = io->tbl->dirty = true;
     }
     return sql_exec(s->db, "INSERT OR REPLACE INTO meta VALUES('places %u', %lld)", no, (long long)s->schema.version);
 }

@@ -70,7 +70,7 @@ static bool has_number(const struct store *s, int64_t number) {
 
 /* Its rows are read again: older notes of it say no more than that. */
 static int read_again(struct store *s, struct tbl *t) {
-    t->captured = false;
+    t->captured = t->itself = false;
     t->dirty = true;
     return sql_int(s->app.reader, 0, &t->scanned_seq, "SELECT max(seq) FROM main._starling_dirty");
 }
@@ -83,7 +83,7 @@ static int judge_table(struct store *s, struct tbl *t) {
                        *now = replicated(named) && state_shape_of_table(named) == t->shape ? named : NULL;
     if (t->placed > 0 && (!now || (now->number != (uint64_t)had && has_number(s, had)))) {
         t->placed = -had;
-        t->captured = false;
+        t->captured = t->itself = false;
         t->dropped_now = t->dirty = true;
         hold(s, false);
         s->held_merge |= has_number(s, had) || (!now && replicated(named) && !s->hold_over);
@@ -160,7 +160,7 @@ int moves_place(struct store *s, struct tio *io) {
     rekeyed_unload(io);
     t->placed = io->table->number;
     t->captured = t->dirty = true;
-    t->remade = false;
+    t->remade = t->itself = false;
     t->left = 0;
     bool any = false;
     for (uint32_t c = 0; c < t->columns_count; c++) {
@@ -302,7 +302,7 @@ static int columns_of(struct store *s, struct tio *io, const struct sequence *wa
     struct tbl *t = io->tbl;
     bool kept = t->captured; /* else it is read again */
     /* A rebuild: the places alone say nothing. (Of a table without a key each change of the schema lets the rows be read again.) */
-    bool made = !kept && (io->table->key_kind != KEY_ROWID || t->remade);
+    bool made = !kept && !t->itself && (io->table->key_kind != KEY_ROWID || t->remade);
     int err = made ? 0 : find_moved(s, io, now);
     *came = false;
     *renamed = !err && pair_columns(io, was, now);
@@ -382,6 +382,7 @@ static int table_columns(struct store *s, struct tio *io) {
     free(was.list);
     free(now.list);
     if (!err && renamed) {
+        t->itself |= t->captured;
         t->captured = false;
         t->dirty = s->held_merge = true;
         hold(s, true);

@@ -666,6 +666,7 @@ static int finish(struct store *s, struct older *o) {
             return err;
         if (t->io) {
             t->captured = t->dirty = true;
+            t->itself = false;
             t->lost = t->replacing = 0;
         }
     }

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "node/store/engine.h"
+#include "node/store/forward.h"
 #include "node/store/recheck.h"
 #include "proto/err.h"
 
@@ -172,7 +172,7 @@ static int take_row(struct store *s, struct row_look *look) {
     if (!err && batch_writer_rows(s->writer) == 0)
         err = drain_begin_changes(s, store_wall_ms(s));
     if (!err)
-        err = drain_row(s, look);
+        err = forward_row(s, look);
     s->recheck->found += s->drained_rows - before;
     return err;
 }
@@ -247,7 +247,7 @@ static int end_table(struct store *s, struct tio *io) {
     struct recheck *c = s->recheck;
     struct tbl *t = io->tbl;
     if (c->missing_count && scan_too_many(s, t, c->missing_count)) {
-        t->captured = false; /* read again with the next start, so that it stays said */
+        t->captured = t->itself = false; /* read again with the next start, so that it stays said */
         t->dirty = true;
     } else if (c->missing_count) {
         uint64_t before = s->drained_rows;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "node/store/afar.h"
+#include "node/store/forward.h"
 #include "node/store/first_name.h"
 #include "node/store/foreign.h"
 #include "node/store/outdated.h"
@@ -134,6 +135,9 @@ int refs_row(struct store *s, struct tbl *t, int64_t number, int64_t seq, struct
     int err = rows_at_home(s, t, &place, &s->meant);
     if (!err && !reg_known(&s->meant) && t->io && scan_adopts(s))
         return adopted_row(s, t, &place, who);
+    int found = err ? err : forward_means(s, t, number, who);
+    if (found)
+        return found;
     if (err || !reg_known(&s->meant))
         return err ? err : same_by_number(s, t, number, who);
     *who = s->meant.who; /* also of one that is gone: what referred to it goes on meaning it */

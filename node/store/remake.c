@@ -19,7 +19,7 @@ static int forget_file(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
         t->placed = 0;
-        t->captured = false;
+        t->captured = t->itself = false;
         t->dirty = true;
         for (uint32_t c = 0; c < t->columns_count; c++)
             t->moves[c].placed = t->moves[c].noted = COLUMN_NEVER;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "node/store/afar.h"
+#include "node/store/forward.h"
 #include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "node/store/same.h"
@@ -153,7 +154,7 @@ int scan_start(struct store *s, bool whole) {
     if (whole && !back)
         for (uint32_t i = 0; i < s->tios_count; i++)
             if (s->tios[i].tbl) {
-                s->tios[i].tbl->captured = false;
+                s->tios[i].tbl->captured = s->tios[i].tbl->itself = false;
                 s->tios[i].tbl->dirty = true; /* also after a restart in the middle of it */
             }
     for (uint32_t i = 0; i < s->tios_count; i++)
@@ -181,7 +182,7 @@ static int take_row(struct store *s, struct tio *io) {
     bool first = !s->scan->at.began;
     int err = row_cursor_row(io, &s->scan->at, &look);
     if (!err)
-        err = look.by_rowid ? keyless_note_row(s, &look, first) : drain_row(s, &look);
+        err = look.by_rowid ? keyless_note_row(s, &look, first) : s->scan->adopt ? drain_row(s, &look) : forward_row(s, &look);
     free(look.values);
     return err;
 }

@@ -341,6 +341,8 @@ static int tbls_add(struct store *s, uint32_t no, const char *name, size_t len, 
     return 0;
 }
 
+enum { CAPTURED_NOT, CAPTURED, CAPTURED_ITSELF }; /* tbl.captured */
+
 static int load_tables(struct store *s) {
     sqlite3_stmt *q;
     int err = sql_prepare(s->db, &q, "SELECT no, name, shape, rows, last_change, captured, placed FROM tbl ORDER BY no");
@@ -359,8 +361,9 @@ static int load_tables(struct store *s) {
         }
         t->rows = sqlite3_column_int64(q, 3);
         t->last_change_ms = sqlite3_column_int64(q, 4);
-        t->captured = sqlite3_column_int(q, 5);
-        t->remade = !t->captured; /* it was to be read again: why is not known any more */
+        t->captured = sqlite3_column_int(q, 5) == CAPTURED;
+        t->itself = sqlite3_column_int(q, 5) == CAPTURED_ITSELF;
+        t->remade = !t->captured && !t->itself; /* it was to be read again: why is not known any more */
         t->placed = sqlite3_column_int64(q, 6);
         if (t->shape != SHAPE_NONE && (row = tbl_statements(s, t)))
             break;
@@ -464,7 +467,8 @@ static int save_tables(struct store *s) {
         struct tbl *t = s->tbls[i];
         if (!t->dirty)
             continue;
-        const int64_t values[] = {t->rows, t->last_change_ms, t->captured, t->placed, t->no};
+        int64_t captured = t->captured ? CAPTURED : t->itself ? CAPTURED_ITSELF : CAPTURED_NOT;
+        const int64_t values[] = {t->rows, t->last_change_ms, captured, t->placed, t->no};
         for (int v = 0; v < 5; v++)
             sqlite3_bind_int64(s->s_table, v + 1, values[v]);
         int err = sql_run(s->s_table);

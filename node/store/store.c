@@ -365,6 +365,7 @@ void store_close(struct store *s) {
     free(s->told);
     renumber_release(s);
     outdated_forget(&s->outdated);
+    free(s->forward.list);
     free(s->told_bytes);
     buf_release(&s->blob);
     buf_release(&s->key);

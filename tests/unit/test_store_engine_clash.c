@@ -187,6 +187,70 @@ static void test_a_number_that_a_dead_row_had_got(void **state) {
     rig_close(&r);
 }
 
+/* A row whose number is a reference, made where the row that it means was deleted before: it is let be, however it is written again, and though
+ * the row between them is there. */
+static void test_a_key_left_behind_on_purpose(void **state) {
+    (void)state;
+    static const char *const CASES[][3] = {
+        {"CREATE TABLE top(id INTEGER PRIMARY KEY, v); CREATE TABLE leaf(id INTEGER PRIMARY KEY REFERENCES top, v, w)",
+         "INSERT INTO leaf VALUES(1, 'a', 'a')", "REPLACE INTO leaf VALUES(1, 'b', 'b')"},
+        {"CREATE TABLE top(id INTEGER PRIMARY KEY, v); CREATE TABLE leaf(id INTEGER PRIMARY KEY REFERENCES top, v, w)",
+         "INSERT INTO leaf VALUES(1, 'a', 'a')", "UPDATE leaf SET v = 'b'; UPDATE leaf SET w = 'b'"},
+        {"CREATE TABLE top(id INTEGER PRIMARY KEY, v); CREATE TABLE mid(k INTEGER PRIMARY KEY REFERENCES top, v) WITHOUT ROWID;"
+         "CREATE TABLE leaf(id INTEGER PRIMARY KEY REFERENCES mid, v, w)",
+         "INSERT INTO mid VALUES(1, 'm')", "INSERT INTO leaf VALUES(1, 'b', 'b')"},
+        {"CREATE TABLE top(id INTEGER PRIMARY KEY, v); CREATE TABLE mid(k INTEGER PRIMARY KEY REFERENCES top, v) WITHOUT ROWID;"
+         "CREATE TABLE leaf(id INTEGER PRIMARY KEY, t INTEGER REFERENCES mid, v)",
+         "INSERT INTO mid VALUES(1, 'm')", "INSERT INTO leaf VALUES(1, 1, 'b')"},
+        {"CREATE TABLE top(id INTEGER PRIMARY KEY, v); CREATE TABLE leaf(id INTEGER PRIMARY KEY REFERENCES mid, v, w);"
+         "CREATE TABLE mid(k INTEGER PRIMARY KEY REFERENCES top, v) WITHOUT ROWID",
+         "INSERT INTO leaf VALUES(1, 'a', 'a')", "UPDATE leaf SET v = 'b', w = 'b'"},
+    };
+    for (size_t n = 0; n < sizeof CASES / sizeof *CASES; n++)
+        for (int late = 0; late < 2; late++) {
+            struct rig r;
+            rig_open(&r, 2, CASES[n][0]);
+            rig_act(&r, 0, "INSERT INTO top(v) VALUES('goes')");
+            share_same(&r);
+            rig_act(&r, 0, "DELETE FROM top");
+            share_same(&r);
+            rig_act(&r, 0, CASES[n][1]);
+            if (late)
+                share_same(&r);
+            rig_act(&r, 0, CASES[n][2]);
+            share_same(&r);
+            assert_everywhere(&r, "SELECT count(*) FROM top", "i0|;");
+            assert_everywhere(&r, "SELECT id, v FROM leaf", "i1|tb|;");
+            for (uint32_t i = 0; i < r.count; i++)
+                assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+            rig_close(&r);
+        }
+}
+
+/* A row whose number is a reference to nobody, found as the node began or as its table came: whoever gets that number later is no other row's. */
+static void test_a_key_that_refers_to_nobody(void **state) {
+    (void)state;
+    static const char *const LEAF = "CREATE TABLE leaf(id INTEGER PRIMARY KEY REFERENCES top, v)",
+                             *const COMES[] = {"INSERT INTO top VALUES(1, 'given')", "INSERT INTO top(v) VALUES('given')"};
+    for (int mode = 0; mode < 8; mode++) {
+        struct rig r;
+        char *sql = sqlite3_mprintf("CREATE TABLE top(id INTEGER PRIMARY KEY, v); %s; %s", mode & 1 ? "SELECT 1" : LEAF,
+                                    mode & 1 ? "SELECT 1" : "INSERT INTO leaf VALUES(1, 'l')");
+        rig_open(&r, 2, sql);
+        sqlite3_free(sql);
+        for (uint32_t i = 0; i < r.count && (mode & 1); i++)
+            app_exec(rig_app(&r, i), LEAF);
+        if (mode & 1)
+            rig_act(&r, 0, "INSERT INTO leaf VALUES(1, 'l')");
+        rig_act(&r, mode >> 2, COMES[mode >> 1 & 1]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT leaf.v, top.v FROM leaf JOIN top ON top.id = leaf.id", "tl|tgiven|;");
+        for (uint32_t i = 0; i < r.count; i++)
+            assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_number_that_is_left_and_taken_at_once),
@@ -196,6 +260,8 @@ int main(void) {
         cmocka_unit_test(test_a_number_that_cannot_be_given),
         cmocka_unit_test(test_a_request_under_an_old_number),
         cmocka_unit_test(test_a_number_that_a_dead_row_had_got),
+        cmocka_unit_test(test_a_key_left_behind_on_purpose),
+        cmocka_unit_test(test_a_key_that_refers_to_nobody),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
