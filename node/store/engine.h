@@ -290,15 +290,7 @@ struct value_cache;
 struct afar;
 struct afar_news;
 struct outdated;
-struct forward_place {
-    const struct tbl *tbl;
-    int64_t number;
-};
-struct forward { /* forward.c: found without a note, and to be told behind the row at hand */
-    bool on;
-    struct forward_place *list;
-    uint32_t count, cap, done;
-};
+struct forward;
 struct renumber;
 struct roster;
 struct scan;
@@ -414,7 +406,7 @@ struct store {
     struct renumber *renumber;
     struct waited waits; /* numbers_wait() found last that this row is waited for */
     struct outdated *outdated;
-    struct forward forward;
+    struct forward *forward;
     struct afar *afar;           /* whose rows ours refer to */
     struct afar *afar_before;    /* as a state knew them that was set aside: so the file shows them */
     struct afar_news *afar_news; /* what was told of them since */

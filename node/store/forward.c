@@ -9,6 +9,15 @@
 
 #define FORWARD_MAX 5000u /* in a chain or a circle of references; beyond, a reference may miss */
 
+struct forward { /* to be told behind the row at hand */
+    struct forward_place {
+        const struct tbl *tbl;
+        int64_t number;
+    } * list;
+    uint32_t count, cap, done;
+    bool on;
+};
+
 /* Are its rows found without notes, with no other name, or key, that would say who they are? */
 static bool found_here(const struct store *s, const struct tbl *t) {
     return t->io && t->shape == SHAPE_NUMBER && t->placed > 0 && !t->renamed_from && !t->io->key_ref && !t->lost &&
@@ -23,9 +32,9 @@ static bool known(const struct store *s, const struct tbl *t) {
 }
 
 int forward_means(struct store *s, const struct tbl *t, int64_t number, struct rowid *who) {
-    struct forward *a = &s->forward;
+    struct forward *a = s->forward;
     int64_t there = 0;
-    if (!a->on || !found_here(s, t) || known(s, t))
+    if (!a || !a->on || !found_here(s, t) || known(s, t))
         return 0;
     *who = (struct rowid){.kind = IDENT_BORN, .number = number, .origin = s->own, .version = s->origins[s->own].version + 1};
     for (uint32_t i = a->done; i < a->count; i++)
@@ -50,7 +59,9 @@ int forward_means(struct store *s, const struct tbl *t, int64_t number, struct r
 }
 
 int forward_row(struct store *s, struct row_look *look) {
-    struct forward *a = &s->forward;
+    struct forward *a = s->forward ? s->forward : (s->forward = calloc(1, sizeof *a));
+    if (!a)
+        return ERR_NOMEM;
     a->on = true;
     int err = drain_row(s, look);
     for (; a->done < a->count && !err; a->done++) { /* more may come while they are told */
@@ -63,4 +74,11 @@ int forward_row(struct store *s, struct row_look *look) {
     a->on = false;
     a->count = a->done = 0;
     return err;
+}
+
+void forward_release(struct store *s) {
+    if (s->forward)
+        free(s->forward->list);
+    free(s->forward);
+    s->forward = NULL;
 }

@@ -11,6 +11,7 @@
  * key. A number that was a column before is given, too. A number that SQLite drew while the rows were copied differs from server to server:
  * the row is known by its old key then, or by its content where that is gone, and the number is one that servers agree on, as after a mend. The same
  * for tables without a key, whose rows have names (keyless.c); should such a table have had a key for a while, its rows get their old names back. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -191,8 +192,24 @@ int rekeyed_begin(struct store *s, struct tio *io) {
 
 /* ---- a row of the file: which one was it */
 
-/* `plain`: references as the numbers that they are. */
-static int find_source(struct store *s, const struct row_look *look, bool plain) {
+/* What a column of another type makes of a number, or of its text. */
+static void retype(struct value *v, bool to_text, char text[24]) {
+    if (v->type == VALUE_INT && to_text) {
+        int n = snprintf(text, 24, "%lld", (long long)v->as.i);
+        *v = (struct value){.type = VALUE_TEXT, .p = (const uint8_t *)text, .len = (size_t)n};
+    } else if (v->type == VALUE_TEXT && !to_text && v->len && v->len < 24) {
+        char again[24];
+        memcpy(text, v->p, v->len);
+        text[v->len] = 0;
+        long long number = strtoll(text, NULL, 10);
+        snprintf(again, sizeof again, "%lld", number);
+        if (strcmp(again, text) == 0)
+            *v = (struct value){.type = VALUE_INT, .as.i = number};
+    }
+}
+
+/* `plain`: references as the numbers that they are. `retyped`: the columns had another type, and held numbers as text, or the other way round. */
+static int find_source(struct store *s, const struct row_look *look, bool plain, bool retyped) {
     struct rekeyed *k = look->io->rekeyed;
     struct rowid place = {.kind = IDENT_GIVEN, .text = tbl_is_text(k->from)};
     int64_t number = look->by_rowid ? look->rowid : look->place.number;
@@ -201,8 +218,11 @@ static int find_source(struct store *s, const struct row_look *look, bool plain)
         const struct old_column *c = &k->columns[i];
         struct value v = {.type = VALUE_INT, .as.i = number};
         const struct value *told = &v;
+        char text[24];
         if (c->at != AT_NUMBER)
             v = look->values[c->at];
+        if (retyped)
+            retype(&v, v.type == VALUE_INT, text);
         int err = c->at == AT_NUMBER || plain || k->count == 1 ? 0 : refs_tell(s, look->io, NULL, &c->at, 1, -1, &told);
         if (err)
             return err;
@@ -338,8 +358,10 @@ static int find_row(struct store *s, const struct row_look *look) {
     const struct tio *io = look->io;
     if (!io->rekeyed->found)
         return io->rekeyed->by_count ? find_by(s, look) : 0;
-    int err = find_source(s, look, false);
-    return err || reg_known(&s->source) || !io->telling || io->rekeyed->count == 1 ? err : find_source(s, look, true);
+    int err = find_source(s, look, false, false);
+    if (!err && !reg_known(&s->source) && io->telling && io->rekeyed->count > 1)
+        err = find_source(s, look, true, false);
+    return err || reg_known(&s->source) ? err : find_source(s, look, true, true);
 }
 
 int rekeyed_source(struct store *s, const struct row_look *look) {
@@ -428,6 +450,7 @@ static int identity_then(struct store *s, struct tio *io, const struct rowid *wa
     struct rekeyed *k = io->rekeyed;
     struct value keys[KEY_COLUMNS_MAX], values[KEY_COLUMNS_MAX];
     uint8_t name[KEYLESS_KEY_BYTES];
+    char text[KEY_COLUMNS_MAX][24];
     int n = tables_key_values(was, keys, KEY_COLUMNS_MAX), found = 1;
     *who = (struct rowid){.kind = IDENT_GIVEN, .text = tbl_is_text(io->tbl)};
     if (n >= 0 && !who->text && !k->given) {
@@ -444,9 +467,11 @@ static int identity_then(struct store *s, struct tio *io, const struct rowid *wa
         buf_append(&k->key, name, sizeof name);
     } else {
         for (uint32_t i = 0; i < io->table->key_count && found == 1; i++) {
-            const char *column = io->table->columns[io->table->key[i]].name;
-            if ((found = value_then(s, k, was, keys, column, &values[i])) == 1 && values[i].type == VALUE_REF && !io->key_refs)
+            const struct column *c = &io->table->columns[io->table->key[i]];
+            if ((found = value_then(s, k, was, keys, c->name, &values[i])) == 1 && values[i].type == VALUE_REF && !io->key_refs)
                 found = refs_plain(s, &values[i]) < 0 ? 0 : 1;
+            if (found == 1 && c->affinity != AFFINITY_BLOB)
+                retype(&values[i], c->affinity == AFFINITY_TEXT, text[i]);
         }
         if (found != 1 || (!who->text && values[0].type != VALUE_INT))
             return found < 0 ? found : 0;

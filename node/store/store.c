@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "node/store/afar.h"
+#include "node/store/forward.h"
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
 #include "node/store/same.h"
@@ -365,7 +366,7 @@ void store_close(struct store *s) {
     free(s->told);
     renumber_release(s);
     outdated_forget(&s->outdated);
-    free(s->forward.list);
+    forward_release(s);
     free(s->told_bytes);
     buf_release(&s->blob);
     buf_release(&s->key);

@@ -250,11 +250,10 @@ class Script:
         again = form == 'recreate'
         if again and t.nulls:       # written just now: they would be gone
             return
-        if again:
-            self.emit('quiet')
         # that a parent's deletion left a child behind on purpose is not known of references that a new name carries: till quiet they are let be
         calm = again or (form == 'rename' and any(x.parents or x.key_parent for x in t.tied))
         if calm:
+            self.emit('quiet')
             tables = [x for x in tables if x not in t.tied]
         if r.random() < 0.35:
             self.migrate(*(['ddl %d %s' % (n, sql) for n in range(self.nodes) for sql in sqls] if again else ['all ' + sql for sql in sqls]))

@@ -217,11 +217,48 @@ static void test_parts_with_every_kind_of_change(void **state) {
     rig_close(&r);
 }
 
+static void write_while_they_fly(struct peer *p) {
+    p->in_between = NULL;
+    app_exec(p->s.app, "UPDATE a SET w = 1");
+}
+
+/* A row that the application wrote before a commit of others was shown comes as it is in the end: not before the commit that made it so. */
+static void test_a_row_that_is_ahead_of_its_commit(void **state) {
+    (void)state;
+    struct rig r;
+    int looks = 0;
+    rig_open(&r, 2,
+             "CREATE TABLE a(k TEXT PRIMARY KEY, v, w); CREATE TABLE b(id INTEGER PRIMARY KEY, v); CREATE TABLE c(k TEXT PRIMARY KEY)");
+    rig_act(&r, 0, "INSERT INTO a VALUES('r', 'old', 0)");
+    rig_share(&r);
+    rig_time_passes(&r);
+    rig_act(&r, 0, "UPDATE a SET v = 'next'");
+    rig_act(&r, 0, "WITH n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n WHERE i < 2500) INSERT INTO b SELECT i, 'x' FROM n");
+    rig_act(&r, 0, "BEGIN; UPDATE a SET v = 'late'; INSERT INTO c VALUES('late'); COMMIT");
+    peer_queue(&r.peers[1], &r.peers[0]);
+    r.peers[1].in_between = write_while_they_fly;
+    app_exec(rig_app(&r, 1), "INSERT INTO a VALUES('another', 'late', 1)");
+    peer_turn(&r.peers[1]);
+    for (; looks < 200 && !peer_settled(&r.peers[1]); looks++) {
+        peer_turn(&r.peers[1]);
+        assert_rows(rig_app(&r, 1), "SELECT (SELECT v FROM a WHERE k = 'r') = 'late', (SELECT count(*) FROM c)",
+                    peer_settled(&r.peers[1]) ? "i1|i1|;" : "i0|i0|;");
+    }
+    assert_true(looks > 0);
+    rig_share(&r);
+    assert_everywhere(&r, "SELECT v, w FROM a", "tlate|i1|;tlate|i1|;");
+    rig_close(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_many_megabytes_are_shown_at_once),  cmocka_unit_test(test_others_do_not_wait_for_ever),
-        cmocka_unit_test(test_more_notes_than_one_drain_takes),   cmocka_unit_test(test_a_restart_between_the_parts_of_a_drain),
-        cmocka_unit_test(test_a_looking_process_never_sees_half), cmocka_unit_test(test_commits_of_very_many_rows_arrive),
+        cmocka_unit_test(test_a_row_that_is_ahead_of_its_commit),
+        cmocka_unit_test(test_many_megabytes_are_shown_at_once),
+        cmocka_unit_test(test_others_do_not_wait_for_ever),
+        cmocka_unit_test(test_more_notes_than_one_drain_takes),
+        cmocka_unit_test(test_a_restart_between_the_parts_of_a_drain),
+        cmocka_unit_test(test_a_looking_process_never_sees_half),
+        cmocka_unit_test(test_commits_of_very_many_rows_arrive),
         cmocka_unit_test(test_parts_with_every_kind_of_change),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */

@@ -466,6 +466,38 @@ static void test_a_state_that_knows_one_table_a_name(void **state) {
     rig_close(&r);
 }
 
+/* A key that was text and is a number now, or the other way round: '1' is 1. */
+static void test_a_key_of_another_type(void **state) {
+    (void)state;
+    static const char *const TYPES[][2] = {{"TEXT", "INTEGER"}, {"INTEGER", "TEXT"}};
+    for (int mode = 0; mode < 4; mode++) {
+        const char *was = TYPES[mode & 1][0], *is = TYPES[mode & 1][1];
+        struct rig r;
+        char *made = sqlite3_mprintf("CREATE TABLE t(k %s PRIMARY KEY, v)", was),
+             *go = sqlite3_mprintf("CREATE TABLE made(k %s PRIMARY KEY, v); INSERT INTO made SELECT k, v FROM t; DROP TABLE t;"
+                                   "ALTER TABLE made RENAME TO t",
+                                   is);
+        rig_open(&r, 2, made);
+        rig_act(&r, 1, "INSERT INTO t VALUES('1', 'one'), ('2', 'two'), ('3', 'goes'), ('4', 'goes, too')");
+        share_same(&r);
+        rig_act(&r, 1, "DELETE FROM t WHERE k = '3'"); /* not known where the key changes */
+        rig_act(&r, 0, go);
+        if (mode & 2)
+            share(&r);
+        rig_act(&r, 0, "UPDATE t SET v = 'TWO' WHERE k = '2'; DELETE FROM t WHERE k = '4'");
+        rig_act(&r, 1, "UPDATE t SET v = 'ONE' WHERE k = '1'; INSERT INTO t VALUES('5', 'five')");
+        share(&r);
+        rig_act(&r, 1, go);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT v FROM t ORDER BY k", "tONE|;tTWO|;tfive|;");
+        for (uint32_t i = 0; i < r.count; i++)
+            assert_int_equal(peer_conflicts(&r.peers[i]), 0);
+        rig_close(&r);
+        sqlite3_free(made);
+        sqlite3_free(go);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_key_of_another_kind_on_one_server_first),
@@ -479,6 +511,7 @@ int main(void) {
         cmocka_unit_test(test_rows_that_nothing_but_a_number_told_apart),
         cmocka_unit_test(test_a_key_of_another_column),
         cmocka_unit_test(test_a_state_that_knows_one_table_a_name),
+        cmocka_unit_test(test_a_key_of_another_type),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
