@@ -238,10 +238,10 @@ class Transactions(ClusterTest):
         self.assertEqual(c[0].cli("verify").code, 0)
 
     def test_in_wal_mode(self):
-        self.run_writers("WAL", float(os.environ.get("STARLING_SECONDS", 3)))
+        self.run_writers("WAL", float(os.environ.get("STARLING_SECONDS", 2)))
 
     def test_in_delete_mode(self):
-        self.run_writers("DELETE", float(os.environ.get("STARLING_SECONDS", 2)))
+        self.run_writers("DELETE", float(os.environ.get("STARLING_SECONDS", 1)))
 
 
 if __name__ == "__main__":
