@@ -142,6 +142,40 @@ static void test_shown_but_not_noted(void **state) {
     }
 }
 
+/* An older state is put back into its own file: the mark in the application's file has seen more of it. No version is used twice. */
+static void test_an_older_state_in_its_place(void **state) {
+    (void)state;
+    struct rig r;
+    char copy[200], copy_wal[210];
+    rig_open(&r, 2, TABLES);
+    struct peer *p = &r.peers[0];
+    snprintf(copy, sizeof copy, "%s/state-copy", r.scratch.folder);
+    snprintf(copy_wal, sizeof copy_wal, "%s-wal", copy);
+    rig_act(&r, 0, "INSERT INTO k VALUES('x', 1)");
+    share_same(&r);
+    side_close_store(&p->s);
+    copy_file(p->s.state_path, copy, "");
+    copy_file(p->s.state_path, copy, "-wal");
+    peer_open(p);
+    rig_act(&r, 0, "UPDATE k SET v = 2");
+    rig_act(&r, 1, "INSERT INTO k VALUES('y', 1)"); /* what it shows moves the mark */
+    share_same(&r);
+    uint64_t told = have(&r, 1, 0);
+    side_close_store(&p->s);
+    copy_file(copy, p->s.state_path, "");
+    copy_file(copy, p->s.state_path, "-wal");
+    peer_open(p);
+    app_exec(rig_app(&r, 0), "UPDATE k SET v = 3 WHERE k = 'x'");
+    rig_share(&r);
+    assert_int_equal(r.peers[0].bads + r.peers[1].bads, 0);
+    assert_int_equal(have(&r, 1, 0), told); /* of the old epoch no more came */
+    assert_everywhere(&r, "SELECT k, v FROM k ORDER BY k", "tx|i3|;ty|i1|;");
+    share_same(&r);
+    remove(copy);
+    remove(copy_wal);
+    rig_close(&r);
+}
+
 static void test_writes_while_down(void **state) {
     (void)state;
     struct rig r;
@@ -443,6 +477,7 @@ int main(void) {
         cmocka_unit_test(test_restart_at_every_stage),
         cmocka_unit_test(test_what_was_on_show_stays_seen),
         cmocka_unit_test(test_shown_but_not_noted),
+        cmocka_unit_test(test_an_older_state_in_its_place),
         cmocka_unit_test(test_writes_while_down),
         cmocka_unit_test(test_versions_go_on),
         cmocka_unit_test(test_a_new_epoch),
