@@ -251,7 +251,7 @@ class Script:
         if again and t.nulls:       # written just now: they would be gone
             return
         # that a parent's deletion left a child behind on purpose is not known of references that a new name carries: till quiet they are let be
-        calm = again or (form == 'rename' and any(x.parents or x.key_parent for x in t.tied))
+        calm = again or (form.startswith('rename') and any(x.parents or x.key_parent for x in t.tied))
         if calm:
             self.emit('quiet')
             tables = [x for x in tables if x not in t.tied]
