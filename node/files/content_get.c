@@ -153,33 +153,16 @@ static void listed(struct target *t, bool resumed) {
     content_soon(c);
 }
 
-static int small_local(struct content *c, struct target *t) {
-    struct table_place place;
-    if (table_file(c->table, t->hash, 0, &place) != 0)
-        return ERR_NOTFOUND;
-    int fd = c->config.open_file(c->config.ctx, place.root, place.path);
-    if (fd < 0)
-        table_gone(c->table, place.root, place.path);
-    free(place.path);
-    if (fd < 0)
-        return ERR_NOTFOUND;
-    stage_small_copy(t, fd);
-    return 0;
-}
-
 static void start(struct content *c, struct target *t) {
     t->dir = c->config.staging(c->config.ctx, t->root);
     if (t->dir < 0) {
         target_fail(t, content_error(-t->dir));
         return;
     }
-    if (t->size == 0 || (t->small && small_local(c, t) == 0)) {
-        if (t->size == 0)
-            stage_small_copy(t, -1);
+    if (t->small) {
+        (void)stage_small_copy(t); /* else it is fetched */
         return;
     }
-    if (t->small)
-        return;
     if (stage_resume(t)) {
         listed(t, true);
         return;
@@ -197,6 +180,19 @@ static void look_again(struct content *c, struct target *t) {
         DL_APPEND(c->fresh, t);
     t->queued = t->queued || !t->syncing;
     content_soon(c);
+}
+
+void target_here(struct content *c, const uint8_t *hash) {
+    struct target *t = target_find(c, hash);
+    if (t == NULL || t->item == NULL || t->dropped || t->error != 0 || t->syncing || t->staged || t->queued || t->jobs > 0)
+        return;
+    if (t->listed) {
+        stage_copies(t);
+    } else {
+        t->dir = -1;
+        t->tried = 0;
+        look_again(c, t);
+    }
 }
 
 static int begin(struct content *c, struct want *w) {

@@ -296,6 +296,8 @@ static void tell(struct content *c, struct scan *s) {
         table_note(c->table, s->root, s->path, s->hash, &s->list, &s->stamp);
     if (c->closing)
         return;
+    if (s->error == 0)
+        target_here(c, s->hash);
     struct content_scanned told = {.number = s->number,
                                    .root = s->root,
                                    .path = s->path,

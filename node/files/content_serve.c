@@ -3,8 +3,8 @@
  * A large file stays open while its runs are read; small ones are opened by the job. What is small goes first: a peer asks for some MiB of a large
  * content ahead, and what it asks for meanwhile does not wait behind that.
  *
- * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but looked for in another
- * file, or said to be gone. What was hashed a moment ago, and whose file looks as it did then, is not hashed again. */
+ * What a file had when it was noted may be another thing by now: a chunk whose hash is not what it was is not sent, but looked for in the next
+ * file that had it, or said to be gone. What was hashed a moment ago, and whose file looks as it did then, is not hashed again. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,12 +21,14 @@
 #define PIECES_MAX 64 /* so many descriptors at most */
 #define JOB_BYTES (512u << 10)
 #define SQUEEZE_MIN 256
+#define TURNS_MAX 4
 #define PLAIN_BODIES 16 /* sent as they are, after one that did not shrink */
 
 struct source {
     uint8_t hash[CONTENT_HASH_BYTES];
     int fd;
-    bool hashed; /* a moment ago */
+    uint32_t nth, turn; /* of the files that have it; how often it was another one before */
+    bool hashed;        /* a moment ago */
     struct content_stamp stamp;
     struct chunklist list;
 };
@@ -164,7 +166,7 @@ struct piece {
     char *path; /* of a small file, to be opened: beneath root */
     uint32_t root;
     uint8_t content[CONTENT_HASH_BYTES], hash[CONTENT_HASH_BYTES];
-    uint32_t chunk, len;
+    uint32_t chunk, len, turn; /* turn: of its source */
     uint64_t at;
 };
 
@@ -247,9 +249,6 @@ static void run_reading(struct job *j) {
         s->body_len += WIRE_ITEM_HEAD + p->len;
     }
     pack_body(s);
-    for (uint32_t i = 0; i < s->count; i++)
-        if (s->pieces[i].gone && s->pieces[i].path == NULL)
-            pack_gone(&s->frames, s->pieces[i].content, s->pieces[i].chunk, 1);
 }
 
 static int runs_add(struct runs *q, const struct wire_run *run) {
@@ -267,43 +266,17 @@ static int runs_add(struct runs *q, const struct wire_run *run) {
     return 0;
 }
 
+/* Before all others. */
+static int runs_again(struct runs *q, const struct wire_run *run) {
+    int r = runs_add(q, run);
+    if (r == 0) {
+        q->at = (q->at + q->cap - 1) % q->cap;
+        q->ring[q->at] = *run;
+    }
+    return r;
+}
+
 bool serve_waits(const struct conn *conn) { return conn->small.count + conn->large.count > 0; }
-
-/* A small file that is another one by now: forgotten, until it is read again; what it had may be in another one. */
-static void look_elsewhere(struct conn *conn, struct reading *s, const struct piece *p) {
-    bool changed = p->fd != -EMFILE && p->fd != -ENFILE && p->fd != -ENOMEM;
-    if (changed)
-        table_lost(conn->content->table, p->root, p->path, p->content);
-    struct wire_run run = {.count = 1};
-    memcpy(run.hash, p->content, sizeof run.hash);
-    if (!changed || runs_add(&conn->small, &run) != 0)
-        pack_gone(&s->frames, p->content, p->chunk, 1);
-}
-
-static void reading_done(struct job *j) {
-    struct reading *s = (struct reading *)j;
-    struct conn *conn = s->conn;
-    struct content *c = j->content;
-    conn->serving = false;
-    conn->plain = s->plain;
-    c->totals.hashed += s->hashed;
-    for (uint32_t i = 0; i < s->count; i++) {
-        struct piece *p = &s->pieces[i];
-        if (p->gone && p->path != NULL && !conn->over)
-            look_elsewhere(conn, s, p);
-        free(p->path);
-    }
-    if (conn->over || c->closing) {
-        buf_release(&s->frames);
-        if (conn->over)
-            serve_release(conn);
-    } else {
-        send_frames(conn, &s->frames);
-        serve_next(conn);
-    }
-    free(s->body);
-    free(s);
-}
 
 void serve_hashed(struct content *c, const uint8_t *hash, const struct chunklist *list) {
     if (list->count < 2)
@@ -321,15 +294,16 @@ static bool hashed_lately(const struct content *c, const uint8_t *hash) {
     return false;
 }
 
-/* An open file that has it, and its list. */
-static struct source *source_open(struct content *c, const uint8_t *hash) {
+/* An open file that has it, the nth or a later one, and its list. */
+static struct source *source_open(struct content *c, const uint8_t *hash, uint32_t nth) {
     struct source *s = calloc(1, sizeof *s);
     struct table_place place;
     if (s == NULL)
         return NULL;
     memcpy(s->hash, hash, sizeof s->hash);
     s->fd = -1;
-    for (uint32_t i = 0; s->fd < 0 && table_file(c->table, hash, i, &place) == 0; i++) {
+    for (uint32_t i = nth; s->fd < 0 && table_file(c->table, hash, i, &place) == 0; i++) {
+        s->nth = i;
         s->fd = c->config.open_file(c->config.ctx, place.root, place.path);
         s->stamp = place.stamp;
         free(place.path);
@@ -339,6 +313,67 @@ static struct source *source_open(struct content *c, const uint8_t *hash) {
         return s;
     source_free(s);
     return NULL;
+}
+
+/* A small file that is another one by now: forgotten, until it is read again; what it had may be in another one. */
+static void look_elsewhere(struct conn *conn, struct reading *s, const struct piece *p) {
+    bool changed = p->fd != -EMFILE && p->fd != -ENFILE && p->fd != -ENOMEM;
+    if (changed)
+        table_lost(conn->content->table, p->root, p->path, p->content);
+    struct wire_run run = {.count = 1};
+    memcpy(run.hash, p->content, sizeof run.hash);
+    if (!changed || runs_add(&conn->small, &run) != 0)
+        pack_gone(&s->frames, p->content, p->chunk, 1);
+}
+
+static struct source *source_next(struct content *c, const struct source *at) {
+    struct source *s = at->turn == TURNS_MAX ? NULL : source_open(c, at->hash, at->nth + 1);
+    if (s == NULL && at->turn < TURNS_MAX && at->nth > 0)
+        s = source_open(c, at->hash, 0);
+    if (s != NULL)
+        s->turn = at->turn + 1;
+    return s;
+}
+
+/* So is a chunk of a large one: the rest of that may be what it was. */
+static void look_in_next(struct conn *conn, struct reading *s, const struct piece *p) {
+    struct wire_run run = {.first = p->chunk, .count = 1};
+    struct source *at = conn->source;
+    bool of_it = p->shared && at != NULL && memcmp(at->hash, p->content, sizeof at->hash) == 0;
+    if (of_it && at->turn == p->turn) { /* else the next one is open already, for another chunk */
+        conn->source = source_next(conn->content, at);
+        source_free(at);
+    }
+    memcpy(run.hash, p->content, sizeof run.hash);
+    if (!of_it || conn->source == NULL || runs_again(&conn->large, &run) != 0)
+        pack_gone(&s->frames, p->content, p->chunk, 1);
+}
+
+static void reading_done(struct job *j) {
+    struct reading *s = (struct reading *)j;
+    struct conn *conn = s->conn;
+    struct content *c = j->content;
+    conn->serving = false;
+    conn->plain = s->plain;
+    c->totals.hashed += s->hashed;
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct piece *p = &s->pieces[i];
+        if (p->gone && !conn->over && p->path != NULL)
+            look_elsewhere(conn, s, p);
+        else if (p->gone && !conn->over)
+            look_in_next(conn, s, p);
+        free(p->path);
+    }
+    if (conn->over || c->closing) {
+        buf_release(&s->frames);
+        if (conn->over)
+            serve_release(conn);
+    } else {
+        send_frames(conn, &s->frames);
+        serve_next(conn);
+    }
+    free(s->body);
+    free(s);
 }
 
 /* Of what is being fetched here, what is there already. */
@@ -381,7 +416,7 @@ static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
         return;
     if (conn->source == NULL || memcmp(conn->source->hash, p->content, sizeof p->content) != 0) {
         source_free(conn->source);
-        conn->source = source_open(c, p->content);
+        conn->source = source_open(c, p->content, 0);
     }
     if (conn->source == NULL || p->chunk >= conn->source->list.count)
         return;
@@ -390,6 +425,7 @@ static void piece_find(struct conn *conn, struct reading *s, struct piece *p) {
     p->at = chunk.at;
     p->len = chunk.len;
     p->hashed = conn->source->hashed;
+    p->turn = conn->source->turn;
     p->stamp = conn->source->stamp;
     struct piece *before = s->count > 0 ? p - 1 : NULL;
     p->shared = true;

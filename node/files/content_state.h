@@ -119,6 +119,7 @@ struct target {
     uint64_t here, fetched, unsynced;
     struct copy *copies;
     uint32_t copies_count, copies_at, copying;
+    uint32_t tried;           /* files here that were noted to have it; while content.db cannot be written, the same ones */
     int sources[SOURCES_MAX]; /* descriptors; the last one may be the staging file itself */
     uint32_t sources_count;
     struct want *wants;
@@ -206,6 +207,7 @@ void target_check(struct target *t); /* whole, failed or dropped: what follows *
 void target_fail(struct target *t, int error);
 void targets_staged(struct content *c, struct target **list, uint32_t count); /* synced; frees them */
 struct target *target_find(struct content *c, const uint8_t *hash);
+void target_here(struct content *c, const uint8_t *hash); /* a file here was found to have it: if it is wanted, nobody needs to be asked */
 void get_close(struct content *c);
 void peer_send(struct content *c, const uint8_t *peer, const struct buf *frames);
 void peer_forget_runs(struct peer *p);
@@ -229,7 +231,7 @@ void stage_map_write(struct target *t); /* which chunks are there, after they we
 int stage_data(struct content *c, struct conn *conn, const struct wire_data *w);
 void stage_copies(struct target *t);
 void stage_copies_go_on(struct target *t);
-void stage_small_copy(struct target *t, int fd); /* fd passes */
+bool stage_small_copy(struct target *t); /* from a file here, if one has it; an empty one from nothing */
 
 /* content_serve.c */
 int serve_who(struct conn *conn, const uint8_t *hashes, uint32_t count);

@@ -6,6 +6,7 @@
  * Possible failure modes are: what came is not what it should be: a fault of its peer, and it is asked for again; a file here has something else
  * by now: the chunk is fetched; no space, or a write error: the want ends with it. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,12 +19,14 @@
 #define COPIES_AT_ONCE 3
 #define COPY_BYTES (1u << 20) /* and one chunk, at most */
 #define WRITE_PIECES 16
+#define TRIED_MAX 16
 
 /* ---- small ones */
 
 struct small_copy {
     struct job job;
     struct target *target;
+    struct table_place place; /* of the file that had it, when it was noted; path NULL: none is needed */
     int fd, error;
     uint8_t chunk[CONTENT_HASH_BYTES];
 };
@@ -67,6 +70,7 @@ static void small_written(struct target *t, const uint8_t *chunk) {
 static void small_copy_done(struct job *j) {
     struct small_copy *s = (struct small_copy *)j;
     struct target *t = s->target;
+    struct content *c = j->content;
     t->jobs--;
     if (s->fd >= 0)
         close(s->fd);
@@ -74,29 +78,55 @@ static void small_copy_done(struct job *j) {
         small_written(t, s->chunk);
         if (t->item != NULL)
             stage_wrote(t, 0, (uint32_t)t->size);
-        t->content->totals.copied += t->size;
+        c->totals.copied += t->size;
     } else if (s->error != ERR_NOTFOUND) {
         t->error = s->error;
-    } else {
-        fetch_unhold(t->item, 0);
+    } else { /* forgotten, until it is read again; perhaps the next one has it */
+        table_lost(c->table, s->place.root, s->place.path, t->hash);
+        if (t->dropped || c->closing || !stage_small_copy(t))
+            fetch_unhold(t->item, 0);
     }
+    free(s->place.path);
     free(s);
     target_check(t);
 }
 
-void stage_small_copy(struct target *t, int fd) {
-    struct small_copy *s = calloc(1, sizeof *s);
+/* The first file that was noted with it and can be opened. */
+static int small_source(struct target *t, struct table_place *place) {
+    struct content *c = t->content;
+    while (t->tried < TRIED_MAX && table_file(c->table, t->hash, 0, place) == 0) {
+        t->tried++;
+        int fd = c->config.open_file(c->config.ctx, place->root, place->path);
+        if (fd >= 0)
+            return fd;
+        if (fd != -EMFILE && fd != -ENFILE && fd != -ENOMEM)
+            table_gone(c->table, place->root, place->path);
+        free(place->path);
+        place->path = NULL;
+        if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM)
+            break;
+    }
+    return -1;
+}
+
+bool stage_small_copy(struct target *t) {
+    struct table_place place = {.path = NULL};
+    int fd = t->size > 0 ? small_source(t, &place) : -1;
+    struct small_copy *s = fd < 0 && t->size > 0 ? NULL : calloc(1, sizeof *s);
     if (s == NULL) {
         if (fd >= 0)
             close(fd);
-        target_fail(t, ERR_NOMEM);
-        return;
+        free(place.path);
+        if (t->size == 0)
+            target_fail(t, ERR_NOMEM);
+        return false;
     }
-    *s = (struct small_copy){.job = {.run = run_small_copy, .done = small_copy_done}, .target = t, .fd = fd};
+    *s = (struct small_copy){.job = {.run = run_small_copy, .done = small_copy_done}, .target = t, .place = place, .fd = fd};
     if (t->item != NULL)
         fetch_hold(t->item, 0);
     t->jobs++;
     content_job(t->content, &s->job);
+    return true;
 }
 
 /* ---- what came */
@@ -392,6 +422,8 @@ void stage_copies(struct target *t) {
     struct chunklist lists[SOURCES_MAX] = {0};
     uint8_t hashes[SOURCES_MAX][CONTENT_HASH_BYTES], hash[CONTENT_HASH_BYTES];
     uint32_t first = t->sources_count, i, index;
+    if (t->copies_at == t->copies_count && t->copying == 0) /* what could not be copied may be now */
+        t->copies_at = t->copies_count = 0;
     for (i = 0; i < t->copies_count; i++) /* of an earlier run */
         fetch_hold(t->item, t->copies[i].chunk);
     if (t->copies == NULL && (t->copies = malloc((size_t)t->list.count * sizeof *t->copies)) == NULL)

@@ -368,6 +368,69 @@ static void test_a_small_file_is_in_two_places(void **state) {
     free(data);
 }
 
+/* The same of a large one, of which two chunks are another thing by now, each in one of the places. */
+static void test_a_large_file_is_in_two_places(void **state) {
+    size_t len = 2u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (int i = 0; i < 2; i++) {
+        write_file(0, i == 0 ? "a" : "b", data, len);
+        scan(0, i == 0 ? "a" : "b", hash);
+    }
+    for (int i = 0; i < 2; i++) {
+        data[i * (len - 1)] ^= 1;
+        write_file(0, i == 0 ? "a" : "b", data, len);
+        data[i * (len - 1)] ^= 1;
+    }
+    uint64_t from = clock_mono_ms();
+    want(1, "x", hash, len, NULL);
+    assert_true(wait_staged(1, 1));
+    assert_in_range(clock_mono_ms() - from, 0, 1800);
+    assert_true(same_file(1, "x", data, len));
+    free(data);
+}
+
+/* Nobody else has it, and of the files here that had it one is gone, and one another; or it comes here while it is looked for elsewhere. */
+static void test_it_is_here_somewhere(void **state) {
+    static const char *const names[] = {"a", "b", "c"};
+    size_t len = 1u << 20;
+    uint8_t *data = random_bytes(len), hash[CONTENT_HASH_BYTES], other[2][CONTENT_HASH_BYTES];
+    (void)state;
+    server_start(0);
+    server_start(1);
+    link_servers(0, 1);
+    for (int i = 0; i < 3; i++) {
+        write_file(1, names[i], data, 1000);
+        scan(1, names[i], hash);
+    }
+    assert_int_equal(unlinkat(servers[1].root, "a", 0), 0);
+    data[0] ^= 1;
+    write_file(1, "b", data, 1000);
+    data[0] ^= 1;
+    want(1, "x", hash, 1000, NULL);
+    assert_true(wait_staged(1, 1));
+    assert_true(same_file(1, "x", data, 1000));
+
+    write_file(0, "d", data, 999);
+    write_file(0, "e", data, len);
+    scan(0, "d", other[0]);
+    scan(0, "e", other[1]);
+    tell_peer(1, 0, false);
+    tell_peer(0, 1, false);
+    want(1, "y", other[0], 999, NULL);
+    want(1, "z", other[1], len, NULL);
+    write_file(1, "d", data, 999);
+    write_file(1, "e", data, len);
+    scan(1, "d", NULL);
+    scan(1, "e", NULL);
+    assert_true(wait_staged(1, 3));
+    assert_true(same_file(1, "y", data, 999) && same_file(1, "z", data, len));
+    free(data);
+}
+
 struct wanting {
     uint32_t count, n;
     const uint8_t *hash;
@@ -567,6 +630,8 @@ int main(void) {
         cmocka_unit_test_teardown(test_an_index_that_lies_about_sizes, teardown),
         cmocka_unit_test_teardown(test_hashed_once_a_side, teardown),
         cmocka_unit_test_teardown(test_a_small_file_is_in_two_places, teardown),
+        cmocka_unit_test_teardown(test_a_large_file_is_in_two_places, teardown),
+        cmocka_unit_test_teardown(test_it_is_here_somewhere, teardown),
         cmocka_unit_test_teardown(test_wanted_while_it_is_written, teardown),
         cmocka_unit_test_teardown(test_cancelled_is_not_staged, teardown),
         cmocka_unit_test_teardown(test_a_full_disk, teardown),
