@@ -560,6 +560,7 @@ void renumber_forget(struct store *s); /* what was planned */
 int renumber_write(struct store *s);   /* the planned mends, as a batch of ours, in the open transaction of the state */
 bool renumber_left(struct store *s);   /* all that are planned are left to other servers, until renumber_waits() is over */
 bool renumber_waits(const struct store *s);
+bool renumber_patient(const struct store *s); /* the same, whatever was merged since: their mends are behind it */
 int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
 int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
 /* Where the row of the file with these key columns has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
@@ -799,6 +800,7 @@ int follow(struct store *s); /* makes what is missing, if now is the moment; s->
 int merge_rowid(struct store *s, const struct change *c, struct rowid *who);
 int merge_remember_seen(struct store *s, uint32_t origin, uint64_t version, const struct seen *seen);
 #define FLIGHTS_BYTES_MAX (32u << 20)
+#define FLIGHTS_BYTES_PATIENT (64u << 20)
 #define PARTS_BYTES_MAX (512u << 20)
 bool merge_full(struct store *s);
 int merge_delivered(struct store *s); /* all that is queued, into the open transaction of the state */

@@ -624,9 +624,9 @@ out:
 }
 
 /* What cannot be shown for a while (readers, an application that keeps the write lock) must not fill the memory: the rest stays with the core,
- * which waits for us. */
+ * which waits for us. Mends that are waited for come behind all that their author wrote before he met us. */
 bool merge_full(struct store *s) {
-    if (s->flights_bytes <= FLIGHTS_BYTES_MAX)
+    if (s->flights_bytes <= (renumber_patient(s) ? FLIGHTS_BYTES_PATIENT : FLIGHTS_BYTES_MAX))
         return s->held_merge;
     return !project_blocked(s) || s->flights_bytes > PARTS_BYTES_MAX; /* the next part is what it waits for */
 }

@@ -15,6 +15,7 @@
 
 #define NUMBER_TRIES 16u /* half of them within 64 of the old number, half within 128 */
 #define PATIENCE_MAX_US 5000000
+#define PATIENCE_ALL_US 30000000
 #define ALONE_US 60000000
 
 struct renumbering { /* a mend that is planned */
@@ -64,9 +65,10 @@ struct renumber {
     struct move **moving; /* by their temporary numbers, from moving_from on */
     int64_t moving_from;
     struct told *told;
-    int64_t left_since_us, left_until_us; /* mends are left to another server; 0: none */
-    int64_t left_seq;                     /* with what was merged then */
-    int64_t alone_until_us;               /* he did not come */
+    int64_t left_first_us, left_since_us, left_until_us; /* mends are left to another server; 0: none */
+    int64_t left_seq;                                    /* with what was merged then */
+    uint32_t left_count;                                 /* so many */
+    int64_t alone_until_us;                              /* he did not come */
 };
 
 static struct renumber *renumber_of(struct store *s) {
@@ -253,35 +255,48 @@ int renumber_clash(struct store *s, struct tbl *t, const struct reg *a, const st
 
 bool renumber_planned(const struct store *s) { return s->renumber && s->renumber->plans; }
 
-/* Two servers that meet find the same clashes at the same moment. So that each mend is sent once, it is left to whose row it is, for a moment: he
- * may be gone, and then nobody is waited for again soon. */
+/* Two servers that meet find the same clashes at the same moment. So that each mend is sent once, it is left to whose row it is, for a moment, and
+ * for another one whenever some came: he may be gone, and then nobody is waited for again soon. */
 static bool left_to_another(const struct store *s, const struct rowid *who) {
     return who->kind == IDENT_BORN && memcmp(s->origin_ids[who->origin].node, s->origin_ids[s->own].node, NODE_ID_BYTES) != 0 &&
            store_mono_us() < s->renumber->left_until_us;
 }
 
-bool renumber_left(struct store *s) {
+/* What was merged since may have brought mends: then fewer are planned for the same rows. */
+static void be_patient(struct store *s) {
     struct renumber *n = s->renumber;
     int64_t now = store_mono_us();
-    if (!renumber_planned(s))
-        return false;
-    if (n->left_since_us && now >= n->left_until_us)
+    uint32_t count = HASH_COUNT(n->plans);
+    bool came = n->left_since_us && count < n->left_count && now - n->left_first_us < PATIENCE_ALL_US;
+    if (n->left_since_us && !came && n->left_until_us && now >= n->left_until_us)
         n->alone_until_us = now + ALONE_US;
     if (!n->left_since_us)
+        n->left_first_us = now;
+    if (!n->left_since_us || came)
         n->left_since_us = now;
-    int64_t patience_us = (int64_t)s->config.mend_wait_ms * (1000 + 2 * (int64_t)HASH_COUNT(n->plans));
-    n->left_until_us = now < n->alone_until_us ? 0 : n->left_since_us + (patience_us < PATIENCE_MAX_US ? patience_us : PATIENCE_MAX_US);
+    int64_t patience_us = (int64_t)s->config.mend_wait_ms * (1000 + 2 * (int64_t)count);
+    bool vain = now < n->alone_until_us || s->flights_bytes > FLIGHTS_BYTES_PATIENT; /* nothing more is merged */
+    n->left_until_us = vain ? 0 : n->left_since_us + (patience_us < PATIENCE_MAX_US ? patience_us : PATIENCE_MAX_US);
+    n->left_count = count;
     n->left_seq = s->hot.flight_seq;
-    for (const struct renumbering *r = n->plans; r; r = r->hh.next)
+}
+
+bool renumber_left(struct store *s) {
+    if (!renumber_planned(s))
+        return false;
+    be_patient(s);
+    for (const struct renumbering *r = s->renumber->plans; r; r = r->hh.next)
         if (!left_to_another(s, &r->who))
             return false;
     return true;
 }
 
-bool renumber_waits(const struct store *s) {
+bool renumber_patient(const struct store *s) {
     const struct renumber *n = s->renumber;
-    return n && n->left_since_us && n->left_seq == s->hot.flight_seq && store_mono_us() < n->left_until_us;
+    return n && n->left_since_us && store_mono_us() < n->left_until_us;
 }
+
+bool renumber_waits(const struct store *s) { return renumber_patient(s) && s->renumber->left_seq == s->hot.flight_seq; }
 
 static int write_one(struct store *s, const struct renumbering *n) {
     struct origins_order o = store_order(s);

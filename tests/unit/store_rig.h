@@ -21,7 +21,7 @@ struct peer {
     const char *const *excluded;
     const struct policy_line *policies;
     uint32_t policies_count;
-    int readers_wait_ms;
+    int readers_wait_ms, mend_wait_ms;
     json_t *watched;                    /* array of `watch` objects */
     void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
     void (*on_file)(void *ctx, uint64_t dev, uint64_t ino);
@@ -90,6 +90,7 @@ static inline int peer_try_open(struct peer *p) {
                                   .policies_count = p->policies_count,
                                   .follow = p->follow,
                                   .readers_wait_ms = p->readers_wait_ms,
+                                  .mend_wait_ms = p->mend_wait_ms,
                                   .ctx = p,
                                   .on_file = p->on_file,
                                   .on_batch = rig_on_batch,

@@ -361,6 +361,44 @@ static void test_many_rows_under_one_number(void **state) {
     rig_close(&r);
 }
 
+/* Rows numbered alike apart: whose rows must give way mends them, and the other one waits for that, also when it comes behind more than may wait for the
+ * file. Who is gone is not waited for. */
+static void test_each_mend_is_made_once(void **state) {
+    (void)state;
+    for (int gone = 0; gone < 2; gone++) {
+        struct rig r;
+        rig_open(&r, 2, "CREATE TABLE t(id INTEGER PRIMARY KEY, a)");
+        for (uint32_t i = 0; i < 2; i++) {
+            r.peers[i].mend_wait_ms = 500;
+            peer_reopen(&r.peers[i]);
+        }
+        rig_share(&r);
+        for (uint32_t i = 0; i < 2; i++) {
+            for (int k = 0; k < 200; k += 20) {
+                char *sql =
+                    sqlite3_mprintf("WITH RECURSIVE n(i) AS (SELECT %d UNION ALL SELECT i + 1 FROM n WHERE i < %d) INSERT INTO t(a) SELECT "
+                                    "'of %u: ' || i || hex(randomblob(%d)) FROM n",
+                                    k, k + 19, i, i && !gone ? 50000 : 5);
+                rig_act(&r, i, sql);
+                sqlite3_free(sql);
+            }
+            rig_tick();
+        }
+        if (gone)
+            peer_queue(&r.peers[0], &r.peers[1]);
+        peer_pull(&r.peers[1], &r.peers[0]);
+        if (!gone)
+            peer_queue(&r.peers[0], &r.peers[1]);
+        assert_int_equal(peer_status(&r.peers[1], "mends"), 200);
+        peer_rest(&r.peers[0]);
+        assert_int_equal(app_int(rig_app(&r, 0), "SELECT count(*) FROM t"), 400);
+        assert_int_equal(peer_status(&r.peers[0], "mends"), gone ? 200 : 0);
+        share_same(&r);
+        assert_int_equal(app_int(rig_app(&r, 0), "SELECT max(id) FROM t"), 400);
+        rig_close(&r);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_numbers_are_not_blended),
@@ -377,6 +415,7 @@ int main(void) {
         cmocka_unit_test(test_a_constraint_that_only_one_server_has),
         cmocka_unit_test(test_one_new_number_for_two),
         cmocka_unit_test(test_many_rows_under_one_number),
+        cmocka_unit_test(test_each_mend_is_made_once),
     };
     cmocka_set_test_filter(getenv("TEST")); /* one test alone */
     return cmocka_run_group_tests(tests, NULL, NULL);
