@@ -241,9 +241,11 @@ int gossip_receive(struct core *core, struct link *l, const struct wire_members 
 
 /* ---- telling */
 
-void gossip_soon(struct core *core, struct peer *p) {
+void gossip_soon(struct core *core, struct peer *p) { gossip_within(core, p, core->config.ack_ms); }
+
+void gossip_within(struct core *core, struct peer *p, uint32_t ms) {
     p->gossip_due = true;
-    uint64_t at = core->now + core->config.ack_ms;
+    uint64_t at = core->now + ms;
     if (at < core->gossip_at)
         core->gossip_at = at;
     core_arm(core, core->gossip_at);
