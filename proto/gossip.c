@@ -8,6 +8,12 @@
 #define DIAL_LATER_MS 1000u
 #define OUTBID_TWIN 3u /* once or twice it may be a run of ours before a clock was set back */
 
+static void arm(struct core *core, uint32_t ms) {
+    if (core->now + ms < core->gossip_at)
+        core->gossip_at = core->now + ms;
+    core_arm(core, core->gossip_at);
+}
+
 /* ---- ourselves */
 
 /* host:port as others may dial it; the port is the advertised one. */
@@ -37,10 +43,10 @@ static void sign(struct core *core, bool left) {
     core->card_len = card_sign(&c, core->config.cluster, core->config.secret, core->card);
 }
 
+/* Told soon, not at once: who lies about us needs our latest card for it, and else would make us tell all of each lie. */
 void gossip_card(struct core *core) {
     sign(core, false);
-    core->gossip_at = core->now;
-    core_arm(core, core->now);
+    arm(core, core->config.ack_ms);
 }
 
 void gossip_host(struct core *core, const char *host, size_t len, const uint8_t *by) {
@@ -245,10 +251,7 @@ void gossip_soon(struct core *core, struct peer *p) { gossip_within(core, p, cor
 
 void gossip_within(struct core *core, struct peer *p, uint32_t ms) {
     p->gossip_due = true;
-    uint64_t at = core->now + ms;
-    if (at < core->gossip_at)
-        core->gossip_at = at;
-    core_arm(core, core->gossip_at);
+    arm(core, ms);
 }
 
 unsigned gossip_flags(const struct core *core, const struct peer *p) {

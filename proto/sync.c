@@ -436,6 +436,7 @@ void sync_receive(struct core *core, struct link *l, const struct wire_vector *v
     int r = v->flags & WIRE_FULL ? vv_copy(&pd->have, heard) : vv_merge(&pd->have, heard);
     if (r) {
         pd->known = false;
+        pd->vector = ~v->db.vector; /* so that its next BEAT leads to all of it again */
         return;
     }
     if (v->flags & WIRE_FULL)

@@ -254,6 +254,29 @@ static void it_rises_above_what_is_said_of_it(void **state) {
     rig_release(&r);
 }
 
+/* Each lie needs the card that answers the one before, and that is told as late as other news. */
+static void lies_about_it_are_answered_together(void **state) {
+    (void)state;
+    static struct rig r;
+    mesh(&r, 4);
+    rig_wait(&r, 200);
+    struct peer_info info;
+    assert_true(rig_peer(&r, 1, 0, &info));
+    uint64_t link = link_of(&r, 0, 1), first = info.member->incarnation;
+    for (unsigned i = 0; i < 50; i++) {
+        uint8_t data[CARD_BYTES_MAX];
+        assert_true(rig_peer(&r, 1, 0, &info));
+        memcpy(data, info.member->card, info.member->card_len);
+        says_members(&r, 0, link, data, info.member->card_len, WIRE_DEAD);
+        rig_run(&r);
+    }
+    rig_wait(&r, 100);
+    assert_true(rig_peer(&r, 1, 0, &info));
+    assert_int_equal(info.member->incarnation, first + 1);
+    assert_int_equal(info.member->state, MEMBER_ALIVE);
+    rig_release(&r);
+}
+
 static void it_is_dialled_at_each_address(void **state) {
     (void)state;
     static struct rig r;
@@ -426,6 +449,7 @@ int main(void) {
         cmocka_unit_test(questions_without_end_are_bounded),
         cmocka_unit_test(only_its_own_word_moves_a_member),
         cmocka_unit_test(it_rises_above_what_is_said_of_it),
+        cmocka_unit_test(lies_about_it_are_answered_together),
         cmocka_unit_test(it_is_dialled_at_each_address),
         cmocka_unit_test(announced_addresses_have_a_budget),
         cmocka_unit_test(a_seed_under_way_is_dialled_once),
