@@ -871,10 +871,10 @@ int drain(struct store *s, bool locked) {
         if (!err)
             look_for_unnoted(s, found);
         sql_run(s->a_end);
-        /* What we are about to promise must not be lost by the file that it came from. */
-        if (found)
-            err = appfile_sync(&s->app, s->app.reader);
     }
+    /* What we are about to promise must not be lost by the file that it came from. */
+    if (found)
+        err = appfile_sync(&s->app, s->app.reader);
     if (!err && moved) {
         s->hot.note_seq = n.last_seq;
         s->hot.note_nonce = n.last_nonce;

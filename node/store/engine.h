@@ -428,6 +428,7 @@ struct store {
     uint32_t project_tries, retries; /* retries: parked rows that are to be tried by the next projection */
     int64_t retry_us, retry_all_ms;  /* how long that took last, in vain; when all that is parked may be tried at once */
     bool retrying_all;               /* which is what the next projection does */
+    bool moving;                     /* the projection at hand has put rows where they were not at home */
     uint64_t moved_rows, retried_at; /* shown so far; the same, and the newest note, when what is parked was tried last */
     uint64_t drained_rows, mended_rows, projected_rows; /* drained: mends of ours among them */
     int64_t lock_us[256];
@@ -532,12 +533,11 @@ numbers_in_file(struct store *s, const struct tbl *t,
 int64_t numbers_home(const struct tbl *t, const struct rowid *who);                        /* where its register is, if it is at home */
 int numbers_settle(struct store *s, struct tbl *t, const struct rowid *who, int64_t home); /* its register is there now */
 int numbers_leave(struct store *s, struct tbl *t, const struct rowid *who);                /* its register is not at home any more */
-/* The file shows it there, in the projection `seq` (0: under the number of its birth, which needs no note); until numbers_settle_all() or numbers_hide(). */
+/* In the open transaction of the state: the file shows it there, in the projection `seq`; until numbers_settle_all() or numbers_hide(). */
 int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int64_t number, int64_t seq);
 int numbers_at(const struct tbl *t, int64_t number, struct rowid *who); /* 1: the projection at hand has put this row there */
 int numbers_hide_row(struct store *s, struct tbl *t, const struct rowid *who);
-bool numbers_tentative(const struct store *s); /* has the projection at hand moved any? */
-void numbers_hide(struct store *s);
+int numbers_hide(struct store *s);                        /* all: the projection was taken back */
 int numbers_settle_all(struct store *s, int64_t covered); /* what projections up to this one have put somewhere is at home there */
 int numbers_load(struct store *s);
 void numbers_clear(struct tbl *t);

@@ -156,23 +156,33 @@ int numbers_at(const struct tbl *t, int64_t number, struct rowid *who) {
     return !p ? 0 : rowid_unpack(who, &at, p->name + p->name_len) ? ERR_CORRUPT : 1;
 }
 
-static int note_moving(struct store *s, const struct tbl *t, const struct numbered *p, int64_t number, int64_t seq) {
-    sqlite3_stmt *q;
-    int err = sql_prepare(s->db, &q, "INSERT OR REPLACE INTO moving VALUES(%lld, %u, ?, %lld)", (long long)seq, t->no, (long long)number);
-    if (err)
-        return err;
-    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
-    err = sql_run(q);
+static int run_for(struct store *s, sqlite3_stmt *q, const struct rowid *who) {
+    struct buf name;
+    buf_init(&name, 1 << 16);
+    int err = rowid_pack(who, &name);
+    if (!err) {
+        sqlite3_bind_blob64(q, 1, name.data, name.len, SQLITE_STATIC);
+        err = sql_run(q);
+    }
     sqlite3_finalize(q);
+    buf_release(&name);
+    s->moving = true;
     return err;
 }
 
+/* Also of a row that has the number of its birth, or a given one: after a crash nothing else would tell that it is this one which the file shows there, and
+ * not the one before it. */
 int numbers_show_at(struct store *s, struct tbl *t, const struct rowid *who, int64_t number, int64_t seq) {
     struct numbered *p = NULL;
+    sqlite3_stmt *q;
     int err = who->kind == IDENT_GIVEN ? 0 : add(t, who, &p);
-    if (err || !p || (seq && (err = note_moving(s, t, p, number, seq))))
+    if (err ||
+        (err =
+             sql_prepare(s->db, &q, "INSERT OR REPLACE INTO moving VALUES(%lld, %u, ?, %lld)", (long long)seq, t->no, (long long)number)) ||
+        (err = run_for(s, q, who)))
         return err;
-    tentative(t, p, true, number);
+    if (p)
+        tentative(t, p, true, number);
     return 0;
 }
 
@@ -185,32 +195,30 @@ static void hide(struct tbl *t, struct numbered *p) {
 int numbers_hide_row(struct store *s, struct tbl *t, const struct rowid *who) {
     struct numbered *p = lookup(t, who);
     sqlite3_stmt *q;
-    if (!p || !p->tentative)
+    if (who->text || !s->moving || (who->kind != IDENT_GIVEN && (!p || !p->tentative)))
         return 0;
     int err = sql_prepare(s->db, &q, "DELETE FROM moving WHERE tbl=%u AND who=?", t->no);
-    if (err)
-        return err;
-    sqlite3_bind_blob64(q, 1, p->name, p->name_len, SQLITE_STATIC);
-    err = sql_run(q);
-    sqlite3_finalize(q);
-    hide(t, p);
+    err = err ? err : run_for(s, q, who);
+    if (p)
+        hide(t, p);
     return err;
 }
 
-bool numbers_tentative(const struct store *s) {
-    for (uint32_t i = 0; i < s->tbls_count; i++)
-        if (s->tbls[i]->tentative)
-            return true;
-    return false;
-}
-
-void numbers_hide(struct store *s) {
+static void hide_all(struct store *s) {
     for (uint32_t i = 0; i < s->tbls_count; i++) {
         struct tbl *t = s->tbls[i];
         struct numbered *p, *next;
         if (t->tentative)
             HASH_ITER(hh, t->places, p, next) hide(t, p);
     }
+}
+
+int numbers_hide(struct store *s) {
+    int err = s->moving ? state_begin(s) : 0;
+    hide_all(s);
+    if (s->moving && !err && !(err = sql_exec(s->db, "DELETE FROM moving")))
+        s->moving = false;
+    return err;
 }
 
 struct settling {
@@ -248,7 +256,7 @@ int numbers_settle_all(struct store *s, int64_t covered) {
     int row, err = state_begin(s);
     if (err || (err = sql_prepare(s->db, &q, "SELECT tbl, who, shown FROM moving WHERE seq<=%lld", (long long)covered)))
         return err;
-    numbers_hide(s);
+    hide_all(s);
     while (!err && (row = sql_step(q)) != 0) {
         const uint8_t *at = sqlite3_column_blob(q, 1), *end = at + sqlite3_column_bytes(q, 1);
         struct settling one = {.tbl = state_table_of(s, (uint32_t)sqlite3_column_int64(q, 0)), .number = sqlite3_column_int64(q, 2)};
@@ -269,6 +277,7 @@ int numbers_settle_all(struct store *s, int64_t covered) {
     if (!err)
         err = settle(s, list, count);
     free(list);
+    s->moving = s->moving && err;
     return err ? err : sql_exec(s->db, "DELETE FROM moving");
 }
 

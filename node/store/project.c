@@ -264,9 +264,20 @@ static bool in_vain(struct store *s, int64_t seq) {
     return true;
 }
 
+/* What only the state knows once the projection is there: what is parked, who is where; and what the application wrote last, if that was read under the
+ * lock, since the projection may have overwritten it. The one sync of our state under the lock. */
+static int note_first(struct store *s) {
+    int err = state_commit(s);
+    if (err || (err = state_sync(s)))
+        return err;
+    s->durable_note = s->hot.note_seq;
+    return 0;
+}
+
 /* Under the write lock. 0, PROJECT_DRAIN, PROJECT_AGAIN, PROJECT_VAIN, or an error. */
 static int project_locked(struct store *s, int64_t *mark) {
     int64_t seq = *mark;
+    bool drained = false;
     int same = project_undisturbed(s);
     if (same < 0)
         return same;
@@ -276,6 +287,7 @@ static int project_locked(struct store *s, int64_t *mark) {
         int err = drain(s, true); /* the fourth time under the lock, so that a busy application cannot keep us out for ever */
         if (err < 0 || err == DRAIN_RESCAN || err == DRAIN_MORE)
             return err < 0 ? err : PROJECT_DRAIN;
+        drained = s->in_tx;
     }
     for (uint32_t i = 0; i < s->tios_count; i++)
         s->tios[i].next_rowid = 0;
@@ -302,13 +314,10 @@ static int project_locked(struct store *s, int64_t *mark) {
         err = PROJECT_VAIN;
     if (!err)
         err = numbers_raise_sequences(s);
-    if (!err && (p.parked || p.placed)) {
-        if (p.seq > s->hot.flight_seq)
-            *mark = s->hot.flight_seq = p.seq;
-        if (!(err = state_commit(s)))
-            err = state_sync(
-                s); /* the one sync under the lock: what is parked must be known as parked once the mark says that it was shown */
-    }
+    if (!err && (p.parked || p.placed) && p.seq > s->hot.flight_seq)
+        *mark = s->hot.flight_seq = p.seq;
+    if (!err && (p.parked || p.placed || drained))
+        err = note_first(s);
     return err ? err : write_mark(s, *mark);
 }
 
@@ -349,12 +358,10 @@ static uint32_t rows_to_show(const struct store *s, int64_t seq) {
 
 /* Taken back, since rows had to be parked or mended. That is noted, without the lock, and the rest is written again. */
 static int note_parked(struct store *s) {
-    int err = appfile_sync(&s->app, s->app.writer); /* a drain under the lock is in the same transaction of the state */
-    if (err || (err = not_done(s)) || (err = renumber_write(s)) || (err = state_begin(s)) || (err = mend_write(s)) ||
-        (err = state_commit(s)) || (err = state_sync(s)))
+    int err = not_done(s);
+    if (err || (err = renumber_write(s)) || (err = state_begin(s)) || (err = mend_write(s)))
         return err;
-    s->durable_note = s->hot.note_seq;
-    return 0;
+    return note_first(s);
 }
 
 static int take_back(struct store *s, int result) {

@@ -796,14 +796,9 @@ int renumber_move(struct store *s, int64_t seq) {
 
 int renumber_undo(struct store *s) {
     struct renumber *n = s->renumber;
-    int err = 0;
-    if (numbers_tentative(s)) { /* also a row that came home under the number of its birth, which nobody renumbered */
-        numbers_hide(s);
-        if ((err = state_begin(s)) || (err = sql_exec(s->db, "DELETE FROM moving")))
-            return err;
-    }
-    if (!n)
-        return 0;
+    int err = numbers_hide(s); /* also a row that came home under the number of its birth, which nobody renumbered */
+    if (err || !n)
+        return err;
     err = untell(s, n, NULL);
     n->told = NULL;
     n->wanted = NULL;
@@ -813,7 +808,7 @@ int renumber_undo(struct store *s) {
 
 int renumber_done(struct store *s) {
     struct renumber *n = s->renumber;
-    int err = numbers_tentative(s) ? numbers_settle_all(s, INT64_MAX) : 0;
+    int err = s->moving ? numbers_settle_all(s, INT64_MAX) : 0;
     if (n) {
         n->told = NULL;
         n->wanted = NULL;

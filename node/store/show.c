@@ -352,8 +352,7 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
         return err < 0 ? err : SETTLED;
     if (err || (!home && row->moves && numbers_shown(t, &row->who) == place.number))
         return err ? (err = show_park(p, row, "its number belongs to another row here")) ? err : SETTLED : 0;
-    bool plain = place.text || (!home && place.number == row->who.number);
-    if (!plain && !p->can_move)
+    if (!place.text && !p->can_move)
         return SETTLED;
     if (home) {
         if (p->last) {
@@ -365,8 +364,6 @@ static int find_place(struct projecting *p, struct pending_row *row, struct reg 
     row->moves = true; /* once the file shows it there */
     if (place.text)
         return 0;
-    if (plain)
-        return numbers_show_at(s, t, &row->who, place.number, 0);
     p->placed = true;
     return (err = state_begin(s)) ? err : numbers_show_at(s, t, &row->who, place.number, p->seq);
 }

@@ -148,9 +148,10 @@ static inline void peer_rest(struct peer *p) {
     }
 }
 
-/* Rows that could not be shown are tried again now. */
+/* Rows that could not be shown are tried again now; after a try in vain that is the later the longer this one took. */
 static inline void peer_retry(struct peer *p) {
-    side_skip(2000);
+    int wait = peer_turn(p);
+    side_skip(wait > 2000 ? (uint64_t)wait : 2000);
     peer_rest(p);
 }
 

@@ -78,7 +78,6 @@ static void test_restart_at_every_stage(void **state) {
         }
 }
 
-/* While the node is down the application goes on, and others do too. */
 static void copy_file(const char *from, const char *to, const char *tail) {
     char a[300], b[300], block[4096];
     size_t n;
@@ -176,6 +175,88 @@ static void test_an_older_state_in_its_place(void **state) {
     rig_close(&r);
 }
 
+struct cut {
+    const char *state_path;
+    char copy[200];
+    int commits;
+};
+
+static int copy_state(void *ctx) {
+    struct cut *c = ctx;
+    copy_file(c->state_path, c->copy, "");
+    copy_file(c->state_path, c->copy, "-wal");
+    c->commits++;
+    return 0;
+}
+
+/* The node ends just behind a projection, and before its state knows of it. */
+static void show_and_end(struct rig *r, uint32_t i) {
+    struct peer *p = &r->peers[i];
+    struct cut c = {.state_path = p->s.state_path};
+    snprintf(c.copy, sizeof c.copy, "%s/state-copy", r->scratch.folder);
+    sqlite3_commit_hook(store_appfile(p->s.store)->writer, copy_state, &c);
+    peer_rest(p);
+    assert_int_equal(c.commits, 1);
+    side_close_store(&p->s);
+    copy_file(c.copy, p->s.state_path, "");
+    copy_file(c.copy, p->s.state_path, "-wal");
+    remove(c.copy);
+    snprintf(c.copy, sizeof c.copy, "%s/state-copy-wal", r->scratch.folder);
+    remove(c.copy);
+}
+
+/* Shown under a number which another row has left, and not noted. */
+static void test_shown_where_another_was(void **state) {
+    (void)state;
+    for (int given = 0; given < 2; given++) {
+        struct rig r;
+        rig_open(&r, 2, TABLES);
+        rig_act(&r, 0, "INSERT INTO t(a, b) VALUES(0, 0)");
+        share_same(&r);
+        rig_act(&r, 0, "DELETE FROM t");
+        rig_act(&r, 0, given ? "INSERT INTO t VALUES(1, 1, 1)" : "INSERT INTO t(a, b) VALUES(1, 1)");
+        peer_queue(&r.peers[1], &r.peers[0]);
+        show_and_end(&r, 1);
+        assert_rows(rig_app(&r, 1), "SELECT * FROM t", "i1|i1|i1|;");
+        app_exec(rig_app(&r, 1), "UPDATE t SET b = 5");
+        peer_open(&r.peers[1]);
+        share_same(&r);
+        assert_everywhere(&r, "SELECT * FROM t", "i1|i1|i5|;");
+        rig_close(&r);
+    }
+}
+
+static void write_once_more(struct peer *p) {
+    static int written;
+    char sql[100];
+    if (written == 5)
+        return;
+    snprintf(sql, sizeof sql, "UPDATE k SET v = 'ours %d'", ++written);
+    app_exec(p->s.app, sql);
+}
+
+/* The application wrote again and again, so that its last write was read under the lock; then what it wrote to was deleted, as somebody else had. */
+static void test_drained_under_the_lock(void **state) {
+    (void)state;
+    struct rig r;
+    rig_open(&r, 2, TABLES);
+    rig_act(&r, 0, "INSERT INTO k VALUES('x', 0)");
+    share_same(&r);
+    rig_act(&r, 0, "DELETE FROM k");
+    peer_queue(&r.peers[1], &r.peers[0]);
+    write_once_more(&r.peers[1]);
+    r.peers[1].in_between = write_once_more;
+    show_and_end(&r, 1);
+    assert_rows(rig_app(&r, 1), "SELECT v FROM k", "");
+    r.peers[1].in_between = NULL;
+    peer_open(&r.peers[1]);
+    share_same(&r);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_true(peer_lost(&r.peers[i], "v", "\"ours 5\""));
+    rig_close(&r);
+}
+
+/* While the node is down the application goes on, and others do too. */
 static void test_writes_while_down(void **state) {
     (void)state;
     struct rig r;
@@ -478,6 +559,8 @@ int main(void) {
         cmocka_unit_test(test_what_was_on_show_stays_seen),
         cmocka_unit_test(test_shown_but_not_noted),
         cmocka_unit_test(test_an_older_state_in_its_place),
+        cmocka_unit_test(test_shown_where_another_was),
+        cmocka_unit_test(test_drained_under_the_lock),
         cmocka_unit_test(test_writes_while_down),
         cmocka_unit_test(test_versions_go_on),
         cmocka_unit_test(test_a_new_epoch),
