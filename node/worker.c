@@ -62,7 +62,6 @@ struct worker {
     bool trimmed; /* nothing was done since memory was given back */
     struct pace pace;
     uint64_t worked_ms;      /* when something was done last */
-    struct afar *afar;       /* what the rows of a state that was set aside refer to; NULL: none was */
     uint32_t epoch_above;    /* epochs of a state that was set aside */
     bool fetching;           /* the cluster's rows come first: another file takes them, and the application's is not looked at */
     uint64_t fetched_ms;     /* they are all here since then; 0: not yet */
@@ -126,7 +125,6 @@ static void worker_free(struct worker *w) {
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_mutex_destroy(&w->lock);
-    store_drop_afar(w->afar);
     free(w->db);
     free(w->app_path);
     free(w->fetch_path);
@@ -217,16 +215,18 @@ static void on_follow(void *ctx, const char *name) {
     inbox_put(w->config.inbox, m);
 }
 
-static void on_numbers(void *ctx, const char *key, struct bytes *rows, unsigned flags) {
+static bool on_numbers(void *ctx, const char *key, struct bytes *rows, unsigned flags) {
     struct worker *w = ctx;
     struct message *m = tell(w, MESSAGE_NUMBERS);
-    m->text = strdup(key);
-    m->number = flags;
-    if ((m->batches = malloc(sizeof(*m->batches))) != NULL) {
-        m->batches[0] = bytes_ref(rows);
-        m->batches_count = 1;
+    if (m == NULL || (m->text = strdup(key)) == NULL || (m->batches = malloc(sizeof(*m->batches))) == NULL) {
+        message_free(m);
+        return false;
     }
+    m->number = flags;
+    m->batches[0] = bytes_ref(rows);
+    m->batches_count = 1;
     inbox_put(w->config.inbox, m);
+    return true;
 }
 
 static void answer(struct worker *w, uint64_t number, json_t *json) {
@@ -353,7 +353,6 @@ static void open_store(struct worker *w) {
         .follow = w->config.follow,
         .mend_wait_ms = MEND_WAIT_MS,
         .epoch_above = w->epoch_above,
-        .afar_before = w->afar,
         .ctx = w,
         .on_file = on_file,
         .on_batch = on_batch,
@@ -373,7 +372,6 @@ static void open_store(struct worker *w) {
         fail_passing(w, r, why);
         return;
     }
-    w->afar = NULL;
     if (w->fetching && (r = store_fresh_epoch(w->store)) != 0) {
         fail(w, err_text(r));
         return;
@@ -510,10 +508,9 @@ static void take_up_anew(struct worker *w) {
     if (w->store == NULL)
         return;
     w->epoch_above = store_epoch(w->store);
-    store_drop_afar(w->afar);
-    w->afar = store_take_afar(w->store);
+    store_settle_afar(w->store);
     close_store(w, "");
-    if (store_set_aside(w->state_path) != 0) {
+    if (store_set_aside(w->state_path, w->app_path) != 0) {
         snprintf(why, sizeof(why), "%s: %s cannot be renamed: %s: the rows here cannot join those of the other servers", w->db,
                  w->state_path, strerror(errno));
         fail(w, why);

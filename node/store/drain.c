@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/carried.h"
 #include "node/store/keyed.h"
 #include "node/store/outdated.h"
@@ -509,14 +510,16 @@ int drain_lose(struct store *s, struct row_look *look, const uint32_t *at, uint3
     uint64_t *hashes = calloc(io->count + 1, sizeof *hashes);
     int err = e.set && values && hashes ? rows_at_home(s, io->tbl, &look->place, &s->reg) : ERR_NOMEM;
     if (!err) {
-        for (uint32_t i = 0; i < count; i++) {
-            values[i] = look->values[at[i]];
-            hashes[at[i]] = value_hash(&values[i]);
+        for (uint32_t i = 0; i < count && !err; i++) {
+            struct value today = values[i] = look->values[at[i]];
+            err = afar_today(s, io, at[i], &today);
+            hashes[at[i]] = value_hash(&today);
         }
         e.who = s->reg.who;
         e.values = values;
         look->ms = LOOK_OTHER;
-        err = edit_apply(s, io, &s->reg, &e, look, hashes);
+        if (!err)
+            err = edit_apply(s, io, &s->reg, &e, look, hashes);
     }
     free(values);
     free(hashes);

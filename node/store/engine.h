@@ -19,7 +19,7 @@
  *   parts.c    how much at once; shown.c what was shown when
  *   recover.c  what of it was shown before a restart
  *   numbers.c  the numbers of rows that SQLite numbered; renumber.c two rows under one; refs.c references to them; outdated.c by old numbers
- *   afar.c     references to rows of other databases of this server; roster.c tells these about ours
+ *   afar.c     references to rows of other databases of this server; referrers.c shows them, before.c knows what they meant, roster.c tells of ours
  *   keyless.c  tables without a key; keyrefs.c  whose key refers to numbered rows
  *   feed.c     the triggers that fill virtual tables, for what we show
  *   same.c     which rows are one, entered twice; twice.c when they are; unify.c their registers; apart.c what people say to it
@@ -408,10 +408,11 @@ struct store {
     struct outdated *outdated;
     struct forward *forward;
     struct afar *afar;           /* whose rows ours refer to */
-    struct afar *afar_before;    /* as a state knew them that was set aside: so the file shows them */
     struct afar_news *afar_news; /* what was told of them since */
     struct roster *rosters;      /* whose rows refer to ours */
-    int64_t adopted_us;          /* when a first capture ended, in this run */
+    int64_t soon_us;             /* when these were told last that a capture is under way */
+    int64_t began_ms;            /* when this state was made; 0: not known */
+    int64_t adopted_ms;          /* when its first capture ended; 0: not known */
     struct same *same;           /* which rows are one */
     struct scan *scan;
     struct recheck *recheck;
@@ -762,6 +763,10 @@ int generation_look(struct store *s); /* before our triggers are installed; sets
 int generation_kept(struct store *s, bool *kept);
 int generation_keep(struct store *s); /* they are: what the file will be known by */
 int generation_done(struct store *s); /* what stood there was dealt with, in the open transaction of the state */
+
+/* ---- aside.c */
+/* The state that was set aside from here and has this id; *out NULL: there is none. */
+int aside_find(const char *state_path, const char *vfs, const uint8_t id[16], sqlite3 **out);
 
 /* ---- remake.c: a file that is gone */
 int remake(struct store *s);

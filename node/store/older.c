@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar.h"
 #include "node/store/keyed.h"
 #include "proto/err.h"
 
@@ -37,9 +38,9 @@ struct touched {
 };
 
 struct difference {
-    uint32_t at; /* index into the table's order */
-    bool known;  /* the row had this value at some time */
-    uint64_t hash;
+    uint32_t at;          /* index into the table's order */
+    bool known;           /* the row had this value at some time */
+    uint64_t hash, means; /* of what the file shows; of today's number, where that is a number of another database's row */
 };
 
 /* A row of the file that is not as its register says. */
@@ -299,16 +300,24 @@ static int compare_columns(struct store *s, const struct row_look *look, const s
     *same = p ? p->present : alive;
     for (uint32_t i = 0; i < io->count; i++) {
         uint64_t hash = value_hash(&look->values[i]), now, shown;
+        struct value today = look->values[i];
         const struct cell *c = reg_winner(&s->reg, io->numbers[i], &order);
         bool overridden = p && p->present && pending_shown(p, io->numbers[i], &shown);
         int err = pending_content(s, NULL, 0, c, io, i, &now);
-        if (err || (err = pending_content(s, overridden ? p : NULL, io->numbers[i], c, io, i, &shown)))
+        if (err || (err = afar_today(s, io, i, &today)) ||
+            (err = pending_content(s, overridden ? p : NULL, io->numbers[i], c, io, i, &shown)))
             return err;
         if (hash != shown)
             *same = false;
-        if (!alive || hash != now)
+        uint64_t means = value_hash(&today);
+        if (means != hash)
+            *same = false;
+        if (!alive || hash != now || means != now)
             out[(*count)++] =
-                (struct difference){.at = i, .hash = hash, .known = (overridden && shown == hash) || (!alive && c && hash == now)};
+                (struct difference){.at = i,
+                                    .hash = hash,
+                                    .means = means,
+                                    .known = (overridden && shown == hash) || (c && means == now && (!alive || means != hash))};
     }
     return 0;
 }
@@ -428,10 +437,10 @@ static int mark_value(struct store *s, struct differing *d, uint32_t at, const s
         if (x->at != at || x->known)
             continue;
         uint64_t hash = value_hash(v);
-        int err = x->hash != hash && tables_converts(d->io, at, v) ? tables_convert(s, d->io, at, v, &hash) : 0;
+        int err = x->means != hash && tables_converts(d->io, at, v) ? tables_convert(s, d->io, at, v, &hash) : 0;
         if (err)
             return err;
-        x->known = x->hash == hash;
+        x->known = x->means == hash;
     }
     return 0;
 }
@@ -446,7 +455,7 @@ static int mark_defaults(struct store *s, struct differing *d, const struct chan
         int err = named ? 0 : tables_default_hash(s, d->io, d->columns[i].at, &hash);
         if (err)
             return err;
-        if (!named && hash == d->columns[i].hash)
+        if (!named && hash == d->columns[i].means)
             d->columns[i].known = true;
     }
     return 0;

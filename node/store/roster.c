@@ -8,7 +8,7 @@
 #include "proto/err.h"
 
 #define TOUCHED_MAX 10000u
-#define FRESH_US 60000000
+#define SOON_US 1000000
 #define ROSTER_BYTES 65536u /* about, a message */
 
 struct roster {
@@ -16,6 +16,8 @@ struct roster {
     char *key;       /* "table.column" */
     struct tbl *tbl; /* NULL: there is no such table */
     bool due;        /* all of it is to be told */
+    bool lost;       /* of what was told now */
+    uint64_t seq;    /* of the next message */
     struct rowid *touched;
     uint32_t count, cap;
 };
@@ -101,12 +103,15 @@ static int put_row(struct store *s, const struct tbl *t, const struct rowid *who
     return out->failed;
 }
 
-static void send(struct store *s, const struct roster *r, struct buf *out, unsigned flags) {
+/* out: room for the head, and rows behind it. Where it is not passed on all is told again. */
+static void send(struct store *s, struct roster *r, struct buf *out, unsigned flags) {
+    struct roster_head head = {r->seq++, s->adopted_ms};
+    memcpy(out->data, &head, sizeof head);
     struct bytes *b = bytes_new(out->data, out->len);
-    if (b && s->config.on_numbers)
-        s->config.on_numbers(s->config.ctx, r->key, b, flags);
+    if (!b || !s->config.on_numbers || !s->config.on_numbers(s->config.ctx, r->key, b, flags))
+        r->lost = true;
     bytes_unref(b);
-    buf_clear(out);
+    out->len = sizeof head;
 }
 
 /* ---- all of them */
@@ -125,7 +130,7 @@ static int put_group(struct store *s, const struct tbl *t, const struct rowid *w
     return err;
 }
 
-static int put_list(struct store *s, const struct roster *r, const struct rowid *list, uint32_t count, unsigned *flags, struct buf *out) {
+static int put_list(struct store *s, struct roster *r, const struct rowid *list, uint32_t count, unsigned *flags, struct buf *out) {
     int err = 0;
     for (uint32_t i = 0; i < count && !err; i++) {
         err = r->due ? put_row(s, r->tbl, &list[i], out) : put_group(s, r->tbl, &list[i], out);
@@ -205,24 +210,39 @@ static int tell_one(struct store *s, struct roster *r, struct buf *out) {
     free(list);
     if (err)
         return err;
-    bool fresh = s->adopted_us && store_mono_us() - s->adopted_us < FRESH_US;
     if (r->due)
-        send(s, r, out, flags | NUMBERS_END | (t ? 0u : NUMBERS_NONE) | (fresh ? NUMBERS_FRESH : 0u));
-    else if (out->len)
+        send(s, r, out, flags | NUMBERS_END | (t ? 0u : NUMBERS_NONE));
+    else if (out->len > sizeof(struct roster_head))
         send(s, r, out, 0);
-    r->due = false;
+    r->due = r->lost;
+    r->lost = false;
     r->count = 0;
     return 0;
 }
 
+/* Who asked waits longer, while this one comes on. */
+static void tell_soon(struct store *s, struct buf *out) {
+    int64_t now = store_mono_us();
+    if (afar_awaited(s) || (s->soon_us && now - s->soon_us < SOON_US))
+        return;
+    s->soon_us = now;
+    for (struct roster *r = s->rosters; r; r = r->next)
+        if (r->due)
+            send(s, r, out, NUMBERS_SOON);
+}
+
 int roster_tell(struct store *s) {
+    struct roster_head head = {0};
     struct buf out;
     int err = 0;
-    if (!s->rosters || s->scan || s->in_tx || s->held_since_ms || !s->app_open)
+    if (!s->rosters || (!s->scan && (s->in_tx || s->held_since_ms || !s->app_open)))
         return 0;
     buf_init(&out, 1 << 20);
-    for (struct roster *r = s->rosters; r && !err; r = r->next)
-        err = tell_one(s, r, &out);
+    buf_append(&out, &head, sizeof head);
+    if (s->scan && !out.failed)
+        tell_soon(s, &out);
+    for (struct roster *r = s->rosters; r && !err && !s->scan; r = r->next)
+        err = out.failed ? out.failed : tell_one(s, r, &out);
     buf_release(&out);
     return err;
 }

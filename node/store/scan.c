@@ -390,7 +390,11 @@ static int finish(struct store *s) {
     if (err)
         return err;
     scan_stop(s);
-    s->adopted_us = adopt ? store_mono_us() : 0;
+    if (adopt && !s->adopted_ms) {
+        s->adopted_ms = store_wall_ms(s);
+        if ((err = state_begin(s)) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('adopted', %lld)", (long long)s->adopted_ms)))
+            return err;
+    }
     if (adopt && rows) {
         s->hot.base = s->recapture ? 0 : base_of(s->hot.digest_a); /* what was captured before is below what anybody has */
         s->base_due = !s->recapture;
@@ -453,20 +457,22 @@ static int slice(struct store *s, struct tio *io) {
 
 int scan_step(struct store *s) {
     struct scan *c = s->scan;
+    if (scan_adopts(s) && afar_awaited(s)) /* whom its numbers mean */
+        return 0;
+    int err = scan_adopts(s) ? afar_unheard(s) : 0;
+    if (err)
+        return err;
     if (c->older) {
         int done = older_step(s, c->older);
         if (done == 1)
             scan_stop(s);
         return done < 0 ? done : 0;
     }
-    if (c->adopt && afar_awaited(s)) /* whom its numbers mean */
-        return 0;
     while (c->table < s->tios_count && !wanted(&s->tios[c->order[c->table]]))
         c->table++;
     if (c->table == s->tios_count)
         return finish(s);
-    int err = sql_run(s->a_begin);
-    if (err)
+    if ((err = sql_run(s->a_begin)))
         return err;
     int row = sql_step(s->a_version[0]);
     bool same = row == 1 && sqlite3_column_int64(s->a_version[0], 0) == s->schema.version;

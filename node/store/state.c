@@ -60,7 +60,8 @@ static const char SCHEMAS[] =
     "CREATE TABLE IF NOT EXISTS given(hash INTEGER, origin INTEGER, version INTEGER, PRIMARY KEY(hash, origin, version)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS holder(tbl INTEGER, h INTEGER, k, PRIMARY KEY(tbl, h, k)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS afar(name TEXT, ref BLOB, number INTEGER, was INTEGER, birth INTEGER, state INTEGER, due INTEGER,"
-    " PRIMARY KEY(name, ref)) WITHOUT ROWID;";
+    " PRIMARY KEY(name, ref)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS before(name TEXT, number INTEGER, ref BLOB, today INTEGER, PRIMARY KEY(name, number)) WITHOUT ROWID;";
 
 static int load_hot(struct store *s) {
     sqlite3_stmt *q;
@@ -540,6 +541,8 @@ int state_reload(struct store *s) {
         return err;
     s->recapture = s->again_due = bad != 0;
     s->recaptured_at = hlc_of_ms((uint64_t)bad);
+    if ((err = sql_int(s->db, 0, &s->adopted_ms, "SELECT v FROM meta WHERE k='adopted'")))
+        return err;
     if (s->hot.published > s->origins[s->own].version) /* another key: an identity of its own, which has written nothing */
         s->hot.published = s->origins[s->own].version;
     return sql_int(s->db, 0, &s->open_conflicts, "SELECT total(n) FROM open");

@@ -149,15 +149,17 @@ static int copy_config(struct store *s, const struct store_config *c) {
 static int look_for_traces(struct store *s) {
     int64_t traces = 0, began;
     int64_t shared = 0;
-    int err = sql_int(s->db, 0, &began, "SELECT count(*) FROM meta WHERE k='began'");
+    int err = sql_int(s->db, 0, &began, "SELECT v FROM meta WHERE k='began'");
     if (!err)
         err = sql_int(s->db, 0, &shared, "SELECT count(*) FROM meta WHERE k='shared'");
     s->shared = shared > 0;
+    s->began_ms = began > 1 ? began : 0;
     if (err || began) /* what is there is ours */
         return err;
+    s->began_ms = store_wall_ms(s);
     if (s->app_open && (err = sql_int(s->app.reader, 0, &traces, "SELECT count(*) FROM main.sqlite_schema WHERE name='_starling_dirty'")))
         return err;
-    if ((traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', 1)")))
+    if ((traces && (err = state_recapture(s))) || (err = sql_exec(s->db, "INSERT INTO meta VALUES('began', %lld)", (long long)s->began_ms)))
         return err;
     return state_sync(s);
 }
@@ -175,22 +177,6 @@ bool store_has_traces(const char *app_path) {
 }
 
 uint32_t store_epoch(const struct store *s) { return s->origin_ids[s->own].epoch; }
-
-int store_set_aside(const char *state_path) {
-    static const char *const PARTS[] = {"-wal", "-shm", ""}; /* the database last: until then it is the state */
-    char from[PATH_MAX], to[PATH_MAX];
-    if (snprintf(to, sizeof to, "%s.before-join", state_path) >= (int)sizeof to)
-        return ERR_TOOBIG;
-    const char *name = access(to, F_OK) == 0 ? "before-join.2" : "before-join"; /* the first one stays: only it holds what came before */
-    for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++) {
-        if (snprintf(from, sizeof from, "%s%s", state_path, PARTS[i]) >= (int)sizeof from ||
-            snprintf(to, sizeof to, "%s.%s%s", state_path, name, PARTS[i]) >= (int)sizeof to)
-            return ERR_TOOBIG;
-        if (rename(from, to) != 0 && errno != ENOENT)
-            return ERR_IO;
-    }
-    return 0;
-}
 
 /* `knowing`: what we know goes over to it. */
 static int new_epoch(struct store *s, uint32_t epoch, bool knowing) {
@@ -273,7 +259,8 @@ static int open_all(struct store *s, char *why, size_t why_len) {
     bool there = s->config.vfs || access(s->config.app_path, F_OK) == 0;
     if (there || !s->config.create) {
         if ((err = store_open_app(s, s->config.vfs != NULL && s->config.create, why, why_len)) || (err = look_for_traces(s)) ||
-            (err = project_recall(s)) || (err = state_commit(s)) || (err = schema_refresh(s)) || (err = project_recover(s)))
+            (err = before_recall(s)) || (err = project_recall(s)) || (err = state_commit(s)) || (err = schema_refresh(s)) ||
+            (err = project_recover(s)))
             return err;
     } else if ((err = look_for_traces(s)) || (err = pending_load(s)) || (err = remake(s))) {
         return err;
@@ -318,7 +305,6 @@ int store_open(struct store **out, const struct store_config *config, char *why,
         store_close(s);
         return err;
     }
-    s->afar_before = config->afar_before;
     *out = s;
     return 0;
 }
@@ -623,6 +609,9 @@ static int next_turn(struct store *s, int shown) {
         return 1;
     if (s->held_since_ms)
         return HELD_LOOK_MS;
+    int afar = afar_wait_ms(s);
+    if (!afar)
+        return 0;
     if (s->follow_due)
         return FOLLOW_LOOK_MS;
     if (s->flights && !project_blocked(s))
@@ -633,6 +622,8 @@ static int next_turn(struct store *s, int shown) {
         return SCHEMA_QUIET_MS / 3;
     if (s->parked_count)
         return (int)retry_after_ms(s);
+    if (afar < INT_MAX)
+        return afar;
     if (s->wal_pages >= 500 || replaced_due(s) || (s->again_due && s->app_open) || holders_due(s))
         return 100;
     int64_t recheck = s->app_open ? recheck_wait_ms(s) : INT_MAX;
@@ -833,6 +824,7 @@ void store_time_passes(struct store *s) {
     for (uint32_t i = 0; i < s->shown_count; i++)
         s->shown[i].ms -= SHOWN_RECENT_MS + 1;
     outdated_pass(s, SHOWN_RECENT_MS + 1);
+    afar_pass(s, SHOWN_RECENT_MS + 1);
 }
 
 int store_uninstall(const char *app_path, char *why, size_t why_len) {

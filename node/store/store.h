@@ -18,7 +18,6 @@
 #include "proto/core.h"
 
 struct store;
-struct afar;
 
 struct store_config {
     const char *app_path, *state_path;
@@ -35,8 +34,6 @@ struct store_config {
     int64_t refused_ms;   /* for so long opening has failed with ERR_BUSY by now */
     uint32_t epoch_above; /* epochs of ours up to this one were used by a state that was set aside */
 
-    struct afar *afar_before; /* store_take_afar(); the store's from then on, if it opens */
-
     void *ctx;
     void (*on_file)(void *ctx, uint64_t dev, uint64_t ino); /* the application's file, which SQLite is about to open; NULL: nobody asks */
     void (*on_batch)(void *ctx, struct bytes *batch);       /* ours, durable now; borrowed */
@@ -47,8 +44,8 @@ struct store_config {
     /* Between the databases of one server, where rows of one refer to rows of another. NULL: there is no other. */
     void (*on_follow)(void *ctx,
                       const char *name); /* who has which number in "db/table.column" is asked for: that one's store_followed() */
-    void (*on_numbers)(void *ctx, const char *key, struct bytes *rows,
-                       unsigned flags);                     /* the answer, also later, for store_numbers(); borrowed */
+    bool (*on_numbers)(void *ctx, const char *key, struct bytes *rows,
+                       unsigned flags); /* the answer, also later, for store_numbers(); borrowed. False: it could not be passed on */
     void (*on_log)(void *ctx, int level, const char *text); /* 0 error, 1 warning, 2 info (activity), 3 debug */
 };
 
@@ -60,7 +57,7 @@ void store_close(struct store *s);
 /* The epoch that our versions are of; and, once the store is closed, its state set aside: what the file holds is then taken up anew, below what
  * others have. 0, or an error: nothing was moved. */
 uint32_t store_epoch(const struct store *s);
-int store_set_aside(const char *state_path);
+int store_set_aside(const char *state_path, const char *app_path);
 int store_fresh_epoch(struct store *s);      /* a state that takes another one's place: above epoch_above, unless it is already */
 bool store_has_traces(const char *app_path); /* a node, of any server, has served this file */
 
@@ -77,15 +74,14 @@ void store_deliver(struct store *s, struct bytes *batch);
 void store_followed(struct store *s, const char *key);
 /* Who has which number in "db/table.column", which rows here refer to; rows NULL: none. */
 enum {
-    NUMBERS_BEGIN = 1,
+    NUMBERS_BEGIN = 1, /* all of them begin here */
     NUMBERS_END = 2,
-    NUMBERS_NONE = 4,
-    NUMBERS_FRESH = 8
-}; /* all of them begin, end here; there is no such table; they were captured just now */
+    NUMBERS_NONE = 4, /* there is no such table */
+    NUMBERS_SOON = 8  /* it will be told: that database is read for the first time, and comes on */
+};
 void store_numbers(struct store *s, const char *name, struct bytes *rows, unsigned flags);
-/* What rows here refer to in other databases, as far as the file shows it: for the store that takes up the same file anew (afar_before). */
-struct afar *store_take_afar(struct store *s);
-void store_drop_afar(struct afar *list);
+/* What rows here refer to in other databases, as far as it is known: the file comes to show it, if that takes no long time. Before a state is set aside. */
+void store_settle_afar(struct store *s);
 /* Reads up to bytes_max (at least one batch) of consecutive batches [from..to] of origin from the log. *batches is malloc'ed; the
  * caller frees it and unrefs each. Count 0 when the first one is not there. */
 int store_read(struct store *s, const struct origin *origin, uint64_t from, uint64_t to, size_t bytes_max, struct bytes ***batches,

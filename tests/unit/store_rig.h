@@ -18,6 +18,7 @@
 struct peer {
     struct side s;
     bool create, follow;
+    const char *db; /* on the wire; NULL: SIDE_DB_NAME */
     const char *const *excluded;
     const struct policy_line *policies;
     uint32_t policies_count;
@@ -25,6 +26,8 @@ struct peer {
     json_t *watched;                    /* array of `watch` objects */
     void (*in_between)(struct peer *p); /* called between a drain that found something and what follows in the same turn */
     void (*on_file)(void *ctx, uint64_t dev, uint64_t ino);
+    void (*on_follow)(void *ctx, const char *name); /* store_config's, ctx is the peer */
+    bool (*on_numbers)(void *ctx, const char *key, struct bytes *rows, unsigned flags);
     uint32_t bads, errors, reopened, told_file;
     bool told_settled; /* what the store said last */
     struct origin bad_origin;
@@ -82,7 +85,7 @@ static inline int peer_try_open(struct peer *p) {
     vv_clear(&s->delivered);
     struct store_config config = {.app_path = s->app_path,
                                   .state_path = s->state_path,
-                                  .db = SIDE_DB_NAME,
+                                  .db = p->db ? p->db : SIDE_DB_NAME,
                                   .vfs = s->vfs,
                                   .create = p->create,
                                   .excluded = p->excluded,
@@ -97,6 +100,8 @@ static inline int peer_try_open(struct peer *p) {
                                   .on_stored = rig_on_stored,
                                   .on_bad = rig_on_bad,
                                   .on_change = rig_on_change,
+                                  .on_follow = p->on_follow,
+                                  .on_numbers = p->on_numbers,
                                   .on_log = rig_on_log};
     memcpy(config.key, s->key, sizeof config.key);
     memcpy(config.secret, s->secret, sizeof config.secret);

@@ -80,7 +80,7 @@ static void join(struct rig *r) {
     peer_open(p);
     peer_rest(p);
     side_close_store(&p->s);
-    assert_int_equal(store_set_aside(p->s.state_path), 0);
+    assert_int_equal(store_set_aside(p->s.state_path, p->s.app_path), 0);
     peer_open(p);
     peer_rest(p);
     rig_share(r);

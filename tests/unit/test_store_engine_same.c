@@ -491,7 +491,7 @@ static void test_ended_in_between(void **state) {
 
 static void yield_base(struct peer *p) {
     side_close_store(&p->s);
-    assert_int_equal(store_set_aside(p->s.state_path), 0);
+    assert_int_equal(store_set_aside(p->s.state_path, p->s.app_path), 0);
     peer_open(p);
     peer_rest(p);
 }

@@ -32,7 +32,7 @@ static void join(struct rig *r, int restarts) {
     char path[sizeof p->s.app_path];
     if (p->s.store) {
         side_close_store(&p->s);
-        assert_int_equal(store_set_aside(p->s.state_path), 0);
+        assert_int_equal(store_set_aside(p->s.state_path, p->s.app_path), 0);
     }
     memcpy(path, p->s.app_path, sizeof path);
     snprintf(p->s.app_path, sizeof p->s.app_path, "%.190s.fetch", path);

@@ -320,7 +320,7 @@ static void yield(struct sim *sim, unsigned node) {
         return;
     r->epoch_above = store_epoch(r->store);
     sim_rows_down(sim, node);
-    if (store_set_aside(r->state_path) != 0)
+    if (store_set_aside(r->state_path, r->app_path) != 0)
         sim_fail(sim, "node %u: its state cannot be set aside", node);
     sim->node[node].dbs[0].pending_count = 0;
     sim_step(sim, node, &(struct event){.type = EVENT_DB_CLOSED, .db = sim_db_name(0)});
