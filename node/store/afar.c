@@ -127,6 +127,7 @@ static void place(struct afar *a, struct afar_row *r) {
 }
 
 void afar_make_due(struct afar *a, struct afar_row *r) {
+    r->over = a->looked = false;
     if (r->due)
         return;
     r->due = true;
@@ -171,6 +172,7 @@ static int load(struct store *s, struct afar *a) {
         r->state = (uint8_t)sqlite3_column_int(q, 4);
         if (r->state == ROSTER_LIVES)
             place(a, r);
+        r->over = r->state == ROSTER_GONE || r->state == ROSTER_VANISHED;
         if (sqlite3_column_int(q, 5) & AFAR_DUE)
             afar_make_due(a, r);
     }
@@ -346,6 +348,8 @@ static int learn_row(struct store *s, struct afar *a, const struct roster_row *t
         return ERR_INTERNAL;
     ref.table = a->hash;
     size_t len = value_ref_pack(&ref, bytes);
+    if (told->state == ROSTER_GONE && told->number == ref.number && !afar_by_ref(a, bytes, len)) /* see forget() */
+        return 0;
     struct afar_row *r = row_of(a, bytes, len);
     if (!r)
         return ERR_NOMEM;
@@ -397,7 +401,7 @@ static int learn_late(struct store *s, struct afar *a, const struct roster_row *
     return learn_row(s, a, &born, said, false);
 }
 
-/* Who is gone and not told of any more has the number of its birth for all: so is shown whoever is not known. */
+/* Who is gone has the number of his birth, and so is shown whoever is not known: there is nothing to keep. */
 static int forget(struct afar *a, struct afar_row *r) {
     leave(a, r);
     if (r->adopted)
@@ -406,13 +410,6 @@ static int forget(struct afar *a, struct afar_row *r) {
     sqlite3_bind_blob(a->drop, 1, r->ref, r->len, SQLITE_TRANSIENT);
     free(r);
     return sql_run(a->drop);
-}
-
-static bool was_moved(const struct afar *a, const struct afar_row *r) {
-    const struct afar_moved *m = a->moved;
-    while (m && m->row != r)
-        m = m->next;
-    return m != NULL;
 }
 
 static int vanish(struct afar *a, struct afar_row *r) {
@@ -429,12 +426,9 @@ static int learn_end(struct store *s, struct afar *a) {
     struct afar_row *r, *next;
     int err = 0;
     HASH_ITER(hh, a->rows, r, next) {
-        bool over = r->state == ROSTER_GONE || r->state == ROSTER_VANISHED;
-        if (err || r->listed)
-            continue;
-        if (over && !r->due && r->number == r->born && !was_moved(a, r))
+        if (!err && r->over && r->number == r->born)
             err = forget(a, r);
-        else if (!over)
+        else if (!err && !r->listed && r->state != ROSTER_VANISHED && r->state != ROSTER_GONE)
             err = vanish(a, r);
     }
     return err || !(a->unheard || scan_adopts(s)) ? err : before_begin(s, a);
@@ -529,7 +523,7 @@ int afar_tell(struct store *s, struct afar *a, int64_t ms, struct value *v, uint
     if (v->type != VALUE_INT)
         return 0;
     /* what the application wrote since all was told is by today's numbers */
-    int err = scan_adopts(s) || !a->complete || ms < 0 ? before_means(a, v->as.i, &r) : 0;
+    int err = a->meant ? 0 : scan_adopts(s) || !a->complete || ms < 0 ? before_means(a, v->as.i, &r) : 0;
     if (err == 1 && !r)
         return 0;
     err = err < 0 ? err : 0;
@@ -544,8 +538,7 @@ int afar_tell(struct store *s, struct afar *a, int64_t ms, struct value *v, uint
     for (const struct afar_moved *m = a->moved; m && m->ms > ms - SHOWN_RECENT_MS && ms >= 0 && !s->scan; m = m->next)
         if (m->number == v->as.i && m->row->state == ROSTER_LIVES)
             r = m->row; /* as outdated_means(): the first one */
-    if (!r)
-        r = afar_holder(a, v->as.i);
+    r = a->meant ? a->meant : r ? r : afar_holder(a, v->as.i);
     if (!r)
         return 0;
     memcpy(bytes, r->ref, r->len);

@@ -15,6 +15,7 @@ struct afar_row {
     bool adopted;      /* in by_birth: it was there before us, on this server */
     bool due, has_was; /* `was`: the rows here may still show it so */
     bool listed;
+    bool over;                         /* it was gone, and that was shown, before this run */
     uint8_t ref[VALUE_REF_BORN_BYTES]; /* hash key; of the table named as we name it */
 };
 
@@ -37,7 +38,9 @@ struct afar {
     int64_t asked_ms; /* or was heard of */
     struct afar_row *rows, *numbers, *births, *due;
     struct afar_moved *moved;
-    bool recalls; /* before.c knows what its numbers meant */
+    struct afar_row *meant; /* by the reference that is told anew at hand */
+    bool looked;            /* rows that wait to be shown were looked at for what is due */
+    bool recalls;           /* before.c knows what its numbers meant */
     sqlite3_stmt *put, *drop, *before;
 };
 

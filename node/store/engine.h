@@ -564,8 +564,10 @@ bool renumber_waits(const struct store *s);
 bool renumber_patient(const struct store *s); /* the same, whatever was merged since: their mends are behind it */
 int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
 int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
-/* Where the row of the file with these key columns has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
-int renumber_register(struct store *s, struct tio *io, const struct value *key, struct buf *name);
+/* Rows of the file that refer to others: `first`, then the key of each row c; `rest` has a place for the name of the column `at`. */
+int renumber_select(sqlite3 *db, const struct tio *io, const char *first, const char *rest, uint32_t at, sqlite3_stmt **q);
+/* Where the row at hand of that has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
+int renumber_register_at(struct store *s, struct tio *io, sqlite3_stmt *q, struct value key[16], struct buf *name);
 int renumber_undo(struct store *s); /* the projection was taken back */
 int renumber_done(struct store *s); /* it is there */
 

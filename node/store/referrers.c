@@ -7,18 +7,20 @@
 #include "node/store/afar_state.h"
 #include "proto/err.h"
 
+#define SETTLED_ROWS 2000 /* a turn */
+
 struct child {
     struct child *next;
     struct rowid who;
 };
 
 /* Numbers that the file may show for what is due, as a JSON array; where nothing was known of them, all that it may show. */
-static int due_numbers(struct store *s, const struct afar *a, struct buf *out) {
+static int due_numbers(struct store *s, const struct afar *a, const struct afar_row *until, struct buf *out) {
     char text[48];
     sqlite3_stmt *q = NULL;
     int row = 1;
     buf_append(out, "[", 1);
-    for (const struct afar_row *r = a->due; r; r = r->next_due) {
+    for (const struct afar_row *r = a->due; r != until; r = r->next_due) {
         int n = snprintf(text, sizeof text, "%s%lld", out->len > 1 ? "," : "", (long long)r->number);
         buf_append(out, text, (size_t)n);
         if (r->has_was)
@@ -35,26 +37,16 @@ static int due_numbers(struct store *s, const struct afar *a, struct buf *out) {
 
 static int find_children(struct store *s, struct tio *io, uint32_t at, const struct buf *numbers, struct arena *arena,
                          struct child **children) {
-    const struct table *t = io->table;
     sqlite3_stmt *q;
     struct buf name;
-    int row;
-    sqlite3_str *text = sqlite3_str_new(s->app.reader);
-    sqlite3_str_appendall(text, "SELECT 0");
-    tables_put_key(text, t, "c");
-    sqlite3_str_appendf(text, " FROM main.\"%w\" AS c WHERE c.\"%w\" IN (SELECT value FROM json_each(?))", t->name, io->names[at]);
-    char *sql = sqlite3_str_finish(text);
-    int err = sql ? sql_prepare(s->app.reader, &q, "%s", sql) : ERR_NOMEM;
-    sqlite3_free(sql);
+    int row, err = renumber_select(s->app.reader, io, "0", "WHERE c.\"%w\" IN (SELECT value FROM json_each(?))", at, &q);
     if (err)
         return err;
     buf_init(&name, 1 << 20);
     sqlite3_bind_text(q, 1, (const char *)numbers->data, (int)numbers->len, SQLITE_STATIC);
     while (!err && (row = sql_step(q)) != 0) {
         struct value key[16];
-        for (uint32_t i = 0; row > 0 && i < table_key_width(t); i++)
-            sql_column_value(q, 1 + (int)i, &key[i]);
-        int known = row < 0 ? row : renumber_register(s, io, key, &name);
+        int known = row < 0 ? row : renumber_register_at(s, io, q, key, &name);
         struct child *c = known == 1 ? arena_alloc(arena, sizeof *c) : NULL;
         uint8_t *copy = c ? arena_alloc(arena, s->reg2.who.key_len + 1) : NULL;
         err = known < 0 ? known : known && !copy ? ERR_NOMEM : 0;
@@ -81,7 +73,9 @@ static int mistold(const struct store *s, const struct afar *a, const struct wri
     if ((v->type != VALUE_INT && !r) || memcmp(s->origin_ids[w->origin].node, s->origin_ids[s->own].node, NODE_ID_BYTES) != 0)
         return 0;
     int known = before_means(a, number, meant);
-    if (known == 0)
+    if (known == 0) /* what was there before us was written by the numbers of that time */
+        *meant = a->fresh && w->at <= STAMP_COPY ? afar_by_birth(a, number) : NULL;
+    if (known == 0 && !*meant)
         *meant = afar_holder(a, number);
     if (known < 0 || !*meant || *meant == r)
         return known < 0 ? known : 0;
@@ -89,7 +83,7 @@ static int mistold(const struct store *s, const struct afar *a, const struct wri
     return !r || r->state == ROSTER_VANISHED || gone;
 }
 
-static int tell_anew(struct store *s, struct tio *io, uint32_t at, struct row_look *look, bool home, const struct afar_row *meant,
+static int tell_anew(struct store *s, struct afar *a, struct tio *io, uint32_t at, struct row_look *look, bool home, struct afar_row *meant,
                      bool *wrote) {
     struct reg *r = &s->reg;
     struct rowid who = r->who;
@@ -102,14 +96,16 @@ static int tell_anew(struct store *s, struct tio *io, uint32_t at, struct row_lo
     bool moved = look->values[at].as.i != meant->number;
     int err = !set ? ERR_NOMEM : *wrote ? 0 : drain_begin_changes(s, store_wall_ms(s));
     *wrote = true;
+    a->meant = meant;
     if (!err)
         err = drain_author(s, io, r, home, CHANGE_UPDATE, set, look->values, hashes, 0);
+    a->meant = NULL;
     free(hashes);
     return err || !moved ? err : refs_unsettle(s, io->tbl, &who, shown, value_hash(&ref));
 }
 
 /* One row of the file, by the column `at`. */
-static int settle_child(struct store *s, const struct afar *a, struct tio *io, uint32_t at, const struct rowid *who, bool *wrote) {
+static int settle_child(struct store *s, struct afar *a, struct tio *io, uint32_t at, const struct rowid *who, bool *wrote) {
     struct origins_order o = store_order(s);
     struct row_look look = {.io = io, .place = *who};
     struct tbl *t = io->tbl;
@@ -131,7 +127,7 @@ static int settle_child(struct store *s, const struct afar *a, struct tio *io, u
     struct afar_row *meant;
     int anew = mistold(s, a, &w, &v, look.values[at].as.i, &meant);
     if (anew)
-        return anew < 0 ? anew : tell_anew(s, io, at, &look, home, meant, wrote);
+        return anew < 0 ? anew : tell_anew(s, a, io, at, &look, home, meant, wrote);
     if (v.type != VALUE_REF || !afar_number(s, &v, &number) || number == look.values[at].as.i)
         return 0;
     return refs_unsettle(s, t, who, (struct shown_cell){io->numbers[at], hash}, value_hash(&v));
@@ -175,10 +171,14 @@ static int settle_pending(struct store *s, const struct afar *a) {
 int referrers_settle(struct store *s, struct afar *a, bool *wrote) {
     struct arena arena = {0};
     struct buf numbers;
+    struct afar_row *until = a->due;
+    for (int n = 0; until && n < SETTLED_ROWS; n++)
+        until = until->next_due;
     buf_init(&numbers, 256u << 20);
-    int err = settle_pending(s, a);
+    int err = a->looked ? 0 : settle_pending(s, a);
+    a->looked = true;
     if (!err)
-        err = due_numbers(s, a, &numbers);
+        err = due_numbers(s, a, until, &numbers);
     for (uint32_t i = 0; i < s->tios_count && !err; i++) {
         struct tio *io = &s->tios[i];
         for (uint32_t k = 0; io->tbl && io->afar && k < io->count && !err; k++) {
@@ -193,11 +193,11 @@ int referrers_settle(struct store *s, struct afar *a, bool *wrote) {
     }
     arena_release(&arena);
     buf_release(&numbers);
-    for (struct afar_row *r = a->due; r && !err; r = r->next_due) {
+    for (struct afar_row *r = a->due; r != until && !err; r = r->next_due) {
         r->due = r->has_was = false;
         err = afar_keep(a, r);
     }
     if (!err)
-        a->due = NULL;
+        a->due = until;
     return err;
 }

@@ -606,7 +606,7 @@ static int register_of_key(struct store *s, struct tio *io, const struct value *
     return rank > 0;
 }
 
-int renumber_register(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
+static int register_of(struct store *s, struct tio *io, const struct value *key, struct buf *name) {
     struct rowid place = {.kind = IDENT_GIVEN, .text = io->table->key_kind != KEY_INTEGER};
     uint8_t keyless[KEYLESS_KEY_BYTES];
     int known = 1, err = 0;
@@ -629,18 +629,29 @@ int renumber_register(struct store *s, struct tio *io, const struct value *key, 
     return err ? err : known && reg_known(&s->reg2);
 }
 
+int renumber_register_at(struct store *s, struct tio *io, sqlite3_stmt *q, struct value key[16], struct buf *name) {
+    for (uint32_t i = 0; i < table_key_width(io->table); i++)
+        sql_column_value(q, 1 + (int)i, &key[i]);
+    return register_of(s, io, key, name);
+}
+
+int renumber_select(sqlite3 *db, const struct tio *io, const char *first, const char *rest, uint32_t at, sqlite3_stmt **q) {
+    sqlite3_str *text = sqlite3_str_new(db);
+    sqlite3_str_appendf(text, "SELECT %s", first);
+    tables_put_key(text, io->table, "c");
+    sqlite3_str_appendf(text, " FROM main.\"%w\" AS c ", io->table->name);
+    sqlite3_str_appendf(text, rest, io->names[at]);
+    char *sql = sqlite3_str_finish(text);
+    int err = sql ? sql_prepare(db, q, "%s", sql) : ERR_NOMEM;
+    sqlite3_free(sql);
+    return err;
+}
+
 /* Registers of rows that refer to those which move: they hold what the file shows. */
 static int tell_registers(struct store *s, struct renumber *n, struct tio *io, uint32_t at, const struct tbl *to) {
     const struct table *t = io->table;
     sqlite3_stmt *q;
-    int row;
-    sqlite3_str *text = sqlite3_str_new(s->app.writer);
-    sqlite3_str_appendall(text, "SELECT m.t");
-    tables_put_key(text, t, "c");
-    sqlite3_str_appendf(text, " FROM main.\"%w\" AS c JOIN temp.starling_move AS m ON c.\"%w\"=m.a", t->name, io->names[at]);
-    char *sql = sqlite3_str_finish(text);
-    int err = sql ? sql_prepare(s->app.writer, &q, "%s", sql) : ERR_NOMEM;
-    sqlite3_free(sql);
+    int row, err = renumber_select(s->app.writer, io, "m.t", "JOIN temp.starling_move AS m ON c.\"%w\"=m.a", at, &q);
     if (err)
         return err;
     struct buf name;
@@ -652,9 +663,7 @@ static int tell_registers(struct store *s, struct renumber *n, struct tio *io, u
             break;
         }
         const struct move *m = n->moving[sqlite3_column_int64(q, 0) - n->moving_from];
-        for (uint32_t i = 0; i < table_key_width(t); i++)
-            sql_column_value(q, 1 + (int)i, &key[i]);
-        int follows = renumber_register(s, io, key, &name);
+        int follows = renumber_register_at(s, io, q, key, &name);
         if (follows == 1 && (follows = tell_cells(s, n, io, at, to, m)) == 0)
             err = stays(s, t, at, key);
         err = follows < 0 ? follows : err;

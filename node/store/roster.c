@@ -226,9 +226,11 @@ static void tell_soon(struct store *s, struct buf *out) {
     if (afar_awaited(s) || (s->soon_us && now - s->soon_us < SOON_US))
         return;
     s->soon_us = now;
-    for (struct roster *r = s->rosters; r; r = r->next)
+    for (struct roster *r = s->rosters; r; r = r->next) {
         if (r->due)
             send(s, r, out, NUMBERS_SOON);
+        r->lost = false;
+    }
 }
 
 int roster_tell(struct store *s) {

@@ -460,6 +460,30 @@ static void test_people_come_late(void **state) {
     }
 }
 
+/* A server that joins and does not know yet what refers to what: the cluster says so, when its people have met those of the others. */
+static void test_who_joins_learns_what_refers(void **state) {
+    (void)state;
+    for (uint32_t joins = 0; joins < 2; joins++) {
+        struct servers s;
+        start(&s, 2);
+        s.pairs[joins].games->policies_count = 0;
+        for (uint32_t i = 0; i < 2; i++) {
+            struct pair *p = &s.pairs[i];
+            for (int k = 0; k < 3; k++) {
+                char name[20];
+                snprintf(name, sizeof name, "%c%d", 'a' + (int)i, k);
+                enters(p, name);
+            }
+            open_people(p);
+            open_games(p);
+            rest(p);
+        }
+        people_meet(&s);
+        all_right(&s);
+        finish(&s);
+    }
+}
+
 /* ---- messages by hand */
 
 static void put_person(struct buf *b, int64_t born, int64_t number, uint8_t state, uint64_t at, bool ours) {
@@ -529,14 +553,85 @@ static void test_a_message_gets_lost(void **state) {
     finish(&s);
 }
 
+/* Who moved is shown in pieces, a turn each, and what is left of them after the end of the process, too. */
+static void test_many_move_at_once(void **state) {
+    (void)state;
+    struct servers s;
+    struct buf b;
+    start(&s, 1);
+    struct pair *p = &s.pairs[0];
+    app_exec(p->games->s.app,
+             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO game(scout_id) SELECT i FROM n");
+    open_games(p);
+    begin_message(&b, 0);
+    for (int64_t i = 1; i <= 5000; i++)
+        put_person(&b, i, i, ROSTER_LIVES, (uint64_t)i, false);
+    tell(p, &b, NUMBERS_BEGIN | NUMBERS_END);
+    begin_message(&b, 1);
+    for (int64_t i = 1; i <= 5000; i++)
+        put_person(&b, i, 10000 + i, ROSTER_LIVES, (uint64_t)i, false);
+    struct bytes *rows = bytes_new(b.data, b.len);
+    store_numbers(p->games->s.store, "people.db/user.id", rows, 0);
+    bytes_unref(rows);
+    for (int i = 0; i < 4; i++) /* learned in two */
+        peer_turn(p->games);
+    assert_rows(p->games->s.app, "SELECT count(*) BETWEEN 1 AND 4000 FROM game WHERE scout_id > 10000", "i1|;");
+    assert_false(peer_settled(p->games));
+    peer_reopen(p->games);
+    peer_rest(p->games);
+    assert_rows(p->games->s.app, "SELECT count(*) FROM game WHERE scout_id = 10000 + id", "i5000|;");
+    buf_release(&b);
+    finish(&s);
+}
+
+/* Who is gone and has the number of his birth need not be known: whoever is not is shown so. */
+static void test_the_gone_are_forgotten(void **state) {
+    (void)state;
+    struct servers s;
+    start(&s, 1);
+    struct pair *p = &s.pairs[0];
+    open_people(p);
+    open_games(p);
+    rest(p);
+    enters(p, "anna");
+    for (int i = 0; i < 20; i++) {
+        char name[20];
+        snprintf(name, sizeof name, "b%d", i);
+        enters(p, name);
+    }
+    rest(p);
+    app_exec(p->games->s.app, "DELETE FROM game WHERE id > 2; DELETE FROM visit WHERE scout <> 'anna'");
+    app_exec(p->people->s.app, "DELETE FROM user WHERE name <> 'anna'");
+    rest(p);
+    for (int i = 0; i < 2; i++) {
+        peer_reopen(p->games);
+        rest(p);
+    }
+    side_close_store(&p->games->s);
+    sqlite3 *db = app_open(p->games->s.state_path);
+    assert_rows(db, "SELECT count(*) FROM afar", "i1|;");
+    sqlite3_close(db);
+    open_games(p);
+    rest(p);
+    assert_rows(p->games->s.app, "SELECT scout_id FROM game", "i1|;i2|;");
+    finish(&s);
+}
+
 int main(void) {
     assert_int_equal(sodium_init(), 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers_travel_as_people), cmocka_unit_test(test_taken_up_anew),
-        cmocka_unit_test(test_taken_up_anew_twice),      cmocka_unit_test(test_what_the_cluster_has_is_fetched_first),
-        cmocka_unit_test(test_a_first_capture_goes_on),  cmocka_unit_test(test_people_take_long),
-        cmocka_unit_test(test_people_come_late),         cmocka_unit_test(test_who_passed_by_takes_no_number),
+        cmocka_unit_test(test_numbers_travel_as_people),
+        cmocka_unit_test(test_taken_up_anew),
+        cmocka_unit_test(test_taken_up_anew_twice),
+        cmocka_unit_test(test_what_the_cluster_has_is_fetched_first),
+        cmocka_unit_test(test_a_first_capture_goes_on),
+        cmocka_unit_test(test_people_take_long),
+        cmocka_unit_test(test_people_come_late),
+        cmocka_unit_test(test_who_joins_learns_what_refers),
+        cmocka_unit_test(test_who_passed_by_takes_no_number),
         cmocka_unit_test(test_a_message_gets_lost),
+        cmocka_unit_test(test_many_move_at_once),
+        cmocka_unit_test(test_the_gone_are_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
