@@ -64,4 +64,14 @@ int before_over(struct store *s);                                            /* 
 /* ---- referrers.c */
 int referrers_settle(struct store *s, struct afar *a, bool *wrote); /* what is due, into the rows here */
 
+/* ---- aside.c */
+/* The state that was set aside from here and has this id; *out NULL: there is none. */
+int aside_find(const char *state_path, const char *vfs, const uint8_t id[16], sqlite3 **out);
+
+/* ---- renumber.c */
+/* Rows of the file that refer to others: `first`, then the key of each row c; `rest` has a place for the name of the column `at`. */
+int renumber_select(sqlite3 *db, const struct tio *io, const char *first, const char *rest, uint32_t at, sqlite3_stmt **q);
+/* Where the row at hand of that has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
+int renumber_register_at(struct store *s, struct tio *io, sqlite3_stmt *q, struct value key[16], struct buf *name);
+
 #endif

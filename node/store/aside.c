@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "node/store/engine.h"
+#include "node/store/afar_state.h"
 #include "node/store/sql.h"
 #include "proto/err.h"
 

@@ -564,12 +564,8 @@ bool renumber_waits(const struct store *s);
 bool renumber_patient(const struct store *s); /* the same, whatever was merged since: their mends are behind it */
 int renumber_want(struct store *s, struct tbl *t, const struct rowid *who, int64_t to); /* a row of the file is to get this number */
 int renumber_move(struct store *s, int64_t seq); /* on the writer: they get it, and what refers to them follows. 1: some did */
-/* Rows of the file that refer to others: `first`, then the key of each row c; `rest` has a place for the name of the column `at`. */
-int renumber_select(sqlite3 *db, const struct tio *io, const char *first, const char *rest, uint32_t at, sqlite3_stmt **q);
-/* Where the row at hand of that has its register: read into s->reg2; bytes in `name`. 1; 0: it has none. */
-int renumber_register_at(struct store *s, struct tio *io, sqlite3_stmt *q, struct value key[16], struct buf *name);
-int renumber_undo(struct store *s); /* the projection was taken back */
-int renumber_done(struct store *s); /* it is there */
+int renumber_undo(struct store *s);              /* the projection was taken back */
+int renumber_done(struct store *s);              /* it is there */
 
 /* ---- same.c: rows that are one; more in same.h */
 int same_load(struct store *s);
@@ -765,10 +761,6 @@ int generation_look(struct store *s); /* before our triggers are installed; sets
 int generation_kept(struct store *s, bool *kept);
 int generation_keep(struct store *s); /* they are: what the file will be known by */
 int generation_done(struct store *s); /* what stood there was dealt with, in the open transaction of the state */
-
-/* ---- aside.c */
-/* The state that was set aside from here and has this id; *out NULL: there is none. */
-int aside_find(const char *state_path, const char *vfs, const uint8_t id[16], sqlite3 **out);
 
 /* ---- remake.c: a file that is gone */
 int remake(struct store *s);

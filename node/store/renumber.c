@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "node/store/afar_state.h"
 #include "node/store/keyed.h"
 #include "node/store/mend.h"
 #include "proto/err.h"
