@@ -71,7 +71,8 @@ struct engine {
     struct content_door *door; /* to the peers */
     struct held *held;
     struct rules rules;
-    struct root *roots; /* extra folders */
+    struct root *roots;          /* extra folders */
+    pthread_rwlock_t roots_lock; /* the pool's threads look for files while the configuration is read again */
     uint32_t roots_count;
     char **rules_extra, roots_error[300];
     int near; /* a folder, held open for a moment: root_forget() */
@@ -146,7 +147,7 @@ void items_arm(struct engine *e); /* what is queued is worked on when it is due 
 void items_free(struct engine *e);
 
 /* ---- roots.c: where a path of the index is; else as those of beneath.h */
-int root_look(const struct engine *e, const char *path); /* on any thread */
+int root_look(struct engine *e, const char *path); /* on any thread */
 int root_stat(struct engine *e, const char *path, struct stat *st);
 int root_read(const struct engine *e, const char *path);
 int root_parent(struct engine *e, const char *path, bool make, const char **name);

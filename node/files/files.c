@@ -608,6 +608,7 @@ int files_open(struct files **out, struct node *n, char *why, size_t why_len) {
         return ERR_NOMEM;
     f->node = n;
     pthread_mutex_init(&f->lock, NULL);
+    pthread_rwlock_init(&f->e.roots_lock, NULL);
     f->fresh = !replicated_before(state);
     f->prepared = index_prepare(state, f->fresh, f->path, sizeof(f->path), why, why_len) == 0; /* if not, the thread goes on trying */
     if (configure(f) != 0 || uv_loop_init(&f->e.loop) != 0 || uv_async_init(&f->e.loop, &f->in, in_cb) != 0 ||

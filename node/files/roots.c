@@ -40,9 +40,11 @@ static int root_of(const struct engine *e, const char **path) {
 
 bool root_itself(const char *path) { return root_extra(path) && strchr(path, '/') == NULL; }
 
-int root_look(const struct engine *e, const char *path) {
-    int root = root_of(e, &path);
-    return beneath_look(root, path);
+int root_look(struct engine *e, const char *path) {
+    pthread_rwlock_rdlock(&e->roots_lock);
+    int root = root_of(e, &path), fd = beneath_look(root, path);
+    pthread_rwlock_unlock(&e->roots_lock);
+    return fd;
 }
 
 /* ---- the folder that is worked in: opened once, beneath its root, for all that is done in it before the loop waits or hears what was changed */
@@ -130,6 +132,7 @@ static int root_open(struct engine *e, const struct files_folder *f, struct root
 
 void roots_close(struct engine *e) {
     root_forget(e);
+    pthread_rwlock_wrlock(&e->roots_lock);
     for (uint32_t i = 0; i < e->roots_count; i++) {
         close(e->roots[i].fd);
         free(e->roots[i].name);
@@ -140,21 +143,25 @@ void roots_close(struct engine *e) {
     e->rules_extra = NULL;
     e->rules.extra = NULL;
     e->roots_count = 0;
+    pthread_rwlock_unlock(&e->roots_lock);
 }
 
 int roots_open(struct engine *e) {
     roots_close(e);
     e->roots_error[0] = 0;
-    e->roots = calloc(e->policy.folders_count + 1, sizeof(*e->roots));
+    struct root *roots = calloc(e->policy.folders_count + 1, sizeof(*roots));
+    uint32_t count = 0;
     e->rules_extra = calloc(e->policy.folders_count + 1, sizeof(*e->rules_extra));
-    if (e->roots == NULL || e->rules_extra == NULL)
+    if (roots == NULL || e->rules_extra == NULL) {
+        free(roots);
         return ERR_NOMEM;
+    }
     for (uint32_t i = 0; i < e->policy.folders_count; i++) {
         const struct files_folder *f = &e->policy.folders[i];
-        int r = root_open(e, f, &e->roots[e->roots_count]);
+        int r = root_open(e, f, &roots[count]);
         if (r == 0) {
-            e->rules_extra[e->roots_count] = e->roots[e->roots_count].name;
-            e->roots_count++;
+            e->rules_extra[count] = roots[count].name;
+            count++;
             continue;
         }
         snprintf(e->roots_error, sizeof(e->roots_error),
@@ -162,6 +169,10 @@ int roots_open(struct engine *e) {
                  r == -EXDEV ? "it overlaps with the instance folder" : strerror(-r));
         engine_say(e, LOG_ERROR, "%s", e->roots_error);
     }
+    pthread_rwlock_wrlock(&e->roots_lock);
+    e->roots = roots;
+    e->roots_count = count;
+    pthread_rwlock_unlock(&e->roots_lock);
     e->rules.extra = (const char *const *)e->rules_extra;
     e->summary_due = true;
     return 0;
