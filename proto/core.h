@@ -11,7 +11,7 @@
  *            all are linked with all; beyond, overlay.h says who with whom. There every alive
  *            or unknown member is dialled (backoff 200 ms doubling to 15 s, with jitter; within a budget until it was met);
  *            seeds for ever. A closed socket makes the member suspect at
- *            once and is redialled 40 ms later; refused or silent then: dead. Silence on a link that was asked for a sign of life
+ *            once and is redialled at once; refused or silent then: dead. Silence on a link that was asked for a sign of life
  *            (probe.h): suspect after suspect_ms, dead after dead_ms (link closed).
  *   beats    A BEAT (about 30 bytes) asks for a sign of life and is one: every beat_ms between neighbours, every idle_ms on other
  *            links, with one digest of all that was announced on that link and whether that is still our latest word; round

@@ -8,7 +8,6 @@
 
 #define BACKOFF_FIRST_MS 200u
 #define BACKOFF_MAX_MS 15000u
-#define REDIAL_MS 40u       /* of a link that broke: whoever lost it, too, is to notice first, which a burst of dials keeps from it */
 #define DIAL_LOST_MS 60000u /* an attempt that was never answered */
 #define SEEDS_MAX 256u
 #define SEED_LOST_MS 1000u
@@ -35,7 +34,7 @@ void dial_again(struct core *core, struct dialling *d, bool stable) {
         return;
     }
     d->backoff_ms = 0;
-    dial_soon(core, d, jitter(core, REDIAL_MS));
+    dial_soon(core, d, 0);
 }
 
 void dial_seed(struct core *core, const char *address) {

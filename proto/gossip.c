@@ -247,11 +247,9 @@ int gossip_receive(struct core *core, struct link *l, const struct wire_members 
 
 /* ---- telling */
 
-void gossip_soon(struct core *core, struct peer *p) { gossip_within(core, p, core->config.ack_ms); }
-
-void gossip_within(struct core *core, struct peer *p, uint32_t ms) {
+void gossip_soon(struct core *core, struct peer *p) {
     p->gossip_due = true;
-    arm(core, ms);
+    arm(core, core->config.ack_ms);
 }
 
 unsigned gossip_flags(const struct core *core, const struct peer *p) {

@@ -8,8 +8,7 @@
 
 #define RUMOUR_GRACE_MS 600u /* the same, where others may have to be told, and it to answer, over some steps */
 #define REDIAL_GRACE_MS 200u /* a peer lost and refused is called dead after this: others are losing it at this moment too */
-#define STABLE_MS 1000u      /* a link that was up this long is redialled soon */
-#define SEEN_MS 100u         /* that a link came up or ended with somebody whom all know: mostly all see as much, many links at a time */
+#define STABLE_MS 1000u      /* a link that was up this long is redialled at once */
 
 /* ---- the table */
 
@@ -180,7 +179,7 @@ void member_linked(struct core *core, struct peer *p, struct link *l) {
     p->lost = false;
     p->doubt_until_ms = 0;
     if (!core->overlay.on)
-        gossip_within(core, p, p->told ? SEEN_MS : core->config.ack_ms);
+        gossip_soon(core, p);
     member_refresh(core, p, true);
 }
 
@@ -218,7 +217,7 @@ void member_unlinked(struct core *core, struct peer *p, bool bye) {
     gossip_unvouch(core, l->id);
     overlay_unlinked(core, p, bye);
     if (!core->overlay.on)
-        gossip_within(core, p, SEEN_MS);
+        gossip_soon(core, p);
     else if (p->lost && p->rumour == RUMOUR_ALIVE)
         overlay_doubt(core, p);
     member_refresh(core, p, false);

@@ -102,7 +102,6 @@ void gossip_card(struct core *core);                                            
 void gossip_host(struct core *core, const char *host, size_t len, const uint8_t *by); /* ours; by NULL: our end of a link has it */
 void gossip_leave(struct core *core);                                                 /* everybody hears that we do */
 void gossip_soon(struct core *core, struct peer *p);
-void gossip_within(struct core *core, struct peer *p, uint32_t ms);
 /* It was lost to whoever vouched for it with link id. */
 void gossip_unvouch(struct core *core, uint64_t link);
 /* Its card, when it is newer and holds: 1 taken, 0 not newer, ERR_MALFORMED: forged, or not a card. */
