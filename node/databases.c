@@ -322,6 +322,11 @@ static void on_file(void *ctx, const char *name, const char *path, const struct 
         d->unfinished = true; /* an application has just made it; SQLite writes the header with the first table */
         return;
     }
+    if (st->st_size == 0 && db->wanted) { /* what stood in the way is gone, and in an empty file nothing can be lost */
+        log_line(d->node->log, LOG_INFO, name, "a peer has this database: fetching it");
+        worker_begin(d, db, true);
+        return;
+    }
     if (known_other(d, st) || held(d, st))
         return;
     enum folder_header header = folder_header(path);

@@ -63,6 +63,20 @@ class Databases(Base):
         poll(lambda: b.has_tables("item", db="bad.db"))
         self.eventually(b, "SELECT id FROM item", [("mended",)], db="bad.db")
 
+    def test_what_stands_in_the_way_of_a_database(self):
+        a = self.make("n0")
+        a.script("CREATE TABLE there(id INTEGER PRIMARY KEY); INSERT INTO there VALUES (7);", db="data.bin")
+        a.start()
+        b = self.make("n1", join=[a])
+        with open(b.path("data.bin"), "w") as f:
+            f.write("a text")
+        b.start()
+        self.named(b, "data.bin")
+        with open(b.path("data.bin")) as f:
+            self.assertEqual(f.read(), "a text", "left as it was")
+        os.truncate(b.path("data.bin"), 0)  # not removed: the place is never free
+        poll(lambda: b.has_tables("there", db="data.bin") and b.sql("SELECT id FROM there", db="data.bin") == [(7,)])
+
     def test_a_corrupt_database(self):
         def prepare(a):
             a.script(ITEMS + "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 5000) INSERT INTO item SELECT 'key' || i, 'some text ' || i FROM s;",
