@@ -728,8 +728,9 @@ struct row_cursor {
 };
 void row_cursor_init(struct row_cursor *c);
 void row_cursor_release(struct row_cursor *c);
-void row_cursor_rewind(struct row_cursor *c);                                              /* to the first row of another table */
-int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows); /* the next slice: at most so many rows */
+void row_cursor_put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate); /* `before`, and the columns of the key */
+void row_cursor_rewind(struct row_cursor *c);                                                     /* to the first row of another table */
+int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint32_t rows);        /* the next slice: at most so many rows */
 /* After sql_step(c->stmt): place and values (to be freed). */
 int row_cursor_row(struct tio *io, struct row_cursor *c, struct row_look *look);
 int row_cursor_keys(struct store *s, struct tio *io, sqlite3_stmt **out);                       /* all of its keys at once */

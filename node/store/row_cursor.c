@@ -24,7 +24,7 @@ void row_cursor_rewind(struct row_cursor *c) {
     c->began = false;
 }
 
-static void put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
+void row_cursor_put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
     if (t->key_kind == KEY_ROWID)
         sqlite3_str_appendf(q, "%s%s", before, t->rowid);
     for (uint32_t i = 0; i < t->key_count; i++) {
@@ -41,18 +41,18 @@ int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint3
     sqlite3_str *q = sqlite3_str_new(s->app.reader);
     sqlite3_finalize(c->stmt);
     c->stmt = NULL;
-    put_key(q, t, "SELECT ", false);
+    row_cursor_put_key(q, t, "SELECT ", false);
     for (uint32_t i = t->key_kind == KEY_COLUMNS ? t->key_count : 0; i < io->count; i++)
         sqlite3_str_appendf(q, ",\"%w\"", io->names[i]);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", t->name);
     tables_put_null_test(q, io, " WHERE ", false);
     if (c->began) {
-        put_key(q, t, io->null_key ? " AND (" : " WHERE (", true);
+        row_cursor_put_key(q, t, io->null_key ? " AND (" : " WHERE (", true);
         for (uint32_t i = 0; i < table_key_width(t); i++)
             sqlite3_str_appendall(q, i ? ",?" : ") > (?");
         sqlite3_str_appendall(q, ")");
     }
-    put_key(q, t, " ORDER BY ", true);
+    row_cursor_put_key(q, t, " ORDER BY ", true);
     sqlite3_str_appendf(q, " LIMIT %u", rows);
     char *text = sqlite3_str_finish(q);
     if (!text)
@@ -72,7 +72,7 @@ int row_cursor_open(struct store *s, struct tio *io, struct row_cursor *c, uint3
 
 int row_cursor_keys(struct store *s, struct tio *io, sqlite3_stmt **out) {
     sqlite3_str *q = sqlite3_str_new(s->app.reader);
-    put_key(q, io->table, "SELECT ", false);
+    row_cursor_put_key(q, io->table, "SELECT ", false);
     sqlite3_str_appendf(q, " FROM main.\"%w\"", io->table->name);
     tables_put_null_test(q, io, " WHERE ", false);
     char *text = sqlite3_str_finish(q);

@@ -180,16 +180,6 @@ int survey_plan_init(struct survey_plan *p, const struct survey *s, const json_t
 
 /* ---- reading rows */
 
-static void put_key(sqlite3_str *q, const struct table *t, const char *before, bool collate) {
-    if (t->key_kind == KEY_ROWID)
-        sqlite3_str_appendf(q, "%s%s", before, t->rowid);
-    for (uint32_t i = 0; i < t->key_count; i++) {
-        const struct column *c = &t->columns[t->key[i]];
-        sqlite3_str_appendf(q, "%s\"%w\"%s", i ? "," : before, c->name,
-                            collate && t->key_kind == KEY_COLUMNS ? schema_collate(c->collation) : "");
-    }
-}
-
 static void put_select(sqlite3_str *q, const struct survey_plan *p) {
     const struct table *t = p->table;
     sqlite3_str_appendf(q, "SELECT %s", t->key_kind == KEY_ROWID ? t->rowid : "0");
@@ -202,7 +192,7 @@ static void put_select(sqlite3_str *q, const struct survey_plan *p) {
 }
 
 static void put_bound(sqlite3_str *q, const struct table *t, const char *compare) {
-    put_key(q, t, " AND (", true);
+    row_cursor_put_key(q, t, " AND (", true);
     sqlite3_str_appendf(q, ") %s (", compare);
     for (uint32_t i = 0; i < table_key_width(t); i++)
         sqlite3_str_appendall(q, i ? ",?" : "?");
@@ -240,7 +230,7 @@ int survey_open(struct survey_cursor *c, struct survey_plan *p, const struct buf
         put_bound(q, p->table, ">");
     if (to)
         put_bound(q, p->table, "<=");
-    put_key(q, p->table, " ORDER BY ", true);
+    row_cursor_put_key(q, p->table, " ORDER BY ", true);
     sqlite3_str_appendf(q, " LIMIT %u", limit);
     int err = cursor_begin(c, p, q);
     if (!err && after)
